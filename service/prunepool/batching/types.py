@@ -1,0 +1,215 @@
+"""The whole contract between requests, batcher, scheduler, worker and runner, as plain data.
+
+Data flow::
+
+    Request ──submit──▶ Scheduler ──add──▶ Batcher ──next_batch──▶ Batch ──▶ Worker ──▶ Runner
+       ▲                                                                                  │
+       └───────────────── Completion ◀── Scheduler ◀── list[Outcome] ◀────────────────────┘
+
+Times are seconds of one monotonic clock that is passed in. No torch, no HTTP, no clock here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+#: One image as the model takes it: uint8 RGB, [height, width, 3], already resized and cropped.
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Dial:
+    """What a request says about tokens.
+
+    Attributes:
+        requested: the reduction ratio asked for, or None for `auto`.
+        maximum: with `auto`, the largest ratio that may be applied.
+    """
+
+    requested: float | None
+    maximum: float
+
+
+@dataclass(eq=False, slots=True)
+class Request:
+    """One image waiting for its answer; compared by identity.
+
+    Attributes:
+        pixels: the decoded crop.
+        dial: what it asks for.
+        arrival: when it was accepted.
+        deadline: when an answer becomes worthless, or None.
+        explain: whether the answer shall carry a token map.
+        attempts: how often a batch with it in it has been given to a worker.
+    """
+
+    pixels: Pixels
+    dial: Dial
+    arrival: float
+    deadline: float | None = None
+    explain: bool = False
+    attempts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A request with the ratio it will be run at.
+
+    Attributes:
+        request: the request.
+        ratio: the reduction ratio applied.
+        reason: why that one: `requested`, `auto:default`, `auto:idle`, `auto:load`, `auto:deadline`.
+    """
+
+    request: Request
+    ratio: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one run of the model computes.
+
+    Attributes:
+        works: the requests, those of one ratio next to each other.
+        gmacs: predicted cost.
+    """
+
+    works: tuple[Work, ...]
+    gmacs: float
+
+    @property
+    def ratios(self) -> tuple[float, ...]:
+        """The applied ratio of every request, in batch order."""
+        return tuple(work.ratio for work in self.works)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenMap:
+    """What became of every patch of one image.
+
+    Attributes:
+        grid: rows and columns of patches.
+        tokens: for each surviving patch token, the patches (row-major indices) that it stands for.
+        stages: for each reducing block: its index, whether this image was pruned or pooled there, the score
+            variance, the patches that left by pruning, and the groups of patches after it.
+    """
+
+    grid: tuple[int, int]
+    tokens: tuple[tuple[int, ...], ...]
+    stages: tuple[StageMap, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StageMap:
+    """What one reducing block did to one image."""
+
+    block: int
+    action: str
+    variance: float
+    pruned: tuple[int, ...]
+    groups: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What the model said of one image.
+
+    Attributes:
+        logits: float32 [classes].
+        tokens: token counts before the first and after each reducing block, prefix included.
+        gmacs: what it cost.
+        pruned: patch tokens pruned.
+        pooled: patch tokens merged into others.
+        token_map: if asked for.
+    """
+
+    logits: NDArray[np.float32]
+    tokens: tuple[int, ...]
+    gmacs: float
+    pruned: int = 0
+    pooled: int = 0
+    token_map: TokenMap | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """An answered request: the model's outcome and how it got there.
+
+    Attributes:
+        outcome: what the model said.
+        ratio: the reduction ratio applied.
+        reason: why that one.
+        batch_size: images in its batch.
+        queue_s: seconds from arrival to the start of its batch.
+        inference_s: seconds its batch ran.
+    """
+
+    outcome: Outcome
+    ratio: float
+    reason: str
+    batch_size: int
+    queue_s: float
+    inference_s: float
+
+
+class Costs(Protocol):
+    """What a ratio costs, known before anything runs."""
+
+    @property
+    def max_ratio(self) -> float:
+        """The largest ratio the model can do."""
+
+    def gmacs(self, ratio: float) -> float:
+        """Billions of multiply-accumulates for one image at this ratio."""
+
+
+class Runner(Protocol):
+    """Owns a model on a device. All calls come from one thread, the worker's.
+
+    `prepare` may be called for the next batch while nothing else of the runner runs; what it returns is
+    opaque and goes to `run` once.
+    """
+
+    def warm_up(self) -> None:
+        """Make the first real batch as fast as the rest; called before readiness."""
+
+    def prepare(self, batch: Batch) -> object:
+        """Stack a batch's pixels where the device can take them."""
+
+    def run(self, batch: Batch, prepared: object) -> Sequence[Outcome]:
+        """Compute a batch; outcomes in batch order.
+
+        Raises:
+            OutOfMemory: the batch does not fit; a smaller one may.
+            Exception: anything else means that this runner can no longer be trusted.
+        """
+
+    def close(self) -> None:
+        """Free the device; idempotent."""
+
+
+class OutOfMemory(Exception):
+    """The device has no room for this batch; half of it may fit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The bounds of one model's queue and batches.
+
+    Attributes:
+        max_batch_size: images a batch.
+        max_batch_gmacs: predicted cost a batch; a single image may exceed it.
+        max_wait_s: how long an idle device waits for company, from the oldest arrival; 0: not at all.
+        max_queue_requests: requests waiting.
+    """
+
+    max_batch_size: int = 32
+    max_batch_gmacs: float = field(default=float("inf"))
+    max_wait_s: float = 0.0
+    max_queue_requests: int = 512

@@ -1,0 +1,122 @@
+"""Every Prometheus series, declared once; the rest of the code only counts.
+
+Base units (seconds, ratios, GMACs), few labels, histograms rather than summaries, so that percentiles can be
+aggregated over replicas. The registry is passed in: a test makes its own.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+
+#: 1 ms to 10 s, about four to a decade.
+SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 0.75, 1, 2.5, 5, 10)
+RATIOS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+BATCH = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+TOKENS = (64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536)
+
+
+def reduction_band(ratio: float) -> str:
+    """The label that a ratio counts under: `0` for the dense model, else one of nine fixed bands."""
+    if ratio <= 0:
+        return "0"
+    low = min(int(ratio * 10 + 1e-9), 8)
+    return f"{low / 10:.1f}-{(low + 1) / 10:.1f}"
+
+
+class Metrics:
+    """The service's series on one registry.
+
+    Args:
+        registry: where they are registered; a second instance on the same registry is an error.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        m = ("model",)
+        self.requests = Counter(
+            "prunepool_requests_total",
+            "Images asked for, by how they ended: ok, or the code of the error.",
+            ("model", "outcome"),
+            registry=registry,
+        )
+        self.request_duration = Histogram(
+            "prunepool_request_duration_seconds",
+            "Time an image spent in a stage: decode, queue, inference, total.",
+            ("model", "stage"),
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.images = Counter(
+            "prunepool_images_total",
+            "Images answered, by band of the applied reduction ratio.",
+            ("model", "reduction"),
+            registry=registry,
+        )
+        self.inference_seconds = Counter(
+            "prunepool_inference_seconds_total",
+            "Device time spent, shared out over the images of a batch by their GMACs.",
+            ("model", "reduction"),
+            registry=registry,
+        )
+        self.applied_ratio = Histogram(
+            "prunepool_applied_reduction_ratio",
+            "Reduction ratio applied to an image.",
+            m,
+            buckets=RATIOS,
+            registry=registry,
+        )
+        self.auto_ratio = Gauge(
+            "prunepool_auto_reduction_ratio",
+            "Reduction ratio that auto would apply now.",
+            m,
+            registry=registry,
+        )
+        self.batch_size = Histogram(
+            "prunepool_batch_size", "Images in a batch.", m, buckets=BATCH, registry=registry
+        )
+        self.batch_tokens = Histogram(
+            "prunepool_batch_tokens",
+            "Tokens of a batch after the last reduction, summed over its images.",
+            m,
+            buckets=TOKENS,
+            registry=registry,
+        )
+        self.tokens = Counter(
+            "prunepool_tokens_total",
+            "Tokens by what became of them: kept, pruned, pooled.",
+            ("model", "fate"),
+            registry=registry,
+        )
+        self.gmacs = Counter(
+            "prunepool_gmacs_total",
+            "Billions of multiply-accumulates spent, and saved against the dense model.",
+            ("model", "kind"),
+            registry=registry,
+        )
+        self.queue_requests = Gauge(
+            "prunepool_queue_requests", "Images accepted and waiting for the device.", m, registry=registry
+        )
+        self.queue_drain = Gauge(
+            "prunepool_queue_drain_seconds",
+            "Predicted time to answer everything that waits.",
+            m,
+            registry=registry,
+        )
+        self.rejected = Counter(
+            "prunepool_rejected_total",
+            "Images refused before they reached the device, by the code of the error.",
+            ("model", "reason"),
+            registry=registry,
+        )
+        self.engine_up = Gauge(
+            "prunepool_engine_up", "1 while the model's engine can run a batch.", m, registry=registry
+        )
+        self.engine_restarts = Counter(
+            "prunepool_engine_restarts_total",
+            "Restarts of the model's engine after it died.",
+            m,
+            registry=registry,
+        )
+        self.build = Info(
+            "prunepool_build", "Versions, device and number format of this process.", registry=registry
+        )

@@ -1,0 +1,45 @@
+"""From the stages of a forward pass to the fate of every patch of one image.
+
+The index maps of a reduction already say where every token went; composing them gives, for each token that
+is left, the patches it stands for. Nothing is computed for images that nobody asks about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from prunepool.batching.types import StageMap, TokenMap
+from prunepool.models.geometry import Geometry
+from prunepool.ppt.tokens import Stage
+
+
+def token_map(stages: Sequence[Stage], image: int, geometry: Geometry) -> TokenMap:
+    """What became of every patch of image `image` of the batch that `stages` come from."""
+    prefix = geometry.prefix
+    # The patches behind each token; a prefix token stands for none.
+    groups: list[tuple[int, ...]] = [()] * prefix + [(patch,) for patch in range(geometry.patches)]
+    maps: list[StageMap] = []
+    for stage in stages:
+        row = image - stage.first
+        if not 0 <= row < len(stage.pruned):
+            continue
+        keep, leave, target = (part[row].tolist() for part in stage.departure)
+        kept = [groups[position] for position in keep]
+        gone: list[int] = []
+        pruned = bool(stage.pruned[row])
+        for position, into in zip(leave, target, strict=True):
+            if pruned:
+                gone += groups[position]
+            else:
+                kept[into] = tuple(sorted(kept[into] + groups[position]))
+        groups = kept
+        maps.append(
+            StageMap(
+                block=stage.block,
+                action="prune" if pruned else "pool",
+                variance=float(stage.variance[row]),
+                pruned=tuple(sorted(gone)),
+                groups=tuple(groups[prefix:]),
+            )
+        )
+    return TokenMap(grid=geometry.grid, tokens=tuple(groups[prefix:]), stages=tuple(maps))

@@ -1,0 +1,157 @@
+"""From a folder in the store to a model on a device."""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import timm
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from prunepool.errors import ArchitectureUnsupported, InvalidParameter, WeightsInvalid
+from prunepool.models.model import Model
+from prunepool.models.support import check
+from prunepool.models.vit import ReducingViT
+from prunepool.ppt.plan import DENSE
+from prunepool.store import Manifest, ModelStore, StoredModel
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+#: `auto` leaves float32 only for a format that is clearly faster: rounding is not free.
+_WORTH_IT = 1.1
+
+
+def load_model(
+    name: str | Path = "deit_tiny_imagenette",
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    store: str | Path = "model_store",
+) -> Model:
+    """Load a model from the store, verified, ready to be called.
+
+    Args:
+        name: its name in the store, or a folder with a model.json.
+        device: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:N`.
+        dtype: `float32`, `bfloat16`, `float16`, or `auto`, which measures on this device and takes the
+            fastest.
+        store: the folder of models.
+
+    Raises:
+        ModelNotFound: no such model.
+        ManifestInvalid: its model.json does not say what it must.
+        WeightsInvalid: its weights changed, or do not fit the architecture.
+        ArchitectureUnsupported: its tokens cannot be reduced.
+        InvalidParameter: a device or dtype that there is not.
+    """
+    stored = ModelStore(Path(store)).open(name)
+    stored.verify()
+    vit = build_vit(stored.manifest)
+    load_weights(vit, stored)
+    place = resolve_device(device)
+    network = ReducingViT(vit).eval().requires_grad_(False).to(place)
+    return Model(network.to(resolve_dtype(dtype, network, stored.manifest)), stored.manifest)
+
+
+def build_vit(manifest: Manifest) -> nn.Module:
+    """The timm network of a manifest, with random weights, refused if it cannot be reduced."""
+    try:
+        vit = timm.create_model(
+            manifest.architecture,
+            pretrained=False,
+            num_classes=len(manifest.labels),
+            img_size=manifest.input_size,
+        )
+    except (RuntimeError, TypeError) as error:
+        raise ArchitectureUnsupported(
+            f"{manifest.name}: timm {timm.__version__} cannot make {manifest.architecture!r}: {error}"
+        ) from error
+    check(vit, manifest.architecture)
+    return vit.eval()
+
+
+def load_weights(vit: nn.Module, stored: StoredModel) -> None:
+    """Fill a network with a stored model's weights, as float32, every key accounted for.
+
+    Raises:
+        WeightsInvalid: keys or shapes that do not fit.
+    """
+    weights = {key: value.float() for key, value in load_file(stored.weights_path).items()}
+    try:
+        vit.load_state_dict(weights, strict=True)
+    except RuntimeError as error:
+        raise WeightsInvalid(f"{stored.weights_path.name} of {stored.manifest.name}: {error}") from error
+
+
+def resolve_device(device: str) -> torch.device:
+    """The device a setting means.
+
+    Raises:
+        InvalidParameter: a GPU that is not there.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        place = torch.device(device)
+    except RuntimeError as error:
+        raise InvalidParameter("device", device, "auto, cpu, cuda or cuda:N") from error
+    count = torch.cuda.device_count()
+    if place.type == "cuda" and (place.index or 0) >= count:
+        raise InvalidParameter(
+            "device", device, f"one of the {count} GPUs that torch {torch.__version__} sees"
+        )
+    return place
+
+
+def resolve_dtype(dtype: str, network: ReducingViT, manifest: Manifest) -> torch.dtype:
+    """The number format a setting means; `auto` is decided by timing the network itself.
+
+    Raises:
+        InvalidParameter: a format that there is not.
+    """
+    if dtype == "auto":
+        return fastest_dtype(network, manifest.input_size)
+    if dtype not in _DTYPES:
+        raise InvalidParameter("dtype", dtype, "auto, " + ", ".join(_DTYPES))
+    return _DTYPES[dtype]
+
+
+@torch.inference_mode()
+def fastest_dtype(
+    network: ReducingViT,
+    size: int,
+    *,
+    batch: int = 4,
+    rounds: int = 5,
+    clock: Callable[[], float] = time.perf_counter,
+) -> torch.dtype:
+    """Time the dense network in float32 and bfloat16, taking turns, and name the faster.
+
+    bfloat16 must win clearly, for its rounding costs a little accuracy. A processor's name says little: some
+    emulate bfloat16 an order of magnitude slower than float32.
+
+    Args:
+        network: on its device, float32.
+        size: pixels a side.
+        batch: images in each timed pass.
+        rounds: passes of each.
+        clock: seconds.
+    """
+    device = next(network.parameters()).device
+    candidates = {torch.float32: network, torch.bfloat16: copy.deepcopy(network).to(torch.bfloat16)}
+    images = torch.zeros(batch, 3, size, size, device=device)
+    seconds: dict[torch.dtype, list[float]] = {dtype: [] for dtype in candidates}
+    for _ in range(rounds + 1):
+        for dtype, candidate in candidates.items():
+            start = clock()
+            candidate(images, [(DENSE, batch)]).logits.cpu()  # waits for the device
+            seconds[dtype].append(clock() - start)
+    # The first pass of each also paid for set-up.
+    median = {dtype: statistics.median(times[1:]) for dtype, times in seconds.items()}
+    wins = median[torch.float32] / median[torch.bfloat16] >= _WORTH_IT
+    return torch.bfloat16 if wins else torch.float32

@@ -1,0 +1,137 @@
+"""A loaded model: weights on a device, a dial from ratio to plan, and what each setting costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import groupby
+
+import torch
+from torch import Tensor
+
+from prunepool.errors import InvalidParameter
+from prunepool.models.vit import Forward, Group, ReducingViT
+from prunepool.ppt.plan import DENSE, PlanError, ReductionPlan, max_ratio, plan_for_ratio
+from prunepool.ppt.tokens import Stage
+from prunepool.store import Manifest
+
+
+class Model:
+    """A Vision Transformer that can be run at any reduction ratio, several in one pass.
+
+    Args:
+        vit: the wrapped network, in evaluation mode, on its device and in its number format.
+        manifest: what the store says of it.
+    """
+
+    def __init__(self, vit: ReducingViT, manifest: Manifest) -> None:
+        self.vit = vit
+        self.manifest = manifest
+        self.geometry = vit.geometry
+        parameter = next(vit.parameters())
+        self.device = parameter.device
+        self.dtype = parameter.dtype
+        # x/255 − mean over std, as one multiply and one add per channel.
+        self._scale = (1 / (255 * torch.tensor(manifest.std))).view(3, 1, 1).to(self.device)
+        self._shift = (
+            (-torch.tensor(manifest.mean) / torch.tensor(manifest.std)).view(3, 1, 1).to(self.device)
+        )
+        self._plan = lru_cache(maxsize=4096)(self._make_plan)
+
+    @property
+    def name(self) -> str:
+        """Its name in the store."""
+        return self.manifest.name
+
+    @property
+    def max_ratio(self) -> float:
+        """The largest reduction ratio: what half of the tokens at each stage allows, or less by manifest."""
+        stages = len(self.manifest.reduction.blocks or (0, 0, 0))
+        limit = max_ratio(self.geometry.patches, stages)
+        return min(limit, self.manifest.reduction.max_ratio or limit)
+
+    def plan(self, ratio: float) -> ReductionPlan:
+        """The plan for a reduction ratio, with the thresholds that the manifest gives.
+
+        Raises:
+            InvalidParameter: the ratio is not a number from 0 to :attr:`max_ratio`; names both.
+        """
+        return self._plan(float(ratio))
+
+    def _make_plan(self, ratio: float) -> ReductionPlan:
+        if ratio == 0:
+            return DENSE
+        reduction = self.manifest.reduction
+        # Rounded down, so that the limit that the message names is itself allowed.
+        limit = int(self.max_ratio * 10_000) / 10_000
+        if not 0 <= ratio <= self.max_ratio + 1e-9:
+            raise InvalidParameter("reduction_ratio", ratio, f"between 0 and {limit}")
+        try:
+            plan = plan_for_ratio(
+                ratio,
+                patches=self.geometry.patches,
+                depth=self.geometry.depth,
+                blocks=reduction.blocks,
+                thresholds=reduction.thresholds,
+            )
+        except PlanError as error:
+            raise InvalidParameter(error.parameter, error.value, error.limit) from error
+        return DENSE if plan.dense else plan
+
+    def gmacs(self, ratio: float) -> float:
+        """Billions of multiply-accumulates for one image at this ratio."""
+        return self.geometry.gmacs(self.plan(ratio))
+
+    def applied(self, ratio: float) -> float:
+        """The share that a ratio's plan really removes, and never more than the ratio."""
+        return min(ratio, sum(self.plan(ratio).removed) / self.geometry.patches)
+
+    def tokens(self, plan: ReductionPlan) -> tuple[int, ...]:
+        """Token counts, prefix included, before the first and after each reducing block."""
+        return plan.tokens(self.geometry.tokens, self.geometry.prefix)
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """uint8 [B, H, W, 3] to what the network takes, [B, 3, H, W] in its number format."""
+        return (pixels.permute(0, 3, 1, 2) * self._scale + self._shift).to(self.dtype)
+
+    @torch.inference_mode()
+    def __call__(self, images: Tensor, plan: ReductionPlan | Sequence[ReductionPlan] = DENSE) -> Forward:
+        """Logits of a batch.
+
+        Args:
+            images: normalised, [B, 3, H, W], any float dtype.
+            plan: one for all images, or one for each; mixed plans run in one pass.
+
+        Returns:
+            Logits, float32 [B, classes], in the order of the images, and what was reduced, with the images
+            of one plan next to each other.
+
+        Raises:
+            InvalidParameter: a batch of another shape, or not one plan per image.
+        """
+        size = self.manifest.input_size
+        if images.ndim != 4 or images.shape[1:] != (3, size, size):
+            raise InvalidParameter("images", list(images.shape), f"of shape [B, 3, {size}, {size}]")
+        images = images.to(self.device, self.dtype)
+        if isinstance(plan, ReductionPlan):
+            return self._forward(images, [(plan, len(images))])
+        if len(plan) != len(images):
+            raise InvalidParameter("plan", len(plan), f"one plan, or one for each of {len(images)} images")
+        order = sorted(range(len(plan)), key=lambda i: (plan[i].blocks, plan[i].removed, plan[i].thresholds))
+        if order == list(range(len(plan))):
+            return self._forward(images, _groups(plan))
+        index = torch.tensor(order, device=self.device)
+        logits, stages = self._forward(images[index], _groups([plan[i] for i in order]))
+        return Forward(torch.empty_like(logits).index_copy_(0, index, logits), stages)
+
+    def _forward(self, images: Tensor, groups: Sequence[Group]) -> Forward:
+        out: Forward = self.vit(images, groups)
+        return out
+
+
+def _groups(plans: Sequence[ReductionPlan]) -> list[Group]:
+    """Runs of equal plans and their lengths."""
+    return [(plan, len(list(run))) for plan, run in groupby(plans)]
+
+
+__all__ = ["Forward", "Model", "Stage"]

@@ -1,0 +1,109 @@
+"""Runs batches of a model: pixels in, outcomes out, for the worker's one thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from prunepool.batching.types import Batch, Dial, Outcome, OutOfMemory, Request, Work
+from prunepool.models.explain import token_map
+from prunepool.models.model import Model
+from prunepool.models.vit import Group
+from prunepool.ppt.plan import ReductionPlan
+from prunepool.ppt.tokens import Stage
+
+
+class Prepared(NamedTuple):
+    """A batch as the device takes it.
+
+    Attributes:
+        pixels: uint8 [B, H, W, 3], on the model's device.
+        plans: one for each image.
+    """
+
+    pixels: Tensor
+    plans: list[ReductionPlan]
+
+
+class TorchRunner:
+    """The :class:`~prunepool.batching.types.Runner` over a loaded model.
+
+    Args:
+        load: makes the model; called again for each new runner, so that a restart starts clean.
+        max_batch_size: the largest batch to warm up for.
+    """
+
+    def __init__(self, load: Callable[[], Model], *, max_batch_size: int) -> None:
+        self.model = load()
+        self._max_batch_size = max_batch_size
+
+    def warm_up(self) -> None:
+        """Run the smallest and the largest batch at both ends of the dial and in a mix."""
+        size = self.model.manifest.input_size
+        request = Request(np.zeros((size, size, 3), np.uint8), Dial(0.0, 0.0), 0.0)
+        most = self.model.max_ratio
+        for ratios in ((0.0,), (most,), (0.0, most / 2, most), (0.0,) * self._max_batch_size):
+            batch = Batch(tuple(Work(request, ratio, "warm-up") for ratio in ratios), 0.0)
+            self.run(batch, self.prepare(batch))
+
+    def prepare(self, batch: Batch) -> Prepared:
+        """Stack the pixels and send them to the device."""
+        pixels = torch.from_numpy(np.stack([work.request.pixels for work in batch.works]))
+        if self.model.device.type == "cuda":
+            pixels = pixels.pin_memory().to(self.model.device, non_blocking=True)
+        return Prepared(pixels, [self.model.plan(work.ratio) for work in batch.works])
+
+    @torch.inference_mode()
+    def run(self, batch: Batch, prepared: object) -> Sequence[Outcome]:
+        """Compute a batch.
+
+        Raises:
+            OutOfMemory: the device has no room for it.
+        """
+        assert isinstance(prepared, Prepared)
+        groups: list[Group] = [(plan, len(list(run))) for plan, run in groupby(prepared.plans)]
+        try:
+            logits, stages = self.model.vit(self.model.normalise(prepared.pixels), groups)
+            # The one point where this thread waits for the device.
+            answers = logits.cpu().numpy()
+            decisions = [stage.pruned.cpu().numpy() for stage in stages]
+        except torch.OutOfMemoryError as error:
+            raise OutOfMemory(str(error)) from error
+        pruned, pooled = _fates(len(batch.works), stages, decisions)
+        outcomes = []
+        for i, (work, plan) in enumerate(zip(batch.works, prepared.plans, strict=True)):
+            explained = token_map(stages, i, self.model.geometry) if work.request.explain else None
+            outcomes.append(
+                Outcome(
+                    logits=answers[i],
+                    tokens=self.model.tokens(plan),
+                    gmacs=self.model.geometry.gmacs(plan),
+                    pruned=int(pruned[i]),
+                    pooled=int(pooled[i]),
+                    token_map=explained,
+                )
+            )
+        return outcomes
+
+    def close(self) -> None:
+        """Give the device's cached memory back."""
+        if self.model.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _fates(
+    images: int, stages: Sequence[Stage], decisions: Sequence[np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens pruned and tokens pooled of each image, int64 [B] each."""
+    pruned, pooled = np.zeros(images, np.int64), np.zeros(images, np.int64)
+    for stage, decision in zip(stages, decisions, strict=True):
+        rows = slice(stage.first, stage.first + len(decision))
+        left = stage.departure.leave.shape[1]
+        pruned[rows] += np.where(decision, left, 0)
+        pooled[rows] += np.where(decision, 0, left)
+    return pruned, pooled

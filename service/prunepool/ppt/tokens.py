@@ -1,0 +1,85 @@
+"""Carrying out a reduction: which tokens stay, which leave, and what becomes of those that leave.
+
+Pruning and pooling leave the same number of tokens, so both are one :class:`Departure` of one static shape,
+chosen per image by `torch.where`: no sub-batches, and nothing that waits for the device.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Departure(NamedTuple):
+    """Which of N tokens stay, in which order, and where those that leave go.
+
+    Attributes:
+        keep: int64 [B, M], the position (of N) that each output token comes from.
+        leave: int64 [B, r], the positions that leave; r = N − M.
+        target: int64 [B, r], the output token (of M) that each of them is merged into; where an image is
+            pruned it has no meaning.
+    """
+
+    keep: Tensor
+    leave: Tensor
+    target: Tensor
+
+
+class Stage(NamedTuple):
+    """One reduction as it was carried out, kept on the device until somebody asks.
+
+    Attributes:
+        block: index of the reducing block.
+        first: index in the batch of the first image it holds.
+        departure: where the tokens went.
+        pruned: bool [B], pruned or else pooled.
+        variance: float32 [B], what that was decided on.
+    """
+
+    block: int
+    first: int
+    departure: Departure
+    pruned: Tensor
+    variance: Tensor
+
+
+def choose(pruned: Tensor, prune: Departure, pool: Departure) -> Departure:
+    """Each image's own departure: that of pruning where `pruned` (bool [B]), else that of pooling."""
+    mask = pruned.unsqueeze(-1)
+    return Departure(*(torch.where(mask, a, b) for a, b in zip(prune, pool, strict=True)))
+
+
+def depart(x: Tensor, size: Tensor | None, departure: Departure, pruned: Tensor) -> tuple[Tensor, Tensor]:
+    """Let tokens leave: pruned ones vanish, pooled ones go into their target by size-weighted mean.
+
+    Args:
+        x: tokens, [B, N, C], any float dtype.
+        size: patches behind each token, float32 [B, N], or None while all are 1.
+        departure: who goes where.
+        pruned: bool [B]; where true, what leaves is dropped.
+
+    Returns:
+        The tokens [B, M, C] in x's dtype, and their sizes, float32 [B, M]. A token that nothing was merged
+        into is unchanged to the bit.
+    """
+    keep, leave, target = departure
+    batch, _, channels = x.shape
+    kept_count, left_count = keep.shape[1], leave.shape[1]
+    if size is None:
+        size = torch.ones(x.shape[:2], dtype=torch.float32, device=x.device)
+    kept_size = size.gather(1, keep)
+    left_size = size.gather(1, leave).masked_fill(pruned.unsqueeze(-1), 0.0)
+    new_size = kept_size.scatter_add(1, target, left_size)
+    kept = x.gather(1, keep.unsqueeze(-1).expand(-1, -1, channels))
+    left = x.gather(1, leave.unsqueeze(-1).expand(-1, -1, channels))
+    # Weights that sum to 1 per output token, so no division of whole rows is left to do.
+    kept = kept * (kept_size / new_size).to(x.dtype).unsqueeze(-1)
+    left = left * (left_size / new_size.gather(1, target)).to(x.dtype).unsqueeze(-1)
+    # One flat index_add: rows are added whole, where scatter_add would go element by element.
+    offset = torch.arange(batch, device=x.device).unsqueeze(-1) * kept_count
+    out = kept.reshape(batch * kept_count, channels).index_add(
+        0, (target + offset).reshape(batch * left_count), left.reshape(batch * left_count, channels)
+    )
+    return out.view(batch, kept_count, channels), new_size

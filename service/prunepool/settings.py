@@ -1,0 +1,125 @@
+"""Every setting, documented once: a flag, an environment variable and a key of `prunepool.toml` each.
+
+The setting `max_batch_size` is the flag `--max-batch-size`, the variable `PRUNEPOOL_MAX_BATCH_SIZE` and the
+key `max_batch_size`. A flag wins over the environment, the environment over the file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+
+def _auto_or_number(value: object) -> object:
+    """`"auto"` stays; anything else is read as a number."""
+    if isinstance(value, str) and value != "auto":
+        return float(value)
+    return value
+
+
+Ratio = Annotated[float, Field(ge=0, lt=1)]
+AutoRatio = Annotated[Literal["auto"] | Ratio, BeforeValidator(_auto_or_number)]
+
+
+class Settings(BaseSettings):
+    """How the service runs. Every field has a default that suits one machine."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="PRUNEPOOL_",
+        toml_file="prunepool.toml",
+        extra="forbid",
+        frozen=True,
+        protected_namespaces=(),
+    )
+
+    model_store: Path = Field(
+        default=Path("model_store"),
+        description="Folder of the models, one folder each with its model.json and weights.",
+    )
+    model: str = Field(
+        default="deit_tiny_imagenette",
+        description="The model that answers when a request names none: its name in the store, or a folder.",
+    )
+    device: str = Field(
+        default="auto",
+        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+        description="Where the model runs: auto (a GPU if there is one), cpu, cuda or cuda:N.",
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        default="auto",
+        description="The number format the model computes in; auto measures at start and takes the fastest.",
+    )
+    host: str = Field(default="127.0.0.1", description="Address to listen on.")
+    port: int = Field(
+        default=8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one and prints it."
+    )
+    default_reduction_ratio: AutoRatio = Field(
+        default="auto", description="The ratio of a request that names none: a number, or auto."
+    )
+    max_reduction_ratio: Ratio | None = Field(
+        default=None,
+        description="auto never goes beyond this ratio; unset, the model's profile or its limit decides.",
+    )
+    target_latency_ms: PositiveFloat = Field(
+        default=500.0, description="The time within which auto tries to answer every request."
+    )
+    max_batch_size: PositiveInt = Field(default=32, description="Most images in one run of the model.")
+    max_wait_ms: float = Field(
+        default=0.0,
+        ge=0,
+        description="How long an idle device waits for more requests; 0 takes at once what is there.",
+    )
+    max_queue_requests: PositiveInt = Field(
+        default=512, description="Most images accepted and not yet answered; past it, 503 overloaded."
+    )
+    max_body_bytes: PositiveInt = Field(
+        default=32 * 1024 * 1024, description="Longest request body, found while reading it."
+    )
+    max_image_pixels: PositiveInt = Field(
+        default=50_000_000, description="Largest image, found in its header before decoding."
+    )
+    max_images_per_request: PositiveInt = Field(
+        default=128, description="Most images in one multipart or JSON request."
+    )
+    decode_threads: PositiveInt | None = Field(
+        default=None, description="Threads that decode images; unset, one for every two cores."
+    )
+    drain_timeout_s: PositiveFloat = Field(
+        default=30.0, description="After SIGTERM, how long accepted requests may take before the exit."
+    )
+    batch_timeout_s: PositiveFloat = Field(
+        default=60.0,
+        description="A batch that runs longer than this counts as a dead engine: it is failed and restarted.",
+    )
+    api_keys_file: Path | None = Field(
+        default=None, description="File of hashed API keys; unset, no key is asked for."
+    )
+    frontends: PositiveInt = Field(
+        default=1, description="HTTP processes in front of the engine; 1 runs all in one process."
+    )
+    log_format: Literal["console", "json"] = Field(
+        default="console", description="Log lines for people, or one JSON object each."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="The least severe line that is written."
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags over environment over `prunepool.toml` in the working directory."""
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
