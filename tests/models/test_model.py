@@ -80,9 +80,9 @@ def test_mixed_plans_answer_in_request_order(tiny: Model) -> None:
         torch.testing.assert_close(mixed[i], tiny(images[i : i + 1], plan).logits[0], atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("shape", [(3, 224, 224), (1, 3, 192, 224), (1, 1, 224, 224)])
+@pytest.mark.parametrize("shape", [(3, 224, 224), (1, 3, 192, 224), (1, 1, 224, 224), (0, 3, 224, 224)])
 def test_images_of_another_shape_are_refused(tiny: Model, shape: tuple[int, ...]) -> None:
-    with pytest.raises(InvalidParameter, match=r"images must be of shape \[B, 3, 224, 224\]; got"):
+    with pytest.raises(InvalidParameter, match=r"images must be of shape \[B, 3, 224, 224\], B ≥ 1; got"):
         tiny(torch.zeros(shape))
 
 

@@ -110,8 +110,8 @@ class Model:
             InvalidParameter: a batch of another shape, or not one plan per image.
         """
         size = self.manifest.input_size
-        if images.ndim != 4 or images.shape[1:] != (3, size, size):
-            raise InvalidParameter("images", list(images.shape), f"of shape [B, 3, {size}, {size}]")
+        if images.ndim != 4 or images.shape[1:] != (3, size, size) or not len(images):
+            raise InvalidParameter("images", list(images.shape), f"of shape [B, 3, {size}, {size}], B ≥ 1")
         images = images.to(self.device, self.dtype)
         if isinstance(plan, ReductionPlan):
             return self._forward(images, [(plan, len(images))])

@@ -8,8 +8,6 @@ reduction look at the rectangles [images, tokens, C] that it is made of. Nothing
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import groupby
 from typing import Any, NamedTuple
 
 import torch
@@ -17,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
 from prunepool.models.geometry import Geometry
+from prunepool.models.packing import Rectangle, joined, prefix_rows, runs_of, sizes_of
 from prunepool.ppt.plan import PlanError, ReductionPlan, removable
 from prunepool.ppt.reduction import reduce_tokens
 from prunepool.ppt.tokens import Stage
@@ -38,21 +37,6 @@ class Forward(NamedTuple):
 
     logits: Tensor
     stages: list[Stage]
-
-
-@dataclass(slots=True)
-class _Rectangle:
-    """Images of one plan: `images` × `tokens` rows of the packed matrix."""
-
-    plan: ReductionPlan
-    first: int
-    images: int
-    tokens: int
-    size: Tensor | None = None
-
-    @property
-    def rows(self) -> int:
-        return self.images * self.tokens
 
 
 class ReducingViT(nn.Module):
@@ -91,32 +75,41 @@ class ReducingViT(nn.Module):
                 raise PlanError("blocks", plan.blocks, f"below the model's depth of {self.geometry.depth}")
         vit = self.vit
         tokens = vit.norm_pre(vit.patch_drop(vit._pos_embed(vit.patch_embed(images.to(self.dtype)))))
-        rectangles: list[_Rectangle] = []
+        rectangles: list[Rectangle] = []
         first = 0
         for plan, count in groups:
             if count:
-                rectangles.append(_Rectangle(plan, first, count, tokens.shape[1]))
+                rectangles.append(Rectangle(plan, first, count, tokens.shape[1]))
                 first += count
         x = tokens.reshape(-1, tokens.shape[-1])
         stages: list[Stage] = []
+        last = len(vit.blocks) - 1
         for index, block in enumerate(vit.blocks):
-            x, rectangles = self._block(index, block, x, rectangles, stages)
-        return Forward(self._head(x, rectangles), stages)
+            if index == last and stages and not any(self._removed(index, r) for r in rectangles):
+                x = self._last_block(block, x, rectangles)
+            else:
+                x, rectangles = self._block(index, block, x, rectangles, stages)
+        prefix = self.geometry.prefix
+        if x.shape[0] > len(images) * prefix:
+            x = prefix_rows(x, rectangles, prefix)
+        logits: Tensor = vit.forward_head(vit.norm(x.view(len(images), prefix, -1)))
+        return Forward(logits.float(), stages)
 
     def _block(
-        self, index: int, block: Any, x: Tensor, rectangles: list[_Rectangle], stages: list[Stage]
-    ) -> tuple[Tensor, list[_Rectangle]]:
+        self, index: int, block: Any, x: Tensor, rectangles: list[Rectangle], stages: list[Stage]
+    ) -> tuple[Tensor, list[Rectangle]]:
         """One transformer block on the packed tokens [Σ tokens, C]; appends what it reduced to `stages`."""
         attention = block.attn
         qkv = attention.qkv(block.norm1(x))
         heads: list[Heads] = []
         mixed: list[Tensor] = []
-        runs = _runs(rectangles)
+        runs = runs_of(rectangles)
         for part, run in zip(
             qkv.split_with_sizes([sum(r.rows for r in run) for run in runs]), runs, strict=True
         ):
-            q, k, v = _heads(attention, part, run[0].tokens)
-            mixed.append(_attend(q, k, v, _sizes(run)))
+            q, k, v = _heads(part, (-1, run[0].tokens, 3, attention.num_heads, attention.head_dim))
+            q, k = attention.q_norm(q), attention.k_norm(k)
+            mixed.append(_attend(q, k, v, sizes_of(run)))
             counts = [r.images for r in run]
             heads += zip(
                 q.split_with_sizes(counts),
@@ -124,25 +117,53 @@ class ReducingViT(nn.Module):
                 v.split_with_sizes(counts),
                 strict=True,
             )
-        x = x + block.ls1(attention.proj(attention.norm(_joined(mixed))))
+        x = x + block.ls1(attention.proj(attention.norm(joined(mixed))))
         x, rectangles = self._reduce(index, attention.scale, x, rectangles, heads, stages)
         return x + block.ls2(block.mlp(block.norm2(x))), rectangles
+
+    def _last_block(self, block: Any, x: Tensor, rectangles: Sequence[Rectangle]) -> Tensor:
+        """The last block for the prefix tokens alone, [B·P, C]: the head looks at no other.
+
+        The others still give keys and values. A batch in which nothing leaves does not come here, so that it
+        stays timm's own to the bit: a matrix product of other shape may round differently.
+        """
+        attention = block.attn
+        prefix = self.geometry.prefix
+        width = attention.num_heads * attention.head_dim
+        weight, bias = attention.qkv.weight, attention.qkv.bias
+        y = block.norm1(x)
+        front = prefix_rows(y, rectangles, prefix)
+        queries = F.linear(front, weight[:width], None if bias is None else bias[:width])
+        pairs = F.linear(y, weight[width:], None if bias is None else bias[width:])
+        mixed = []
+        runs = runs_of(rectangles)
+        rows = pairs.split_with_sizes([sum(r.rows for r in run) for run in runs])
+        heads = (-1, prefix, 1, attention.num_heads, attention.head_dim)
+        counts = [sum(r.images for r in run) * prefix for run in runs]
+        for part, own, run in zip(rows, queries.split_with_sizes(counts), runs, strict=True):
+            (q,) = _heads(own, heads)
+            k, v = _heads(part, (-1, run[0].tokens, 2, attention.num_heads, attention.head_dim))
+            mixed.append(_attend(attention.q_norm(q), attention.k_norm(k), v, sizes_of(run)))
+        front = prefix_rows(x, rectangles, prefix)
+        front = front + block.ls1(attention.proj(attention.norm(joined(mixed))))
+        out: Tensor = front + block.ls2(block.mlp(block.norm2(front)))
+        return out
 
     def _reduce(
         self,
         index: int,
         scale: float,
         x: Tensor,
-        rectangles: list[_Rectangle],
+        rectangles: list[Rectangle],
         heads: Sequence[Heads],
         stages: list[Stage],
-    ) -> tuple[Tensor, list[_Rectangle]]:
+    ) -> tuple[Tensor, list[Rectangle]]:
         """Let tokens leave from the rectangles whose plan says so at this block."""
         removed = [self._removed(index, r) for r in rectangles]
         if not any(removed):
             return x, rectangles
         parts: list[Tensor] = []
-        left: list[_Rectangle] = []
+        left: list[Rectangle] = []
         rows = x.split_with_sizes([r.rows for r in rectangles])
         for part, r, (q, k, v), count in zip(rows, rectangles, heads, removed, strict=True):
             if count == 0:
@@ -162,47 +183,24 @@ class ReducingViT(nn.Module):
             )
             stages.append(Stage(index, r.first, departure, pruned, variance))
             parts.append(tokens.flatten(0, 1))
-            left.append(_Rectangle(r.plan, r.first, r.images, r.tokens - count, size))
-        return _joined(parts), left
+            left.append(Rectangle(r.plan, r.first, r.images, r.tokens - count, size))
+        return joined(parts), left
 
-    def _removed(self, index: int, r: _Rectangle) -> int:
+    def _removed(self, index: int, r: Rectangle) -> int:
         """How many tokens leave a rectangle at block `index`."""
         if index not in r.plan.blocks:
             return 0
         return removable(r.plan.removed[r.plan.blocks.index(index)], r.tokens, self.geometry.prefix)
 
-    def _head(self, x: Tensor, rectangles: Sequence[_Rectangle]) -> Tensor:
-        """Logits, float32 [B, classes]; only the prefix tokens of each image are looked at."""
-        prefix = self.geometry.prefix
-        rows = x.split_with_sizes([r.rows for r in rectangles])
-        front = [
-            part.view(r.images, r.tokens, -1)[:, :prefix] for part, r in zip(rows, rectangles, strict=True)
-        ]
-        logits: Tensor = self.vit.forward_head(self.vit.norm(_joined(front)))
-        return logits.float()
 
+def _heads(rows: Tensor, shape: tuple[int, int, int, int, int]) -> tuple[Tensor, ...]:
+    """Queries, keys, values or some of them, each [B, H, N, D], from packed rows.
 
-def _joined(parts: Sequence[Tensor]) -> Tensor:
-    """The parts along their first axis, without a copy where there is only one."""
-    return parts[0] if len(parts) == 1 else torch.cat(tuple(parts))
-
-
-def _runs(rectangles: Sequence[_Rectangle]) -> list[list[_Rectangle]]:
-    """Neighbouring rectangles of one token count, which share one attention call."""
-    return [list(run) for _, run in groupby(rectangles, key=lambda r: (r.tokens, r.size is None))]
-
-
-def _sizes(run: Sequence[_Rectangle]) -> Tensor | None:
-    """Patches behind each token of a run, float32 [B, N]; None while all are 1."""
-    sizes = [r.size for r in run if r.size is not None]
-    return _joined(sizes) if sizes else None
-
-
-def _heads(attention: Any, qkv: Tensor, tokens: int) -> Heads:
-    """Queries, keys and values, each [B, H, N, D], from packed rows [B·N, 3·H·D]."""
-    shape = (-1, tokens, 3, attention.num_heads, attention.head_dim)
-    q, k, v = qkv.view(shape).permute(2, 0, 3, 1, 4).unbind(0)
-    return attention.q_norm(q), attention.k_norm(k), v
+    Args:
+        rows: what a linear layer gave, [B·N, S·H·D].
+        shape: (B, N, S, H, D); S tensors are returned.
+    """
+    return rows.view(shape).permute(2, 0, 3, 1, 4).unbind(0)
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, size: Tensor | None) -> Tensor:

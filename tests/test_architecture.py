@@ -1,0 +1,117 @@
+"""Imports go along the arrows of docs/architecture.md, and nowhere else."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parent.parent / "service" / "prunepool"
+
+#: What each part may import of ours. The longest matching name counts.
+ARROWS: dict[str, set[str]] = {
+    "errors": set(),
+    "settings": set(),
+    "metrics": set(),
+    "logs": set(),
+    "imaging": {"errors"},
+    "store": {"errors"},
+    "ppt": set(),
+    "models": {"ppt", "store", "errors", "imaging", "batching.types"},
+    "batching": {"errors", "metrics"},
+    "engine": {"batching", "imaging", "store", "errors", "metrics"},
+    "local_engine": {"engine", "batching", "imaging", "store", "errors", "metrics"},
+    "testing": {"batching", "engine", "errors"},
+    "api": {"engine", "settings", "metrics", "errors", "logs"},
+    "client": {"errors"},
+    "build": {
+        "api",
+        "engine",
+        "local_engine",
+        "models",
+        "store",
+        "imaging",
+        "batching",
+        "settings",
+        "metrics",
+        "errors",
+        "logs",
+    },
+    "tools": {"build", "models", "ppt", "store", "imaging", "errors"},
+    "cli": {"*"},
+}
+
+#: Heavy libraries, and who may import them at the top of a file.
+HEAVY = {"torch": {"ppt", "models", "tools"}, "timm": {"models", "tools"}, "fastapi": {"api", "build"}}
+
+
+def modules() -> list[Path]:
+    return sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+def part_of(module: str) -> str:
+    return module.split(".")[0]
+
+
+def imports_of(path: Path, *, top_only: bool = False) -> set[str]:
+    tree = ast.parse(path.read_text())
+    found: set[str] = set()
+    for node in tree.body if top_only else ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name}: imports are absolute here"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {str(node.module)}
+    return found
+
+
+@pytest.mark.parametrize("path", modules(), ids=name_of)
+def test_imports_follow_the_arrows(path: Path) -> None:
+    module = name_of(path)
+    part = part_of(module)
+    assert part in ARROWS, f"{part} is new: draw its arrows in docs/architecture.md and here"
+    allowed = ARROWS[part] | {part}
+    if "*" in allowed:
+        return
+    for name in imports_of(path):
+        if not name.startswith("prunepool."):
+            continue
+        inner = name.removeprefix("prunepool.")
+        fits = any(inner == a or inner.startswith(a + ".") for a in allowed)
+        # `from prunepool.batching import types` names the package as well as the module.
+        fits |= any(a.startswith(inner + ".") for a in allowed)
+        assert fits, f"{module} may not import {name}"
+
+
+@pytest.mark.parametrize("path", modules(), ids=name_of)
+def test_heavy_libraries_stay_where_they_belong(path: Path) -> None:
+    part = part_of(name_of(path))
+    tops = {name.split(".")[0] for name in imports_of(path, top_only=True)}
+    for library, owners in HEAVY.items():
+        assert library not in tops or part in owners, f"{name_of(path)} imports {library} at its top"
+
+
+def test_no_module_hides_outside_the_package() -> None:
+    """A folder of Python at the root could shadow a library of the same name (docker)."""
+    root = PACKAGE.parent.parent
+    assert not (root / "__init__.py").exists()
+    for folder in ("docker", "model_store"):
+        assert not list((root / folder).rglob("*.py"))
+
+
+def test_the_picture_names_every_part() -> None:
+    picture = (PACKAGE.parent.parent / "docs" / "architecture.md").read_text()
+    parts = {part_of(name_of(path)) for path in modules()}
+    missing = [part for part in parts if f"{part}.py" not in picture and f"{part}/" not in picture]
+    assert not missing, f"docs/architecture.md does not mention {missing}"
+
+
+def test_this_interpreter_is_one_that_is_supported() -> None:
+    assert (3, 11) <= sys.version_info[:2] < (3, 13)
