@@ -1,0 +1,235 @@
+"""`prunepool models …`: what is in the store, and what goes in and out."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+from prunepool.cli import models_output as output
+from prunepool.cli.models_input import ForceOption, JsonOption, check_within, open_store, per_channel
+from prunepool.cli.options import WrongCall, with_flags
+from prunepool.errors import ModelNotFound, PrunepoolError
+from prunepool.store import ModelStore
+
+Flags = Mapping[str, str]
+
+models_app = typer.Typer(
+    name="models",
+    help="The models in the store: list, show, add, pull, verify, remove.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@models_app.command("list")
+@with_flags("model_store")
+def list_models(flags: Flags, as_json: JsonOption = False) -> None:
+    """List the models in the store."""
+    store = open_store(flags)
+    rows = [output.row(store, name) for name in store.names()]
+    if as_json:
+        _print_json(rows)
+    elif rows:
+        output.print_table(rows)
+    else:
+        missing = "" if store.root.is_dir() else ", for there is no such folder"
+        typer.echo(f"no models in {store.root}{missing}; --model-store names another")
+
+
+@models_app.command()
+@with_flags("model_store")
+def show(
+    flags: Flags,
+    name: Annotated[str, typer.Argument(help="Its name in the store, or a folder with a model.json.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Show a model: manifest, size, the limit of its ratio, licence, measured profile."""
+    model = open_store(flags).open(name)
+    if as_json:
+        _print_json(output.details(model))
+    else:
+        output.print_details(model)
+
+
+@models_app.command()
+@with_flags("model_store")
+def add(
+    flags: Flags,
+    path: Annotated[
+        Path,
+        typer.Argument(
+            help="Weights: .safetensors, or .pth with tensors alone.", exists=True, dir_okay=False
+        ),
+    ],
+    name: Annotated[str, typer.Option(help="What the model is called in the store.")],
+    architecture: Annotated[
+        str, typer.Option(help="timm's name; with a tag, that tag's mean, std and crop are the defaults.")
+    ],
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            help="Names of the classes: .txt with one a line, or .json. Without it ImageNet's, where their "
+            "number is the same, else 'class 0', ….",
+            exists=True,
+            dir_okay=False,
+            show_default=False,
+        ),
+    ] = None,
+    input_size: Annotated[int | None, typer.Option(help="Pixels a side.")] = None,
+    mean: Annotated[
+        str | None, typer.Option(help="Per channel, of pixels from 0 to 1: 0.5 or 0.485,0.456,0.406.")
+    ] = None,
+    std: Annotated[str | None, typer.Option(help="Per channel, like the mean.")] = None,
+    crop_pct: Annotated[
+        float | None, typer.Option(help="Share of the resized side that the crop keeps.")
+    ] = None,
+    interpolation: Annotated[
+        Literal["nearest", "bilinear", "bicubic", "lanczos"] | None, typer.Option(help="Of the resize.")
+    ] = None,
+    licence: Annotated[str, typer.Option("--licence", "--license", help="Of the weights.")] = "unknown",
+    origin: Annotated[
+        str | None, typer.Option(help="Where the weights came from; the file's name if not given.")
+    ] = None,
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Check weights from a file and copy them into the store."""
+    means, stds = per_channel("mean", mean, 0.0), per_channel("std", std, 1e-6)
+    check_within("input-size", input_size, 16, 4096)
+    check_within("crop-pct", crop_pct, 0.01, 1)
+    store = open_store(flags)
+    if not force:
+        store.check_free(name)  # before timm is imported, which takes seconds
+    from prunepool.models.admit import Description, add_file
+    from prunepool.models.catalogue import look_up
+    from prunepool.models.labels import read_labels
+
+    entry = look_up(architecture)
+    description = Description(
+        name=name,
+        architecture=entry.architecture,
+        input_size=input_size or entry.input_size,
+        mean=means or entry.mean,
+        std=stds or entry.std,
+        crop_pct=crop_pct or entry.crop_pct,
+        interpolation=interpolation or entry.interpolation,
+        licence=licence or "unknown",
+        origin=origin or f"file {path.name}",
+        labels=read_labels(labels) if labels else None,
+    )
+    admitted = add_file(store, path, description, replace=force)
+    _print_admitted(store, name, admitted.notices, as_json=as_json)
+
+
+@models_app.command()
+@with_flags("model_store")
+def pull(
+    flags: Flags,
+    timm_name: Annotated[str, typer.Argument(help="timm's name, such as deit_small_patch16_224.fb_in1k.")],
+    name: Annotated[
+        str | None, typer.Option(help="What it is called in the store; timm's name if not given.")
+    ] = None,
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Download published weights from the model hub into the store."""
+    store = open_store(flags)
+    from prunepool.models import pull as pulling
+
+    admitted = pulling.pull(store, timm_name, hub=pulling.Hub.from_environment(), name=name, replace=force)
+    _print_admitted(store, admitted.model.manifest.name, admitted.notices, as_json=as_json)
+
+
+@models_app.command()
+@with_flags("model_store")
+def verify(
+    flags: Flags,
+    names: Annotated[list[str] | None, typer.Argument(help="Which; all in the store if none.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare weights with the sha256 that their manifests record."""
+    store = open_store(flags)
+    problems = {name: _problem(store, name) for name in names or store.names()}
+    if as_json:
+        _print_json([{"name": n, "ok": not problem, "error": problem} for n, problem in problems.items()])
+    elif not problems:
+        typer.echo(f"no models in {store.root}")
+    for name, problem in problems.items():
+        if problem:
+            typer.echo(f"prunepool: {problem}", err=True)
+        elif not as_json:
+            typer.echo(f"{name}: ok")
+    if any(problems.values()):
+        raise typer.Exit(1)
+
+
+@models_app.command()
+@with_flags("model_store")
+def remove(
+    flags: Flags,
+    name: Annotated[str, typer.Argument(help="Its name in the store.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Delete a model from the store."""
+    store = open_store(flags)
+    if name not in store.names():
+        store.remove(name)  # says what there is
+    if as_json and not yes:
+        raise WrongCall("--json asks nobody, so it needs --yes")
+    if not yes and not typer.confirm(f"Delete {store.root / name} and its weights?", err=True):
+        typer.echo(f"{name} is kept", err=True)
+        raise typer.Exit(1)
+    store.remove(name)
+    if as_json:
+        _print_json({"removed": name})
+    else:
+        typer.echo(f"{name} removed")
+
+
+def _problem(store: ModelStore, name: str) -> str | None:
+    """What is wrong with a model, after reading all of its weights; None if nothing is."""
+    try:
+        with _hashing(store, name) as advance:
+            store.verify(name, advance)
+    except ModelNotFound:
+        raise
+    except PrunepoolError as error:
+        return error.detail
+    return None
+
+
+@contextmanager
+def _hashing(store: ModelStore, name: str) -> Iterator[Callable[[int], None]]:
+    """A progress bar on stderr, gone when done; none where stderr is not a terminal."""
+    total = store.open(name).weights_path.stat().st_size
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(
+        *columns, console=output.stderr(), transient=True, disable=not sys.stderr.isatty()
+    ) as progress:
+        task = progress.add_task(name, total=total)
+        yield lambda count: progress.advance(task, count)
+
+
+def _print_admitted(store: ModelStore, name: str, notices: tuple[str, ...], *, as_json: bool) -> None:
+    for notice in notices:
+        typer.echo(f"note: {notice}", err=True)
+    summary = output.row(store, name)
+    if as_json:
+        _print_json(summary)
+        return
+    typer.echo(
+        f"{name} added to {store.root}: {summary['architecture']}, {summary['classes']} classes, "
+        f"{summary['parameters']:,} parameters, licence {summary['licence']}"
+    )
+
+
+def _print_json(document: Mapping[str, Any] | list[dict[str, Any]]) -> None:
+    typer.echo(json.dumps(document, indent=2, ensure_ascii=False))

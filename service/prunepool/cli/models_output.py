@@ -1,0 +1,153 @@
+"""How `prunepool models` shows what is in the store."""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from prunepool.errors import PrunepoolError, WeightsInvalid
+from prunepool.ppt.plan import PlanError, default_blocks, max_ratio
+from prunepool.store import ModelStore, StoredModel
+
+#: Columns where nobody looks: no wrapping of what another program reads.
+_PIPE_WIDTH = 200
+
+
+def stdout() -> Console:
+    """A console on stdout, wide where that is no terminal."""
+    return Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False)
+
+
+def stderr() -> Console:
+    """A console on stderr."""
+    return Console(stderr=True)
+
+
+def row(store: ModelStore, name: str) -> dict[str, Any]:
+    """A model in one flat record; with `error` alone where its manifest cannot be used."""
+    try:
+        model = store.open(name)
+    except PrunepoolError as error:
+        return {"name": name, "error": error.detail}
+    manifest = model.manifest
+    weights = model.folder / manifest.weights.file
+    return {
+        "name": manifest.name,
+        "architecture": manifest.architecture,
+        "input_size": manifest.input_size,
+        "classes": len(manifest.labels),
+        "parameters": manifest.weights.parameters,
+        "dtype": manifest.weights.dtype,
+        "bytes": weights.stat().st_size if weights.is_file() else None,
+        "licence": manifest.licence,
+        "default_ratio": manifest.reduction.default_ratio,
+    }
+
+
+def print_table(rows: list[dict[str, Any]]) -> None:
+    """The models as a table."""
+    table = Table(box=None, header_style="bold")
+    for title in ("NAME", "ARCHITECTURE"):
+        table.add_column(title, overflow="fold")
+    for title in ("INPUT", "CLASSES", "PARAMETERS", "SIZE"):
+        table.add_column(title, justify="right")
+    table.add_column("LICENCE")
+    for entry in rows:
+        if "error" in entry:
+            table.add_row(Text(entry["name"]), Text(entry["error"], style="red"))
+            continue
+        table.add_row(
+            Text(entry["name"]),
+            Text(entry["architecture"]),
+            f"{entry['input_size']}²",
+            str(entry["classes"]),
+            f"{entry['parameters'] / 1e6:.1f} M",
+            "missing" if entry["bytes"] is None else f"{entry['bytes'] / 1e6:.0f} MB",
+            Text(entry["licence"]),
+        )
+    stdout().print(table)
+
+
+def ratio_limit(model: StoredModel) -> float:
+    """The largest reduction ratio that the model can do, rounded down to four places.
+
+    Raises:
+        WeightsInvalid: missing, or not those of a Vision Transformer.
+    """
+    shapes = model.shapes()
+    kernel = shapes.get("patch_embed.proj.weight")
+    if kernel is None:
+        raise WeightsInvalid(f"{model.weights_path}: has no patch_embed.proj.weight")
+    depth = len({key.split(".")[1] for key in shapes if re.match(r"blocks\.\d+\.", key)})
+    try:
+        stages = len(model.manifest.reduction.blocks or default_blocks(depth))
+    except PlanError as error:
+        raise WeightsInvalid(f"{model.weights_path}: {error}") from error
+    patches = (model.manifest.input_size // kernel[-1]) ** 2
+    return math.floor(max_ratio(patches, stages) * 1e4) / 1e4
+
+
+def details(model: StoredModel) -> dict[str, Any]:
+    """Everything known of a model without running it."""
+    return {
+        "folder": str(model.folder),
+        "max_reduction_ratio": ratio_limit(model),
+        "bytes": model.weights_path.stat().st_size,
+        "manifest": model.manifest.model_dump(mode="json", exclude_none=True),
+    }
+
+
+def print_details(model: StoredModel) -> None:
+    """Everything known of a model, for people."""
+    manifest, reduction = model.manifest, model.manifest.reduction
+    labels = ", ".join(manifest.labels[:10]) + (", …" if len(manifest.labels) > 10 else "")
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="bold")
+    grid.add_column(overflow="fold")
+    for key, value in (
+        ("name", manifest.name),
+        ("folder", str(model.folder)),
+        ("architecture", manifest.architecture),
+        ("input", f"{manifest.input_size}², crop {manifest.crop_pct}, {manifest.interpolation}"),
+        ("mean, std", f"{list(manifest.mean)}, {list(manifest.std)}"),
+        ("classes", f"{len(manifest.labels)}: {labels}"),
+        ("parameters", f"{manifest.weights.parameters:,}"),
+        (
+            "weights",
+            f"{manifest.weights.file}, {manifest.weights.dtype}, {model.weights_path.stat().st_size:,} bytes",
+        ),
+        ("sha256", manifest.weights.sha256),
+        ("licence", manifest.licence),
+        ("origin", manifest.origin),
+        ("reduction ratio", f"default {reduction.default_ratio}, at most {ratio_limit(model)}"),
+        ("auto at most", "the same" if reduction.max_ratio is None else str(reduction.max_ratio)),
+        ("blocks", "depth/4 · {1, 2, 3}" if reduction.blocks is None else str(list(reduction.blocks))),
+        (
+            "thresholds",
+            "the paper's" if reduction.thresholds is None else str(list(reduction.thresholds)),
+        ),
+    ):
+        grid.add_row(key, Text(value))
+    stdout().print(grid)
+    if manifest.profile is None:
+        stdout().print("profile          not measured")
+        return
+    stdout().print(_profile_table(model))
+
+
+def _profile_table(model: StoredModel) -> Table:
+    """Measured figures, one row a ratio, a column for each figure that was measured."""
+    points = [point.model_dump(exclude_none=True) for point in model.manifest.profile or ()]
+    columns = list(dict.fromkeys(key for point in points for key in point))
+    table = Table(title="profile", title_justify="left", title_style="bold", box=None)
+    for column in columns:
+        table.add_column(column)
+    for point in points:
+        table.add_row(*(Text(str(point.get(column, ""))) for column in columns))
+    return table

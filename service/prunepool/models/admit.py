@@ -1,0 +1,172 @@
+"""The one door into the store: weights are looked at, number by number, before they become a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+
+from prunepool.errors import InvalidParameter, ManifestInvalid, WeightsInvalid
+from prunepool.models.convert import inspect, to_safetensors
+from prunepool.models.labels import imagenet_labels
+from prunepool.models.loader import build_vit
+from prunepool.store import Manifest, ModelStore, StoredModel, Weights
+from prunepool.store.manifest import explain
+from prunepool.store.model import sha256_of, tensor_shapes
+
+WEIGHTS = "model.safetensors"
+_CLASSIFIER = "head.weight"
+_NAMED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What is known of weights besides themselves; the attributes are those of a manifest.
+
+    Attributes:
+        labels: None for ImageNet's where the number of classes is one of theirs, else `class 0`, ….
+    """
+
+    name: str
+    architecture: str
+    input_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    crop_pct: float
+    interpolation: str
+    licence: str
+    origin: str
+    labels: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A model that was added, and what its owner should know of it.
+
+    Attributes:
+        model: as it is in the store.
+        notices: sentences for the user.
+    """
+
+    model: StoredModel
+    notices: tuple[str, ...] = ()
+
+
+def add_file(store: ModelStore, source: Path, description: Description, *, replace: bool = False) -> Admitted:
+    """Add a file of weights to the store, converted to safetensors where it is not.
+
+    Args:
+        store: where to.
+        source: `.safetensors`, or a checkpoint of tensors alone.
+        description: of the model.
+        replace: whether a model of that name gives way.
+
+    Raises:
+        WeightsInvalid: unreadable, not finite, or not of this architecture.
+        ArchitectureUnsupported: its tokens cannot be reduced.
+        InvalidParameter: not one label a class, or a name that is none.
+        ModelError: a model of that name is there already, or the store cannot be written.
+    """
+    if not replace:
+        store.check_free(description.name)
+    with store.staging() as staged:
+        to_safetensors(source, staged / WEIGHTS)
+        return admit(store, staged, description, replace=replace)
+
+
+def admit(store: ModelStore, staged: Path, description: Description, *, replace: bool = False) -> Admitted:
+    """Make a model of weights in a staging folder: check them, write its manifest, move it into the store.
+
+    Args:
+        store: where to.
+        staged: a folder from `store.staging()` with the weights in it as `model.safetensors`.
+        description: of the model.
+        replace: whether a model of that name gives way.
+
+    Raises:
+        WeightsInvalid, ArchitectureUnsupported, InvalidParameter, ModelError: as :func:`add_file`.
+    """
+    path = staged / WEIGHTS
+    dtype, parameters = inspect(path)
+    shapes = tensor_shapes(path)
+    labels, notices = _labels(description, _classes(shapes))
+    try:
+        manifest = Manifest.model_validate(
+            {
+                "name": description.name,
+                "architecture": description.architecture,
+                "input_size": description.input_size,
+                "mean": description.mean,
+                "std": description.std,
+                "crop_pct": description.crop_pct,
+                "interpolation": description.interpolation,
+                "licence": description.licence,
+                "origin": description.origin,
+                "labels": labels,
+                "weights": Weights(file=WEIGHTS, sha256=sha256_of(path), dtype=dtype, parameters=parameters),
+            }
+        )
+    except ValidationError as error:
+        raise ManifestInvalid(f"{description.name}: {explain(error)}") from error
+    check_fit(manifest, shapes)
+    return Admitted(store.add(manifest, staged, replace=replace), notices)
+
+
+def check_fit(manifest: Manifest, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Find out without computing anything whether tensors of these shapes are the network of a manifest.
+
+    Raises:
+        ArchitectureUnsupported: its tokens cannot be reduced.
+        WeightsInvalid: names keys that are missing, too many, or of another shape.
+    """
+    with torch.device("meta"):
+        network = build_vit(manifest)
+    wanted = {key: tuple(value.shape) for key, value in network.state_dict().items()}
+    misshapen = [key for key in wanted if key in shapes and shapes[key] != wanted[key]]
+    problems = [
+        f"{len(keys)} {what} ({_first(keys)})"
+        for what, keys in (
+            ("missing", [key for key in wanted if key not in shapes]),
+            ("unexpected", [key for key in shapes if key not in wanted]),
+            ("of another shape", [f"{k} is {list(shapes[k])}, not {list(wanted[k])}" for k in misshapen]),
+        )
+        if keys
+    ]
+    if not problems:
+        return
+    hint = "; --input-size says how large its images are" if "pos_embed" in misshapen else ""
+    raise WeightsInvalid(
+        f"the weights are not those of {manifest.architecture} at {manifest.input_size}² with "
+        f"{len(manifest.labels)} classes: {', '.join(problems)}{hint}"
+    )
+
+
+def _first(keys: list[str]) -> str:
+    return ", ".join(keys[:_NAMED]) + (", …" if len(keys) > _NAMED else "")
+
+
+def _classes(shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """Rows of the classifier."""
+    shape = shapes.get(_CLASSIFIER)
+    if shape is None or len(shape) != 2:
+        found = "missing" if shape is None else f"of shape {list(shape)}"
+        raise WeightsInvalid(f"the weights have no classifier: {_CLASSIFIER} is {found}")
+    return shape[0]
+
+
+def _labels(description: Description, classes: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """One label a class, and a notice where they were not given."""
+    if description.labels is not None:
+        if len(description.labels) != classes:
+            raise InvalidParameter(
+                "labels", f"{len(description.labels)} labels", f"{classes}, one for each row of {_CLASSIFIER}"
+            )
+        return description.labels, ()
+    known = imagenet_labels(classes)
+    if known is not None:
+        return known, (f"its {classes} classes are taken to be ImageNet's; --labels names others",)
+    numbered = tuple(f"class {index}" for index in range(classes))
+    return numbered, (f"its classes are called 'class 0' … 'class {classes - 1}'; --labels names them",)

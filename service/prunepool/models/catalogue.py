@@ -1,0 +1,97 @@
+"""What timm knows of an architecture and its published weights."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+
+import timm
+from timm.models import get_arch_pretrained_cfgs, is_model_in_modules
+
+from prunepool.errors import ArchitectureUnsupported
+
+#: The modules of timm whose networks are plain Vision Transformers.
+_MODULES = ["vision_transformer", "deit"]
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogueEntry:
+    """One set of published weights, or an architecture's own settings where none are published.
+
+    Attributes:
+        architecture: timm's name without a tag.
+        tag: which weights; empty where none are published.
+        input_size: pixels a side.
+        mean: per channel, of pixels scaled to 0 … 1.
+        std: per channel, of pixels scaled to 0 … 1.
+        crop_pct: share of the resized image's side that the centre crop keeps.
+        crop_mode: `center`; timm evaluates a few models on `squash`ed images.
+        interpolation: of the resize.
+        classes: outputs of the published head; 0 without one.
+        licence: of the published weights, as timm states it.
+        hub_id: their repository on the hub, `owner/name`.
+    """
+
+    architecture: str
+    tag: str
+    input_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    crop_pct: float
+    crop_mode: str
+    interpolation: str
+    classes: int
+    licence: str | None
+    hub_id: str | None
+
+    @property
+    def full_name(self) -> str:
+        """The name with its tag, `deit_small_patch16_224.fb_in1k`."""
+        return f"{self.architecture}.{self.tag}" if self.tag else self.architecture
+
+
+def look_up(timm_name: str) -> CatalogueEntry:
+    """Find a model in timm's catalogue.
+
+    Args:
+        timm_name: with or without a tag; the hub's spelling with `timm/` or `hf-hub:timm/` in front is fine.
+
+    Raises:
+        ArchitectureUnsupported: timm has no such model or tag, or it is not a plain Vision Transformer.
+    """
+    name = timm_name.removeprefix("hf-hub:").removeprefix("hf_hub:").removeprefix("timm/")
+    architecture, _, tag = name.partition(".")
+    if not timm.is_model(architecture):
+        close = difflib.get_close_matches(architecture, timm.list_models(module=_MODULES), n=3)
+        hint = f"; close to it: {', '.join(close)}" if close else ""
+        raise ArchitectureUnsupported(f"timm {timm.__version__} has no architecture {architecture!r}{hint}")
+    if not is_model_in_modules(architecture, _MODULES):
+        raise ArchitectureUnsupported(
+            f"{architecture} is not a plain Vision Transformer (timm's {' and '.join(_MODULES)} modules), "
+            "so its tokens cannot be reduced"
+        )
+    tags = [entry.tag for entry in get_arch_pretrained_cfgs(architecture).values() if entry.tag]
+    if tag and tag not in tags:
+        raise ArchitectureUnsupported(
+            f"timm {timm.__version__} knows no weights {tag!r} of {architecture}; it knows {', '.join(tags)}"
+        )
+    cfg = timm.get_pretrained_cfg(name, allow_unregistered=False)
+    assert cfg is not None, "allow_unregistered=False raises instead"
+    return CatalogueEntry(
+        architecture=architecture,
+        tag=cfg.tag or "",
+        input_size=cfg.input_size[-1],
+        mean=_rgb(cfg.mean),
+        std=_rgb(cfg.std),
+        crop_pct=cfg.crop_pct,
+        crop_mode=cfg.crop_mode,
+        interpolation=cfg.interpolation,
+        classes=cfg.num_classes,
+        licence=cfg.license,
+        hub_id=cfg.hf_hub_id,
+    )
+
+
+def _rgb(values: tuple[float, ...]) -> tuple[float, float, float]:
+    red, green, blue = values
+    return red, green, blue

@@ -1,0 +1,226 @@
+"""Published weights from a model hub into the store."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import (
+    constants,
+    get_hf_file_metadata,
+    hf_hub_download,
+    hf_hub_url,
+    try_to_load_from_cache,
+)
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+)
+
+from prunepool.errors import ArchitectureUnsupported, HubUnreachable, WeightsInvalid
+from prunepool.models.admit import WEIGHTS, Admitted, Description, admit
+from prunepool.models.catalogue import CatalogueEntry, look_up
+from prunepool.models.labels import imagenet_labels
+from prunepool.store import ModelStore
+from prunepool.store.model import sha256_of
+
+#: Seconds to wait for the hub's first answer; HF_HUB_ETAG_TIMEOUT sets another.
+PATIENCE_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Hub:
+    """Where weights are published.
+
+    Attributes:
+        endpoint: its address; HF_ENDPOINT's, or the library's own where that is not set.
+        patience_s: seconds to wait for its first answer.
+    """
+
+    endpoint: str
+    patience_s: float = PATIENCE_S
+
+    @classmethod
+    def from_environment(cls) -> Hub:
+        """The hub that the environment names, read now rather than when the library was imported."""
+        endpoint = os.environ.get("HF_ENDPOINT") or constants.ENDPOINT
+        patience = os.environ.get("HF_HUB_ETAG_TIMEOUT")
+        return cls(endpoint.rstrip("/"), float(patience) if patience else PATIENCE_S)
+
+
+def pull(
+    store: ModelStore, timm_name: str, *, hub: Hub, name: str | None = None, replace: bool = False
+) -> Admitted:
+    """Fetch a model's weights from the hub and add them to the store.
+
+    Args:
+        store: where to.
+        timm_name: timm's name, with or without a tag; without one, timm's default weights.
+        hub: where from; while it is out of reach, a copy in its library's cache on this machine will do.
+        name: of the model in the store; `timm_name` where None.
+        replace: whether a model of that name gives way.
+
+    Raises:
+        ArchitectureUnsupported: timm has no such model, or its tokens cannot be reduced.
+        HubUnreachable: the hub does not answer, or has no such weights; says what to do.
+        WeightsInvalid: what it sent is not what it announced, or not weights of this architecture.
+        ModelError: a model of that name is there already, or the store cannot be written.
+    """
+    entry = look_up(timm_name)
+    name = name or re.split("[:/]", timm_name)[-1]
+    if not entry.classes:
+        raise ArchitectureUnsupported(f"{entry.full_name} is published without a classification head")
+    if not entry.hub_id:
+        raise HubUnreachable(f"{entry.full_name} is not on the hub; fetch its weights and use `models add`")
+    if not replace:
+        store.check_free(name)
+    with store.staging() as staged:
+        fetched = fetch(entry.hub_id, staged, hub, advice=_advice(entry, name, hub))
+        admitted = admit(
+            store,
+            staged,
+            Description(
+                name=name,
+                architecture=entry.architecture,
+                input_size=entry.input_size,
+                mean=entry.mean,
+                std=entry.std,
+                crop_pct=entry.crop_pct,
+                interpolation=entry.interpolation,
+                licence=entry.licence or "unknown",
+                origin=f"hf-hub:{entry.hub_id}@{fetched.commit}",
+                labels=imagenet_labels(entry.classes),
+            ),
+            replace=replace,
+        )
+    notices = list(admitted.notices)
+    if fetched.cached:
+        notices.append(f"{hub.endpoint} did not answer; the weights are those in this machine's cache of it")
+    if entry.crop_mode != "center":
+        notices.append(f"timm evaluates it on {entry.crop_mode}ed images; here it gets the centre crop")
+    return Admitted(admitted.model, tuple(notices))
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """Weights that were fetched.
+
+    Attributes:
+        commit: of the hub's repository.
+        cached: whether they are a copy that was on this machine, for the hub did not answer.
+    """
+
+    commit: str
+    cached: bool
+
+
+def fetch(hub_id: str, folder: Path, hub: Hub, *, advice: str) -> Fetched:
+    """Download a repository's `model.safetensors` into a folder, with a progress bar.
+
+    Args:
+        hub_id: `owner/name`.
+        folder: where to.
+        hub: where from.
+        advice: what the user can do without the hub, for the message.
+
+    Raises:
+        HubUnreachable: no answer within the hub's patience, or no such file.
+        WeightsInvalid: the file is not the one that the hub announced.
+        OSError: it cannot be written.
+    """
+    # One question without retries comes first: the library would ask for half a minute before it gave up.
+    try:
+        found = get_hf_file_metadata(
+            hf_hub_url(hub_id, WEIGHTS, endpoint=hub.endpoint),
+            timeout=hub.patience_s,
+            endpoint=hub.endpoint,
+            library_name="prunepool",
+        )
+    except (RepositoryNotFoundError, EntryNotFoundError) as error:
+        raise HubUnreachable(_absent(hub_id, hub, error)) from error
+    # Not narrower: the library lets through the exceptions of its HTTP client, which is not ours to name.
+    except Exception as error:
+        commit = _from_cache(hub_id, folder)
+        if commit is not None:
+            return Fetched(commit, cached=True)
+        raise HubUnreachable(f"{_failure(error, hub)}; {advice}") from error
+    if found.commit_hash is None or found.etag is None:
+        raise HubUnreachable(f"{hub.endpoint} answers, but not as a model hub does (no commit); {advice}")
+    _download(hub_id, found.commit_hash, folder, hub, advice)
+    # Large files go by their sha256; small ones by git's own hash, which says nothing of the bytes alone.
+    if re.fullmatch(r"[0-9a-f]{64}", found.etag):
+        digest = sha256_of(folder / WEIGHTS)
+        if digest != found.etag:
+            raise WeightsInvalid(
+                f"{hub_id}: {WEIGHTS} came with sha256 {digest}, but the hub announced {found.etag}"
+            )
+    return Fetched(found.commit_hash, cached=False)
+
+
+def _download(hub_id: str, commit: str, folder: Path, hub: Hub, advice: str) -> None:
+    """Download one commit's weights; the library resumes what breaks off."""
+    part = folder / "download"
+    try:
+        path = hf_hub_download(
+            hub_id,
+            WEIGHTS,
+            revision=commit,
+            local_dir=part,
+            endpoint=hub.endpoint,
+            etag_timeout=hub.patience_s,
+            library_name="prunepool",
+        )
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the disk, not the hub
+        raise HubUnreachable(
+            f"the download from {hub.endpoint} broke off ({_cause(error)}); {advice}"
+        ) from error
+    Path(path).rename(folder / WEIGHTS)
+    shutil.rmtree(part)
+
+
+def _from_cache(hub_id: str, folder: Path) -> str | None:
+    """Copy the weights from the hub library's cache on this machine; None where it has none."""
+    path = try_to_load_from_cache(hub_id, WEIGHTS)
+    if not isinstance(path, str):
+        return None
+    shutil.copyfile(path, folder / WEIGHTS)
+    return Path(path).parent.name  # …/snapshots/<commit>/model.safetensors
+
+
+def _advice(entry: CatalogueEntry, name: str, hub: Hub) -> str:
+    url = hf_hub_url(entry.hub_id or "", WEIGHTS, endpoint=hub.endpoint)
+    return (
+        "check the network and, behind a proxy, HTTPS_PROXY, or name a mirror in HF_ENDPOINT; or fetch "
+        f"{url} on another machine and run: prunepool models add {WEIGHTS} --name {name} "
+        f"--architecture {entry.full_name} --licence {entry.licence or 'unknown'}"
+    )
+
+
+def _absent(hub_id: str, hub: Hub, error: Exception) -> str:
+    if isinstance(error, GatedRepoError):
+        return f"{hub_id} at {hub.endpoint} asks for consent first: give it there, then set HF_TOKEN"
+    return f"the model hub at {hub.endpoint} has no {hub_id}/{WEIGHTS}, or shows it to a HF_TOKEN only"
+
+
+def _failure(error: Exception, hub: Hub) -> str:
+    """How the first question to the hub went wrong."""
+    if isinstance(error, HfHubHTTPError):
+        return f"the model hub at {hub.endpoint} answers with status {error.response.status_code}"
+    return f"no answer from the model hub at {hub.endpoint} ({_cause(error)})"
+
+
+def _cause(error: Exception) -> str:
+    """An exception of the hub's library in a few words of one line."""
+    if isinstance(error, OfflineModeIsEnabled):
+        return "HF_HUB_OFFLINE is set"
+    words = " ".join(str(error).split())
+    shown = words if len(words) <= 200 else words[:200] + "…"
+    return f"{type(error).__name__}: {shown}" if shown else type(error).__name__

@@ -1,0 +1,235 @@
+"""The manifest, `model.json`: all that must be known of a model besides its weights."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from prunepool.errors import ManifestInvalid
+
+FILE_NAME = "model.json"
+
+#: No dot or dash in front, no slash at all: safe as a folder, in a URL and in a shell.
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+#: One path component, so that a manifest can never point out of its folder.
+WEIGHTS_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*\.safetensors$"
+
+Text = Annotated[str, Field(min_length=1, max_length=1000)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Ratio = Annotated[float, Field(ge=0, lt=1)]
+Triple = tuple[float, float, float]
+Ascending = tuple[Annotated[int, Field(ge=0)], ...]
+Thresholds = tuple[Annotated[float, Field(ge=0)], ...]
+
+_FROZEN = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+
+
+class Weights(BaseModel):
+    """The file of weights beside the manifest, and how to tell that it is still the same.
+
+    Attributes:
+        file: its name, a safetensors file.
+        sha256: of the file, 64 hexadecimal digits.
+        dtype: of the tensors; `mixed` where they differ.
+        parameters: numbers in all tensors together.
+    """
+
+    model_config = _FROZEN
+
+    file: Annotated[str, Field(pattern=WEIGHTS_PATTERN, max_length=255)] = "model.safetensors"
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    dtype: Literal["float64", "float32", "bfloat16", "float16", "mixed"]
+    parameters: Annotated[int, Field(gt=0)]
+
+
+class ReductionDefaults(BaseModel):
+    """What a reduction plan takes where a request leaves it open.
+
+    Attributes:
+        blocks: 0-based reducing blocks, ascending; None for depth/4 · {1, 2, 3}.
+        thresholds: score variance from which an image is pruned, one a stage; None for the paper's.
+        default_ratio: what `auto` takes where nothing else decides.
+        max_ratio: `auto` never goes beyond; None for what the architecture can do.
+    """
+
+    model_config = _FROZEN
+
+    blocks: Ascending | None = None
+    thresholds: Thresholds | None = None
+    default_ratio: Ratio = 0.5
+    max_ratio: Ratio | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        """Refuse what no plan can be made of."""
+        if self.blocks is not None and (not self.blocks or list(self.blocks) != sorted(set(self.blocks))):
+            raise ValueError("blocks must be one or more ascending block indices")
+        stages = 3 if self.blocks is None else len(self.blocks)
+        if self.thresholds is not None and len(self.thresholds) != stages:
+            raise ValueError(f"thresholds must be {stages} numbers, one for each reducing block")
+        if self.max_ratio is not None and self.default_ratio > self.max_ratio:
+            raise ValueError(f"default_ratio {self.default_ratio} must not exceed max_ratio {self.max_ratio}")
+        return self
+
+
+class ProfilePoint(BaseModel):
+    """Figures measured at one ratio.
+
+    Keys that are not listed here are kept as they are, so that a newer measurement does not make an older
+    release refuse the model.
+
+    Attributes:
+        ratio: the reduction ratio.
+        gmacs: billions of multiply-accumulates for one image.
+        top1: share of images whose best class was right.
+        agreement: share of images whose best class was that of the dense model.
+        method: what chose the plan, where it was not the default rule.
+        blocks: its reducing blocks.
+        removed: tokens that left at each.
+        thresholds: score variance from which an image was pruned, one a stage.
+        images: how many were measured.
+        intervals: for a figure's name, the ends of its confidence interval.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False, protected_namespaces=())
+
+    ratio: Ratio
+    gmacs: Annotated[float, Field(gt=0)]
+    top1: Share | None = None
+    agreement: Share | None = None
+    method: Text | None = None
+    blocks: Ascending | None = None
+    removed: Ascending | None = None
+    thresholds: Thresholds | None = None
+    images: Annotated[int, Field(gt=0)] | None = None
+    intervals: Mapping[str, tuple[float, float]] | None = None
+
+
+class Manifest(BaseModel):
+    """What a `model.json` says.
+
+    Attributes:
+        schema_version: of this layout.
+        name: of the model; inside a store, the name of its folder.
+        architecture: timm's name, without a tag.
+        input_size: pixels a side.
+        mean: per channel, of pixels scaled to 0 … 1.
+        std: per channel, of pixels scaled to 0 … 1.
+        crop_pct: share of the resized image's side that the centre crop keeps.
+        interpolation: of the resize.
+        labels: one a class, in the order of the logits.
+        licence: of the weights.
+        origin: where the weights came from.
+        weights: the file.
+        reduction: defaults for the reduction plan.
+        profile: figures measured per ratio.
+    """
+
+    model_config = _FROZEN
+
+    schema_version: Literal[1] = 1
+    name: Annotated[str, Field(pattern=NAME_PATTERN)]
+    architecture: Annotated[str, Field(pattern=r"^[a-z0-9_]+$", max_length=200)]
+    input_size: Annotated[int, Field(ge=16, le=4096)]
+    mean: tuple[Share, Share, Share]
+    std: tuple[
+        Annotated[float, Field(gt=0, le=1)],
+        Annotated[float, Field(gt=0, le=1)],
+        Annotated[float, Field(gt=0, le=1)],
+    ]
+    crop_pct: Annotated[float, Field(gt=0, le=1)]
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"]
+    labels: Annotated[tuple[Text, ...], Field(min_length=1)]
+    licence: Text
+    origin: Text
+    weights: Weights
+    reduction: ReductionDefaults = ReductionDefaults()
+    profile: tuple[ProfilePoint, ...] | None = None
+
+
+def parse(document: bytes, source: str) -> Manifest:
+    """Read a manifest.
+
+    Args:
+        document: the JSON.
+        source: its path, for the message.
+
+    Raises:
+        ManifestInvalid: not JSON, or not what a manifest must be; one line with file, key, value and limit.
+    """
+    try:
+        return Manifest.model_validate_json(document, strict=True)
+    except ValidationError as error:
+        raise ManifestInvalid(f"{source}: {explain(error)}") from error
+
+
+def read(path: Path) -> Manifest:
+    """Read a manifest from its file.
+
+    Raises:
+        ManifestInvalid: it cannot be read, or :func:`parse` refuses it.
+    """
+    try:
+        document = path.read_bytes()
+    except OSError as error:
+        raise ManifestInvalid(f"{path}: cannot be read ({error.strerror})") from error
+    return parse(document, str(path))
+
+
+def render(manifest: Manifest) -> bytes:
+    """The JSON of a manifest, as it stands in `model.json`.
+
+    Raises:
+        ManifestInvalid: a value that was put in past validation (`model_copy(update=…)`).
+    """
+    text = manifest.model_dump_json(indent=2, exclude_none=True) + "\n"
+    document = text.encode()
+    parse(document, f"{manifest.name}/{FILE_NAME}")
+    return document
+
+
+def write(manifest: Manifest, folder: Path) -> None:
+    """Write `model.json` into a folder, in one step: a reader sees the old one or the new one.
+
+    Raises:
+        ManifestInvalid: see :func:`render`.
+        OSError: no space, no permission.
+    """
+    document = render(manifest)
+    draft = folder / f".{FILE_NAME}.{secrets.token_hex(4)}"
+    try:
+        with draft.open("xb") as file:
+            file.write(document)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(folder / FILE_NAME)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def explain(error: ValidationError) -> str:
+    """A validation error in one line: the first problem's key, value and limit, and how many there are."""
+    problems = error.errors(include_url=False)
+    first: Mapping[str, Any] = problems[0]
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    if first["type"] == "json_invalid":
+        return f"is not JSON: {first['ctx']['error']}"
+    key = _key(first["loc"])
+    if first["type"] == "missing":
+        return f"{key} is missing{more}"
+    if first["type"] == "extra_forbidden":
+        return f"{key} is not a known key{more}"
+    limit = first["msg"].removeprefix("Value error, ")
+    value = repr(first["input"])
+    shown = value if len(value) <= 100 else value[:100] + "…"
+    return f"{key or 'the document'} is {shown}: {limit[:1].lower()}{limit[1:]}{more}"
+
+
+def _key(location: Sequence[str | int]) -> str:
+    """`weights.sha256`, `labels[3]`."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")

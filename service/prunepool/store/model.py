@@ -1,0 +1,99 @@
+"""One model of the store: its manifest, its folder, and whether its weights are still the same."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from prunepool.errors import WeightsInvalid
+from prunepool.store.manifest import FILE_NAME, Manifest
+
+_CHUNK = 1 << 20
+
+
+def sha256_of(path: Path, advance: Callable[[int], None] | None = None) -> str:
+    """The sha256 of a file, hexadecimal.
+
+    Args:
+        path: the file.
+        advance: called with the bytes read since its last call.
+    """
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+            if advance is not None:
+                advance(len(chunk))
+    return digest.hexdigest()
+
+
+def tensor_shapes(path: Path) -> Mapping[str, tuple[int, ...]]:
+    """The shape of every tensor of a safetensors file, from its header alone.
+
+    Raises:
+        WeightsInvalid: it is not one.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            keys: Iterable[str] = file.keys()
+            return {key: tuple(file.get_slice(key).get_shape()) for key in keys}
+    except (SafetensorError, OSError) as error:
+        raise WeightsInvalid(f"{path}: is not a safetensors file ({error})") from error
+
+
+@dataclass(frozen=True, slots=True)
+class StoredModel:
+    """A model with a valid manifest; its weights may still be missing or changed.
+
+    Attributes:
+        manifest: what its model.json says.
+        folder: where it is.
+    """
+
+    manifest: Manifest
+    folder: Path
+
+    @property
+    def weights_path(self) -> Path:
+        """The file of weights.
+
+        Raises:
+            WeightsInvalid: it is not there, or is a link that leaves the model's folder.
+        """
+        path = self.folder / self.manifest.weights.file
+        if not path.is_file():
+            raise WeightsInvalid(f"{path}: the weights of {self.manifest.name} are not there")
+        if self.folder.resolve() not in path.resolve().parents:
+            raise WeightsInvalid(f"{path}: links to {path.resolve()}, outside the model's folder")
+        return path
+
+    def verify(self, advance: Callable[[int], None] | None = None) -> None:
+        """Compare the weights with their recorded sha256.
+
+        Args:
+            advance: called with the bytes read since its last call.
+
+        Raises:
+            WeightsInvalid: missing, unreadable or changed; names both hashes.
+        """
+        path = self.weights_path
+        try:
+            found = sha256_of(path, advance)
+        except OSError as error:
+            raise WeightsInvalid(f"{path}: cannot be read ({error.strerror})") from error
+        if found != self.manifest.weights.sha256:
+            raise WeightsInvalid(
+                f"{path}: has sha256 {found}, but {FILE_NAME} records {self.manifest.weights.sha256}"
+            )
+
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """The shape of every tensor, from the file's header alone.
+
+        Raises:
+            WeightsInvalid: the file is missing or is not safetensors.
+        """
+        return tensor_shapes(self.weights_path)

@@ -1,0 +1,232 @@
+"""What is looked at before weights become a model of the store."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from prunepool.errors import (
+    ArchitectureUnsupported,
+    InvalidParameter,
+    ManifestInvalid,
+    ModelError,
+    PrunepoolError,
+    WeightsInvalid,
+)
+from prunepool.models.admit import Admitted, Description, add_file
+from prunepool.models.loader import load_model
+from prunepool.store import ModelStore
+
+State = dict[str, Tensor]
+DESCRIPTION = Description(
+    name="mine",
+    architecture="deit_tiny_patch16_224",
+    input_size=224,
+    mean=(0.5, 0.5, 0.5),
+    std=(0.5, 0.5, 0.5),
+    crop_pct=0.9,
+    interpolation="bicubic",
+    licence="Apache-2.0",
+    origin="random",
+    labels=("cat", "dog", "owl"),
+)
+
+
+@pytest.fixture(scope="module")
+def state(random_vit: Callable[..., nn.Module]) -> State:
+    """Weights of a DeiT-Ti with three classes, float16."""
+    vit = random_vit("deit_tiny_patch16_224", num_classes=3)
+    return {key: value.half() for key, value in vit.state_dict().items()}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ModelStore:
+    return ModelStore(tmp_path / "store")
+
+
+@pytest.fixture
+def add(store: ModelStore, tmp_path: Path) -> Callable[..., Admitted]:
+    """Writes weights to a file and adds that."""
+
+    def _add(weights: State, description: Description = DESCRIPTION, *, replace: bool = False) -> Admitted:
+        save_file(weights, tmp_path / "in.safetensors")
+        return add_file(store, tmp_path / "in.safetensors", description, replace=replace)
+
+    return _add
+
+
+def refused(store: ModelStore, work: Callable[[], object]) -> PrunepoolError:
+    """The error of an attempt that must fail and leave the store without a trace of it."""
+    with pytest.raises(PrunepoolError) as caught:
+        work()
+    assert not store.root.exists() or list(store.root.iterdir()) == []
+    assert "\n" not in caught.value.detail
+    return caught.value
+
+
+def test_weights_are_copied_and_recorded(
+    store: ModelStore, add: Callable[..., Admitted], state: State, tmp_path: Path
+) -> None:
+    add(state)
+    model = store.verify("mine")
+    data = model.weights_path.read_bytes()
+    assert data == (tmp_path / "in.safetensors").read_bytes()
+    recorded = model.manifest.weights
+    assert recorded.sha256 == hashlib.sha256(data).hexdigest()
+    assert (recorded.dtype, recorded.parameters) == ("float16", sum(t.numel() for t in state.values()))
+    assert model.manifest.labels == ("cat", "dog", "owl")
+
+
+def test_what_was_added_can_be_loaded_and_run(
+    store: ModelStore, add: Callable[..., Admitted], state: State
+) -> None:
+    add(state)
+    model = load_model("mine", device="cpu", dtype="float32", store=store.root)
+    assert model(torch.zeros(1, 3, 224, 224), model.plan(0.5)).logits.shape == (1, 3)
+
+
+def test_a_checkpoint_gives_the_same_model_as_safetensors(
+    store: ModelStore, state: State, tmp_path: Path
+) -> None:
+    torch.save({"model": {f"module.{key}": value for key, value in state.items()}}, tmp_path / "in.pth")
+    admitted = add_file(store, tmp_path / "in.pth", DESCRIPTION)
+    found = load_file(admitted.model.weights_path)
+    assert found.keys() == state.keys()
+    assert all(torch.equal(found[key], state[key]) for key in state)
+
+
+def test_missing_unexpected_and_misshapen_keys_are_named(
+    store: ModelStore, add: Callable[..., Admitted], state: State
+) -> None:
+    wrong = dict(state)
+    for key in ("norm.bias", "blocks.0.attn.qkv.bias", "blocks.1.attn.qkv.bias", "blocks.2.attn.qkv.bias"):
+        del wrong[key]
+    wrong["extra"] = torch.zeros(1)
+    wrong["cls_token"] = torch.zeros(1, 1, 64)
+    error = refused(store, lambda: add(wrong))
+    assert isinstance(error, WeightsInvalid)
+    assert error.detail == (
+        "the weights are not those of deit_tiny_patch16_224 at 224² with 3 classes: "
+        "4 missing (blocks.0.attn.qkv.bias, blocks.1.attn.qkv.bias, blocks.2.attn.qkv.bias, …), "
+        "1 unexpected (extra), 1 of another shape (cls_token is [1, 1, 64], not [1, 1, 192])"
+    )
+
+
+def test_weights_for_another_image_size_get_a_hint(
+    store: ModelStore, add: Callable[..., Admitted], state: State
+) -> None:
+    other = state | {"pos_embed": torch.zeros(1, 577, 192)}
+    error = refused(store, lambda: add(other))
+    assert error.detail.endswith(
+        "1 of another shape (pos_embed is [1, 577, 192], not [1, 197, 192]); "
+        "--input-size says how large its images are"
+    )
+    add(other, replace(DESCRIPTION, input_size=384))
+    assert store.open("mine").manifest.input_size == 384
+
+
+def test_weights_without_a_classifier_are_refused(
+    store: ModelStore, add: Callable[..., Admitted], state: State
+) -> None:
+    headless = {key: value for key, value in state.items() if not key.startswith("head")}
+    error = refused(store, lambda: add(headless))
+    assert error.detail == "the weights have no classifier: head.weight is missing"
+
+
+def test_weights_that_are_not_finite_are_refused(
+    store: ModelStore, add: Callable[..., Admitted], state: State
+) -> None:
+    broken = state | {"norm.bias": torch.full((192,), torch.nan)}
+    error = refused(store, lambda: add(broken))
+    assert error.detail == "model.safetensors: norm.bias has 192 of 192 numbers that are NaN or infinite"
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_labels_must_be_as_many_as_classes(
+    store: ModelStore, add: Callable[..., Admitted], state: State, count: int
+) -> None:
+    description = replace(DESCRIPTION, labels=("x",) * count)
+    error = refused(store, lambda: add(state, description))
+    assert isinstance(error, InvalidParameter)
+    assert error.detail == f"labels must be 3, one for each row of head.weight; got '{count} labels'"
+
+
+def test_without_labels_classes_are_numbered_and_that_is_said(
+    store: ModelStore, add: Callable[..., Admitted], state: State
+) -> None:
+    admitted = add(state, replace(DESCRIPTION, labels=None))
+    assert admitted.model.manifest.labels == ("class 0", "class 1", "class 2")
+    assert admitted.notices == ("its classes are called 'class 0' … 'class 2'; --labels names them",)
+
+
+def test_a_thousand_classes_without_labels_are_imagenets_and_that_is_said(
+    store: ModelStore, add: Callable[..., Admitted], state: State
+) -> None:
+    head = {"head.weight": torch.zeros(1000, 192), "head.bias": torch.zeros(1000)}
+    admitted = add(state | head, replace(DESCRIPTION, labels=None))
+    assert admitted.model.manifest.labels[217] == "English springer"
+    assert admitted.notices == ("its 1000 classes are taken to be ImageNet's; --labels names others",)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "message"),
+    [
+        ("no_such_vit", "cannot make 'no_such_vit'"),
+        ("vit_base_patch16_siglip_224", "has no class token"),
+    ],
+)
+def test_an_architecture_that_cannot_be_reduced_is_refused(
+    store: ModelStore, add: Callable[..., Admitted], state: State, architecture: str, message: str
+) -> None:
+    error = refused(store, lambda: add(state, replace(DESCRIPTION, architecture=architecture)))
+    assert isinstance(error, ArchitectureUnsupported)
+    assert message in error.detail
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "message"),
+    [
+        ({"name": "../mine"}, InvalidParameter, "name must be 1 to 100 letters"),
+        ({"mean": (123.7, 116.3, 103.5)}, ManifestInvalid, "mine: mean[0] is 123.7: input should be less"),
+        ({"licence": ""}, ManifestInvalid, "mine: licence is '': string should have at least 1 character"),
+    ],
+)
+def test_a_description_that_makes_no_manifest_is_refused(
+    store: ModelStore,
+    add: Callable[..., Admitted],
+    state: State,
+    change: dict[str, object],
+    kind: type[PrunepoolError],
+    message: str,
+) -> None:
+    error = refused(store, lambda: add(state, replace(DESCRIPTION, **change)))  # type: ignore[arg-type]
+    assert isinstance(error, kind)
+    assert error.detail.startswith(message)
+
+
+def test_a_name_that_is_taken_is_refused_unless_replaced(
+    store: ModelStore, add: Callable[..., Admitted], state: State
+) -> None:
+    add(state)
+    first = store.open("mine").manifest
+    with pytest.raises(ModelError, match=r"already has a model 'mine'; --force replaces it"):
+        add(state, replace(DESCRIPTION, origin="another"))
+    assert store.verify("mine").manifest == first
+    add(state, replace(DESCRIPTION, origin="another"), replace=True)
+    assert store.verify("mine").manifest.origin == "another"
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("name", ["deit_tiny_imagenet1k_start", "vit_tiny_patch16_224"])
+def test_real_weights_are_admitted(store: ModelStore, shared: Path, name: str) -> None:
+    path = shared / "models" / name / "model.safetensors"
+    add_file(store, path, replace(DESCRIPTION, labels=None))
+    assert store.verify("mine").weights_path.read_bytes() == path.read_bytes()
+    assert len(store.open("mine").manifest.labels) == 1000

@@ -1,0 +1,229 @@
+"""Weights of others become one safetensors file, and nothing in them is ever run."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import resource
+from argparse import Namespace
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from prunepool.errors import ModelError, WeightsInvalid
+from prunepool.models.convert import inspect, strip_prefixes, to_safetensors, unwrap
+
+WEIGHTS = {"head.weight": torch.arange(12.0).reshape(3, 4), "head.bias": torch.tensor([1.0, -2.0, 0.5])}
+
+
+def same(path: Path, wanted: dict[str, Tensor]) -> bool:
+    found = load_file(path)
+    return found.keys() == wanted.keys() and all(torch.equal(found[key], wanted[key]) for key in wanted)
+
+
+@pytest.mark.parametrize(
+    "checkpoint",
+    [
+        WEIGHTS,
+        OrderedDict(WEIGHTS),
+        {"model": WEIGHTS},
+        {"state_dict": WEIGHTS, "epoch": 3, "optimizer": {"lr": 0.1}},
+        {"model_state_dict": WEIGHTS},
+        {"model": {"state_dict": WEIGHTS}},
+        {f"module.{key}": value for key, value in WEIGHTS.items()},
+        {"model": {f"_orig_mod.module.{key}": value for key, value in WEIGHTS.items()}},
+        {key: torch.nn.Parameter(value) for key, value in WEIGHTS.items()},
+    ],
+    ids=[
+        "plain",
+        "ordered",
+        "model",
+        "state_dict",
+        "model_state_dict",
+        "nested",
+        "ddp",
+        "compiled",
+        "parameters",
+    ],
+)
+@pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin"])
+def test_a_checkpoint_of_tensors_is_converted(tmp_path: Path, checkpoint: Any, suffix: str) -> None:
+    torch.save(checkpoint, tmp_path / f"weights{suffix}")
+    to_safetensors(tmp_path / f"weights{suffix}", tmp_path / "model.safetensors")
+    assert same(tmp_path / "model.safetensors", WEIGHTS)
+
+
+def test_a_checkpoint_in_a_newer_pickle_protocol_is_refused_without_noise(tmp_path: Path) -> None:
+    torch.save(WEIGHTS, tmp_path / "in.pth", pickle_protocol=4)
+    with pytest.raises(WeightsInvalid, match=r"\(in torch\.save's own pickle protocol\), and nothing else"):
+        to_safetensors(tmp_path / "in.pth", tmp_path / "out.safetensors")
+
+
+def test_a_checkpoint_in_torchs_old_format_is_converted(tmp_path: Path) -> None:
+    torch.save(WEIGHTS, tmp_path / "in.pth", _use_new_zipfile_serialization=False)
+    to_safetensors(tmp_path / "in.pth", tmp_path / "out.safetensors")
+    assert same(tmp_path / "out.safetensors", WEIGHTS)
+
+
+def test_a_safetensors_file_is_copied_byte_for_byte(tmp_path: Path) -> None:
+    save_file(WEIGHTS, tmp_path / "in.safetensors", {"author": "me"})
+    to_safetensors(tmp_path / "in.safetensors", tmp_path / "out.safetensors")
+    assert (tmp_path / "out.safetensors").read_bytes() == (tmp_path / "in.safetensors").read_bytes()
+
+
+def test_prefixes_in_a_safetensors_file_are_taken_off_too(tmp_path: Path) -> None:
+    save_file({f"module.{key}": value for key, value in WEIGHTS.items()}, tmp_path / "in.safetensors")
+    to_safetensors(tmp_path / "in.safetensors", tmp_path / "out.safetensors")
+    assert same(tmp_path / "out.safetensors", WEIGHTS)
+
+
+def test_tensors_that_share_memory_are_written_apart(tmp_path: Path) -> None:
+    base = torch.arange(6.0)
+    tied = {"a": base, "b": base, "c": base.reshape(2, 3).T}
+    torch.save(tied, tmp_path / "in.pth")
+    to_safetensors(tmp_path / "in.pth", tmp_path / "out.safetensors")
+    assert same(tmp_path / "out.safetensors", tied)
+
+
+class Evil:
+    """Unpickled, it makes a file."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.mark),)
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_malicious_checkpoint_runs_nothing(tmp_path: Path, wrapped: bool, protocol: int) -> None:
+    mark = tmp_path / "run"
+    evil = {"model": WEIGHTS, "extra": Evil(mark)} if wrapped else Evil(mark)
+    torch.save(evil, tmp_path / "evil.pth", pickle_protocol=protocol)
+    with pytest.raises(WeightsInvalid, match=r"evil\.pth: does not hold tensors alone"):
+        to_safetensors(tmp_path / "evil.pth", tmp_path / "out.safetensors")
+    assert not mark.exists()
+    torch.load(tmp_path / "evil.pth", weights_only=False)
+    assert mark.exists(), "the file was not dangerous, so this test shows nothing"
+
+
+def test_a_bare_malicious_pickle_runs_nothing(tmp_path: Path) -> None:
+    mark = tmp_path / "run"
+    (tmp_path / "evil.pt").write_bytes(pickle.dumps(Evil(mark)))
+    with pytest.raises(WeightsInvalid, match=r"evil\.pt: "):
+        to_safetensors(tmp_path / "evil.pt", tmp_path / "out.safetensors")
+    assert not mark.exists()
+
+
+def test_a_checkpoint_with_its_arguments_is_refused_with_advice(tmp_path: Path) -> None:
+    torch.save({"model": WEIGHTS, "args": Namespace(lr=0.1)}, tmp_path / "in.pth")
+    with pytest.raises(WeightsInvalid, match=r"; save its state_dict, best as \.safetensors$"):
+        to_safetensors(tmp_path / "in.pth", tmp_path / "out.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.safetensors", b"", "is not a safetensors file"),
+        ("a.safetensors", b"\xff" * 100, "is not a safetensors file"),
+        ("a.pth", b"", "is not a checkpoint of torch.save"),
+        ("a.pth", b"PK\x03\x04 cut short", "is not a checkpoint of torch.save"),
+        ("a.pth", b"hello there", "is not a checkpoint of torch.save"),
+        ("a.onnx", b"hello", r"is a \.onnx; \.safetensors and \.pth are read"),
+        ("weights", b"hello", r"is a file without suffix; \.safetensors and \.pth are read"),
+    ],
+)
+def test_what_is_no_file_of_weights_is_refused(
+    tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(WeightsInvalid, match=rf"{name}: {message}") as caught:
+        to_safetensors(tmp_path / name, tmp_path / "out.safetensors")
+    assert "\n" not in caught.value.detail
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(WeightsInvalid, match=r"none\.pth: there is no such file$"):
+        to_safetensors(tmp_path / "none.pth", tmp_path / "out.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "message"),
+    [
+        ([1, 2], r"in\.pth: holds a list, not named tensors"),
+        ({}, r"in\.pth: holds a dict, not named tensors"),
+        (torch.zeros(3), r"in\.pth: holds a Tensor, not named tensors"),
+        ({"head.weight": torch.zeros(3), "epoch": 3}, r"in\.pth: 'epoch' is a int; only named tensors"),
+        ({3: torch.zeros(3)}, r"in\.pth: 3 is a Tensor; only named tensors"),
+    ],
+)
+def test_a_checkpoint_of_something_else_is_refused(checkpoint: object, message: str) -> None:
+    with pytest.raises(WeightsInvalid, match=message):
+        unwrap(checkpoint, Path("in.pth"))
+
+
+def test_a_disk_that_fills_up_is_the_stores_fault(tmp_path: Path) -> None:
+    torch.save({"a": torch.zeros(100_000)}, tmp_path / "in.pth")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(ModelError, match=r"^cannot write out\.safetensors to the store: .*too large"):
+            to_safetensors(tmp_path / "in.pth", tmp_path / "out.safetensors")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+keys = st.text("abw.", min_size=1, max_size=8).filter(lambda key: not key.startswith("module."))
+
+
+@given(
+    st.lists(keys, min_size=1, max_size=4, unique=True), st.lists(st.sampled_from(["module.", "_orig_mod."]))
+)
+def test_prefixes_of_all_keys_go_whatever_their_number(names: list[str], prefixes: list[str]) -> None:
+    weights = {name: torch.zeros(1) for name in names}
+    prefix = "".join(prefixes)
+    assert strip_prefixes({prefix + key: value for key, value in weights.items()}).keys() == weights.keys()
+
+
+def test_a_prefix_that_only_some_keys_have_stays() -> None:
+    weights = {"module.a": torch.zeros(1), "b": torch.zeros(1)}
+    assert strip_prefixes(weights).keys() == weights.keys()
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16", "float16"])
+def test_the_number_format_and_parameters_are_found(tmp_path: Path, dtype: str) -> None:
+    cast = {key: value.to(getattr(torch, dtype)) for key, value in WEIGHTS.items()}
+    save_file(cast, tmp_path / "m.safetensors")
+    assert inspect(tmp_path / "m.safetensors") == (dtype, 15)
+
+
+def test_formats_that_differ_are_mixed(tmp_path: Path) -> None:
+    save_file(WEIGHTS | {"head.bias": torch.zeros(3).half()}, tmp_path / "m.safetensors")
+    assert inspect(tmp_path / "m.safetensors") == ("mixed", 15)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_numbers_that_are_not_finite_are_refused(tmp_path: Path, bad: float, dtype: torch.dtype) -> None:
+    save_file(
+        {"a": torch.zeros(2, dtype=dtype), "b": torch.tensor([1.0, bad], dtype=dtype)},
+        tmp_path / "m.safetensors",
+    )
+    with pytest.raises(
+        WeightsInvalid, match=r"m\.safetensors: b has 1 of 2 numbers that are NaN or infinite$"
+    ):
+        inspect(tmp_path / "m.safetensors")
+
+
+def test_numbers_that_are_no_floats_are_refused(tmp_path: Path) -> None:
+    save_file({"a": torch.zeros(2, dtype=torch.int8)}, tmp_path / "m.safetensors")
+    with pytest.raises(WeightsInvalid, match=r"a is torch\.int8; weights must be float64, float32, bfloat16"):
+        inspect(tmp_path / "m.safetensors")

@@ -1,0 +1,189 @@
+"""The manifest: what it may say, and how it says what is wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prunepool.errors import ManifestInvalid
+from prunepool.store import Manifest, ProfilePoint, ReductionDefaults, Weights
+from prunepool.store.manifest import NAME_PATTERN, parse, read, render, write
+
+shares = st.floats(0, 1)
+ratios = st.floats(0, 1, exclude_max=True)
+texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=50)
+counts = st.integers(1, 10**10)
+blocks = st.lists(st.integers(0, 60), min_size=1, max_size=5, unique=True).map(sorted).map(tuple)
+
+
+@st.composite
+def reductions(draw: st.DrawFn) -> ReductionDefaults:
+    chosen = draw(st.none() | blocks)
+    stages = 3 if chosen is None else len(chosen)
+    numbers = st.lists(st.floats(0, 1e3), min_size=stages, max_size=stages).map(tuple)
+    default, maximum = sorted((draw(ratios), draw(ratios)))
+    return ReductionDefaults(
+        blocks=chosen,
+        thresholds=draw(st.none() | numbers),
+        default_ratio=default,
+        max_ratio=draw(st.sampled_from([None, maximum])),
+    )
+
+
+points = st.builds(
+    ProfilePoint,
+    ratio=ratios,
+    gmacs=st.floats(0, 1e6, exclude_min=True),
+    top1=st.none() | shares,
+    agreement=st.none() | shares,
+    method=st.none() | texts,
+    blocks=st.none() | blocks,
+    images=st.none() | counts,
+    intervals=st.none() | st.dictionaries(texts, st.tuples(shares, shares), max_size=2),
+)
+std = st.floats(1e-6, 1)
+manifests = st.builds(
+    Manifest,
+    name=st.from_regex(NAME_PATTERN, fullmatch=True),
+    architecture=st.from_regex(r"[a-z0-9_]{1,200}", fullmatch=True),
+    input_size=st.integers(16, 4096),
+    mean=st.tuples(shares, shares, shares),
+    std=st.tuples(std, std, std),
+    crop_pct=st.floats(0, 1, exclude_min=True),
+    interpolation=st.sampled_from(["nearest", "bilinear", "bicubic", "lanczos"]),
+    labels=st.lists(texts, min_size=1, max_size=5).map(tuple),
+    licence=texts,
+    origin=texts,
+    weights=st.builds(
+        Weights,
+        file=st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,50}\.safetensors", fullmatch=True),
+        sha256=st.from_regex(r"[0-9a-f]{64}", fullmatch=True),
+        dtype=st.sampled_from(["float64", "float32", "bfloat16", "float16", "mixed"]),
+        parameters=counts,
+    ),
+    reduction=reductions(),
+    profile=st.none() | st.lists(points, max_size=3).map(tuple),
+)
+
+
+@given(manifests)
+def test_what_is_written_is_read_back(manifest: Manifest) -> None:
+    assert parse(render(manifest), "model.json") == manifest
+
+
+def test_a_point_of_the_profile_keeps_keys_of_later_releases(document: dict[str, Any]) -> None:
+    document["profile"] = [{"ratio": 0.5, "gmacs": 0.8, "joules": 0.02}]
+    again = json.loads(render(parse(json.dumps(document).encode(), "model.json")))
+    assert again["profile"] == document["profile"]
+
+
+def test_reduction_may_be_left_out(document: dict[str, Any]) -> None:
+    del document["reduction"]
+    assert parse(json.dumps(document).encode(), "model.json").reduction == ReductionDefaults()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"schema_version": 2}, "schema_version is 2: input should be 1"),
+        ({"name": "../up"}, "name is '../up': string should match pattern"),
+        ({"architecture": "deit.fb_in1k"}, "architecture is 'deit.fb_in1k': string should match"),
+        ({"input_size": 8}, "input_size is 8: input should be greater than or equal to 16"),
+        ({"input_size": "224"}, "input_size is '224': input should be a valid integer"),
+        ({"mean": [123.7, 0, 0]}, "mean[0] is 123.7: input should be less than or equal to 1"),
+        ({"mean": [0.5]}, "mean[1] is missing (and 1 more)"),
+        ({"std": [0, 1, 1]}, "std[0] is 0: input should be greater than 0"),
+        ({"crop_pct": 1.5}, "crop_pct is 1.5: input should be less than or equal to 1"),
+        ({"interpolation": "magic"}, "interpolation is 'magic': input should be 'nearest', 'bilinear'"),
+        ({"labels": []}, "labels is []: tuple should have at least 1 item"),
+        ({"labels": ["cat", ""]}, "labels[1] is '': string should have at least 1 character"),
+        ({"labels": ["cat", 3]}, "labels[1] is 3: input should be a valid string"),
+        ({"colour": "red"}, "colour is not a known key"),
+        ({"licence": None}, "licence is None: input should be a valid string"),
+        ({"profile": [{"ratio": 0.5}]}, "profile[0].gmacs is missing"),
+        ({"profile": [{"ratio": 1, "gmacs": 1}]}, "profile[0].ratio is 1: input should be less than 1"),
+    ],
+)
+def test_an_error_is_one_line_with_file_key_value_and_limit(
+    document: dict[str, Any], change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ManifestInvalid) as caught:
+        parse(json.dumps(document | change).encode(), "store/tiny/model.json")
+    assert caught.value.detail.startswith(f"store/tiny/model.json: {message}")
+    assert "\n" not in caught.value.detail
+
+
+@pytest.mark.parametrize(
+    "file",
+    ["../model.safetensors", "/etc/model.safetensors", "a/b.safetensors", ".safetensors", "model.pth", ""],
+)
+def test_weights_cannot_be_outside_the_folder_nor_pickled(document: dict[str, Any], file: str) -> None:
+    document["weights"]["file"] = file
+    with pytest.raises(ManifestInvalid, match=r"weights\.file is '.*': string should match pattern"):
+        parse(json.dumps(document).encode(), "model.json")
+
+
+@pytest.mark.parametrize(
+    ("reduction", "message"),
+    [
+        ({"blocks": [6, 3]}, "blocks must be one or more ascending block indices"),
+        ({"blocks": []}, "blocks must be one or more ascending block indices"),
+        ({"thresholds": [7e-5]}, "thresholds must be 3 numbers, one for each reducing block"),
+        ({"blocks": [3, 6], "thresholds": [1, 1, 1]}, "thresholds must be 2 numbers"),
+        ({"default_ratio": 0.8, "max_ratio": 0.6}, "default_ratio 0.8 must not exceed max_ratio 0.6"),
+    ],
+)
+def test_reduction_defaults_must_make_a_plan(
+    document: dict[str, Any], reduction: dict[str, Any], message: str
+) -> None:
+    document["reduction"] = reduction
+    with pytest.raises(ManifestInvalid) as caught:
+        parse(json.dumps(document).encode(), "model.json")
+    assert caught.value.detail.startswith(f"model.json: reduction is {reduction}: {message}")
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
+def test_numbers_are_finite(document: dict[str, Any], number: str) -> None:
+    text = json.dumps(document).replace("0.9", number)
+    with pytest.raises(ManifestInvalid, match=r"model\.json: (crop_pct is|is not JSON)"):
+        parse(text.encode(), "model.json")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"name": "x",}', b"\xff\xfe", b"model"])
+def test_what_is_not_json_is_said_to_be_none(content: bytes) -> None:
+    with pytest.raises(ManifestInvalid, match=r"^model\.json: is not JSON: ") as caught:
+        parse(content, "model.json")
+    assert "\n" not in caught.value.detail
+
+
+def test_json_that_is_no_object_is_refused() -> None:
+    with pytest.raises(ManifestInvalid, match=r"^model\.json: the document is 3: "):
+        parse(b"3", "model.json")
+
+
+def test_a_long_value_is_cut_short(document: dict[str, Any]) -> None:
+    with pytest.raises(ManifestInvalid) as caught:
+        parse(json.dumps(document | {"name": "x" * 10_000}).encode(), "model.json")
+    assert len(caught.value.detail) < 300
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ManifestInvalid, match=r"model\.json: cannot be read \(No such file"):
+        read(tmp_path / "model.json")
+
+
+def test_a_value_put_in_past_validation_is_not_written(document: dict[str, Any], tmp_path: Path) -> None:
+    manifest = Manifest.model_validate(document).model_copy(update={"crop_pct": 7.0})
+    with pytest.raises(ManifestInvalid, match=r"tiny/model\.json: crop_pct is 7\.0"):
+        write(manifest, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_manifest_cannot_be_changed_in_place(document: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        Manifest.model_validate(document).name = "other"
