@@ -51,7 +51,7 @@ def test_the_manifests_limit_holds(tiny: Model, ratio: float) -> None:
 @given(ratio=st.floats(0, 0.8))
 @settings(deadline=None)
 def test_applied_is_never_more_than_asked_or_done(tiny: Model, ratio: float) -> None:
-    applied = tiny.applied(ratio)
+    applied = tiny.dial.applied(ratio)
     removed = sum(tiny.plan(ratio).removed)
     assert applied <= ratio
     assert applied <= removed / 196
@@ -62,7 +62,7 @@ def test_applied_is_never_more_than_asked_or_done(tiny: Model, ratio: float) -> 
 @settings(deadline=None)
 def test_more_reduction_never_costs_more(tiny: Model, low: float, high: float) -> None:
     low, high = sorted((low, high))
-    assert tiny.gmacs(high) <= tiny.gmacs(low) + 1e-6
+    assert tiny.dial.gmacs(high) <= tiny.dial.gmacs(low) + 1e-6
 
 
 def test_normalising_is_what_the_manifest_says(tiny: Model) -> None:

@@ -35,6 +35,17 @@ def test_default_blocks(depth: int, blocks: tuple[int, ...]) -> None:
     assert default_blocks(depth) == blocks
 
 
+def test_other_methods_have_other_blocks() -> None:
+    assert default_blocks(12, "tome") == tuple(range(12))
+    assert default_blocks(12, "fuse") == tuple(range(3, 11))
+    assert default_blocks(12, "topk") == (3, 6, 9)
+
+
+def test_an_unknown_method_is_refused() -> None:
+    with pytest.raises(PlanError, match="method must be one of ppt, prune, pool"):
+        ReductionPlan(method="magic")
+
+
 def test_default_blocks_need_four() -> None:
     with pytest.raises(PlanError, match="depth must be at least 4; got 3"):
         default_blocks(3)

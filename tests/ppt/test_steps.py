@@ -9,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from prunepool.ppt.fusing import fuse
+from prunepool.ppt.plan import METHODS, Method
 from prunepool.ppt.pooling import pool
 from prunepool.ppt.pruning import prune
 from prunepool.ppt.reduction import reduce_tokens
@@ -161,7 +163,67 @@ def test_a_variance_that_reaches_the_threshold_prunes(threshold_side: str) -> No
     x = torch.randn(1, 9, 8)
     heads = torch.randn(3, 1, 2, 9, 4)
     common = {"query": heads[0], "key": heads[1], "value": heads[2], "scale": 0.5, "removed": 2, "prefix": 1}
-    *_, variance = reduce_tokens(x, None, threshold=0.0, **common)
-    limit = variance.item() if threshold_side == "at" else float(np.nextafter(variance.item(), 1, dtype="f4"))
-    *_, pruned, _ = reduce_tokens(x, None, threshold=limit, **common)
+    variance = reduce_tokens(x, None, threshold=0.0, **common).variance.item()
+    limit = variance if threshold_side == "at" else float(np.nextafter(variance, 1, dtype="f4"))
+    pruned = reduce_tokens(x, None, threshold=limit, **common).pruned
     assert pruned.item() is (threshold_side == "at")
+
+
+@given(sizes=sizes, seed=st.integers(0, 2**31), data=st.data())
+@settings(max_examples=100)
+def test_fusing_merges_what_is_missed_least_and_keeps_the_order(
+    sizes: tuple[int, int, int], seed: int, data: st.DataObject
+) -> None:
+    batch, patches, prefix = sizes
+    removed = data.draw(st.integers(0, patches // 2))
+    x = tensors(seed, batch, patches + prefix, 6).double()
+    scores = tensors(seed + 1, batch, patches).abs().softmax(-1)
+    keep, leave, target = fuse(x, scores, removed, prefix)
+    for row in range(batch):
+        unit = x[row].numpy() / np.linalg.norm(x[row].numpy(), axis=-1, keepdims=True)
+        evens = [i for i in range(prefix, patches + prefix) if i % 2 == 0]
+        odds = [i for i in range(prefix, patches + prefix) if i % 2 == 1]
+        best = {i: max(odds, key=lambda j: float(unit[i] @ unit[j])) for i in evens}
+        loss = {
+            i: float(scores[row, i - prefix]) ** 0.75 * (1 - float(unit[i] @ unit[best[i]])) for i in evens
+        }
+        gone = sorted(evens, key=lambda i: loss[i])[:removed]
+        assert keep[row].tolist() == [i for i in range(patches + prefix) if i not in gone]
+        assert sorted(leave[row].tolist()) == sorted(gone)
+        for i, into in zip(leave[row].tolist(), target[row].tolist(), strict=True):
+            assert keep[row, into] == best[i]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_leaves_the_same_shapes(method: Method) -> None:
+    heads = torch.randn(3, 2, 2, 9, 4)
+    reduced = reduce_tokens(
+        torch.randn(2, 9, 8),
+        None,
+        query=heads[0],
+        key=heads[1],
+        value=heads[2],
+        scale=0.5,
+        removed=3,
+        threshold=7e-5,
+        prefix=1,
+        method=method,
+    )
+    assert reduced.tokens.shape == (2, 6, 8)
+    assert reduced.size.sum(-1).tolist() == ([6, 6] if reduced.pruned.all() else [9, 9])
+    if method in ("prune", "topk"):
+        assert reduced.pruned.all()
+    elif method in ("pool", "tome", "fuse"):
+        assert not reduced.pruned.any()
+
+
+def test_topk_drops_what_the_class_token_does_not_look_at() -> None:
+    query = torch.zeros(1, 1, 5, 1)
+    query[0, 0, 0] = 1.0
+    key = torch.tensor([0.0, 4.0, 1.0, 3.0, 2.0]).view(1, 1, 5, 1)
+    value = torch.tensor([1.0, 1e-3, 9.0, 1e-3, 9.0]).view(1, 1, 5, 1)  # its norm does not count here
+    reduced = reduce_tokens(
+        torch.randn(1, 5, 3), None, query=query, key=key, value=value, scale=1.0, removed=2,
+        threshold=0.0, prefix=1, method="topk",
+    )  # fmt: skip
+    assert reduced.departure.keep.tolist() == [[0, 1, 3]]

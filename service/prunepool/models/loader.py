@@ -25,6 +25,9 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 #: `auto` leaves float32 only for a format that is clearly faster: rounding is not free.
 _WORTH_IT = 1.1
 
+#: Where bfloat16 is emulated it is several times slower; no need to time that more than once.
+_HOPELESS = 2.0
+
 
 def load_model(
     name: str | Path = "deit_tiny_imagenette",
@@ -126,7 +129,7 @@ def fastest_dtype(
     network: ReducingViT,
     size: int,
     *,
-    batch: int = 4,
+    batch: int = 2,
     rounds: int = 5,
     clock: Callable[[], float] = time.perf_counter,
 ) -> torch.dtype:
@@ -146,12 +149,14 @@ def fastest_dtype(
     candidates = {torch.float32: network, torch.bfloat16: copy.deepcopy(network).to(torch.bfloat16)}
     images = torch.zeros(batch, 3, size, size, device=device)
     seconds: dict[torch.dtype, list[float]] = {dtype: [] for dtype in candidates}
-    for _ in range(rounds + 1):
+    for turn in range(rounds + 1):
         for dtype, candidate in candidates.items():
             start = clock()
             candidate(images, [(DENSE, batch)]).logits.cpu()  # waits for the device
-            seconds[dtype].append(clock() - start)
-    # The first pass of each also paid for set-up.
-    median = {dtype: statistics.median(times[1:]) for dtype, times in seconds.items()}
+            if turn:  # the first pass of each also pays for set-up
+                seconds[dtype].append(clock() - start)
+        if turn and min(seconds[torch.bfloat16]) > _HOPELESS * max(seconds[torch.float32]):
+            return torch.float32
+    median = {dtype: statistics.median(times) for dtype, times in seconds.items()}
     wins = median[torch.float32] / median[torch.bfloat16] >= _WORTH_IT
     return torch.bfloat16 if wins else torch.float32

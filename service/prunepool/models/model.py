@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from itertools import groupby
 
 import torch
 from torch import Tensor
 
 from prunepool.errors import InvalidParameter
+from prunepool.models.dial import ModelDial
 from prunepool.models.vit import Forward, Group, ReducingViT
-from prunepool.ppt.plan import DENSE, PlanError, ReductionPlan, max_ratio, plan_for_ratio
+from prunepool.ppt.plan import DENSE, ReductionPlan
 from prunepool.ppt.tokens import Stage
 from prunepool.store import Manifest
 
@@ -28,6 +28,7 @@ class Model:
         self.vit = vit
         self.manifest = manifest
         self.geometry = vit.geometry
+        self.dial = ModelDial(manifest, vit.geometry)
         parameter = next(vit.parameters())
         self.device = parameter.device
         self.dtype = parameter.dtype
@@ -36,7 +37,6 @@ class Model:
         self._shift = (
             (-torch.tensor(manifest.mean) / torch.tensor(manifest.std)).view(3, 1, 1).to(self.device)
         )
-        self._plan = lru_cache(maxsize=4096)(self._make_plan)
 
     @property
     def name(self) -> str:
@@ -45,50 +45,16 @@ class Model:
 
     @property
     def max_ratio(self) -> float:
-        """The largest reduction ratio: what half of the tokens at each stage allows, or less by manifest."""
-        stages = len(self.manifest.reduction.blocks or (0, 0, 0))
-        limit = max_ratio(self.geometry.patches, stages)
-        return min(limit, self.manifest.reduction.max_ratio or limit)
+        """The largest reduction ratio."""
+        return self.dial.max_ratio
 
     def plan(self, ratio: float) -> ReductionPlan:
-        """The plan for a reduction ratio, with the thresholds that the manifest gives.
+        """The plan for a reduction ratio.
 
         Raises:
             InvalidParameter: the ratio is not a number from 0 to :attr:`max_ratio`; names both.
         """
-        return self._plan(float(ratio))
-
-    def _make_plan(self, ratio: float) -> ReductionPlan:
-        if ratio == 0:
-            return DENSE
-        reduction = self.manifest.reduction
-        # Rounded down, so that the limit that the message names is itself allowed.
-        limit = int(self.max_ratio * 10_000) / 10_000
-        if not 0 <= ratio <= self.max_ratio + 1e-9:
-            raise InvalidParameter("reduction_ratio", ratio, f"between 0 and {limit}")
-        try:
-            plan = plan_for_ratio(
-                ratio,
-                patches=self.geometry.patches,
-                depth=self.geometry.depth,
-                blocks=reduction.blocks,
-                thresholds=reduction.thresholds,
-            )
-        except PlanError as error:
-            raise InvalidParameter(error.parameter, error.value, error.limit) from error
-        return DENSE if plan.dense else plan
-
-    def gmacs(self, ratio: float) -> float:
-        """Billions of multiply-accumulates for one image at this ratio."""
-        return self.geometry.gmacs(self.plan(ratio))
-
-    def applied(self, ratio: float) -> float:
-        """The share that a ratio's plan really removes, and never more than the ratio."""
-        return min(ratio, sum(self.plan(ratio).removed) / self.geometry.patches)
-
-    def tokens(self, plan: ReductionPlan) -> tuple[int, ...]:
-        """Token counts, prefix included, before the first and after each reducing block."""
-        return plan.tokens(self.geometry.tokens, self.geometry.prefix)
+        return self.dial.plan(ratio)
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """uint8 [B, H, W, 3] to what the network takes, [B, 3, H, W] in its number format."""

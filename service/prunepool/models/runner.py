@@ -81,7 +81,7 @@ class TorchRunner:
             outcomes.append(
                 Outcome(
                     logits=answers[i],
-                    tokens=self.model.tokens(plan),
+                    tokens=self.model.dial.tokens(plan),
                     gmacs=self.model.geometry.gmacs(plan),
                     pruned=int(pruned[i]),
                     pooled=int(pooled[i]),

@@ -170,7 +170,7 @@ class ReducingViT(nn.Module):
                 parts.append(part)
                 left.append(r)
                 continue
-            tokens, size, departure, pruned, variance = reduce_tokens(
+            reduced = reduce_tokens(
                 part.view(r.images, r.tokens, -1),
                 r.size,
                 query=q,
@@ -180,10 +180,11 @@ class ReducingViT(nn.Module):
                 removed=count,
                 threshold=r.plan.thresholds[r.plan.blocks.index(index)],
                 prefix=self.geometry.prefix,
+                method=r.plan.method,
             )
-            stages.append(Stage(index, r.first, departure, pruned, variance))
-            parts.append(tokens.flatten(0, 1))
-            left.append(Rectangle(r.plan, r.first, r.images, r.tokens - count, size))
+            stages.append(Stage(index, r.first, reduced.departure, reduced.pruned, reduced.variance))
+            parts.append(reduced.tokens.flatten(0, 1))
+            left.append(Rectangle(r.plan, r.first, r.images, r.tokens - count, reduced.size))
         return joined(parts), left
 
     def _removed(self, index: int, r: Rectangle) -> int:

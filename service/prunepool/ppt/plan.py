@@ -12,6 +12,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
+
+#: Who leaves, and what becomes of it:
+#: `ppt`, prune or pool, decided per image and stage by the variance of its scores (the paper);
+#: `prune`, the lowest scores are dropped, always; `pool`, the most similar pairs merge, always;
+#: `fuse`, the pairs whose merging loses least merge (ours, see `fusing`);
+#: `tome`, pooling a little at every block, as in Bolya et al., "Token Merging", arXiv 2210.09461;
+#: `topk`, dropping what the class token attends to least, as in Liang et al., "EViT", arXiv 2202.07800.
+Method = Literal["ppt", "prune", "pool", "fuse", "tome", "topk"]
+METHODS: tuple[Method, ...] = get_args(Method)
 
 #: The paper's threshold on the variance of the normalised scores, the same at every stage.
 DEFAULT_THRESHOLD = 7e-5
@@ -40,7 +50,9 @@ class ReductionPlan:
     Attributes:
         blocks: 0-based indices of the reducing blocks, ascending.
         removed: tokens that leave at each of them; clipped to half of the patch tokens there.
-        thresholds: per stage; an image whose score variance reaches it is pruned there, else pooled.
+        thresholds: per stage; with `ppt`, an image whose score variance reaches it is pruned there, else
+            pooled. The other methods do not look at them.
+        method: who leaves, and what becomes of it.
 
     Raises:
         PlanError: lengths differ, blocks do not ascend, or a count or threshold is negative.
@@ -49,6 +61,7 @@ class ReductionPlan:
     blocks: tuple[int, ...] = ()
     removed: tuple[int, ...] = ()
     thresholds: tuple[float, ...] = ()
+    method: Method = "ppt"
 
     def __post_init__(self) -> None:
         """Refuse what no forward pass could carry out."""
@@ -59,6 +72,8 @@ class ReductionPlan:
             raise PlanError("blocks", self.blocks, "ascending indices from 0")
         if any(r < 0 for r in self.removed):
             raise PlanError("removed", self.removed, "counts of at least 0")
+        if self.method not in METHODS:
+            raise PlanError("method", self.method, "one of " + ", ".join(METHODS))
         if any(not t >= 0 for t in self.thresholds):
             raise PlanError("thresholds", self.thresholds, "numbers of at least 0")
 
@@ -88,14 +103,20 @@ def removable(wanted: int, tokens: int, prefix: int) -> int:
     return min(wanted, (tokens - prefix) // 2)
 
 
-def default_blocks(depth: int) -> tuple[int, ...]:
-    """The reducing blocks of a model of `depth` blocks: (3, 6, 9) for 12, as in the paper.
+def default_blocks(depth: int, method: Method = "ppt") -> tuple[int, ...]:
+    """The reducing blocks of a model of `depth` blocks: for 12, the paper's (3, 6, 9).
+
+    `tome` merges a little at every block; `fuse` from the first quarter to the last but one, 3 … 10 of 12.
 
     Raises:
         PlanError: a depth under 4, which leaves no three distinct blocks after the first.
     """
     if depth < 4:
         raise PlanError("depth", depth, "at least 4")
+    if method == "tome":
+        return tuple(range(depth))
+    if method == "fuse":
+        return tuple(range(depth // 4, depth - 1))
     return tuple(depth * i // 4 for i in (1, 2, 3))
 
 
@@ -149,6 +170,7 @@ def plan_for_ratio(
     depth: int,
     blocks: Sequence[int] | None = None,
     thresholds: Sequence[float] | None = None,
+    method: Method = "ppt",
 ) -> ReductionPlan:
     """The plan for a reduction ratio.
 
@@ -156,8 +178,9 @@ def plan_for_ratio(
         ratio: ρ, share of the patch tokens gone at the output, 0 … :func:`max_ratio`.
         patches: T, patch tokens at the input (196 for 224² and patch 16).
         depth: blocks of the model.
-        blocks: the reducing blocks; depth/4 · {1, 2, 3} by default.
+        blocks: the reducing blocks; those of :func:`default_blocks` by default.
         thresholds: one per reducing block; the paper's 7e-5 by default.
+        method: who leaves, and what becomes of it.
 
     Returns:
         The plan; ρ = 0.755 of 196 patches in 12 blocks is (50, 50, 48) at (3, 6, 9), the paper's setting.
@@ -165,7 +188,7 @@ def plan_for_ratio(
     Raises:
         PlanError: a ratio that is not a number, is negative, or is more than can be removed.
     """
-    chosen = tuple(blocks) if blocks is not None else default_blocks(depth)
+    chosen = tuple(blocks) if blocks is not None else default_blocks(depth, method)
     limits = tuple(thresholds) if thresholds is not None else (DEFAULT_THRESHOLD,) * len(chosen)
     most = max_ratio(patches, len(chosen))
     if not 0 <= ratio <= most + 1e-9:
@@ -174,4 +197,4 @@ def plan_for_ratio(
     if any(b >= depth for b in chosen):
         raise PlanError("blocks", chosen, f"below the model's depth of {depth}")
     budget = min(round(ratio * patches), max_removed(patches, len(chosen)))
-    return ReductionPlan(chosen, split_evenly(patches, budget, len(chosen)), limits)
+    return ReductionPlan(chosen, split_evenly(patches, budget, len(chosen)), limits, method)

@@ -1,13 +1,36 @@
-"""One reducing step: score, decide per image, let tokens leave."""
+"""One reducing step: score, decide, let tokens leave, by one of several methods."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+import torch
 from torch import Tensor
 
+from prunepool.ppt.fusing import fuse
+from prunepool.ppt.plan import Method
 from prunepool.ppt.pooling import pool
 from prunepool.ppt.pruning import prune
 from prunepool.ppt.scoring import class_attention, score_variance, token_scores
 from prunepool.ppt.tokens import Departure, choose, depart
+
+
+class Reduced(NamedTuple):
+    """What a reducing step leaves.
+
+    Attributes:
+        tokens: [B, N−r, C].
+        size: patches behind each token, float32 [B, N−r].
+        departure: which tokens left, and where to.
+        pruned: bool [B], whether what left was dropped, or else merged.
+        variance: of the scores, float32 [B]; zeros where the method does not look at it.
+    """
+
+    tokens: Tensor
+    size: Tensor
+    departure: Departure
+    pruned: Tensor
+    variance: Tensor
 
 
 def reduce_tokens(
@@ -21,8 +44,9 @@ def reduce_tokens(
     removed: int,
     threshold: float,
     prefix: int,
-) -> tuple[Tensor, Tensor, Departure, Tensor, Tensor]:
-    """Reduce B images by `removed` tokens each, every one in the way that its own scores call for.
+    method: Method = "ppt",
+) -> Reduced:
+    """Reduce B images by `removed` tokens each.
 
     Args:
         x: tokens after the block's attention, [B, N, C].
@@ -32,17 +56,27 @@ def reduce_tokens(
         value: its values, [B, H, N, D].
         scale: of its attention logits.
         removed: r, at most half of the patch tokens.
-        threshold: images whose score variance reaches it are pruned, the others pooled.
+        threshold: with `ppt`, images whose score variance reaches it are pruned, the others pooled.
         prefix: P, tokens in front that always stay.
-
-    Returns:
-        Tokens [B, N−r, C], sizes float32 [B, N−r], the departure, and per image whether it was pruned
-        (bool [B]) and the score variance (float32 [B]).
+        method: how it is decided who leaves; see :data:`prunepool.ppt.plan.Method`.
     """
-    attention = class_attention(query[:, :, 0], key, scale, size)
-    scores = token_scores(attention, value, prefix)
-    variance = score_variance(scores)
-    pruned = variance >= threshold
-    departure = choose(pruned, prune(scores, removed, prefix), pool(key.float().mean(dim=1), removed, prefix))
-    reduced, new_size = depart(x, size, departure, pruned)
-    return reduced, new_size, departure, pruned, variance
+    zeros = torch.zeros(x.shape[0], device=x.device)
+    if method in ("pool", "tome"):
+        departure, pruned, variance = pool(key.float().mean(dim=1), removed, prefix), zeros > 0, zeros
+    else:
+        attention = class_attention(query[:, :, 0], key, scale, size)
+        if method == "topk":
+            departure = prune(attention.mean(dim=1)[:, prefix:], removed, prefix)
+            pruned, variance = zeros == 0, zeros
+        else:
+            scores = token_scores(attention, value, prefix)
+            variance = score_variance(scores)
+            if method == "fuse":
+                departure, pruned = fuse(x, scores, removed, prefix), zeros > 0
+            elif method == "prune":
+                departure, pruned = prune(scores, removed, prefix), zeros == 0
+            else:
+                pruned = variance >= threshold
+                pooling = pool(key.float().mean(dim=1), removed, prefix)
+                departure = choose(pruned, prune(scores, removed, prefix), pooling)
+    return Reduced(*depart(x, size, departure, pruned), departure, pruned, variance)

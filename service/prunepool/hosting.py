@@ -1,0 +1,99 @@
+"""From a model in the store to one that the engine serves."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from prunepool.engine import ModelInfo, PlanInfo
+from prunepool.imaging import Preprocess
+from prunepool.local_engine import ServedModel
+from prunepool.models.dial import ModelDial
+from prunepool.models.geometry import Geometry
+from prunepool.models.loader import build_vit, load_model
+from prunepool.models.model import Model
+from prunepool.models.runner import TorchRunner
+from prunepool.store import StoredModel
+
+#: The points of the dial that a caller is shown, besides the model's limit.
+GRID = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.755, 0.8)
+
+
+class HostedModel:
+    """A stored model, described before its weights are loaded and loaded in the thread that will own it.
+
+    Args:
+        stored: where it is.
+        device: where it shall run.
+        dtype: what it shall compute in.
+        max_batch_size: the largest batch to warm up for.
+
+    Raises:
+        ArchitectureUnsupported: its tokens cannot be reduced.
+    """
+
+    def __init__(self, stored: StoredModel, *, device: str, dtype: str, max_batch_size: int) -> None:
+        self._stored = stored
+        self._device = device
+        self._dtype = dtype
+        self._max_batch_size = max_batch_size
+        manifest = stored.manifest
+        with torch.device("meta"):  # the geometry costs neither time nor memory
+            geometry = Geometry.of(build_vit(manifest))
+        self.dial = ModelDial(manifest, geometry)
+        default = min(manifest.reduction.default_ratio, self.dial.max_ratio)
+        self._info = ModelInfo(
+            name=manifest.name,
+            architecture=manifest.architecture,
+            input_size=manifest.input_size,
+            labels=manifest.labels,
+            max_reduction_ratio=self.dial.max_ratio,
+            default_reduction_ratio=default,
+            gmacs=self.dial.gmacs(0.0),
+            parameters=manifest.weights.parameters,
+            device=device,
+            dtype=dtype,
+            ready=False,
+            licence=manifest.licence,
+            plans=tuple(self._point(ratio) for ratio in GRID if ratio <= self.dial.max_ratio),
+            profile=None
+            if manifest.profile is None
+            else [point.model_dump(exclude_none=True) for point in manifest.profile],
+        )
+
+    def served(self) -> ServedModel:
+        """What the engine takes."""
+        manifest = self._stored.manifest
+        return ServedModel(
+            name=manifest.name,
+            info=lambda: self._info,
+            preprocess=Preprocess(manifest.input_size, manifest.crop_pct, manifest.interpolation),
+            costs=self.dial,
+            applied=self.dial.applied,
+            runner=self._runner,
+        )
+
+    def _runner(self) -> TorchRunner:
+        """Load the model; called in the thread that will run it."""
+        return TorchRunner(self._load, max_batch_size=self._max_batch_size)
+
+    def _load(self) -> Model:
+        """The model; what `auto` came to is told to callers from here on."""
+        model = load_model(self._stored.folder, device=self._device, dtype=self._dtype)
+        dtype = str(model.dtype).removeprefix("torch.")
+        self._info = replace(self._info, device=str(model.device), dtype=dtype)
+        return model
+
+    def _point(self, ratio: float) -> PlanInfo:
+        plan = self.dial.plan(ratio)
+        gmacs = self.dial.gmacs(ratio)
+        return PlanInfo(
+            reduction_ratio=ratio,
+            blocks=plan.blocks,
+            removed=plan.removed,
+            thresholds=plan.thresholds,
+            tokens=self.dial.tokens(plan),
+            gmacs=gmacs,
+            macs_saved=max(0.0, 1 - gmacs / self.dial.gmacs(0.0)),
+        )

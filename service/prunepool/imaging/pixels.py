@@ -1,0 +1,95 @@
+"""Whatever a Pillow image holds, as upright 8-bit RGB."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, TiffTags
+
+from prunepool.errors import ImageUndecodable
+
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+_SAMPLE_TAGS = {tag.name: number for number, tag in TiffTags.TAGS_V2.items()}
+_BITS = _SAMPLE_TAGS["BitsPerSample"]
+_PHOTOMETRIC = _SAMPLE_TAGS["PhotometricInterpretation"]
+_SAMPLE_FORMAT = _SAMPLE_TAGS["SampleFormat"]
+
+_VALUES_AT_ONCE = 1 << 20
+#: Metadata is parsed in Python; cameras write less than 64 KiB of it.
+_MAX_EXIF_BYTES = 1 << 20
+
+
+def transposition(image: Image.Image) -> Image.Transpose | None:
+    """What turns a loaded image upright, or None if it is.
+
+    Pillow itself turns a TIFF when it loads it. Metadata that is broken or longer than 1 MiB means upright:
+    viewers show such a photo too.
+    """
+    if len(image.info.get("exif") or b"") > _MAX_EXIF_BYTES:
+        return None
+    try:
+        return _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # its parsers raise nearly anything; the pixels are not concerned
+        return None
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """The image as 8-bit RGB, transparency over white.
+
+    Raises:
+        ImageUndecodable: floating-point pixels of which none is finite.
+    """
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return Image.fromarray(_eight_bits(image)).convert("RGB")
+    if image.has_transparency_data:
+        # Pillow goes from premultiplied grey to no other mode than this.
+        translucent = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+        page = Image.new("RGB", image.size, "white")
+        page.paste(translucent, (0, 0), translucent)
+        return page
+    return image.convert("RGB")
+
+
+def _eight_bits(image: Image.Image) -> NDArray[np.uint8]:
+    """One channel of integers or floats, uint8 [height, width]; a colour that stands for nothing is white."""
+    tags = getattr(image, "tag_v2", {})
+    values = np.asarray(image)
+    if tags.get(_SAMPLE_FORMAT) == (1,) and values.dtype == np.int32:
+        values = values.view(np.uint32)  # Pillow has no unsigned 32 bits
+    low, high = _range(values, twelve_bits=tags.get(_BITS) == (12,))
+    if tags.get(_PHOTOMETRIC) == 0:  # white is zero
+        low, high = high, low
+    span = high - low or 1.0
+    result = np.empty(values.shape, np.uint8)
+    rows = max(1, _VALUES_AT_ONCE // image.width)
+    for start in range(0, image.height, rows):
+        part = (values[start : start + rows].astype(np.float64) - low) * (255 / span)
+        result[start : start + rows] = np.nan_to_num(part.clip(0, 255)).round()
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        result[values == transparent] = 255
+    return result
+
+
+def _range(values: NDArray[np.generic], *, twelve_bits: bool) -> tuple[float, float]:
+    """The values that become black and white."""
+    if values.dtype.kind == "u" and values.dtype.itemsize == 2:
+        return 0.0, 4095.0 if twelve_bits else 65535.0
+    finite = np.isfinite(values)
+    if not finite.any():
+        raise ImageUndecodable("none of the image's floating-point pixels is finite")
+    low, high = float(values[finite].min()), float(values[finite].max())
+    if values.dtype.kind == "f" and low >= 0 and high <= 1:
+        return 0.0, 1.0
+    return low, high
