@@ -26,25 +26,31 @@ ARROWS: dict[str, set[str]] = {
     "testing": {"batching", "engine", "errors"},
     "api": {"engine", "settings", "metrics", "errors", "logs"},
     "client": {"errors"},
+    "hosting": {"engine", "local_engine", "models", "store", "imaging", "ppt"},
     "build": {
         "api",
-        "engine",
-        "local_engine",
-        "models",
-        "store",
-        "imaging",
         "batching",
-        "settings",
-        "metrics",
+        "engine",
         "errors",
+        "hosting",
+        "imaging",
+        "local_engine",
         "logs",
+        "metrics",
+        "models",
+        "settings",
+        "store",
     },
     "tools": {"build", "models", "ppt", "store", "imaging", "errors"},
     "cli": {"*"},
 }
 
 #: Heavy libraries, and who may import them at the top of a file.
-HEAVY = {"torch": {"ppt", "models", "tools"}, "timm": {"models", "tools"}, "fastapi": {"api", "build"}}
+HEAVY = {
+    "torch": {"ppt", "models", "hosting", "tools"},
+    "timm": {"models", "tools"},
+    "fastapi": {"api", "build"},
+}
 
 
 def modules() -> list[Path]:

@@ -56,6 +56,9 @@ class HostedModel:
             dtype=dtype,
             ready=False,
             licence=manifest.licence,
+            mean=manifest.mean,
+            std=manifest.std,
+            crop_pct=manifest.crop_pct,
             plans=tuple(self._point(ratio) for ratio in GRID if ratio <= self.dial.max_ratio),
             profile=None
             if manifest.profile is None

@@ -21,7 +21,10 @@ from pydantic_settings import (
 def _auto_or_number(value: object) -> object:
     """`"auto"` stays; anything else is read as a number."""
     if isinstance(value, str) and value != "auto":
-        return float(value)
+        try:
+            return float(value)
+        except ValueError:
+            raise ValueError("it must be auto or a number") from None
     return value
 
 

@@ -133,3 +133,21 @@ def test_half_precision_answers_like_itself_in_any_company(shared: Path) -> None
             alone = torch.cat([network(image[None], [(plan, 1)]).logits for image in images[own]]).argmax(-1)
             assert torch.equal(uniform, mixed[own])
             assert torch.equal(alone, mixed[own])
+
+
+@pytest.mark.parametrize("normalised", [(True, True, True), (False, True, False), (True, False, True)])
+def test_normalised_pixels_may_stand_beside_others(
+    runner: TorchRunner, tiny: Model, normalised: tuple[bool, ...]
+) -> None:
+    crops = batch_of(0.0, 0.0, 0.5)
+    works = []
+    for work, as_tensor in zip(crops.works, normalised, strict=True):
+        pixels = work.request.pixels
+        if as_tensor:
+            pixels = tiny.normalise(torch.from_numpy(pixels[None]))[0].numpy()
+        request = Request(pixels, work.request.dial, 0.0)
+        works.append(Work(request, work.ratio, work.reason))
+    expected = run(runner, crops)
+    for outcome, crop in zip(run(runner, Batch(tuple(works), 0.0)), expected, strict=True):
+        np.testing.assert_allclose(outcome.logits, crop.logits, atol=1e-5)
+        assert outcome.tokens == crop.tokens

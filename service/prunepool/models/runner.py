@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import groupby
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,15 +18,27 @@ from prunepool.ppt.plan import ReductionPlan
 from prunepool.ppt.tokens import Stage
 
 
+class Part(NamedTuple):
+    """The images of a batch whose pixels are of one kind.
+
+    Attributes:
+        rows: their places in the batch, ascending.
+        pixels: on the model's device; uint8 [rows, H, W, 3], or float32 [rows, 3, H, W] that is normalised.
+    """
+
+    rows: list[int]
+    pixels: Tensor
+
+
 class Prepared(NamedTuple):
     """A batch as the device takes it.
 
     Attributes:
-        pixels: uint8 [B, H, W, 3], on the model's device.
+        parts: one for each kind of pixels in it.
         plans: one for each image.
     """
 
-    pixels: Tensor
+    parts: list[Part]
     plans: list[ReductionPlan]
 
 
@@ -53,10 +65,11 @@ class TorchRunner:
 
     def prepare(self, batch: Batch) -> Prepared:
         """Stack the pixels and send them to the device."""
-        pixels = torch.from_numpy(np.stack([work.request.pixels for work in batch.works]))
-        if self.model.device.type == "cuda":
-            pixels = pixels.pin_memory().to(self.model.device, non_blocking=True)
-        return Prepared(pixels, [self.model.plan(work.ratio) for work in batch.works])
+        rows: dict[np.dtype[Any], list[int]] = {}
+        for row, work in enumerate(batch.works):
+            rows.setdefault(work.request.pixels.dtype, []).append(row)
+        parts = [Part(those, self._stack([batch.works[row] for row in those])) for those in rows.values()]
+        return Prepared(parts, [self.model.plan(work.ratio) for work in batch.works])
 
     @torch.inference_mode()
     def run(self, batch: Batch, prepared: object) -> Sequence[Outcome]:
@@ -68,7 +81,7 @@ class TorchRunner:
         assert isinstance(prepared, Prepared)
         groups: list[Group] = [(plan, len(list(run))) for plan, run in groupby(prepared.plans)]
         try:
-            logits, stages = self.model.vit(self.model.normalise(prepared.pixels), groups)
+            logits, stages = self.model.vit(self._images(prepared.parts), groups)
             # The one point where this thread waits for the device.
             answers = logits.cpu().numpy()
             decisions = [stage.pruned.cpu().numpy() for stage in stages]
@@ -89,6 +102,25 @@ class TorchRunner:
                 )
             )
         return outcomes
+
+    def _stack(self, works: Sequence[Work]) -> Tensor:
+        pixels = torch.from_numpy(np.stack([work.request.pixels for work in works]))
+        if self.model.device.type == "cuda":
+            pixels = pixels.pin_memory().to(self.model.device, non_blocking=True)
+        return pixels
+
+    def _images(self, parts: Sequence[Part]) -> Tensor:
+        """What the network takes, [B, 3, H, W] in batch order."""
+        normalised = [
+            part.pixels.to(self.model.dtype)
+            if part.pixels.is_floating_point()
+            else self.model.normalise(part.pixels)
+            for part in parts
+        ]
+        if len(parts) == 1:
+            return normalised[0]
+        order = np.argsort([row for part in parts for row in part.rows])
+        return torch.cat(normalised)[torch.from_numpy(order).to(self.model.device)]
 
     def close(self) -> None:
         """Give the device's cached memory back."""

@@ -1,0 +1,1 @@
+"""The HTTP layer: bytes and JSON outside, the engine's types inside."""

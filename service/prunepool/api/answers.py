@@ -1,0 +1,64 @@
+"""The engine's types as the JSON that `schemas` describes."""
+
+from __future__ import annotations
+
+import orjson
+from starlette.responses import Response
+
+from prunepool.engine import Classification, ModelInfo
+
+
+def json_response(content: object, status: int = 200) -> Response:
+    """An answer in JSON."""
+    return Response(orjson.dumps(content), status, media_type="application/json")
+
+
+def classification_json(answer: Classification) -> dict[str, object]:
+    """One image's answer; a token map only where one was asked for."""
+    timing = answer.timing_ms
+    document: dict[str, object] = {
+        "model": answer.model,
+        "predictions": answer.predictions,
+        "reduction": answer.reduction,
+        # A microsecond is finer than any of these is known.
+        "timing_ms": {
+            stage: round(getattr(timing, stage), 3) for stage in ("decode", "queue", "inference", "total")
+        },
+        "batch_size": answer.batch_size,
+    }
+    if (token_map := answer.token_map) is not None:
+        document["token_map"] = {
+            "grid": token_map.grid,
+            "tokens": [{"patches": patches, "pooled": len(patches) > 1} for patches in token_map.tokens],
+            "stages": token_map.stages,
+        }
+    return document
+
+
+def model_summary_json(info: ModelInfo) -> dict[str, object]:
+    """A model in a list: everything that fits on a line."""
+    return {
+        "name": info.name,
+        "architecture": info.architecture,
+        "input_size": info.input_size,
+        "classes": len(info.labels),
+        "max_reduction_ratio": info.max_reduction_ratio,
+        "default_reduction_ratio": info.default_reduction_ratio,
+        "gmacs": info.gmacs,
+        "parameters": info.parameters,
+        "device": info.device,
+        "dtype": info.dtype,
+        "ready": info.ready,
+        "licence": info.licence,
+    }
+
+
+def model_json(info: ModelInfo) -> dict[str, object]:
+    """A model in full: its labels, the dial, and what was measured along it."""
+    return {
+        **model_summary_json(info),
+        "crop_pct": info.crop_pct,
+        "labels": info.labels,
+        "plans": info.plans,
+        "profile": None if info.profile is None else [dict(point) for point in info.profile],
+    }

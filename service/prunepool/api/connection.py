@@ -1,0 +1,70 @@
+"""Reading a request's body, and noticing that its client has gone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+
+from starlette.requests import Request
+
+from prunepool.errors import BodyTooLarge
+
+
+class ClientGone(Exception):
+    """The client closed the connection before its answer was ready; nobody is left to be told."""
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """The whole body.
+
+    Args:
+        request: what to read from.
+        limit: most bytes; a declared length is believed before anything is read.
+
+    Raises:
+        BodyTooLarge: it is, or says that it is, longer.
+        starlette.requests.ClientDisconnect: the client went away while sending.
+    """
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and (len(declared) > 18 or int(declared) > limit):
+        raise BodyTooLarge(f"the body has {declared[:18]} bytes; the limit is {limit}", limit=limit)
+    chunks: list[bytes] = []
+    size = 0
+    async with aclosing(request.stream()) as stream:
+        async for chunk in stream:
+            size += len(chunk)
+            if size > limit:
+                raise BodyTooLarge(f"the body is longer than the limit of {limit} bytes", limit=limit)
+            if chunk:
+                chunks.append(chunk)
+    return b"".join(chunks)  # no copy of a body that came in one piece
+
+
+@asynccontextmanager
+async def while_connected(request: Request) -> AsyncIterator[None]:
+    """Cancel what runs inside when the client goes away.
+
+    Args:
+        request: whose body has been read to its end.
+
+    Raises:
+        ClientGone: it went away.
+    """
+    scope = asyncio.timeout(None)
+    watcher = asyncio.create_task(_expire_when_gone(request, scope))
+    try:
+        async with scope:
+            yield
+    except TimeoutError:
+        if scope.expired():
+            raise ClientGone from None
+        raise
+    finally:
+        watcher.cancel()
+
+
+async def _expire_when_gone(request: Request, scope: asyncio.Timeout) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+    scope.reschedule(asyncio.get_running_loop().time())

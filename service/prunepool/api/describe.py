@@ -1,0 +1,174 @@
+"""What the OpenAPI document says of the routes beyond what their code shows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from prunepool import errors
+from prunepool.api import problems, schemas
+from prunepool.api.options import HEADER
+
+CLASSIFY = """
+Send **an image** as the body (`image/*` or `application/octet-stream`), **a form** with one or more `file`
+parts, or **JSON** with `image` or `images` (base64 or data URLs).
+
+Options go into the query, or beside the images as form fields or JSON keys of the same names; given in two
+places, they must agree. One that does not exist is refused by name.
+
+One image is answered with its classification, or with the status of its error. Several (`images`, or more
+than one `file`) are answered with `results` in order, errors in the place of what could not be classified.
+"""
+
+_SHARE = {"type": "number", "minimum": 0, "exclusiveMaximum": 1}
+_RATIO = {"anyOf": [_SHARE, {"type": "string", "const": "auto"}]}
+_FILE = {"type": "string", "format": "binary"}
+
+#: name, schema, example, description.
+_OPTIONS: tuple[tuple[str, dict[str, Any], Any, str], ...] = (
+    (
+        "reduction_ratio",
+        _RATIO,
+        0.755,
+        "Share of patch tokens to remove: 0 to the model's limit, or `auto`; the server's setting if unset.",
+    ),
+    ("max_reduction_ratio", _SHARE, 0.5, "With `auto`, never go beyond this ratio."),
+    ("top_k", {"type": "integer", "minimum": 1}, 5, "How many predictions; 5 if unset."),
+    (
+        "deadline_ms",
+        {"type": "number", "exclusiveMinimum": 0},
+        1000,
+        "Milliseconds after which an answer is worthless: it is refused or dropped instead.",
+    ),
+    ("model", {"type": "string", "minLength": 1}, None, "Which served model; the default one if unset."),
+    ("explain", {"type": "boolean"}, False, "Add `token_map`: what became of every patch."),
+)
+
+
+def _parameter(where: str, name: str, schema: dict[str, Any], example: Any, text: str) -> dict[str, Any]:
+    made = {"name": name, "in": where, "required": False, "schema": schema, "description": text}
+    return made if example is None else {**made, "example": example}
+
+
+def _form_schema() -> dict[str, Any]:
+    fields = {name: {**schema, "description": text} for name, schema, _, text in _OPTIONS}
+    files = {"type": "array", "items": _FILE, "minItems": 1, "description": "The images."}
+    return {
+        "type": "object",
+        "properties": {"file": files, **fields},
+        "required": ["file"],
+        "additionalProperties": False,
+    }
+
+
+def _json_schema() -> dict[str, Any]:
+    text = {"type": "string", "description": "Base64, or a data URL of it."}
+    fields = {
+        name: {"anyOf": [{**schema, "description": text}, {"type": "null"}]}
+        for name, schema, _, text in _OPTIONS
+    }
+    one = {"image": {**text, "description": "One image: base64, or a data URL of it."}}
+    many = {"images": {"type": "array", "items": text, "minItems": 1}}
+    return {
+        "oneOf": [
+            {
+                "type": "object",
+                "title": title,
+                "properties": {**images, **fields},
+                "required": list(images),
+                "additionalProperties": False,
+            }
+            for title, images in (("One image", one), ("Several images", many))
+        ]
+    }
+
+
+CLASSIFY_REQUEST: dict[str, Any] = {
+    "parameters": [
+        *(_parameter("query", *option) for option in _OPTIONS),
+        _parameter("header", HEADER, *_OPTIONS[0][1:3], "The same as `reduction_ratio`."),
+    ],
+    "requestBody": {
+        "required": True,
+        "content": {
+            **{f"image/{kind}": {"schema": _FILE} for kind in ("jpeg", "png", "webp", "gif", "bmp", "tiff")},
+            "application/octet-stream": {"schema": _FILE},
+            "multipart/form-data": {"schema": _form_schema()},
+            "application/json": {
+                "schema": _json_schema(),
+                "example": {"image": "/9j/4AAQSkZJRgABAQEASABIAAD…", "reduction_ratio": 0.755, "top_k": 5},
+            },
+        },
+    },
+}
+
+
+def problem_responses(*kinds: type[errors.PrunepoolError]) -> dict[int | str, dict[str, Any]]:
+    """The error answers of a route, for FastAPI's `responses`."""
+    made: dict[int | str, dict[str, Any]] = {}
+    for status in sorted({kind.status for kind in kinds}):
+        codes = " or ".join(f"`{kind.code}`" for kind in kinds if kind.status == status)
+        made[status] = {"model": schemas.Problem, "description": f"{codes}."}
+    return made
+
+
+CLASSIFY_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {
+        "model": schemas.Classification | schemas.Results,
+        "description": "The classification, or the `results` of several images.",
+    },
+    **problem_responses(
+        errors.ImageUndecodable,
+        errors.ModelNotFound,
+        errors.BodyTooLarge,
+        errors.ImageTooLarge,
+        errors.UnsupportedMediaType,
+        errors.InvalidParameter,
+        errors.PrunepoolError,
+        errors.Overloaded,
+        errors.Draining,
+        errors.EngineUnavailable,
+        errors.DeadlineExceeded,
+    ),
+}
+
+
+def openapi(app: FastAPI) -> dict[str, Any]:
+    """The app's OpenAPI document, made once."""
+    if app.openapi_schema is None:
+        document = get_openapi(
+            title=app.title, version=app.version, description=app.description, routes=app.routes
+        )
+        for path in document["paths"].values():
+            for operation in path.values():
+                # FastAPI's own shape of a 422, added to every route with a parameter, is never answered.
+                if "HTTPValidationError" in str(operation["responses"].get("422")):
+                    del operation["responses"]["422"]
+                for status, response in operation["responses"].items():
+                    _complete(int(status), response)
+        for unused in ("HTTPValidationError", "ValidationError"):
+            document["components"]["schemas"].pop(unused, None)
+        app.openapi_schema = document
+    return app.openapi_schema
+
+
+def _complete(status: int, response: dict[str, Any]) -> None:
+    """What every answer has: its id, and as an error its media type and when to try again."""
+    headers: dict[str, Any] = {
+        "X-Request-ID": {
+            "description": "The request's own, or a new one; it is on the log line too.",
+            "schema": {"type": "string"},
+        }
+    }
+    content = response.get("content", {})
+    schema = content.get("application/json", {}).get("schema", {})
+    if schema.get("$ref", "").endswith("/Problem"):
+        content[problems.MEDIA_TYPE] = content.pop("application/json")
+        if status in (429, 503):
+            headers["Retry-After"] = {
+                "description": "Seconds, computed.",
+                "schema": {"type": "integer", "minimum": 1},
+            }
+    response["headers"] = headers

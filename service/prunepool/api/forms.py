@@ -1,0 +1,224 @@
+"""The body of a classification request, in each of its forms, as images and options. Pure functions."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from dataclasses import dataclass
+
+import orjson
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from prunepool.api.options import Given
+from prunepool.errors import ImageUndecodable, InvalidParameter, PrunepoolError, UnsupportedMediaType
+
+#: Options are short; a longer form field is a mistake.
+_LONGEST_FIELD = 1024
+#: More than there are options, so that a contradiction is named as one.
+_MOST_FIELDS = 32
+_CURL_DEFAULT = "application/x-www-form-urlencoded"
+_RAW = "image/*, application/octet-stream"
+_DATA_URL = re.compile(r"data:(?P<type>[^;,]*)(?P<parameters>(;[^;,]*)*),", re.ASCII)
+_WHITE = re.compile(r"[\t\n\r ]+", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """What a body holds.
+
+    Attributes:
+        images: encoded images in order; in place of one that cannot even be unpacked, why not.
+        several: whether the answer is a list, whatever the number of images.
+        options: in the body, as written.
+    """
+
+    images: tuple[bytes | PrunepoolError, ...]
+    several: bool
+    options: tuple[Given, ...] = ()
+
+
+def parse_body(content_type: str | None, body: bytes, max_images: int) -> Submission:
+    """Unpack a request body.
+
+    Args:
+        content_type: the header, or None where none was sent: then the body is taken for an image.
+        body: all of it.
+        max_images: most images a request.
+
+    Raises:
+        UnsupportedMediaType: no such form is served.
+        ImageUndecodable: there is no image, or the only one cannot be unpacked.
+        InvalidParameter: the body is not what its Content-Type says, or says something that is not there.
+    """
+    media_type, parameters = parse_options_header(content_type)
+    kind = media_type.decode("latin-1").strip()
+    if not body:
+        raise ImageUndecodable("the request body is empty: it must hold an image")
+    if kind in ("", "application/octet-stream") or kind.startswith("image/"):
+        return Submission((body,), several=False)
+    if kind == "multipart/form-data":
+        return _parse_multipart(parameters.get(b"boundary", b""), body, max_images)
+    if kind == "application/json":
+        return _parse_json(body, max_images)
+    # What curl --data-binary says of every file unless it is told.
+    hint = " (with curl, add -H 'Content-Type: image/jpeg')" if kind == _CURL_DEFAULT else ""
+    raise UnsupportedMediaType(
+        f"Content-Type must be {_RAW}, multipart/form-data or application/json; got {kind[:100]!r}{hint}"
+    )
+
+
+def _parse_multipart(boundary: bytes, body: bytes, max_images: int) -> Submission:
+    parts = _Parts(max_images)
+    try:
+        if not boundary:
+            raise FormParserError("there is no boundary")
+        parser = MultipartParser(boundary, parts.callbacks())  # type: ignore[arg-type]
+        parser.write(body)
+        parser.finalize()
+    except FormParserError as error:
+        raise InvalidParameter("body", str(error), "valid multipart/form-data") from error
+    if not parts.complete:
+        raise InvalidParameter("body", "one cut short", "complete multipart/form-data")
+    if not parts.files:
+        raise InvalidParameter("file", None, "a form part of this name holding an image, once or more")
+    return Submission(tuple(parts.files), several=len(parts.files) > 1, options=tuple(parts.fields))
+
+
+class _Parts:
+    """Collects the parts of a form from the parser's callbacks, within limits."""
+
+    def __init__(self, max_images: int) -> None:
+        self.max_images = max_images
+        self.files: list[bytes] = []
+        self.fields: list[Given] = []
+        self.complete = False
+        self._name = ""
+        self._header = b""
+        self._value = b""
+        self._data: list[bytes] = []
+        self._size = 0
+        self._disposition = b""
+
+    def callbacks(self) -> dict[str, object]:
+        return {
+            "on_part_begin": self._on_part_begin,
+            "on_header_field": self._on_header_field,
+            "on_header_value": self._on_header_value,
+            "on_header_end": self._on_header_end,
+            "on_headers_finished": self._on_headers_finished,
+            "on_part_data": self._on_part_data,
+            "on_part_end": self._on_part_end,
+            "on_end": self._on_end,
+        }
+
+    def _on_part_begin(self) -> None:
+        self._disposition = b""
+        self._data = []
+        self._size = 0
+
+    def _on_header_field(self, data: bytes, start: int, end: int) -> None:
+        self._header += data[start:end]
+
+    def _on_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def _on_header_end(self) -> None:
+        if self._header.lower() == b"content-disposition":
+            self._disposition = self._value
+        self._header = self._value = b""
+
+    def _on_headers_finished(self) -> None:
+        _, options = parse_options_header(self._disposition)
+        self._name = options.get(b"name", b"").decode("utf-8", "replace")
+        if not self._name:
+            raise InvalidParameter("body", "a part without one", "made of parts that each have a name")
+        if self._name == "file" and len(self.files) == self.max_images:
+            raise InvalidParameter(
+                "file", f"more than {self.max_images}", f"given at most {self.max_images} times"
+            )
+        if self._name != "file" and len(self.fields) == _MOST_FIELDS:
+            raise InvalidParameter(
+                "body", f"more than {_MOST_FIELDS}", f"at most {_MOST_FIELDS} option fields"
+            )
+
+    def _on_part_data(self, data: bytes, start: int, end: int) -> None:
+        self._size += end - start
+        if self._name != "file" and self._size > _LONGEST_FIELD:
+            raise InvalidParameter(
+                self._name, f"more than {_LONGEST_FIELD}", f"at most {_LONGEST_FIELD} bytes long"
+            )
+        self._data.append(data[start:end])
+
+    def _on_part_end(self) -> None:
+        data = b"".join(self._data)
+        if self._name == "file":
+            self.files.append(data)
+        else:
+            self.fields.append(Given("form", self._name, data.decode("utf-8", "replace")))
+
+    def _on_end(self) -> None:
+        self.complete = True
+
+
+def _parse_json(body: bytes, max_images: int) -> Submission:
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise InvalidParameter("body", str(error), "valid JSON") from error
+    if not isinstance(document, dict):
+        raise InvalidParameter("body", type(document).__name__, "a JSON object")
+    # A null is how many clients write "not given".
+    options = tuple(
+        Given("JSON body", key, value)
+        for key, value in document.items()
+        if key not in ("image", "images") and value is not None
+    )
+    image, images = document.get("image"), document.get("images")
+    if (image is None) == (images is None):
+        got = "neither" if image is None else "both"
+        raise InvalidParameter("body", got, "a JSON object with either image or images")
+    if images is None:
+        if not isinstance(image, str):
+            raise InvalidParameter("image", type(image).__name__, "base64 text or a data URL")
+        return Submission((unpack_text(image),), several=False, options=options)
+    if not isinstance(images, list) or not 1 <= len(images) <= max_images:
+        got = f"{len(images)}" if isinstance(images, list) else type(images).__name__
+        raise InvalidParameter("images", got, f"a list of 1 to {max_images} images")
+    for index, item in enumerate(images):
+        if not isinstance(item, str):
+            raise InvalidParameter(f"images[{index}]", type(item).__name__, "base64 text or a data URL")
+    return Submission(tuple(map(_unpack_or_error, images)), several=True, options=options)
+
+
+def _unpack_or_error(text: str) -> bytes | PrunepoolError:
+    try:
+        return unpack_text(text)
+    except PrunepoolError as error:
+        return error
+
+
+def unpack_text(text: str) -> bytes:
+    """An image from base64 text (standard or URL-safe alphabet, white space ignored) or a data URL of it.
+
+    Raises:
+        ImageUndecodable: it is not base64, or empty.
+        UnsupportedMediaType: a data URL that says it is something else than an image.
+    """
+    if text.startswith("data:"):
+        head = _DATA_URL.match(text)
+        if head is None or not head["parameters"].lower().endswith(";base64"):
+            raise ImageUndecodable("a data URL must read data:image/…;base64,… to be an image")
+        kind = head["type"].lower()
+        if kind not in ("", "application/octet-stream") and not kind.startswith("image/"):
+            raise UnsupportedMediaType(f"a data URL must be of type {_RAW}; got {kind[:100]!r}")
+        text = text[head.end() :]
+    text = _WHITE.sub("", text).replace("-", "+").replace("_", "/")
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ImageUndecodable(f"the image is not valid base64: {error}") from error
+    if not data:
+        raise ImageUndecodable("the image is empty")
+    return data

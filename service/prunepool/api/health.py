@@ -1,0 +1,78 @@
+"""Alive, ready, the figures, and what is served."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from prometheus_client.exposition import choose_encoder
+from starlette.requests import Request
+from starlette.responses import Response
+
+from prunepool.api import schemas
+from prunepool.api.answers import json_response, model_json, model_summary_json
+from prunepool.api.describe import problem_responses
+from prunepool.api.services import services
+from prunepool.errors import ModelNotFound
+
+router = APIRouter()
+
+
+@router.head("/healthz", include_in_schema=False)
+@router.get("/healthz", tags=["health"], summary="Alive", responses={200: {"model": schemas.Health}})
+async def healthz() -> Response:
+    """The process answers; whether it can serve is `/readyz`."""
+    return json_response({"alive": True})
+
+
+@router.head("/readyz", include_in_schema=False)
+@router.get(
+    "/readyz",
+    tags=["health"],
+    summary="Ready",
+    responses={
+        200: {"model": schemas.Readiness},
+        503: {"model": schemas.Readiness, "description": "Not now; `missing` says why."},
+    },
+)
+async def readyz(request: Request) -> Response:
+    """Requests can be served; if not, what is missing."""
+    here = services(request)
+    found = here.engine.readiness()
+    missing = list(found.missing)
+    if here.drain.started and "draining" not in missing:
+        missing.append("draining")
+    ready = found.ready and not here.drain.started
+    return json_response({"ready": ready, "missing": missing}, 200 if ready else 503)
+
+
+@router.get(
+    "/metrics",
+    tags=["health"],
+    summary="Figures for Prometheus",
+    response_class=Response,
+    responses={
+        200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Every series."}
+    },
+)
+async def metrics(request: Request) -> Response:
+    """Every series, in Prometheus' text format or OpenMetrics, as asked for by `Accept`."""
+    encode, content_type = choose_encoder(request.headers.get("accept", ""))
+    return Response(encode(services(request).metrics.registry), headers={"Content-Type": content_type})
+
+
+@router.get("/models", tags=["models"], summary="Served models", responses={200: {"model": schemas.Models}})
+async def models(request: Request) -> Response:
+    """All served models, a few lines each."""
+    engine = services(request).engine
+    listed = [model_summary_json(info) for info in engine.models()]
+    return json_response({"default": engine.default_model, "models": listed})
+
+
+@router.get(
+    "/models/{name}",
+    tags=["models"],
+    summary="One model",
+    responses={200: {"model": schemas.Model}, **problem_responses(ModelNotFound)},
+)
+async def model(request: Request, name: str) -> Response:
+    """A model in full: labels, input size, the limit of its ratio, plan and profile per ratio."""
+    return json_response(model_json(services(request).engine.model(name)))

@@ -1,0 +1,89 @@
+"""Around every request: an id, one log line, and an answer even to what nobody foresaw."""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from collections.abc import Callable
+from urllib.parse import quote
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from prunepool.api.connection import ClientGone
+from prunepool.api.problems import unexpected_response
+from prunepool.logs import request_fields
+
+_log = structlog.stdlib.get_logger("prunepool.http")
+
+#: Printable ASCII without anything that a header or a log line could trip over.
+_REQUEST_ID = re.compile(r"[\x21-\x7e]([\x20-\x7e]{0,126}[\x21-\x7e])?")
+#: Asked every few seconds by machines: worth a line only to who debugs.
+_QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
+#: What nginx logs for a client that went away; nobody receives it.
+CLIENT_GONE = 499
+
+
+class RequestContext:
+    """Gives each request its id, logs it, and turns an unexpected error into a problem document.
+
+    Args:
+        app: what it wraps.
+        clock: seconds of a monotonic clock.
+        new_id: makes the id of a request that brings none.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        clock: Callable[[], float] = time.perf_counter,
+        new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
+    ) -> None:
+        self._app = app
+        self._clock = clock
+        self._new_id = new_id
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        start = self._clock()
+        given = Headers(scope=scope).get("x-request-id", "")
+        request_id = given if _REQUEST_ID.fullmatch(given) else self._new_id()
+        status: int | None = None
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["X-Request-ID"] = request_id
+            await send(message)
+
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            try:
+                await self._app(scope, receive, send_with_id)
+            except (ClientGone, ClientDisconnect):
+                pass  # nobody is left to be answered
+            except Exception:
+                _log.exception("unexpected error")
+                if status is not None:
+                    raise
+                await unexpected_response()(scope, receive, send_with_id)
+            finally:
+                self._write_line(scope, CLIENT_GONE if status is None else status, self._clock() - start)
+
+    def _write_line(self, scope: Scope, status: int, seconds: float) -> None:
+        path = quote(scope["path"])
+        write = _log.debug if path in _QUIET else _log.info
+        write(
+            "request",
+            method=scope["method"],
+            path=path,
+            status=status,
+            ms=round(seconds * 1000, 2),
+            **request_fields(scope),
+        )

@@ -1,0 +1,29 @@
+"""What every route works with, handed over once when the app is made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from starlette.requests import Request
+
+from prunepool.api.drain import Drain
+from prunepool.engine import Engine
+from prunepool.metrics import Metrics
+from prunepool.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The parts behind the routes."""
+
+    engine: Engine
+    settings: Settings
+    metrics: Metrics
+    drain: Drain
+
+
+def services(request: Request) -> Services:
+    """The parts behind the app that a request came to."""
+    found = request.app.state.services
+    assert isinstance(found, Services)
+    return found

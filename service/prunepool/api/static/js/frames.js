@@ -1,0 +1,85 @@
+// From the server's token map to what there is to see after each stage. Pure functions on plain data.
+
+/**
+ * What the tokens are after a stage.
+ *
+ * @typedef {object} Frame
+ * @property {?number} block the reducing block, or null before the first.
+ * @property {?string} action "pool" or "prune".
+ * @property {?number} variance of the scores; it decided the action.
+ * @property {number[][]} groups the patches of each token that is left.
+ * @property {number} gone tokens that left here.
+ * @property {Set<number>} pruned patches pruned by now.
+ * @property {Set<number>} prunedNow patches pruned here.
+ */
+
+/**
+ * One frame before the first stage and one after each.
+ *
+ * @param {{grid: number[], stages: object[]}} map the server's `token_map`.
+ * @returns {Frame[]}
+ */
+export function framesOf(map) {
+  const patches = map.grid[0] * map.grid[1];
+  const first = {
+    block: null,
+    action: null,
+    variance: null,
+    groups: Array.from({ length: patches }, (_, i) => [i]),
+    gone: 0,
+    pruned: new Set(),
+    prunedNow: new Set(),
+  };
+  const frames = [first];
+  for (const stage of map.stages) {
+    const before = frames.at(-1);
+    frames.push({
+      block: stage.block,
+      action: stage.action.startsWith("prun") ? "prune" : "pool",
+      variance: stage.variance,
+      groups: stage.groups.map((group) => [...group].sort((a, b) => a - b)),
+      gone: before.groups.length - stage.groups.length,
+      pruned: new Set([...before.pruned, ...stage.pruned]),
+      prunedNow: new Set(stage.pruned),
+    });
+  }
+  return frames;
+}
+
+/** How many patches are kept alone, pooled with others, and pruned by now. */
+export function tally(frame) {
+  const pooled = frame.groups.filter((group) => group.length > 1);
+  return {
+    kept: frame.groups.length - pooled.length,
+    pooledPatches: pooled.reduce((sum, group) => sum + group.length, 0),
+    pooledTokens: pooled.length,
+    pruned: frame.pruned.size,
+    prunedNow: frame.prunedNow.size,
+  };
+}
+
+/** The group that a patch is in after a frame; null if it was pruned. */
+export const groupOf = (frame, patch) => frame.groups.find((group) => group.includes(patch)) ?? null;
+
+/**
+ * What became of one patch, frame by frame.
+ *
+ * @returns {{event: "pooled"|"pruned", block: number, others: number}[]}
+ */
+export function history(frames, patch) {
+  const events = [];
+  let size = 1;
+  for (const frame of frames.slice(1)) {
+    const group = groupOf(frame, patch);
+    if (!group) {
+      if (frame.prunedNow.has(patch)) events.push({ event: "pruned", block: frame.block, others: size - 1 });
+      break;
+    }
+    if (group.length > size) events.push({ event: "pooled", block: frame.block, others: group.length - 1 });
+    size = group.length;
+  }
+  return events;
+}
+
+/** A group's hue: far from its neighbours', and kept while it grows, for it is that of its first patch. */
+export const hueOf = (group) => (group[0] * 137.508) % 360;

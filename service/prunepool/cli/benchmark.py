@@ -1,0 +1,200 @@
+"""`prunepool benchmark`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import orjson
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from prunepool.cli.options import WrongCall, load_settings, with_flags
+
+_DTYPES = ("float32", "bfloat16", "float16")
+_IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
+
+
+@with_flags("model", "model_store", "device")
+def benchmark(
+    flags: Mapping[str, str],
+    architecture: Annotated[
+        str | None,
+        typer.Option(help="A timm architecture with random weights, instead of a model.", metavar="NAME"),
+    ] = None,
+    dtypes: Annotated[str, typer.Option(help="Number formats, comma-separated.")] = "float32",
+    batches: Annotated[str, typer.Option(help="Batch sizes, comma-separated.")] = "1,8,32",
+    ratios: Annotated[str, typer.Option(help="Reduction ratios, comma-separated.")] = "0,0.1,0.25,0.5,0.755",
+    method: Annotated[
+        str, typer.Option(help="How tokens leave: ppt, fuse, prune, pool, tome, topk.")
+    ] = "ppt",
+    rivals: Annotated[
+        str, typer.Option(help="Dense baselines; those not installed are named and left out.")
+    ] = "timm eager,timm channels-last,timm compiled,openvino,onnxruntime",
+    rounds: Annotated[int, typer.Option(min=1, help="Timed rounds; candidates take turns.")] = 9,
+    url: Annotated[
+        str | None, typer.Option(help="Measure this running server over HTTP instead.", metavar="URL")
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="With --url: the folder of images to send.", metavar="DIR")
+    ] = None,
+    clients: Annotated[int, typer.Option(min=1, help="With --url: concurrent clients.")] = 16,
+    seconds: Annotated[float, typer.Option(min=0.5, help="With --url: length of a phase.")] = 5.0,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write rows and environment here.", metavar="FILE")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw images/s against the ratio here.", metavar="FILE.png")
+    ] = None,
+) -> None:
+    """Measure images/s at several ratios, beside the best dense baseline, or a server over HTTP."""
+    if url is not None:
+        _over_http(url, images, ratios.split(","), clients, seconds, rounds, json_file)
+        return
+    from prunepool.tools.benchmark import Benchmark, Case
+
+    vit, size, name = _network(flags, architecture)
+    bench = Benchmark(
+        vit,
+        size=size,
+        device=load_settings(flags).device,
+        ratios=_numbers("--ratios", ratios, float),
+        rivals=_known_rivals(rivals),
+        rounds=rounds,
+        method=_known_method(method),
+    )
+    cases = [Case(d, b) for d in _known_dtypes(dtypes) for b in _numbers("--batches", batches, int)]
+    with _progress(bench.steps(cases)) as advance:
+        rows = bench.run(cases, advance)
+    report = bench.report(rows, name)
+    _print(report)
+    _save(report, json_file)
+    if plot is not None:
+        from prunepool.tools.speed_plot import draw
+
+        draw(report, plot)
+
+
+def _network(flags: Mapping[str, str], architecture: str | None) -> tuple[Any, int, str]:
+    """The network to time, its input size and its name."""
+    from prunepool.store import ModelStore
+
+    if architecture is None:
+        from prunepool.models.loader import load_model
+
+        settings = load_settings(flags)
+        stored = ModelStore(settings.model_store).open(settings.model)
+        model = load_model(stored.folder, device="cpu", dtype="float32")
+        return model.vit.vit, stored.manifest.input_size, stored.manifest.architecture
+    from prunepool.tools.networks import random_network
+
+    vit, size = random_network(architecture)
+    return vit, size, architecture
+
+
+def _over_http(
+    url: str,
+    folder: Path | None,
+    ratios: Sequence[str],
+    clients: int,
+    seconds: float,
+    phases: int,
+    json_file: Path | None,
+) -> None:
+    """Measure a server."""
+    from dataclasses import asdict
+
+    from prunepool.tools.http_benchmark import HttpBenchmark
+
+    if folder is None:
+        raise WrongCall("--url needs --images, a folder of images to send")
+    files = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in _IMAGE_SUFFIXES]
+    if not files:
+        raise WrongCall(f"--images {folder} holds no {', '.join(sorted(_IMAGE_SUFFIXES))} file")
+    bench = HttpBenchmark(
+        url, [f.read_bytes() for f in files], clients=clients, seconds=seconds, phases=phases
+    )
+    with _progress(phases * len(ratios)) as advance:
+        rows = asyncio.run(bench.run(ratios, advance))
+    table = Table("ratio", "images/s", "over the first", "p50 ms", "p99 ms", "failed")
+    for row in rows:
+        gain = row.images_per_s / rows[0].images_per_s
+        figures = (f"{row.images_per_s:.1f}", f"×{gain:.2f}", f"{row.p50_ms:.0f}", f"{row.p99_ms:.0f}")
+        table.add_row(row.ratio, *figures, str(row.failed))
+    Console().print(table)
+    _save({"url": url, "clients": clients, "rows": [asdict(row) for row in rows]}, json_file)
+
+
+def _print(report: Mapping[str, Any]) -> None:
+    """The rows as a table, one block a number format and batch size."""
+    table = Table("dtype", "batch", "candidate", "images/s", "10–90 %", "over best dense", "MAC bound")
+    last = None
+    for row in report["rows"]:
+        case = (row["dtype"], row["batch"])
+        if last not in (None, case):
+            table.add_section()
+        last = case
+        spread = f"{row['low']:.1f}–{row['high']:.1f}"
+        bound = "" if row["bound"] is None else f"×{row['bound']:.2f}"
+        figures = (f"{row['images_per_s']:.1f}", spread, f"×{row['speedup']:.3f}", bound)
+        table.add_row(row["dtype"], str(row["batch"]), row["candidate"], *figures)
+    console = Console()
+    console.print(table)
+    if report["not_measured"]:
+        console.print("not measured here: " + ", ".join(report["not_measured"]))
+
+
+def _save(report: Mapping[str, Any], path: Path | None) -> None:
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(
+            orjson.dumps(report, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY) + b"\n"
+        )
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[], object]]:
+    """A bar on the terminal; what is yielded moves it by one."""
+    console = Console(stderr=True)
+    columns = (TextColumn("measuring"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("measuring", total=total)
+        yield lambda: bar.advance(task)
+
+
+def _numbers(option: str, text: str, kind: type) -> list[Any]:
+    try:
+        return [kind(part) for part in text.split(",")]
+    except ValueError:
+        raise WrongCall(f"{option} must be numbers with commas between them; got {text!r}") from None
+
+
+def _known_dtypes(text: str) -> list[Any]:
+    import torch
+
+    for name in text.split(","):
+        if name not in _DTYPES:
+            raise WrongCall(f"--dtypes must be of {', '.join(_DTYPES)}; got {name!r}")
+    return [getattr(torch, name) for name in text.split(",")]
+
+
+def _known_rivals(text: str) -> list[str]:
+    from prunepool.tools.rivals import RIVALS
+
+    for name in text.split(","):
+        if name not in RIVALS:
+            raise WrongCall(f"--rivals must be of {', '.join(RIVALS)}; got {name!r}")
+    return text.split(",")
+
+
+def _known_method(name: str) -> Any:
+    from prunepool.ppt.plan import METHODS
+
+    if name not in METHODS:
+        raise WrongCall(f"--method must be one of {', '.join(METHODS)}; got {name!r}")
+    return name

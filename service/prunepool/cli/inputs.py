@@ -1,0 +1,36 @@
+"""Which images a command line means."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+STDIN = "-"
+_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
+
+
+def expand(names: Iterable[str]) -> Iterator[str]:
+    """Files as they are named, folders as the images in and below them, in order of their paths.
+
+    A folder without images stands for itself, so that whoever reads it finds out.
+    """
+    for name in names:
+        if name == STDIN or not Path(name).is_dir():
+            yield name
+            continue
+        found = sorted(path for path in Path(name).rglob("*") if path.suffix.lower() in _SUFFIXES)
+        yield from map(str, found or [Path(name)])
+
+
+def read(name: str) -> bytes:
+    """A file's bytes, or those of standard input.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    if name == STDIN:
+        return sys.stdin.buffer.read()
+    if Path(name).is_dir():
+        raise IsADirectoryError(0, "the folder holds no images", name)
+    return Path(name).read_bytes()

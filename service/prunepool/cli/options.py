@@ -1,0 +1,113 @@
+"""Settings as command-line options, made from the fields of `Settings` so that there is one source."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from prunepool.settings import Settings
+
+PREFIX = "PRUNEPOOL_"
+FILE = "prunepool.toml"
+
+
+class WrongCall(typer.TyperException):
+    """The command line, the environment or the settings file says something that cannot be."""
+
+    exit_code = 2
+
+
+def flag(name: str) -> str:
+    """The option of a setting."""
+    return "--" + name.replace("_", "-")
+
+
+def with_flags(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give a command an option for each of these settings; those given come as a mapping, its first argument.
+
+    Args:
+        names: fields of `Settings`; none means all of them.
+    """
+    fields = {name: Settings.model_fields[name] for name in names or Settings.model_fields}
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(command)
+        def with_options(**arguments: Any) -> Any:
+            values = {name: arguments.pop(name) for name in fields}
+            return command({name: value for name, value in values.items() if value is not None}, **arguments)
+
+        own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+        parameters = [*own, *(_option(name, field) for name, field in fields.items())]
+        keyword_only = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
+        with_options.__signature__ = inspect.Signature(keyword_only)  # type: ignore[attr-defined]
+        with_options.__annotations__ = {p.name: p.annotation for p in parameters}
+        return with_options
+
+    return decorate
+
+
+def _option(name: str, field: FieldInfo) -> inspect.Parameter:
+    """One setting as text: `Settings` reads it, whether it comes from a flag, the environment or the file."""
+    default = default_text(field)
+    text = f"{field.description} [dim]\\[{PREFIX}{name.upper()}; default: {default}][/dim]"
+    option = typer.Option(flag(name), help=text, show_default=False, metavar="VALUE")
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, option]
+    )
+
+
+def default_text(field: FieldInfo) -> str:
+    """A setting's default, as one would write it."""
+    assert field.default is not PydanticUndefined, "every setting has a default"
+    return "unset" if field.default is None else str(field.default)
+
+
+def load_settings(given: Mapping[str, object]) -> Settings:
+    """Settings from flags over environment over file.
+
+    Args:
+        given: values of the flags that were given.
+
+    Raises:
+        WrongCall: names the setting, where it was set, the value and what is allowed.
+    """
+    try:
+        return Settings(**given)  # type: ignore[arg-type]
+    except ValidationError as error:
+        raise WrongCall(_first_error(error, given)) from error
+    except tomllib.TOMLDecodeError as error:
+        raise WrongCall(f"{FILE} is not TOML: {error}") from error
+    except OSError as error:
+        raise WrongCall(f"{FILE} cannot be read: {error.strerror}") from error
+
+
+def _first_error(error: ValidationError, given: Iterable[str]) -> str:
+    # A union reports an error for each of its members; the last is about the number, not the word.
+    details = error.errors()
+    name = str(details[0]["loc"][0])
+    detail = [d for d in details if d["loc"][0] == name][-1]
+    if detail["type"] == "extra_forbidden":
+        return f"{FILE}: there is no setting {name!r}"
+    if name in given:
+        where = flag(name)
+    elif PREFIX + name.upper() in (key.upper() for key in os.environ):
+        where = PREFIX + name.upper()
+    else:
+        where = f"{name} in {FILE}"
+    return f"{where} is {detail['input']!r}: {_limit(detail['msg'])}"
+
+
+def _limit(message: str) -> str:
+    """Pydantic's words about the value, as a clause."""
+    clause = message.removeprefix("Value error, ").replace("Input should be ", "it must be ")
+    clause = clause.replace("String should match pattern", "it must match")
+    return clause[:1].lower() + clause[1:]

@@ -1,0 +1,84 @@
+"""Lines for answers and errors, and a progress bar where there is somebody to look at it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import orjson
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+#: Fewer files are over before a bar says anything.
+_WORTH_A_BAR = 3
+
+
+class Output:
+    """Writes results in the order they are given: answers to standard output, errors to standard error.
+
+    Args:
+        as_json: one JSON object a line, errors among them, instead of text.
+        total: how many results there will be.
+    """
+
+    def __init__(self, as_json: bool, total: int) -> None:
+        self.failed = 0
+        self._as_json = as_json
+        # Results on a terminal are written above the bar; piped results leave standard error to the bar.
+        self._console = Console(stderr=not sys.stdout.isatty())
+        self._bar = Progress(
+            MofNCompleteColumn(),
+            BarColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+            disable=total < _WORTH_A_BAR or not self._console.is_terminal,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        self._task = self._bar.add_task("images", total=total)
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def answer(self, name: str, answer: Mapping[str, Any]) -> None:
+        """One image's answer."""
+        self._write({"file": name, **answer} if self._as_json else _text(name, answer))
+
+    def error(self, name: str, code: str, detail: str) -> None:
+        """Why one image has none."""
+        self.failed += 1
+        if self._as_json:
+            self._write({"file": name, "error": {"code": code, "detail": detail}})
+            return
+        self._bar.advance(self._task)
+        self._print(f"prunepool: {name}: {detail}", to_error=True)
+
+    def _write(self, line: str | dict[str, Any]) -> None:
+        self._bar.advance(self._task)
+        self._print(line if isinstance(line, str) else orjson.dumps(line).decode())
+
+    def _print(self, line: str, to_error: bool = False) -> None:
+        if not self._bar.disable and self._console.stderr == to_error:
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+            return
+        stream = sys.stderr if to_error else sys.stdout
+        stream.write(line + "\n")
+        stream.flush()
+
+
+def _text(name: str, answer: Mapping[str, Any]) -> str:
+    best = ", ".join(f"{p['label']} {p['score']:.1%}" for p in answer["predictions"])
+    reduction = answer["reduction"]
+    return (
+        f"{name}: {best} [ratio {reduction['applied']:.3g}, {reduction['gmacs']:.2f} GMACs, "
+        f"{answer['timing_ms']['total']:.1f} ms]"
+    )

@@ -1,0 +1,39 @@
+"""`prunepool serve`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+
+import typer
+
+from prunepool.cli.options import load_settings, with_flags
+
+
+@with_flags()
+def serve(flags: Mapping[str, str]) -> None:
+    """Serve a model over HTTP until SIGTERM or Ctrl-C; accepted requests are still answered."""
+    from prunepool import build
+    from prunepool.api.server import CannotListen
+
+    settings = load_settings(flags)
+    try:
+        unanswered = build.serve(settings, announce=_announce)
+    except CannotListen as error:
+        raise typer.TyperException(f"{error}; choose another with --host or --port") from error
+    if unanswered:
+        limit = f"drain_timeout_s={settings.drain_timeout_s:g}"
+        _leave_at_once(f"accepted requests left unanswered after {limit}: {unanswered}")
+
+
+def _announce(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def _leave_at_once(why: str) -> None:
+    """Without waiting for threads that did not come back in time."""
+    sys.stderr.write(f"prunepool: {why}\n")
+    sys.stderr.flush()
+    os._exit(1)

@@ -1,0 +1,44 @@
+"""`prunepool settings`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated
+
+import typer
+
+from prunepool.cli.options import FILE, PREFIX, default_text, flag, load_settings, with_flags
+from prunepool.settings import Settings
+
+
+@with_flags()
+def settings(
+    flags: Mapping[str, str],
+    markdown: Annotated[
+        bool,
+        typer.Option("--markdown", help="The table in docs/configuration.md."),
+    ] = False,
+) -> None:
+    """Show every setting and its value, as flags, environment and prunepool.toml make it."""
+    if markdown:
+        typer.echo(markdown_table())
+        return
+    found = load_settings(flags)
+    width = max(map(len, Settings.model_fields))
+    for name in Settings.model_fields:
+        value = getattr(found, name)
+        typer.echo(f"{name:<{width}}  {'unset' if value is None else value}")
+
+
+def markdown_table() -> str:
+    """Every setting with its flag, environment variable, default and meaning."""
+    rows = []
+    for name, field in Settings.model_fields.items():
+        names = f"`{name}` | `{flag(name)}` | `{PREFIX}{name.upper()}`"
+        rows.append(f"| {names} | {_code(default_text(field))} | {field.description} |")
+    head = [f"| key in `{FILE}` | flag | environment | default | meaning |", "|---|---|---|---|---|"]
+    return "\n".join(head + rows)
+
+
+def _code(default: str) -> str:
+    return default if default == "unset" else f"`{default}`"

@@ -1,0 +1,83 @@
+"""Log lines: for people, or one JSON object each; ours and the libraries' alike."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
+from typing import Any, Literal, TextIO
+
+import orjson
+import structlog
+from structlog.types import Processor
+
+
+@contextmanager
+def logging_to(stream: TextIO, form: Literal["console", "json"], level: str) -> Iterator[None]:
+    """Send every log line of the process to one stream, in one form; afterwards all is as it was.
+
+    Args:
+        stream: where to.
+        form: `console` for people, `json` for machines.
+        level: the least severe line that is written: debug, info, warning or error.
+    """
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                *_rendering(form, stream),
+            ],
+        )
+    )
+    # The server's and the clients' chatter is of use to who debugs only.
+    chatter = "DEBUG" if level == "debug" else "WARNING"
+    levels = {"": level.upper(), **dict.fromkeys(("uvicorn", "httpx", "httpcore", "PIL", "asyncio"), chatter)}
+    root = logging.getLogger()
+    handlers, before = root.handlers, {name: logging.getLogger(name).level for name in levels}
+    structured = structlog.get_config()
+    try:
+        root.handlers = [handler]
+        for name, least in levels.items():
+            logging.getLogger(name).setLevel(least)
+        logging.captureWarnings(True)
+        structlog.configure(
+            processors=[
+                structlog.stdlib.filter_by_level,
+                *shared,
+                structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+            ],
+            logger_factory=structlog.stdlib.LoggerFactory(),
+            wrapper_class=structlog.stdlib.BoundLogger,
+            cache_logger_on_first_use=False,
+        )
+        yield
+    finally:
+        structlog.configure(**structured)
+        logging.captureWarnings(False)
+        for name, least_before in before.items():
+            logging.getLogger(name).setLevel(least_before)
+        root.handlers = handlers
+
+
+def _rendering(form: Literal["console", "json"], stream: TextIO) -> list[Processor]:
+    if form == "json":
+        return [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer(_dumps)]
+    return [structlog.dev.ConsoleRenderer(colors=stream.isatty(), pad_event_to=8)]
+
+
+def _dumps(line: object, default: Any) -> str:
+    return orjson.dumps(line, default=default, option=orjson.OPT_NON_STR_KEYS).decode()
+
+
+def request_fields(scope: MutableMapping[str, Any]) -> dict[str, object]:
+    """What the handler of a request wants on its log line; anything but image data."""
+    fields: dict[str, object] = scope.setdefault("state", {}).setdefault("log_fields", {})
+    return fields

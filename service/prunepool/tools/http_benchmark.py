@@ -1,0 +1,116 @@
+"""Throughput and latency of a running server, seen by clients that wait for each answer."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import httpx
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRow:
+    """What clients saw at one setting of the dial.
+
+    Attributes:
+        ratio: as asked for: a number, or `auto`.
+        clients: that asked at the same time.
+        images: answered.
+        failed: answers that were not 200.
+        images_per_s: median over the phases.
+        phases: images/s of each phase.
+        p50_ms: median latency over all phases.
+        p99_ms: 99th percentile over all phases.
+    """
+
+    ratio: str
+    clients: int
+    images: int
+    failed: int
+    images_per_s: float
+    phases: tuple[float, ...]
+    p50_ms: float
+    p99_ms: float
+
+
+class HttpBenchmark:
+    """Closed loop: each client sends its next image when the last is answered.
+
+    The settings take turns in short phases, so that a slow minute of the machine falls on all of them.
+
+    Args:
+        url: of the server.
+        images: encoded images, sent in turn.
+        clients: connections that ask at the same time.
+        seconds: of each phase.
+        phases: of each setting.
+    """
+
+    def __init__(
+        self, url: str, images: Sequence[bytes], *, clients: int, seconds: float, phases: int
+    ) -> None:
+        self._url = url.rstrip("/")
+        self._images = itertools.cycle(images)
+        self._clients = clients
+        self._seconds = seconds
+        self._phases = phases
+
+    async def run(self, ratios: Sequence[str], advance: Callable[[], object] = lambda: None) -> list[HttpRow]:
+        """Measure every setting."""
+        latencies: dict[str, list[float]] = {ratio: [] for ratio in ratios}
+        rates: dict[str, list[float]] = {ratio: [] for ratio in ratios}
+        failed = dict.fromkeys(ratios, 0)
+        limits = httpx.Limits(max_connections=self._clients)
+        async with httpx.AsyncClient(limits=limits, timeout=60) as http:
+            for ratio in ratios:
+                await self._phase(http, ratio, min(1.0, self._seconds))  # connections, caches, clocks
+            for _ in range(self._phases):
+                for ratio in ratios:
+                    start = time.perf_counter()
+                    seen, bad = await self._phase(http, ratio, self._seconds)
+                    rates[ratio].append(len(seen) / (time.perf_counter() - start))
+                    latencies[ratio] += seen
+                    failed[ratio] += bad
+                    advance()
+        return [self._row(ratio, latencies[ratio], rates[ratio], failed[ratio]) for ratio in ratios]
+
+    async def _phase(self, http: httpx.AsyncClient, ratio: str, seconds: float) -> tuple[list[float], int]:
+        """Seconds of every answered request, and how many were refused or failed."""
+        until = time.perf_counter() + seconds
+        seen: list[float] = []
+        failed = 0
+
+        async def client() -> None:
+            nonlocal failed
+            while (start := time.perf_counter()) < until:
+                answer = await http.post(
+                    f"{self._url}/classify",
+                    params={"reduction_ratio": ratio},
+                    content=next(self._images),
+                    headers={"content-type": "image/jpeg"},
+                )
+                if answer.status_code == httpx.codes.OK:
+                    seen.append(time.perf_counter() - start)
+                else:
+                    failed += 1
+
+        await asyncio.gather(*(client() for _ in range(self._clients)))
+        return seen, failed
+
+    def _row(self, ratio: str, seconds: list[float], rates: list[float], failed: int) -> HttpRow:
+        ordered = sorted(seconds) or [float("nan")]
+        last = len(ordered) - 1
+        return HttpRow(
+            ratio=ratio,
+            clients=self._clients,
+            images=len(seconds),
+            failed=failed,
+            images_per_s=statistics.median(rates),
+            phases=tuple(rates),
+            p50_ms=ordered[round(0.5 * last)] * 1000,
+            p99_ms=ordered[round(0.99 * last)] * 1000,
+        )

@@ -1,0 +1,67 @@
+"""Timing that a noisy machine cannot fool: candidates take turns, and medians of one run are compared."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Times of one candidate, in seconds.
+
+    Attributes:
+        median: of all rounds.
+        low: the 10th percentile.
+        high: the 90th percentile.
+        rounds: how many were measured.
+    """
+
+    median: float
+    low: float
+    high: float
+    rounds: int
+
+    @classmethod
+    def of(cls, seconds: list[float]) -> Sample:
+        """Summarise measured times; at least one."""
+        ordered = sorted(seconds)
+        last = len(ordered) - 1
+        return cls(
+            median=statistics.median(ordered),
+            low=ordered[round(0.1 * last)],
+            high=ordered[round(0.9 * last)],
+            rounds=len(ordered),
+        )
+
+
+def take_turns(
+    candidates: Mapping[str, Callable[[], object]],
+    rounds: int,
+    *,
+    wait: Callable[[], object] = lambda: None,
+    advance: Callable[[], object] = lambda: None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, Sample]:
+    """Time every candidate once a round, so that a slow minute falls on all of them.
+
+    Args:
+        candidates: what is timed, by name.
+        rounds: measured rounds; one more goes first and does not count.
+        wait: returns when the device has finished.
+        advance: called after each timed call, for a progress bar.
+        clock: seconds.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in candidates}
+    for turn in range(rounds + 1):
+        for name, candidate in candidates.items():
+            wait()
+            start = clock()
+            candidate()
+            wait()
+            if turn:
+                seconds[name].append(clock() - start)
+            advance()
+    return {name: Sample.of(times) for name, times in seconds.items()}

@@ -1,0 +1,234 @@
+"""POST /classify from outside: what is asked reaches the engine, and what it says comes back as described."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from prunepool import errors
+from prunepool.api import schemas
+from prunepool.engine import Classification, Options
+from prunepool.errors import PrunepoolError
+from prunepool.testing import FakeEngine, fake_model
+
+PHOTO = b"\xff\xd8 a photo"
+
+
+def b64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def files(*images: bytes) -> list[tuple[str, bytes]]:
+    return [("file", image) for image in images]
+
+
+def problem(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    """The problem document of an answer, checked for its one shape."""
+    assert (response.status_code, response.headers["content-type"]) == (status, "application/problem+json")
+    document: dict[str, Any] = response.json()
+    schemas.Problem.model_validate(document, strict=True)
+    assert (document["status"], document["code"]) == (status, code)
+    assert document["type"] == f"urn:prunepool:error:{code}"
+    return document
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"content": PHOTO},
+        {"content": PHOTO, "headers": {"Content-Type": "image/jpeg"}},
+        {"content": PHOTO, "headers": {"Content-Type": "application/octet-stream"}},
+        {"files": files(PHOTO)},
+        {"json": {"image": b64(PHOTO)}},
+        {"json": {"image": "data:image/jpeg;base64," + b64(PHOTO)}},
+    ],
+    ids=["no type", "jpeg", "octets", "form", "json", "data url"],
+)
+async def test_one_image_in_every_form_gets_one_answer(
+    http: httpx.AsyncClient, engine: FakeEngine, body: dict[str, Any]
+) -> None:
+    response = await http.post("/classify", **body)
+    assert response.status_code == 200
+    schemas.Classification.model_validate(response.json())
+    assert [image for image, _ in engine.calls] == [PHOTO]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{"files": files(b"one", b"bad", b"two")}, {"json": {"images": [b64(b"one"), b64(b"bad"), b64(b"two")]}}],
+    ids=["form", "json"],
+)
+async def test_several_images_get_answers_in_order_and_a_bad_one_only_its_own_error(
+    http: httpx.AsyncClient, body: dict[str, Any]
+) -> None:
+    singly = [(await http.post("/classify", content=image)).json() for image in (b"one", b"two")]
+    response = await http.post("/classify", **body)
+    assert response.status_code == 200
+    schemas.Results.model_validate(response.json())
+    first, bad, second = response.json()["results"]
+    assert (first["predictions"], second["predictions"]) == tuple(one["predictions"] for one in singly)
+    assert (bad["code"], bad["status"]) == ("image_undecodable", 400)
+
+
+async def test_the_answer_has_the_members_that_clients_rely_on(http: httpx.AsyncClient) -> None:
+    answer = (await http.post("/classify?reduction_ratio=0.755&top_k=2", content=PHOTO)).json()
+    assert list(answer) == ["model", "predictions", "reduction", "timing_ms", "batch_size"]
+    assert [list(p) for p in answer["predictions"]] == [["index", "label", "score"]] * 2
+    assert answer["reduction"]["requested"] == 0.755
+    assert set(answer["reduction"]) == {"requested", "applied", "reason", "tokens", "gmacs", "macs_saved"}
+    assert set(answer["timing_ms"]) == {"decode", "queue", "inference", "total"}
+
+
+async def test_explain_adds_the_token_map(http: httpx.AsyncClient) -> None:
+    answer = (await http.post("/classify?explain=true&reduction_ratio=0.5", content=PHOTO)).json()
+    schemas.TokenMap.model_validate(answer["token_map"])
+    assert answer["token_map"]["tokens"][0] == {"patches": [0], "pooled": False}
+    assert len(answer["token_map"]["tokens"]) == answer["reduction"]["tokens"][-1] - 1
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {"params": {"reduction_ratio": "0.25", "top_k": "2"}, "content": PHOTO},
+        {"params": {"top_k": "2"}, "headers": {"X-Reduction-Ratio": "0.25"}, "content": PHOTO},
+        {"files": files(PHOTO), "data": {"reduction_ratio": "0.25", "top_k": "2"}},
+        {"json": {"image": b64(PHOTO), "reduction_ratio": 0.25, "top_k": 2}},
+        {"json": {"image": b64(PHOTO), "reduction_ratio": 0.25}, "params": {"top_k": "2"}},
+    ],
+    ids=["query", "header", "form", "json", "json and query"],
+)
+async def test_options_reach_the_engine_from_every_place(
+    http: httpx.AsyncClient, engine: FakeEngine, request_: dict[str, Any]
+) -> None:
+    assert (await http.post("/classify", **request_)).status_code == 200
+    assert engine.calls == [(PHOTO, Options(reduction_ratio=0.25, top_k=2))]
+
+
+@pytest.mark.parametrize(
+    ("params", "parameter", "limit"),
+    [
+        ({"reduction_ratio": "0.9"}, "reduction_ratio", "auto or a number between 0 and 0.8724"),
+        ({"reduction_ratio": "-0.1"}, "reduction_ratio", "auto or a number between 0 and 0.8724"),
+        ({"reduction_ratio": "x"}, "reduction_ratio", "a number or auto"),
+        ({"max_reduction_ratio": "1"}, "max_reduction_ratio", "a number between 0 and 0.8724"),
+        ({"top_k": "0"}, "top_k", "an integer between 1 and 10"),
+        ({"top_k": "11"}, "top_k", "an integer between 1 and 10"),
+        ({"deadline_ms": "0"}, "deadline_ms", "a finite number above 0"),
+        ({"deadline_ms": "1e999"}, "deadline_ms", "a finite number above 0"),
+        ({"explain": "maybe"}, "explain", "true or false"),
+    ],
+)
+async def test_a_wrong_option_names_itself_its_value_and_the_limit(
+    http: httpx.AsyncClient, engine: FakeEngine, params: dict[str, str], parameter: str, limit: str
+) -> None:
+    found = problem(await http.post("/classify", params=params, content=PHOTO), 422, "invalid_parameter")
+    assert (found["parameter"], found["limit"]) == (parameter, limit)
+    assert str(found["value"]) in found["detail"]
+    assert engine.calls == []
+
+
+async def test_a_wrong_option_fails_several_images_as_a_whole(http: httpx.AsyncClient) -> None:
+    response = await http.post("/classify?top_k=99", files=files(b"one", b"two"))
+    assert problem(response, 422, "invalid_parameter")["parameter"] == "top_k"
+
+
+async def test_an_unknown_option_is_refused(http: httpx.AsyncClient) -> None:
+    response = await http.post("/classify?reductionratio=0.5", content=PHOTO)
+    found = problem(response, 422, "invalid_parameter")
+    assert found["parameter"] == "reductionratio"
+    assert "reduction_ratio" in found["detail"]
+
+
+async def test_a_contradiction_is_refused(http: httpx.AsyncClient) -> None:
+    response = await http.post("/classify?top_k=2", json={"image": b64(PHOTO), "top_k": 3})
+    assert problem(response, 422, "invalid_parameter")["parameter"] == "top_k"
+
+
+async def test_a_named_model_answers(make_app: Callable[..., FastAPI], connect: Any) -> None:
+    http = connect(make_app(FakeEngine([fake_model("a"), fake_model("b", classes=3)])))
+    assert (await http.post("/classify?model=b", content=PHOTO)).json()["model"] == "b"
+    assert (await http.post("/classify", content=PHOTO)).json()["model"] == "a"
+
+
+async def test_options_are_held_against_the_model_that_is_named(
+    make_app: Callable[..., FastAPI], connect: Any
+) -> None:
+    http = connect(make_app(FakeEngine([fake_model("a"), fake_model("b", classes=3)])))
+    response = await http.post("/classify?model=b&top_k=4", content=PHOTO)
+    assert problem(response, 422, "invalid_parameter")["limit"] == "an integer between 1 and 3"
+
+
+async def test_an_unknown_model_is_not_found(http: httpx.AsyncClient) -> None:
+    problem(await http.post("/classify?model=nope", content=PHOTO), 404, "model_not_found")
+
+
+async def test_a_bad_image_has_the_status_of_its_error(http: httpx.AsyncClient) -> None:
+    problem(await http.post("/classify", content=b"bad"), 400, "image_undecodable")
+
+
+async def test_an_image_that_cannot_even_be_unpacked_does_too(http: httpx.AsyncClient) -> None:
+    problem(await http.post("/classify", json={"image": "%%"}), 400, "image_undecodable")
+
+
+async def test_an_unserved_content_type_is_refused(http: httpx.AsyncClient) -> None:
+    response = await http.post("/classify", content=PHOTO, headers={"Content-Type": "text/plain"})
+    problem(response, 415, "unsupported_media_type")
+
+
+async def test_a_compressed_body_is_refused(http: httpx.AsyncClient) -> None:
+    response = await http.post("/classify", content=PHOTO, headers={"Content-Encoding": "gzip"})
+    problem(response, 415, "unsupported_media_type")
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "retry_after"),
+    [
+        (errors.Overloaded("full", retry_after=2.2), 503, "3"),
+        (errors.Overloaded("full", retry_after=0.01), 503, "1"),
+        (errors.EngineUnavailable("down", retry_after=float("inf")), 503, "3600"),
+        (errors.RateLimited("slow down", retry_after=7), 429, "7"),
+        (errors.DeadlineExceeded("too late"), 504, None),
+        (errors.ImageTooLarge("too many pixels"), 413, None),
+        (errors.PrunepoolError("broken"), 500, None),
+    ],
+)
+async def test_an_error_of_the_engine_is_a_problem_and_says_when_to_try_again(
+    http: httpx.AsyncClient, engine: FakeEngine, error: PrunepoolError, status: int, retry_after: str | None
+) -> None:
+    engine.error = error
+    response = await http.post("/classify", content=PHOTO)
+    assert problem(response, status, error.code)["detail"] == error.detail
+    assert response.headers.get("retry-after") == retry_after
+
+
+class Broken(FakeEngine):
+    async def classify(self, image: bytes, options: Options) -> Classification:
+        if image == b"one":
+            return await super().classify(image, options)
+        raise RuntimeError("a secret")
+
+
+async def test_an_unexpected_error_leaks_nothing_and_is_logged(
+    make_app: Callable[..., FastAPI], connect: Any, log_lines: Callable[[], list[dict[str, Any]]]
+) -> None:
+    response = await connect(make_app(Broken())).post("/classify", content=PHOTO)
+    problem(response, 500, "internal_error")
+    assert "secret" not in response.text
+    (logged,) = [line for line in log_lines() if line["level"] == "error"]
+    assert "a secret" in str(logged["exception"])
+    assert logged["request_id"] == response.headers["x-request-id"]
+
+
+async def test_an_unexpected_error_spoils_only_its_own_entry(
+    make_app: Callable[..., FastAPI], connect: Any
+) -> None:
+    response = await connect(make_app(Broken())).post("/classify", files=files(b"one", b"two"))
+    good, broken = response.json()["results"]
+    assert good["predictions"]
+    assert broken["code"] == "internal_error"
+    assert "secret" not in response.text

@@ -1,0 +1,158 @@
+"""Who is waited for, who is refused, and for how long."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from prunepool.api.drain import Drain
+from prunepool.errors import Draining
+from prunepool.testing import FakeEngine
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def drain(clock: Clock) -> Drain:
+    return Drain(10.0, clock)
+
+
+async def test_before_it_begins_everything_is_taken(drain: Drain) -> None:
+    async with drain.receiving():
+        pass
+    async with drain.answering():
+        assert drain.under_way == 1
+    assert (drain.started, drain.under_way) == (False, 0)
+
+
+async def test_new_requests_are_refused_for_as_long_as_it_may_take(drain: Drain, clock: Clock) -> None:
+    drain.begin()
+    clock.now += 4
+    with pytest.raises(Draining, match="new requests") as error:
+        async with drain.receiving():
+            pytest.fail("a new request was taken")
+    assert error.value.retry_after == 6
+
+
+async def test_beginning_again_changes_nothing(drain: Drain, clock: Clock) -> None:
+    drain.begin()
+    clock.now += 4
+    drain.begin()
+    assert drain.left_s == 6
+
+
+async def test_a_request_that_is_still_arriving_is_refused(drain: Drain) -> None:
+    async def receive() -> None:
+        async with drain.receiving():
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(receive())
+    await asyncio.sleep(0)
+    drain.begin()
+    with pytest.raises(Draining, match="had not arrived"):
+        await task
+
+
+async def test_an_accepted_request_is_waited_for(drain: Drain) -> None:
+    answer = asyncio.Event()
+
+    async def respond() -> str:
+        async with drain.answering():
+            await answer.wait()
+            return "answered"
+
+    task = asyncio.create_task(respond())
+    await asyncio.sleep(0)
+    drain.begin()
+    finished = asyncio.create_task(drain.finished())
+    await asyncio.sleep(0)
+    assert not finished.done()
+    answer.set()
+    assert await finished
+    assert await task == "answered"
+
+
+async def test_every_accepted_request_is_waited_for(drain: Drain) -> None:
+    async with drain.answering():
+        async with drain.answering():
+            drain.begin()
+        finished = asyncio.create_task(drain.finished())
+        await asyncio.sleep(0)
+        assert not finished.done()
+    assert await finished
+
+
+async def test_with_nothing_under_way_it_is_over_at_once(drain: Drain) -> None:
+    drain.begin()
+    assert await drain.finished()
+
+
+async def test_its_time_ends_with_requests_under_way(drain: Drain, clock: Clock) -> None:
+    drain.begin()
+    async with drain.answering():
+        clock.now += 10
+        assert not await drain.finished()
+        assert drain.under_way == 1
+
+
+async def test_an_abandoned_request_is_told(drain: Drain) -> None:
+    async def respond() -> None:
+        async with drain.answering():
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(respond())
+    await asyncio.sleep(0)
+    drain.begin()
+    drain.abandon()
+    with pytest.raises(Draining, match="not answered in time"):
+        await task
+    assert await drain.finished()
+
+
+async def test_a_timeout_of_the_work_itself_is_not_mistaken_for_the_drain(drain: Drain) -> None:
+    with pytest.raises(TimeoutError):
+        async with drain.answering():
+            raise TimeoutError
+
+
+async def test_a_draining_server_refuses_without_asking_the_engine(
+    app: FastAPI, http: httpx.AsyncClient, engine: FakeEngine
+) -> None:
+    app.state.services.drain.begin()
+    response = await http.post("/classify", content=b"photo")
+    assert (response.status_code, response.json()["code"]) == (503, "draining")
+    assert int(response.headers["retry-after"]) >= 1
+    assert engine.calls == []
+
+
+async def test_a_draining_server_still_shows_its_state(app: FastAPI, http: httpx.AsyncClient) -> None:
+    app.state.services.drain.begin()
+    found = {
+        path: (await http.get(path)).status_code for path in ("/healthz", "/readyz", "/metrics", "/models")
+    }
+    assert found == {"/healthz": 200, "/readyz": 503, "/metrics": 200, "/models": 200}
+
+
+async def test_the_lifespan_starts_and_closes_the_engine(
+    make_app: Callable[..., FastAPI], engine: Any
+) -> None:
+    engine.ready = False
+    app = make_app(engine)
+    async with app.router.lifespan_context(app):
+        assert (engine.ready, engine.closed) == (True, False)
+    assert engine.closed

@@ -1,0 +1,81 @@
+"""What a probe, Prometheus and a curious caller see."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from prunepool.api import schemas
+from prunepool.engine import PlanInfo
+from prunepool.metrics import Metrics
+from prunepool.testing import FakeEngine, fake_model
+
+
+@pytest.mark.parametrize("ready", [True, False])
+async def test_alive_whatever_the_engine_is(http: httpx.AsyncClient, engine: FakeEngine, ready: bool) -> None:
+    engine.ready = ready
+    response = await http.get("/healthz")
+    assert (response.status_code, response.json()) == (200, {"alive": True})
+
+
+async def test_ready(http: httpx.AsyncClient) -> None:
+    response = await http.get("/readyz")
+    assert (response.status_code, response.json()) == (200, {"ready": True, "missing": []})
+
+
+async def test_not_ready_says_what_is_missing(http: httpx.AsyncClient, engine: FakeEngine) -> None:
+    engine.ready = False
+    response = await http.get("/readyz")
+    assert (response.status_code, response.json()) == (503, {"ready": False, "missing": ["engine"]})
+
+
+async def test_a_drain_ends_readiness_at_once(http: httpx.AsyncClient, app: FastAPI) -> None:
+    app.state.services.drain.begin()
+    response = await http.get("/readyz")
+    assert (response.status_code, response.json()) == (503, {"ready": False, "missing": ["draining"]})
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+async def test_probes_may_ask_for_the_head_only(http: httpx.AsyncClient, path: str) -> None:
+    response = await http.head(path)
+    assert (response.status_code, response.content) == (200, b"")
+
+
+async def test_metrics_are_those_of_the_injected_registry(http: httpx.AsyncClient, metrics: Metrics) -> None:
+    metrics.queue_requests.labels("fake").set(3)
+    response = await http.get("/metrics")
+    assert response.headers["content-type"].startswith("text/plain")
+    assert 'prunepool_queue_requests{model="fake"} 3.0' in response.text
+
+
+async def test_metrics_as_open_metrics_where_asked_for(http: httpx.AsyncClient) -> None:
+    response = await http.get("/metrics", headers={"Accept": "application/openmetrics-text"})
+    assert response.headers["content-type"].startswith("application/openmetrics-text")
+    assert response.text.endswith("# EOF\n")
+
+
+async def test_models_are_listed_with_the_default(make_app: Callable[..., FastAPI], connect: Any) -> None:
+    http = connect(make_app(FakeEngine([fake_model("a"), fake_model("b")])))
+    found = schemas.Models.model_validate((await http.get("/models")).json())
+    assert found.default == "a"
+    assert [model.name for model in found.models] == ["a", "b"]
+
+
+async def test_a_model_in_full(make_app: Callable[..., FastAPI], connect: Any) -> None:
+    plan = PlanInfo(0.755, (3, 6, 9), (50, 50, 48), (7e-5,) * 3, (197, 147, 97, 49), 0.8, 0.363)
+    info = replace(fake_model("a"), plans=(plan,), profile=[{"reduction_ratio": 0.755, "top1": 0.9}])
+    response = await connect(make_app(FakeEngine([info]))).get("/models/a")
+    found = schemas.Model.model_validate(response.json())
+    assert found.labels == list(info.labels)
+    assert found.plans[0].removed == [50, 50, 48]
+    assert found.profile == [{"reduction_ratio": 0.755, "top1": 0.9}]
+
+
+async def test_an_unknown_model_is_not_found(http: httpx.AsyncClient) -> None:
+    response = await http.get("/models/nope")
+    assert (response.status_code, response.json()["code"]) == (404, "model_not_found")

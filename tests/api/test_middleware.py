@@ -1,0 +1,143 @@
+"""Every request has an id, a log line, and an answer in one of the two shapes."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+Lines = Callable[[], list[dict[str, Any]]]
+
+
+@pytest.mark.parametrize("given", ["abc-123", "x" * 128, "with space", "!"])
+@pytest.mark.parametrize("path", ["/healthz", "/nope", "/classify"])
+async def test_a_given_id_is_echoed_in_every_answer(http: httpx.AsyncClient, path: str, given: str) -> None:
+    response = await http.get(path, headers={"X-Request-ID": given})
+    assert response.headers["x-request-id"] == given
+
+
+@pytest.mark.parametrize("given", [None, "", "x" * 129, "ü", "tab\there", "escape\x1b[31m"])
+async def test_no_id_or_an_unfit_one_is_replaced(http: httpx.AsyncClient, given: str | None) -> None:
+    headers = {} if given is None else {"X-Request-ID": given.encode("utf-8")}
+    response = await http.get("/healthz", headers=headers)
+    assert uuid.UUID(response.headers["x-request-id"]).version == 4
+
+
+async def test_one_line_a_request(http: httpx.AsyncClient, log_lines: Lines) -> None:
+    await http.post("/classify?reduction_ratio=0.5", content=b"photo", headers={"X-Request-ID": "r1"})
+    (line,) = log_lines()
+    assert line.pop("timestamp")
+    assert line.pop("ms") >= 0
+    assert line == {
+        "event": "request",
+        "level": "info",
+        "logger": "prunepool.http",
+        "request_id": "r1",
+        "method": "POST",
+        "path": "/classify",
+        "status": 200,
+        "model": "fake",
+        "ratio": 0.5,
+        "batch": 1,
+        "decode_ms": 1.0,
+        "queue_ms": 0.5,
+        "inference_ms": 2.0,
+    }
+
+
+async def test_the_line_of_an_error_has_its_code(http: httpx.AsyncClient, log_lines: Lines) -> None:
+    await http.post("/classify", content=b"bad")
+    (line,) = log_lines()
+    assert (line["status"], line["code"]) == (400, "image_undecodable")
+
+
+async def test_the_line_of_several_images_counts_them(http: httpx.AsyncClient, log_lines: Lines) -> None:
+    await http.post("/classify", files=[("file", b"one"), ("file", b"bad"), ("file", b"bad too")])
+    (line,) = log_lines()
+    assert (line["images"], line["failed"], line["codes"]) == (3, 2, "image_undecodable")
+
+
+async def test_image_data_is_never_logged(http: httpx.AsyncClient, log_lines: Lines) -> None:
+    await http.post("/classify", json={"image": "c2VjcmV0LWltYWdl"})
+    await http.post("/classify", content=b"bad secret-image")
+    assert not any("secret-image" in str(line) or "c2Vj" in str(line) for line in log_lines())
+
+
+async def test_probes_and_scrapes_are_not_worth_a_line(http: httpx.AsyncClient, log_lines: Lines) -> None:
+    for path in ("/healthz", "/readyz", "/metrics"):
+        await http.get(path)
+    assert log_lines() == []
+
+
+async def test_control_characters_of_a_path_do_not_reach_the_log(
+    http: httpx.AsyncClient, log_lines: Lines
+) -> None:
+    await http.get("/%1b%5b31m%0aforged")
+    (line,) = log_lines()
+    assert line["path"] == "/%1B%5B31m%0Aforged"
+
+
+async def test_an_unknown_path_is_a_problem(http: httpx.AsyncClient) -> None:
+    response = await http.get("/nope")
+    assert response.headers["content-type"] == "application/problem+json"
+    assert (response.status_code, response.json()["code"]) == (404, "not_found")
+
+
+async def test_a_wrong_method_is_a_problem_that_names_the_right_one(http: httpx.AsyncClient) -> None:
+    response = await http.get("/classify")
+    assert response.headers["content-type"] == "application/problem+json"
+    assert (response.status_code, response.json()["code"]) == (405, "method_not_allowed")
+    assert response.headers["allow"] == "POST"
+
+
+async def test_an_error_outside_every_handler_is_a_problem_and_leaks_nothing(
+    app: FastAPI, connect: Any, log_lines: Lines
+) -> None:
+    @app.get("/breaks")
+    async def breaks() -> None:
+        raise RuntimeError("a secret")
+
+    response = await connect(app).get("/breaks", headers={"X-Request-ID": "r1"})
+    assert (response.status_code, response.json()["code"]) == (500, "internal_error")
+    assert response.headers["x-request-id"] == "r1"
+    assert "secret" not in response.text
+    error, line = log_lines()
+    assert "a secret" in str(error["exception"])
+    assert (error["request_id"], line["request_id"], line["status"]) == ("r1", "r1", 500)
+
+
+@pytest.mark.parametrize("body_complete", [False, True], ids=["while sending", "while waiting"])
+async def test_a_client_that_goes_away_gets_no_answer_but_a_line(
+    make_app: Callable[..., FastAPI], held: Any, log_lines: Lines, body_complete: bool
+) -> None:
+    app = make_app(held)
+    await held.start()
+    messages = [
+        {"type": "http.request", "body": b"photo", "more_body": not body_complete},
+        {"type": "http.disconnect"},
+    ]
+    sent = []
+
+    async def receive() -> dict[str, Any]:
+        return messages.pop(0)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/classify",
+        "raw_path": b"/classify",
+        "query_string": b"",
+        "root_path": "",
+        "headers": [],
+    }
+    await app(scope, receive, send)
+    (line,) = log_lines()
+    assert line["status"] == 499
+    assert sent == []

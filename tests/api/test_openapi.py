@@ -1,0 +1,99 @@
+"""The OpenAPI document says everything that clients are generated from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+
+from prunepool.errors import (
+    DeadlineExceeded,
+    Draining,
+    EngineUnavailable,
+    ImageTooLarge,
+    ImageUndecodable,
+    InvalidParameter,
+    ModelNotFound,
+    Overloaded,
+    PrunepoolError,
+    UnsupportedMediaType,
+)
+
+
+@pytest.fixture
+async def document(http: httpx.AsyncClient) -> dict[str, Any]:
+    found: dict[str, Any] = (await http.get("/openapi.json")).json()
+    return found
+
+
+def operations(document: dict[str, Any]) -> list[dict[str, Any]]:
+    return [operation for path in document["paths"].values() for operation in path.values()]
+
+
+def test_every_route_of_the_api_is_there(document: dict[str, Any]) -> None:
+    assert set(document["paths"]) == {
+        "/classify",
+        "/healthz",
+        "/readyz",
+        "/metrics",
+        "/models",
+        "/models/{name}",
+    }
+
+
+def test_every_form_of_a_body_is_there(document: dict[str, Any]) -> None:
+    content = document["paths"]["/classify"]["post"]["requestBody"]["content"]
+    assert {"image/jpeg", "application/octet-stream", "multipart/form-data", "application/json"} <= set(
+        content
+    )
+
+
+def test_every_option_is_in_every_place(document: dict[str, Any]) -> None:
+    operation = document["paths"]["/classify"]["post"]
+    content = operation["requestBody"]["content"]
+    options = {"reduction_ratio", "max_reduction_ratio", "top_k", "deadline_ms", "model", "explain"}
+    assert {p["name"] for p in operation["parameters"] if p["in"] == "query"} == options
+    assert set(content["multipart/form-data"]["schema"]["properties"]) == options | {"file"}
+    one, several = content["application/json"]["schema"]["oneOf"]
+    assert set(one["properties"]) == options | {"image"}
+    assert set(several["properties"]) == options | {"images"}
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        DeadlineExceeded,
+        Draining,
+        EngineUnavailable,
+        ImageTooLarge,
+        ImageUndecodable,
+        InvalidParameter,
+        ModelNotFound,
+        Overloaded,
+        PrunepoolError,
+        UnsupportedMediaType,
+    ],
+)
+def test_every_error_is_there_as_a_problem(document: dict[str, Any], kind: type[PrunepoolError]) -> None:
+    response = document["paths"]["/classify"]["post"]["responses"][str(kind.status)]
+    assert kind.code in response["description"]
+    assert response["content"] == {
+        "application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}
+    }
+    assert ("Retry-After" in response["headers"]) == (kind.status == 503)
+
+
+def test_every_answer_has_its_id(document: dict[str, Any]) -> None:
+    for operation in operations(document):
+        for response in operation["responses"].values():
+            assert "X-Request-ID" in response["headers"]
+
+
+def test_no_error_has_the_framework_s_shape(document: dict[str, Any]) -> None:
+    assert "ValidationError" not in str(document)
+
+
+def test_operations_have_short_names_of_their_own(document: dict[str, Any]) -> None:
+    names = [operation["operationId"] for operation in operations(document)]
+    assert sorted(names) == ["classify", "healthz", "metrics", "model", "models", "readyz"]

@@ -1,0 +1,131 @@
+"""Options are read strictly, whatever place they come from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prunepool.api.options import HEADER, Given, read_options
+from prunepool.engine import Options
+from prunepool.errors import InvalidParameter
+
+
+def query(**values: object) -> list[Given]:
+    return [Given("query", name, value) for name, value in values.items()]
+
+
+def test_nothing_given_leaves_everything_open() -> None:
+    assert read_options([]) == Options()
+
+
+def test_text_is_read_as_what_it_means() -> None:
+    given = query(
+        model="m",
+        reduction_ratio="0.5",
+        max_reduction_ratio="7e-1",
+        top_k="3",
+        deadline_ms="80",
+        explain="true",
+    )
+    assert read_options(given) == Options(
+        model="m", reduction_ratio=0.5, max_reduction_ratio=0.7, top_k=3, deadline_ms=80.0, explain=True
+    )
+
+
+def test_json_values_are_read_as_they_are() -> None:
+    given = [Given("JSON body", "reduction_ratio", 0), Given("JSON body", "explain", False)]
+    assert read_options(given) == Options(reduction_ratio=0.0, explain=False)
+
+
+def test_auto_is_a_ratio() -> None:
+    assert read_options(query(reduction_ratio="auto")).reduction_ratio == "auto"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("reduction_ratio", "nan"),
+        ("reduction_ratio", "inf"),
+        ("reduction_ratio", "0,5"),
+        ("reduction_ratio", "0_5"),
+        ("reduction_ratio", " 0.5"),
+        ("reduction_ratio", "٠.٥"),
+        ("reduction_ratio", ""),
+        ("reduction_ratio", "Auto"),
+        ("reduction_ratio", True),
+        ("reduction_ratio", [0.5]),
+        ("max_reduction_ratio", "auto"),
+        ("top_k", "3.0"),
+        ("top_k", 3.0),
+        ("top_k", True),
+        ("top_k", "9" * 30),
+        ("deadline_ms", "soon"),
+        ("explain", "maybe"),
+        ("explain", 1),
+        ("model", ""),
+        ("model", 3),
+        ("model", "m" * 201),
+    ],
+)
+def test_what_cannot_be_read_is_refused_by_name(name: str, value: Any) -> None:
+    with pytest.raises(InvalidParameter) as error:
+        read_options(query(**{name: value}))
+    assert error.value.parameter == name
+    assert error.value.extra["limit"]
+
+
+def test_an_unknown_option_is_refused_with_those_there_are() -> None:
+    with pytest.raises(InvalidParameter, match=r"top_n must be left out.*top_k.*; got '3'") as error:
+        read_options(query(top_n="3"))
+    assert error.value.parameter == "top_n"
+
+
+def test_an_unknown_name_is_not_repeated_at_any_length() -> None:
+    with pytest.raises(InvalidParameter) as error:
+        read_options(query(**{"x" * 10_000: "y" * 10_000}))
+    assert len(error.value.detail) < 500
+
+
+def test_the_header_is_a_ratio() -> None:
+    assert read_options([Given("header", HEADER, "0.25")]) == Options(reduction_ratio=0.25)
+
+
+def test_a_wrong_header_is_named_as_the_header() -> None:
+    with pytest.raises(InvalidParameter) as error:
+        read_options([Given("header", HEADER, "much")])
+    assert error.value.parameter == HEADER
+
+
+def test_two_places_that_agree_are_fine() -> None:
+    given = [Given("query", "top_k", "3"), Given("JSON body", "top_k", 3)]
+    assert read_options(given).top_k == 3
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        [Given("query", "top_k", "3"), Given("JSON body", "top_k", 4)],
+        [Given("query", "top_k", "3"), Given("query", "top_k", "4")],
+        [Given("header", HEADER, "0.5"), Given("query", "reduction_ratio", "auto")],
+    ],
+    ids=["query and body", "twice in the query", "header and query"],
+)
+def test_two_places_that_contradict_each_other_are_refused(given: list[Given]) -> None:
+    with pytest.raises(InvalidParameter, match=r"given once, or the same each time"):
+        read_options(given)
+
+
+@given(
+    st.sampled_from(["reduction_ratio", "max_reduction_ratio", "top_k", "deadline_ms", "model", "explain"]),
+    st.one_of(st.text(), st.integers(), st.floats(), st.booleans(), st.lists(st.integers())),
+)
+def test_any_value_is_read_or_refused(name: str, value: object) -> None:
+    blamed = name
+    try:
+        read_options(query(**{name: value}))
+    except InvalidParameter as error:
+        blamed = error.parameter
+    assert blamed == name

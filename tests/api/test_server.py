@@ -1,0 +1,182 @@
+"""A real server on a real socket: gone clients, endless headers, taken ports, and leaving."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+
+from prunepool.api.protocol import MAX_HEAD_BYTES
+from prunepool.api.server import CannotListen, bind, url_of
+from prunepool.testing import FakeEngine
+
+PATIENCE_S = 20.0
+Start = Callable[..., Any]
+
+
+def connect(live: Any) -> socket.socket:
+    return socket.create_connection(live.address, timeout=PATIENCE_S)
+
+
+def post(body: bytes, *, length: int | None = None, headers: bytes = b"") -> bytes:
+    size = len(body) if length is None else length
+    return b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n%b\r\n%b" % (size, headers, body)
+
+
+def answer_on(connection: socket.socket) -> tuple[int, dict[str, Any]]:
+    """Status and JSON of the one answer on a connection."""
+    received = b""
+    while b"\r\n\r\n" not in received:
+        received += connection.recv(65536)
+    head, _, body = received.partition(b"\r\n\r\n")
+    length = next(
+        int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.startswith(b"content-length")
+    )
+    while len(body) < length:
+        body += connection.recv(65536)
+    return int(head.split()[1]), json.loads(body)
+
+
+def test_it_serves(live: Start) -> None:
+    server = live(FakeEngine())
+    response = httpx.post(f"{server.url}/classify?reduction_ratio=0.5", content=b"photo")
+    assert response.json()["reduction"]["applied"] == 0.5
+    assert "server" not in response.headers
+
+
+def test_a_gone_client_gives_up_its_place_and_harms_no_neighbour(live: Start, held: Any) -> None:
+    server = live(held)
+    with ThreadPoolExecutor(1) as pool:
+        neighbour = pool.submit(httpx.post, f"{server.url}/classify", content=b"photo", timeout=PATIENCE_S)
+        held.wait_held()
+        with connect(server) as connection:
+            connection.sendall(post(b"photo"))
+            held.wait_held()
+        held.wait_dropped()
+        assert not neighbour.done()
+        held.release()
+        assert neighbour.result().status_code == 200
+
+
+def test_a_gone_client_gives_up_all_its_images(live: Start, held: Any) -> None:
+    server = live(held)
+    with connect(server) as connection:
+        connection.sendall(
+            post(b'{"images":["AAAA","AAAA","AAAA"]}', headers=b"Content-Type: application/json\r\n")
+        )
+        held.wait_held(3)
+    for _ in range(3):
+        held.wait_dropped()
+
+
+def test_a_too_long_body_is_refused_before_it_is_sent(live: Start) -> None:
+    with connect(live(FakeEngine(), max_body_bytes=1000)) as connection:
+        connection.sendall(post(b"", length=1001, headers=b"Expect: 100-continue\r\n"))
+        status, document = answer_on(connection)
+    assert (status, document["code"]) == (413, "body_too_large")
+
+
+def test_headers_that_do_not_end_are_refused(live: Start) -> None:
+    with connect(live(FakeEngine())) as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Endless: " + b"x" * MAX_HEAD_BYTES)
+        status, document = answer_on(connection)
+    assert (status, document["code"]) == (431, "headers_too_large")
+
+
+def test_long_headers_within_the_limit_are_taken(live: Start) -> None:
+    response = httpx.get(
+        f"{live(FakeEngine()).url}/healthz", headers={"X-Long": "x" * (MAX_HEAD_BYTES - 1000)}
+    )
+    assert response.status_code == 200
+
+
+def test_the_limit_is_for_each_request_of_a_connection(live: Start) -> None:
+    with httpx.Client(base_url=live(FakeEngine()).url) as client:
+        statuses = {client.get("/healthz", headers={"X-Long": "x" * 20_000}).status_code for _ in range(4)}
+    assert statuses == {200}
+
+
+def test_a_drain_answers_what_was_accepted_and_refuses_the_rest(live: Start, held: Any) -> None:
+    server = live(held, drain_timeout_s=PATIENCE_S)
+    with ThreadPoolExecutor(1) as pool, connect(server) as slow, httpx.Client(base_url=server.url) as client:
+        slow.sendall(post(b"half", length=1000))
+        accepted = pool.submit(httpx.post, f"{server.url}/classify", content=b"photo", timeout=PATIENCE_S)
+        held.wait_held()
+        server.stop()
+        assert answer_on(slow)[1]["code"] == "draining"
+        assert held.draining
+        refused = client.post("/classify", content=b"photo")
+        assert (refused.status_code, refused.json()["code"]) == (503, "draining")
+        assert 1 <= int(refused.headers["retry-after"]) <= PATIENCE_S
+        assert client.get("/readyz").status_code == 503
+        assert client.get("/healthz").status_code == 200
+        held.release()
+        assert accepted.result().status_code == 200
+    assert server.join() == 0
+
+
+def test_a_drain_that_takes_too_long_tells_who_waits_and_counts_them(live: Start, held: Any) -> None:
+    server = live(held, drain_timeout_s=0.2)
+    with ThreadPoolExecutor(1) as pool:
+        accepted = pool.submit(httpx.post, f"{server.url}/classify", content=b"photo", timeout=PATIENCE_S)
+        held.wait_held()
+        server.stop()
+        assert accepted.result().json()["code"] == "draining"
+    assert server.join() == 1
+
+
+def test_no_connection_is_taken_after_the_end(live: Start) -> None:
+    server = live(FakeEngine())
+    server.stop()
+    assert server.join() == 0
+    with pytest.raises(ConnectionRefusedError):
+        connect(server)
+
+
+def test_a_taken_port_is_named() -> None:
+    with bind("127.0.0.1", 0) as taken:
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(CannotListen, match=rf"cannot listen on 127\.0\.0\.1:{port}: .*in use"):
+            bind("127.0.0.1", port)
+
+
+def test_a_host_that_is_not_there_is_named() -> None:
+    with pytest.raises(CannotListen, match=r"cannot listen on no\.such\.host\.invalid"):
+        bind("no.such.host.invalid", 0)
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [("127.0.0.1", "http://127.0.0.1:"), ("0.0.0.0", "http://127.0.0.1:"), ("::1", "http://[::1]:")],
+)
+def test_the_url_can_be_opened_on_this_machine(host: str, url: str) -> None:
+    try:
+        bound = bind(host, 0)
+    except CannotListen:
+        pytest.skip(f"this machine has no {host}")
+    with bound:
+        assert url_of(bound) == url + str(bound.getsockname()[1])
+
+
+def test_many_clients_at_once(live: Start) -> None:
+    engine = FakeEngine()
+    server = live(engine)
+    images = [b"free %d" % i for i in range(64)]
+    start = threading.Barrier(8)
+
+    def send(part: list[bytes]) -> list[int]:
+        start.wait(PATIENCE_S)
+        with httpx.Client(base_url=server.url) as client:
+            return [client.post("/classify", content=image).status_code for image in part]
+
+    with ThreadPoolExecutor(8) as pool:
+        statuses = list(pool.map(send, [images[i::8] for i in range(8)]))
+    assert statuses == [[200] * 8] * 8
+    assert sorted(image for image, _ in engine.calls) == sorted(images)

@@ -1,0 +1,69 @@
+"""The command line in this process, with an environment of its own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from prunepool import build, cli
+from prunepool.testing import FakeEngine
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a command ended."""
+
+    status: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory, and no setting in the environment."""
+    for name in list(os.environ):
+        if name.startswith("PRUNEPOOL_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def run(folder: Path, capfd: pytest.CaptureFixture[str]) -> Run:
+    """Run one command line."""
+
+    def run(*arguments: str) -> Result:
+        status = cli.run(arguments)
+        out, err = capfd.readouterr()
+        return Result(status, out, err)
+
+    return run
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
+    """What the commands build instead of loading a model."""
+    made = FakeEngine()
+    monkeypatch.setattr(build, "build_engine", lambda settings, metrics: made)
+    return made
+
+
+@pytest.fixture
+def refused() -> Callable[[Result], str]:
+    """The one line of a wrong call."""
+
+    def check(result: Result) -> str:
+        assert (result.status, result.out) == (2, "")
+        (line,) = result.err.splitlines()
+        assert line.startswith("prunepool: ")
+        return line
+
+    return check

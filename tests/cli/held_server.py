@@ -1,0 +1,45 @@
+"""Run the real `prunepool serve` over an engine that holds its answers until SIGUSR1.
+
+It writes `held` for each request that it holds. With HELD_SERVER_FAILS set it cannot start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import signal
+import sys
+
+from prunepool import build, cli
+from prunepool.engine import Classification, Engine, Options
+from prunepool.errors import WeightsInvalid
+from prunepool.metrics import Metrics
+from prunepool.settings import Settings
+from prunepool.testing import FakeEngine
+
+
+class HeldEngine(FakeEngine):
+    """Accepts at once, answers after SIGUSR1."""
+
+    async def start(self) -> None:
+        if os.environ.get("HELD_SERVER_FAILS"):
+            raise WeightsInvalid("the weights of 'fake' have changed")
+        self.released = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, self.released.set)
+
+    async def classify(self, image: bytes, options: Options) -> Classification:
+        answer = await super().classify(image, options)
+        sys.stdout.write("held\n")
+        sys.stdout.flush()
+        await self.released.wait()
+        return answer
+
+
+def make_engine(settings: Settings, metrics: Metrics) -> Engine:
+    return HeldEngine()
+
+
+if __name__ == "__main__":
+    build.serve = functools.partial(build.serve, make_engine=make_engine)
+    cli.main()

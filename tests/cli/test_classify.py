@@ -1,0 +1,184 @@
+"""`prunepool classify`: files, folders and standard input; in process and by a server."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from prunepool import build
+from prunepool.api.server import bind, url_of
+from prunepool.engine import Options
+from prunepool.errors import EngineUnavailable
+from prunepool.metrics import Metrics
+from prunepool.settings import Settings
+from prunepool.testing import FakeEngine
+
+PATIENCE_S = 20.0
+Run = Callable[..., Any]
+
+
+@pytest.fixture
+def photos(folder: Path) -> Path:
+    """A folder with two images, one in a folder below, and something else."""
+    (folder / "photos" / "below").mkdir(parents=True)
+    (folder / "photos" / "one.jpg").write_bytes(b"one")
+    (folder / "photos" / "below" / "two.PNG").write_bytes(b"two")
+    (folder / "photos" / "notes.txt").write_text("not an image")
+    return folder / "photos"
+
+
+@pytest.fixture
+def server(folder: Path) -> Iterator[tuple[str, FakeEngine]]:
+    """A real server in a thread, and its engine."""
+    engine = FakeEngine()
+    made = build.create_server(Settings(), engine, Metrics(CollectorRegistry()))
+    bound = bind("127.0.0.1", 0)
+    ready = threading.Event()
+    thread = threading.Thread(target=lambda: asyncio.run(made.serve_until_signal(bound, ready.set)))
+    thread.start()
+    assert ready.wait(PATIENCE_S)
+    yield url_of(bound), engine
+    made.stop("test")
+    thread.join(PATIENCE_S)
+    assert not thread.is_alive()
+
+
+def test_a_file_gets_a_line(run: Run, engine: FakeEngine, photos: Path) -> None:
+    result = run("classify", str(photos / "one.jpg"), "--reduction-ratio", "0.5", "--top-k", "2")
+    assert (result.status, result.err) == (0, "")
+    (line,) = result.out.splitlines()
+    assert line.startswith(f"{photos / 'one.jpg'}: class ")
+    assert line.count("%") == 2
+    assert "[ratio 0.5, 0.75 GMACs, 3.5 ms]" in line
+    assert engine.calls == [(b"one", Options(reduction_ratio=0.5, top_k=2))]
+    assert engine.closed
+
+
+def test_a_folder_stands_for_the_images_in_and_below_it(run: Run, engine: FakeEngine, photos: Path) -> None:
+    result = run("classify", "photos", "--json")
+    assert [json.loads(line)["file"] for line in result.out.splitlines()] == [
+        "photos/below/two.PNG",
+        "photos/one.jpg",
+    ]
+
+
+def test_results_keep_the_order_of_the_files(run: Run, engine: FakeEngine, folder: Path) -> None:
+    names = [f"{i}.jpg" for i in range(50)]
+    for name in names:
+        (folder / name).write_bytes(name.encode())
+    result = run("classify", "--json", *reversed(names))
+    assert [json.loads(line)["file"] for line in result.out.splitlines()] == names[::-1]
+
+
+def test_json_has_the_members_of_the_api(run: Run, engine: FakeEngine, photos: Path) -> None:
+    answer = json.loads(run("classify", "--json", "photos/one.jpg").out)
+    assert set(answer) == {"file", "model", "predictions", "reduction", "timing_ms", "batch_size"}
+
+
+def test_standard_input(run: Run, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"piped")))
+    result = run("classify", "-")
+    assert (result.status, result.out[:3]) == (0, "-: ")
+    assert engine.calls[0][0] == b"piped"
+
+
+@pytest.mark.parametrize("by_server", [False, True])
+def test_what_cannot_be_classified_has_its_own_line_and_fails_the_call(
+    run: Run, engine: FakeEngine, server: tuple[str, FakeEngine], photos: Path, by_server: bool
+) -> None:
+    (photos / "bad.jpg").write_bytes(b"bad")
+    where = ("--url", server[0]) if by_server else ()
+    names = ("photos/bad.jpg", "photos/missing.jpg", "photos/one.jpg", "photos/below")
+    result = run("classify", *names, *where)
+    assert result.status == 1
+    assert [line.split(": ")[0] for line in result.out.splitlines()] == [
+        "photos/one.jpg",
+        "photos/below/two.PNG",
+    ]
+    assert result.err.splitlines() == [
+        "prunepool: photos/bad.jpg: 3 bytes are not an image that can be decoded",
+        "prunepool: photos/missing.jpg: No such file or directory",
+    ]
+
+
+def test_an_empty_folder_is_an_error(run: Run, engine: FakeEngine, folder: Path) -> None:
+    (folder / "empty").mkdir()
+    result = run("classify", "empty")
+    assert (result.status, result.err) == (1, "prunepool: empty: the folder holds no images\n")
+
+
+def test_errors_in_json_are_objects_too(run: Run, engine: FakeEngine, photos: Path) -> None:
+    (photos / "bad.jpg").write_bytes(b"bad")
+    result = run("classify", "--json", "photos/bad.jpg", "nope.jpg")
+    codes = [json.loads(line)["error"]["code"] for line in result.out.splitlines()]
+    assert (result.status, codes) == (1, ["image_undecodable", "unreadable"])
+
+
+def test_a_server_answers_as_the_process_does(
+    run: Run, engine: FakeEngine, server: tuple[str, FakeEngine], photos: Path
+) -> None:
+    here = run("classify", "--json", "photos", "--reduction-ratio", "0.25")
+    there = run("classify", "--json", "photos", "--reduction-ratio", "0.25", "--url", server[0])
+    assert there.out == here.out
+    assert sorted(image for image, _ in server[1].calls) == [b"one", b"two"]
+
+
+def test_a_model_is_named_to_the_server(run: Run, server: tuple[str, FakeEngine], photos: Path) -> None:
+    assert run("classify", "photos/one.jpg", "--url", server[0], "--model", "fake").status == 0
+    assert server[1].calls[0][1].model == "fake"
+    assert run("classify", "photos/one.jpg", "--url", server[0], "--model", "nope").status == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ("--reduction-ratio", "0.9"),
+            "reduction_ratio must be auto or a number between 0 and 0.8724; got 0.9",
+        ),
+        (("--reduction-ratio", "most"), "reduction_ratio must be a number or auto; got 'most'"),
+        (("--top-k", "0"), "top_k must be an integer between 1 and 10; got 0"),
+        (("--url", "localhost:8000"), "--url must be http://… or https://…; got 'localhost:8000'"),
+        (("--url", "http://localhost:1", "--device", "cpu"), "--device is the server's to choose"),
+        (("--dtype", "int8"), "--dtype is 'int8'"),
+    ],
+)
+def test_a_wrong_call_is_one_line(
+    run: Run, refused: Any, engine: FakeEngine, photos: Path, arguments: tuple[str, ...], said: str
+) -> None:
+    assert said in refused(run("classify", "photos", *arguments))
+    assert engine.calls == []
+
+
+def test_a_ratio_that_the_server_refuses_is_a_wrong_call(
+    run: Run, refused: Any, server: tuple[str, FakeEngine], photos: Path
+) -> None:
+    line = refused(run("classify", "photos", "--url", server[0], "--reduction-ratio", "0.9"))
+    assert "between 0 and 0.8724; got 0.9" in line
+
+
+def test_no_server_is_said_once(run: Run, photos: Path) -> None:
+    with bind("127.0.0.1", 0) as nobody:
+        result = run("classify", "photos", "--url", url_of(nobody))
+    (line,) = result.err.splitlines()
+    assert (result.status, result.out) == (1, "")
+    assert line.startswith("prunepool: no answer from http://127.0.0.1:")
+
+
+def test_the_engine_is_closed_when_it_cannot_start(run: Run, engine: FakeEngine, photos: Path) -> None:
+    async def fail() -> None:
+        raise EngineUnavailable("no memory left", retry_after=1)
+
+    engine.start = fail  # type: ignore[method-assign]
+    result = run("classify", "photos")
+    assert (result.status, result.err) == (1, "prunepool: no memory left\n")
+    assert engine.closed

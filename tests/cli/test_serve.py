@@ -1,0 +1,224 @@
+"""`prunepool serve`: settings from three places, and real processes that start, drain and end."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from prunepool import build
+from prunepool.settings import Settings
+
+PATIENCE_S = 30.0
+Run = Callable[..., Any]
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
+    """The settings of every server that would have been started."""
+    seen: list[Settings] = []
+
+    def serve(settings: Settings, announce: object) -> int:
+        seen.append(settings)
+        return 0
+
+    monkeypatch.setattr(build, "serve", serve)
+    return seen
+
+
+def test_every_setting_is_a_flag(run: Run) -> None:
+    out = run("serve", "--help").out
+    for name in Settings.model_fields:
+        assert f"--{name.replace('_', '-')} " in out
+        assert f"PRUNEPOOL_{name.upper()}" in out
+
+
+def test_a_flag_wins_over_the_environment_and_that_over_the_file(
+    run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch, served: list[Settings]
+) -> None:
+    (folder / "prunepool.toml").write_text('max_batch_size = 1\nport = 1001\nhost = "::1"\n')
+    monkeypatch.setenv("PRUNEPOOL_MAX_BATCH_SIZE", "2")
+    monkeypatch.setenv("PRUNEPOOL_PORT", "1002")
+    assert run("serve", "--max-batch-size", "3").status == 0
+    (settings,) = served
+    assert (settings.max_batch_size, settings.port, settings.host) == (3, 1002, "::1")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--port", "99999"), "--port is '99999': it must be less than or equal to 65535"),
+        (("--max-batch-size", "0"), "--max-batch-size is '0': it must be greater than 0"),
+        (("--dtype", "int8"), "--dtype is 'int8': it must be 'auto', 'float32', 'bfloat16' or 'float16'"),
+        (("--default-reduction-ratio", "1"), "--default-reduction-ratio is 1.0: it must be less than 1"),
+        (("--default-reduction-ratio", "most"), "it must be auto or a number"),
+        (("--device", "tpu"), "--device is 'tpu'"),
+        (("--frontends", "2"), "frontends must be 1 in this version; got 2"),
+        (("--api-keys-file", "keys"), "api_keys_file must be unset in this version; got 'keys'"),
+    ],
+)
+def test_a_wrong_flag_is_named_with_its_value_and_limit(
+    run: Run, refused: Any, arguments: tuple[str, ...], said: str
+) -> None:
+    assert said in refused(run("serve", *arguments))
+
+
+def test_a_wrong_variable_is_named(run: Run, refused: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PRUNEPOOL_PORT", "tcp://10.0.0.1:80")
+    assert "PRUNEPOOL_PORT is 'tcp://10.0.0.1:80'" in refused(run("serve"))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("port = 99999", "port in prunepool.toml is 99999: it must be less than or equal to 65535"),
+        ("prot = 8000", "prunepool.toml: there is no setting 'prot'"),
+        ("port =", "prunepool.toml is not TOML"),
+    ],
+)
+def test_a_wrong_file_is_named(run: Run, refused: Any, folder: Path, text: str, said: str) -> None:
+    (folder / "prunepool.toml").write_text(text)
+    assert said in refused(run("serve"))
+
+
+def test_a_taken_port_is_one_line(run: Run, engine: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        result = run("serve", "--port", str(port))
+    assert (result.status, result.out) == (1, "")
+    (line,) = result.err.splitlines()
+    assert f"127.0.0.1:{port}" in line
+    assert "in use" in line
+
+
+@dataclass
+class Process:
+    """A server process that has announced itself."""
+
+    popen: subprocess.Popen[str]
+    line: str
+
+    @property
+    def url(self) -> str:
+        found = re.search(r"http://\S+", self.line)
+        assert found, self.line
+        return found.group()
+
+    def wait_held(self) -> None:
+        assert self.popen.stdout is not None
+        assert self.popen.stdout.readline() == "held\n"
+
+    def end(self) -> tuple[int, str]:
+        """Its exit status and what it wrote on standard error."""
+        _, err = self.popen.communicate(timeout=PATIENCE_S)
+        return self.popen.returncode, err
+
+
+Start = Callable[..., Process]
+
+
+@pytest.fixture
+def start(folder: Path) -> Iterator[Start]:
+    """Start `prunepool serve` as a process, over an engine that holds its answers."""
+    script = Path(__file__).with_name("held_server.py")
+    with ExitStack() as stack:
+
+        def start(*flags: str, fails: bool = False) -> Process:
+            popen = stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, str(script), "serve", "--port", "0", *flags],
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    env={**os.environ, **({"HELD_SERVER_FAILS": "1"} if fails else {})},
+                )
+            )
+            stack.callback(popen.kill)
+            assert popen.stdout is not None
+            return Process(popen, popen.stdout.readline())
+
+        yield start
+
+
+@pytest.mark.e2e
+def test_it_says_what_it_serves_and_where(start: Start) -> None:
+    process = start()
+    assert re.fullmatch(
+        r"prunepool \S+ serves fake on cpu in float32 at http://127\.0\.0\.1:\d+ \(ready in \d+\.\d s\)\n",
+        process.line,
+    )
+    assert httpx.get(f"{process.url}/readyz").json() == {"ready": True, "missing": []}
+    assert 'prunepool_build_info{device="cpu",dtype="float32"' in httpx.get(f"{process.url}/metrics").text
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_loses_no_accepted_request(start: Start, sent: signal.Signals) -> None:
+    process = start("--log-format", "json")
+    with ThreadPoolExecutor(1) as pool, httpx.Client(base_url=process.url) as client:
+        accepted = pool.submit(httpx.post, f"{process.url}/classify", content=b"photo", timeout=PATIENCE_S)
+        process.wait_held()
+        process.popen.send_signal(sent)
+        # The signal is handled when the process comes to it.
+        while client.get("/readyz").status_code == 200:
+            pass
+        refused = client.post("/classify", content=b"photo")
+        assert (refused.status_code, refused.json()["code"]) == (503, "draining")
+        process.popen.send_signal(signal.SIGUSR1)
+        assert accepted.result().status_code == 200
+    status, err = process.end()
+    assert status == 0
+    lines = [json.loads(line) for line in err.splitlines()]
+    assert [line["under_way"] for line in lines if line["event"] == "draining"] == [1]
+    assert sorted(line["status"] for line in lines if line["event"] == "request") == [200, 503]
+
+
+@pytest.mark.e2e
+def test_a_drain_that_takes_too_long_fails_and_says_how_many_were_left(start: Start) -> None:
+    process = start("--drain-timeout-s", "0.3")
+    with ThreadPoolExecutor(1) as pool:
+        accepted = pool.submit(httpx.post, f"{process.url}/classify", content=b"photo", timeout=PATIENCE_S)
+        process.wait_held()
+        process.popen.terminate()
+        assert accepted.result().json()["code"] == "draining"
+    status, err = process.end()
+    assert status == 1
+    assert err.splitlines()[-1] == "prunepool: accepted requests left unanswered after drain_timeout_s=0.3: 1"
+
+
+@pytest.mark.e2e
+def test_a_second_signal_ends_it_at_once(start: Start) -> None:
+    process = start()
+    with (
+        httpx.Client(base_url=process.url) as client,
+        socket.create_connection((httpx.URL(process.url).host, httpx.URL(process.url).port)) as waiting,
+    ):
+        waiting.sendall(b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nphoto")
+        process.wait_held()
+        process.popen.terminate()
+        while client.get("/readyz").status_code == 200:
+            pass
+        process.popen.terminate()
+        status, err = process.end()
+    assert status == 128 + signal.SIGTERM
+    assert err.splitlines()[-1] == "prunepool: SIGTERM again: ending now"
+
+
+@pytest.mark.e2e
+def test_a_model_that_cannot_be_served_is_one_line(start: Start) -> None:
+    process = start(fails=True)
+    assert process.line == ""
+    assert process.end() == (1, "prunepool: the weights of 'fake' have changed\n")

@@ -1,0 +1,289 @@
+"""Both clients against the real app, and against answers that only a broken or busy server gives."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client import CollectorRegistry
+
+from prunepool import build, errors
+from prunepool.api.server import bind, url_of
+from prunepool.client import AsyncClient, Client, Retries, ServerUnreachable, UnexpectedAnswer
+from prunepool.engine import Options
+from prunepool.errors import (
+    ImageUndecodable,
+    InvalidParameter,
+    ModelNotFound,
+    Overloaded,
+    PrunepoolError,
+    RateLimited,
+    Unavailable,
+)
+from prunepool.metrics import Metrics
+from prunepool.settings import Settings
+from prunepool.testing import FakeEngine
+
+PATIENCE_S = 20.0
+#: Does one thing with a client, plain or asynchronous.
+Call = Callable[..., Any]
+
+
+@pytest.fixture
+def engine() -> FakeEngine:
+    return FakeEngine()
+
+
+@pytest.fixture
+def url(engine: FakeEngine) -> Iterator[str]:
+    """A real server over the fake engine."""
+    server = build.create_server(Settings.model_construct(), engine, Metrics(CollectorRegistry()))
+    bound = bind("127.0.0.1", 0)
+    ready = threading.Event()
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve_until_signal(bound, ready.set)))
+    thread.start()
+    assert ready.wait(PATIENCE_S)
+    yield url_of(bound)
+    server.stop("test")
+    thread.join(PATIENCE_S)
+    assert not thread.is_alive()
+
+
+def plainly(url: str, method: str, *arguments: Any, **options: Any) -> Any:
+    with Client(url, retries=Retries(attempts=1)) as client:
+        return getattr(client, method)(*arguments, **options)
+
+
+def asynchronously(url: str, method: str, *arguments: Any, **options: Any) -> Any:
+    async def call() -> Any:
+        async with AsyncClient(url, retries=Retries(attempts=1)) as client:
+            return await getattr(client, method)(*arguments, **options)
+
+    return asyncio.run(call())
+
+
+both = pytest.mark.parametrize("call", [plainly, asynchronously])
+
+
+@both
+def test_an_image_as_bytes_or_as_a_file(call: Call, url: str, engine: FakeEngine, tmp_path: Path) -> None:
+    (tmp_path / "photo.jpg").write_bytes(b"photo")
+    from_bytes = call(url, "classify", b"photo", reduction_ratio=0.5, top_k=2)
+    from_file = call(url, "classify", tmp_path / "photo.jpg", reduction_ratio=0.5, top_k=2)
+    assert from_bytes == from_file
+    assert (from_bytes.reduction.applied, len(from_bytes.predictions)) == (0.5, 2)
+    assert from_bytes.predictions[0].score > from_bytes.predictions[1].score
+    assert engine.calls == [(b"photo", Options(reduction_ratio=0.5, top_k=2))] * 2
+
+
+@both
+def test_every_option_arrives(call: Call, url: str, engine: FakeEngine) -> None:
+    call(
+        url,
+        "classify",
+        b"photo",
+        model="fake",
+        reduction_ratio="auto",
+        max_reduction_ratio=0.25,
+        top_k=1,
+        deadline_ms=50.5,
+        explain=True,
+    )
+    assert engine.calls[0][1] == Options("fake", "auto", 0.25, 1, 50.5, True)
+
+
+@both
+@pytest.mark.parametrize("count", [1, 3])
+def test_many_images_in_order_with_errors_in_their_place(call: Call, url: str, count: int) -> None:
+    singly = call(url, "classify", b"image 0")
+    answers = call(url, "classify_many", [b"image 0", b"bad", b"image 2"][:count])
+    assert answers[0] == singly
+    assert len(answers) == count
+    if count > 1:
+        assert isinstance(answers[1], ImageUndecodable)
+        assert answers[1].detail == "3 bytes are not an image that can be decoded"
+
+
+@both
+def test_one_bad_image_of_many_that_are_one(call: Call, url: str) -> None:
+    (error,) = call(url, "classify_many", [b"bad"])
+    assert isinstance(error, ImageUndecodable)
+
+
+@both
+def test_a_token_map_comes_where_asked_for(call: Call, url: str) -> None:
+    assert call(url, "classify", b"photo", explain=True).token_map["grid"] == [14, 14]
+    assert call(url, "classify", b"photo").token_map is None
+
+
+@both
+def test_models(call: Call, url: str, engine: FakeEngine) -> None:
+    (model,) = call(url, "models")
+    assert (model.name, model.classes) == ("fake", 10)
+    assert model.max_reduction_ratio == engine.model("fake").max_reduction_ratio
+
+
+@both
+def test_an_error_is_raised_as_what_it_was(call: Call, url: str) -> None:
+    with pytest.raises(InvalidParameter) as error:
+        call(url, "classify", b"photo", top_k=99)
+    assert (error.value.parameter, error.value.extra["limit"]) == ("top_k", "an integer between 1 and 10")
+    assert error.value.detail == "top_k must be an integer between 1 and 10; got 99"
+    with pytest.raises(ModelNotFound):
+        call(url, "classify", b"photo", model="nope")
+
+
+@both
+def test_no_server(call: Call) -> None:
+    with bind("127.0.0.1", 0) as nobody, pytest.raises(ServerUnreachable, match=r"no answer from http://127"):
+        call(url_of(nobody), "models")
+
+
+@both
+def test_a_file_that_cannot_be_read(call: Call, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        call("http://unused", "classify", tmp_path / "missing.jpg")
+
+
+class Busy:
+    """Refuses so many times, then lists its models; remembers the waits in between."""
+
+    def __init__(self, refusals: int, status: int = 503, **headers: str) -> None:
+        self.left = refusals
+        self.status = status
+        self.headers = headers
+        self.asked = 0
+        self.waited: list[float] = []
+
+    def answer(self, _: httpx.Request) -> httpx.Response:
+        self.asked += 1
+        if self.left == 0:
+            return httpx.Response(200, json={"default": "m", "models": []})
+        self.left -= 1
+        code = {503: "overloaded", 429: "rate_limited"}.get(self.status, "deadline_exceeded")
+        problem = {"code": code, "detail": "later", "status": self.status, "retry_after": 0.5}
+        return httpx.Response(self.status, json=problem, headers=self.headers)
+
+    async def wait(self, seconds: float) -> None:
+        self.waited.append(seconds)
+
+    def call(self, retries: Retries) -> list[Any]:
+        with Client(
+            "http://x", retries=retries, transport=httpx.MockTransport(self.answer), sleep=self.waited.append
+        ) as client:
+            return client.models()
+
+    def call_async(self, retries: Retries) -> list[Any]:
+        async def call() -> list[Any]:
+            transport = httpx.MockTransport(self.answer)
+            async with AsyncClient(
+                "http://x", retries=retries, transport=transport, sleep=self.wait
+            ) as client:
+                return await client.models()
+
+        return asyncio.run(call())
+
+
+@pytest.mark.parametrize("way", [Busy.call, Busy.call_async])
+@pytest.mark.parametrize("status", [503, 429])
+def test_a_refusal_that_passes_is_waited_out_as_long_as_the_server_says(way: Call, status: int) -> None:
+    busy = Busy(2, status, **{"Retry-After": "3"})
+    assert way(busy, Retries(jitter=0)) == []
+    assert (busy.asked, busy.waited) == (3, [3.0, 3.0])
+
+
+def test_without_the_header_the_document_says_how_long() -> None:
+    busy = Busy(1)
+    busy.call(Retries(jitter=0))
+    assert busy.waited == [0.5]
+
+
+def test_jitter_only_makes_a_wait_longer() -> None:
+    busy = Busy(1, **{"Retry-After": "10"})
+    busy.call(Retries(jitter=0.5, random=lambda: 0.5))
+    assert busy.waited == [12.5]
+
+
+def test_after_the_last_attempt_the_refusal_is_raised() -> None:
+    busy = Busy(9)
+    with pytest.raises(Overloaded):
+        busy.call(Retries(attempts=3))
+    assert busy.asked == 3
+
+
+def test_a_wait_that_is_too_long_is_not_waited() -> None:
+    busy = Busy(1, **{"Retry-After": "31"})
+    with pytest.raises(Overloaded) as error:
+        busy.call(Retries(longest_wait_s=30))
+    assert (busy.asked, error.value.retry_after) == (1, 31.0)
+
+
+def test_what_does_not_pass_is_not_tried_again() -> None:
+    busy = Busy(1, 504)
+    with pytest.raises(errors.DeadlineExceeded):
+        busy.call(Retries())
+    assert busy.asked == 1
+
+
+def fixed(response: httpx.Response) -> Client:
+    return Client("http://x", retries=Retries(attempts=1), transport=httpx.MockTransport(lambda _: response))
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        httpx.Response(200, text="<html>hello</html>"),
+        httpx.Response(200, json={"hello": "world"}),
+        httpx.Response(200, json=[1]),
+        httpx.Response(404, text="not here"),
+        httpx.Response(404, json={"code": "unheard_of", "detail": "?"}),
+        httpx.Response(302, headers={"Location": "http://elsewhere"}),
+    ],
+)
+def test_an_answer_of_another_kind_of_server_is_said_to_be_one(response: httpx.Response) -> None:
+    with fixed(response) as client, pytest.raises(UnexpectedAnswer):
+        client.classify(b"photo")
+
+
+def test_a_proxy_s_refusal_may_pass_too() -> None:
+    response = httpx.Response(503, text="no upstream", headers={"Retry-After": "7"})
+    with fixed(response) as client, pytest.raises(Unavailable) as error:
+        client.classify(b"photo")
+    assert error.value.retry_after == 7
+
+
+def test_a_timeout_is_no_answer() -> None:
+    def late(request: httpx.Request) -> httpx.Response:
+        raise httpx.ReadTimeout("timed out", request=request)
+
+    client = Client("http://x", transport=httpx.MockTransport(late))
+    with client, pytest.raises(ServerUnreachable, match="timed out"):
+        client.models()
+
+
+CLASSES = [
+    kind
+    for kind in vars(errors).values()
+    if isinstance(kind, type) and issubclass(kind, PrunepoolError) and kind.status != 500
+]
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_every_error_survives_the_way(kind: type[PrunepoolError]) -> None:
+    made: PrunepoolError
+    if issubclass(kind, InvalidParameter):
+        made = kind("top_k", 99, "an integer")
+    elif issubclass(kind, Unavailable | RateLimited):
+        made = kind("why", retry_after=2.0, hint="h")
+    else:
+        made = kind("why", hint="h")
+    response = httpx.Response(kind.status, json=made.problem())
+    with fixed(response) as client, pytest.raises(kind) as error:
+        client.models()
+    assert type(error.value) is kind
+    assert error.value.problem() == made.problem()

@@ -1,0 +1,69 @@
+"""The real server, as a process, with the embedded model."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+
+@dataclass(frozen=True)
+class ServerProcess:
+    """A running `prunepool serve`."""
+
+    process: subprocess.Popen[str]
+    url: str
+
+
+Start = Callable[..., AbstractContextManager[ServerProcess]]
+
+
+@contextmanager
+def running(root: Path, *flags: str) -> Iterator[ServerProcess]:
+    """Start the server on a free port, wait until it says that it serves, stop it at the end."""
+    program = str(Path(sys.executable).with_name("prunepool"))
+    command = [program, "serve", "--port", "0", "--dtype", "float32", *flags]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PRUNEPOOL_")}
+    process = subprocess.Popen(
+        command, cwd=root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert process.stdout is not None
+    try:
+        printed = ""
+        for line in process.stdout:
+            printed += line
+            if found := re.search(r"at (http://\S+)", line):
+                yield ServerProcess(process, found[1])
+                break
+        else:
+            pytest.fail(f"the server ended before it served: {printed}")
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        process.stdout.close()
+
+
+@pytest.fixture(scope="session")
+def server(root: Path) -> Iterator[ServerProcess]:
+    """One server for all tests that do not end it."""
+    with running(root) as process:
+        yield process
+
+
+@pytest.fixture
+def start(root: Path) -> Start:
+    """Starts a server of its own for a test that ends or stresses it."""
+    return lambda *flags: running(root, *flags)

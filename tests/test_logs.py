@@ -1,0 +1,89 @@
+"""Log lines, ours and the libraries', in the form and from the level that is asked for."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from io import StringIO
+from typing import Literal
+
+import pytest
+import structlog
+
+from prunepool.logs import logging_to
+
+Configure = Callable[[Literal["console", "json"], str], StringIO]
+
+
+@pytest.fixture
+def configure() -> Iterator[Configure]:
+    """Send all lines to a stream until the end of the test."""
+    with ExitStack() as stack:
+
+        def configure(form: Literal["console", "json"], level: str) -> StringIO:
+            stream = StringIO()
+            stack.enter_context(logging_to(stream, form, level))
+            return stream
+
+        yield configure
+
+
+def test_json_is_one_object_a_line(configure: Configure) -> None:
+    stream = configure("json", "info")
+    structlog.stdlib.get_logger("ours").info("served", ratio=0.5)
+    logging.getLogger("theirs").warning("%s happened", "it")
+    ours, theirs = (json.loads(line) for line in stream.getvalue().splitlines())
+    assert (ours["event"], ours["ratio"], ours["level"], ours["logger"]) == ("served", 0.5, "info", "ours")
+    assert (theirs["event"], theirs["level"], theirs["logger"]) == ("it happened", "warning", "theirs")
+    assert ours["timestamp"].endswith("Z")
+
+
+def test_an_exception_stays_on_its_line(configure: Configure) -> None:
+    stream = configure("json", "info")
+    try:
+        raise ValueError("broken")
+    except ValueError:
+        structlog.stdlib.get_logger("ours").exception("failed")
+    (line,) = stream.getvalue().splitlines()
+    assert "broken" in str(json.loads(line)["exception"])
+
+
+def test_the_console_is_for_people(configure: Configure) -> None:
+    stream = configure("console", "info")
+    structlog.stdlib.get_logger("ours").info("served", ratio=0.5)
+    assert "served" in stream.getvalue()
+    assert "ratio=0.5" in stream.getvalue()
+    assert "\x1b" not in stream.getvalue()
+
+
+@pytest.mark.parametrize(("level", "written"), [("debug", 3), ("info", 2), ("warning", 1), ("error", 0)])
+def test_less_severe_lines_are_left_out(configure: Configure, level: str, written: int) -> None:
+    stream = configure("json", level)
+    log = structlog.stdlib.get_logger("ours")
+    log.debug("a")
+    log.info("b")
+    log.warning("c")
+    assert len(stream.getvalue().splitlines()) == written
+
+
+def test_the_server_s_chatter_is_for_debugging(configure: Configure) -> None:
+    stream = configure("json", "info")
+    logging.getLogger("uvicorn.error").info("Started server process")
+    assert stream.getvalue() == ""
+
+
+def test_configuring_again_does_not_double_the_lines(configure: Configure) -> None:
+    configure("json", "info")
+    stream = configure("json", "info")
+    structlog.stdlib.get_logger("ours").info("once")
+    assert len(stream.getvalue().splitlines()) == 1
+
+
+def test_afterwards_all_is_as_it_was() -> None:
+    root = logging.getLogger()
+    before = (list(root.handlers), root.level, structlog.get_config())
+    with logging_to(StringIO(), "json", "error"):
+        assert root.level == logging.ERROR
+    assert (list(root.handlers), root.level, structlog.get_config()) == before

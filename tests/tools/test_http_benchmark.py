@@ -1,0 +1,25 @@
+"""The closed loop against a server of another's making."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from prunepool.tools.http_benchmark import HttpBenchmark
+
+
+async def test_every_answer_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[str, bytes]] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append((request.url.params["reduction_ratio"], request.content))
+        return httpx.Response(503 if len(seen) % 5 == 0 else 200, json={})
+
+    real = httpx.AsyncClient
+    monkeypatch.setattr(httpx, "AsyncClient", lambda **kw: real(transport=httpx.MockTransport(answer)))
+    bench = HttpBenchmark("http://server/", [b"one", b"two"], clients=2, seconds=0.02, phases=2)
+    rows = await bench.run(["0", "auto"])
+    assert [row.ratio for row in rows] == ["0", "auto"]
+    assert all(row.images > 0 and row.failed > 0 and len(row.phases) == 2 for row in rows)
+    assert {ratio for ratio, _ in seen} == {"0", "auto"}
+    assert {content for _, content in seen} == {b"one", b"two"}
