@@ -18,8 +18,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-#: One image as the model takes it: uint8 RGB, [height, width, 3], already resized and cropped.
-Pixels = NDArray[np.uint8]
+#: One image of the model's size: uint8 RGB [height, width, 3], already resized and cropped; or float32
+#: [3, height, width], which a caller has normalised as well. A batch may hold both kinds.
+Pixels = NDArray[np.uint8] | NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +41,12 @@ class Request:
     """One image waiting for its answer; compared by identity.
 
     Attributes:
-        pixels: the decoded crop.
+        pixels: the decoded crop, or what a caller made of it.
         dial: what it asks for.
         arrival: when it was accepted.
         deadline: when an answer becomes worthless, or None.
         explain: whether the answer shall carry a token map.
-        attempts: how often a batch with it in it has been given to a worker.
+        attempts: how often an engine died while it ran a batch with it in it.
     """
 
     pixels: Pixels
@@ -63,7 +64,8 @@ class Work:
     Attributes:
         request: the request.
         ratio: the reduction ratio applied.
-        reason: why that one: `requested`, `auto:default`, `auto:idle`, `auto:load`, `auto:deadline`.
+        reason: why that one: `requested`, `auto:default`, `auto:idle`, `auto:load`, `auto:deadline`; or
+            `warm-up`, for an image that nobody sent.
     """
 
     request: Request
@@ -145,6 +147,7 @@ class Completion:
         outcome: what the model said.
         ratio: the reduction ratio applied.
         reason: why that one.
+        batch: number of its batch, counted up by its scheduler; images of one batch share it.
         batch_size: images in its batch.
         queue_s: seconds from arrival to the start of its batch.
         inference_s: seconds its batch ran.
@@ -153,6 +156,7 @@ class Completion:
     outcome: Outcome
     ratio: float
     reason: str
+    batch: int
     batch_size: int
     queue_s: float
     inference_s: float
@@ -206,7 +210,7 @@ class Limits:
         max_batch_size: images a batch.
         max_batch_gmacs: predicted cost a batch; a single image may exceed it.
         max_wait_s: how long an idle device waits for company, from the oldest arrival; 0: not at all.
-        max_queue_requests: requests waiting.
+        max_queue_requests: requests accepted and not yet answered.
     """
 
     max_batch_size: int = 32

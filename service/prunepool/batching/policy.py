@@ -1,0 +1,71 @@
+"""Which ratio a request runs at: decided when its batch is formed, not when it arrives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from prunepool.batching.types import Dial, Request
+
+
+class Choice(NamedTuple):
+    """A ratio and why that one."""
+
+    ratio: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What can be known when a batch is about to be formed.
+
+    Attributes:
+        now: the time.
+        waiting: the requests that wait, oldest first, those of the coming batch among them; valid during
+            the call only.
+        busy_gmacs: predicted cost of what the device has been given and not yet answered.
+        seconds: predicted seconds for a number of GMACs, as measured so far.
+    """
+
+    now: float
+    waiting: Collection[Request]
+    busy_gmacs: float
+    seconds: Callable[[float], float]
+
+
+class RatioPolicy(Protocol):
+    """Turns dials into ratios.
+
+    A policy may keep state between batches (for hysteresis); it has no clock. Called on one thread.
+    """
+
+    def plan(self, load: Load) -> Callable[[Request], Choice]:
+        """Look at the load, once for each batch; what is returned chooses for the requests of that batch."""
+
+    def forecast(self, dial: Dial) -> float:
+        """The ratio that a dial would get now, for predicting cost; changes no state."""
+
+
+class DefaultRatio:
+    """Fixed requests run at what they asked for, `auto` at the model's default.
+
+    Args:
+        default: the ratio of `auto`, where the request's maximum allows it.
+    """
+
+    def __init__(self, default: float) -> None:
+        self._default = default
+
+    def plan(self, load: Load) -> Callable[[Request], Choice]:
+        """The load changes nothing here."""
+        return lambda request: self._choose(request.dial)
+
+    def forecast(self, dial: Dial) -> float:
+        """The ratio that a dial gets."""
+        return self._choose(dial).ratio
+
+    def _choose(self, dial: Dial) -> Choice:
+        if dial.requested is not None:
+            return Choice(dial.requested, "requested")
+        return Choice(min(self._default, dial.maximum), "auto:default")

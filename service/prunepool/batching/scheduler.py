@@ -1,0 +1,292 @@
+"""One model's queue and device: takes requests, forms batches, sees that each gets an answer or an error.
+
+Lives on one event loop, so it needs no lock; the device has its own thread (worker.py), replaced when it
+fails (supervisor.py). An idle device takes at once what waits. While it runs, requests collect; a batch that
+is full follows without a pause, one that is not stays open to latecomers until the device is free.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
+
+from prunepool.batching.answers import Answers, too_late
+from prunepool.batching.batcher import Batcher, expired, trim
+from prunepool.batching.pace import Pace
+from prunepool.batching.patience import Patience
+from prunepool.batching.places import Places
+from prunepool.batching.policy import Load, RatioPolicy
+from prunepool.batching.supervisor import Resilience, Supervisor
+from prunepool.batching.tally import Tally
+from prunepool.batching.types import Batch, Completion, Costs, Dial, Limits, Request, Runner
+from prunepool.batching.worker import Ready, Report, Worker
+from prunepool.errors import Draining, EngineUnavailable, Overloaded, PrunepoolError
+from prunepool.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+
+class Scheduler:
+    """The way from a request to its completion.
+
+    Args:
+        name: the model's.
+        factory: makes the runner; called in the thread that will own it, again for each restart.
+        image_size: pixels a side of what the model takes.
+        costs: what a ratio costs.
+        policy: which ratio a request gets.
+        metrics: the service's series.
+        limits: bounds of queue and batches.
+        resilience: how long to bear with a failing engine.
+        clock: seconds, monotonic; arrivals and deadlines of requests are on it.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        factory: Callable[[], Runner],
+        *,
+        image_size: int,
+        costs: Costs,
+        policy: RatioPolicy,
+        metrics: Metrics,
+        limits: Limits | None = None,
+        resilience: Resilience | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._name = name
+        self._costs = costs
+        self._policy = policy
+        self._limits = limits or Limits()
+        self._clock = clock
+        self._batcher = Batcher(self._limits, costs)
+        self._pace = Pace()
+        self._tally = Tally(metrics, name, costs)
+        self._answers = Answers()
+        self._places = Places()
+        self._draining = False
+        self._closed = False
+        self._closing: asyncio.Task[bool] | None = None
+        self._waking = False
+        self._alarm: asyncio.TimerHandle | None = None
+        self._gave_up = False
+        resilience = resilience or Resilience()
+        self._patience = Patience(resilience.patience_s, clock, self._give_up)
+        make_worker = partial(
+            Worker, f"prunepool-engine-{name}", factory, costs=costs, image_size=image_size, clock=clock
+        )
+        self._supervisor = Supervisor(
+            name, make_worker, owner=self, resilience=resilience, metrics=metrics, clock=clock
+        )
+
+    @property
+    def ready(self) -> bool:
+        """Whether a request would be taken, were the queue empty."""
+        return self.missing is None
+
+    @property
+    def missing(self) -> str | None:
+        """Why no request is taken, in words; None if one would be."""
+        return f"{self._name}: draining" if self._draining else self._supervisor.missing
+
+    @property
+    def drain_s(self) -> float:
+        """Predicted seconds to answer everything accepted."""
+        return self._pace.seconds(self._batcher.gmacs + self._supervisor.gmacs)
+
+    async def start(self) -> None:
+        """Start the engine; returns when it is warm.
+
+        Raises:
+            Exception: whatever kept it from getting warm.
+        """
+        await self._supervisor.start()
+
+    def accept(self) -> AbstractContextManager[None]:
+        """Take a place among the accepted, for a request that may still have to be decoded.
+
+        Returns:
+            A context that gives the place back when it is left; enter it at once.
+
+        Raises:
+            Draining: the server is stopping.
+            EngineUnavailable: there is no engine now.
+            Overloaded: all places are taken.
+        """
+        if self._draining:
+            raise self._stopping()
+        if not self._supervisor.up:
+            raise self._unavailable()
+        taken, limit = self._places.taken, self._limits.max_queue_requests
+        if taken >= limit:
+            message = f"{taken} images wait for their answers, and {limit} is the limit"
+            raise Overloaded(message, retry_after=self.drain_s)
+        return self._places.take()
+
+    async def submit(self, request: Request) -> Completion:
+        """Accept a request and answer it; raises what :meth:`accept` and :meth:`answer` raise."""
+        with self.accept():
+            return await self.answer(request)
+
+    async def answer(self, request: Request) -> Completion:
+        """Answer a request that has its place.
+
+        Raises:
+            DeadlineExceeded: its deadline came before the device could take it.
+            EngineUnavailable: the engine died, and was not back in time or died of it again.
+            Draining: the server stopped first.
+            asyncio.CancelledError: the caller went away; the request is dropped if it still waits.
+        """
+        assert self._places.taken, "accept() first"
+        now = self._clock()
+        if expired(request, now):
+            raise too_late(request, now)
+        if self._closed:
+            raise self._stopping()
+        if self._gave_up:
+            raise self._unavailable()
+        self._batcher.add(request, self._policy.forecast(request.dial))
+        future = self._answers.open(request)
+        self._wake()
+        try:
+            return await future
+        finally:
+            if self._answers.forget(request):
+                self._batcher.cancel(request)
+                self._wake()
+
+    def begin_drain(self) -> None:
+        """Refuse what comes from now on; what has a place is still answered."""
+        self._draining = True
+
+    async def close(self, timeout_s: float) -> bool:
+        """Drain within `timeout_s`, then stop the engine; whether all that was accepted got its answer.
+
+        Idempotent: later calls wait for the first.
+        """
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close(timeout_s))
+        return await asyncio.shield(self._closing)
+
+    async def _close(self, timeout_s: float) -> bool:
+        self.begin_drain()
+        answered = await self._places.all_free(timeout_s)
+        if not answered:
+            log.warning("%s: %d images unanswered after %g s", self._name, self._places.taken, timeout_s)
+        self._closed = True
+        self._set_alarm(None)
+        self._patience.cancel()
+        self._batcher.clear()
+        self._answers.fail_all(self._stopping())
+        await self._supervisor.stop()
+        self._tally.queue(0, 0.0, self._auto_ratio())
+        return answered
+
+    def on_up(self, ready: Ready) -> None:
+        """The engine takes batches (again)."""
+        self._pace.observe(ready.gmacs, ready.seconds)
+        self._gave_up = False
+        self._pump()
+
+    def on_report(self, report: Report) -> None:
+        """A batch was run: feed the device first, then those who wait for answers."""
+        if report.outcomes is None:
+            self._halve(report.ran)
+        elif report.ran.works:
+            self._patience.proven()
+            self._pace.observe(report.ran.gmacs, report.finished - report.started)
+        self._pump()
+        self._answers.deliver(report)
+        self._tally.batch(report)
+
+    def on_down(self, lost: Batch | None, unstarted: Sequence[Batch]) -> None:
+        """The engine died: what it had comes back, and waits for the next one with patience."""
+        for work in self._answers.alive(lost.works if lost else ()):
+            work.request.attempts += 1
+            if work.request.attempts > 1:
+                self._answers.fail(
+                    [work.request], self._unavailable("the engine died twice while it ran this image")
+                )
+            else:
+                # Alone, so that an image that kills engines takes no other with it a second time.
+                self._batcher.put_back([work])
+        for batch in unstarted:
+            self._batcher.put_back(self._answers.alive(batch.works))
+        self._patience.died()
+        self._pump()
+
+    def _halve(self, batch: Batch) -> None:
+        """The device had no room for a batch: each half may fit."""
+        works = self._answers.alive(batch.works)
+        if len(batch.works) == 1:
+            message = "the device has no memory left for even this one image"
+            self._answers.fail([work.request for work in works], self._unavailable(message))
+            return
+        middle = (len(works) + 1) // 2
+        self._batcher.put_back(works[:middle])
+        self._batcher.put_back(works[middle:])
+
+    def _give_up(self) -> None:
+        """The engine has been away for too long for those who wait."""
+        if not self._supervisor.up:
+            self._gave_up = True
+            self._answers.fail(self._batcher.clear(), self._unavailable())
+
+    def _wake(self) -> None:
+        """Look after the queue soon: once for all the requests that come in this turn of the loop."""
+        if not self._waking:
+            self._waking = True
+            asyncio.get_running_loop().call_soon(self._pump)
+
+    def _pump(self) -> None:
+        """Drop what is too late, give the device what it should have, and set the alarm for the rest."""
+        self._waking = False
+        if self._closed:
+            return
+        now = self._clock()
+        try:
+            for request in self._batcher.expire(now):
+                self._answers.fail([request], too_late(request, now))
+            while self._supervisor.room and (batch := self._next_batch(now)) is not None:
+                self._supervisor.give(batch)
+            self._tally.queue(len(self._batcher), self.drain_s, self._auto_ratio())
+        except Exception:
+            log.exception("%s: no batch could be formed", self._name)
+            # A bug, in the policy for one; whoever was on the way into a batch must not wait for ever.
+            self._batcher.clear()
+            self._answers.fail_all(PrunepoolError("the scheduler failed to form a batch"))
+        event = self._batcher.next_event(now)
+        self._set_alarm(None if event is None else event - now)
+
+    def _next_batch(self, now: float) -> Batch | None:
+        """What the device should get now, without those whose caller has just left."""
+        while self._batcher.full if self._supervisor.busy else self._batcher.ready(now):
+            load = Load(now, self._batcher.waiting, self._supervisor.gmacs, self._pace.seconds)
+            batch = self._batcher.next_batch(now, self._policy.plan(load))
+            batch = batch and trim(batch, self._answers.awaited, self._costs)
+            if batch and batch.works:
+                return batch
+        return None
+
+    def _set_alarm(self, delay_s: float | None) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        loop = asyncio.get_running_loop()
+        self._alarm = None if delay_s is None else loop.call_later(delay_s, self._pump)
+
+    def _auto_ratio(self) -> float:
+        return self._policy.forecast(Dial(None, self._costs.max_ratio))
+
+    def _unavailable(self, detail: str | None = None) -> EngineUnavailable:
+        return EngineUnavailable(
+            detail or self._supervisor.outage, retry_after=self._supervisor.retry_after()
+        )
+
+    def _stopping(self) -> Draining:
+        return Draining(
+            "the server is stopping and takes no more requests", retry_after=max(1.0, self.drain_s)
+        )

@@ -1,0 +1,61 @@
+"""What a model's queue and batches count, each series in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from prunepool.batching.types import Batch, Costs, Outcome
+from prunepool.batching.worker import Report
+from prunepool.metrics import Metrics, reduction_band
+
+
+class Tally:
+    """The series of one model.
+
+    Args:
+        metrics: the service's series.
+        model: the value of the label.
+        costs: what a ratio costs; the dense model's cost is what savings are counted against.
+    """
+
+    def __init__(self, metrics: Metrics, model: str, costs: Costs) -> None:
+        self._metrics = metrics
+        self._model = model
+        self._dense_gmacs = costs.gmacs(0.0)
+        self._queue_requests = metrics.queue_requests.labels(model)
+        self._queue_drain = metrics.queue_drain.labels(model)
+        self._auto_ratio = metrics.auto_ratio.labels(model)
+        self._batch_size = metrics.batch_size.labels(model)
+        self._batch_tokens = metrics.batch_tokens.labels(model)
+        self._applied_ratio = metrics.applied_ratio.labels(model)
+        self._fates = {fate: metrics.tokens.labels(model, fate) for fate in ("kept", "pruned", "pooled")}
+        self._gmacs = {kind: metrics.gmacs.labels(model, kind) for kind in ("spent", "saved")}
+
+    def queue(self, requests: int, drain_s: float, auto_ratio: float) -> None:
+        """What waits now, how long that would take, and what `auto` would apply."""
+        self._queue_requests.set(requests)
+        self._queue_drain.set(drain_s)
+        self._auto_ratio.set(auto_ratio)
+
+    def batch(self, report: Report) -> None:
+        """A batch that was run. Images whose client left meanwhile count: the device did the work."""
+        outcomes = report.outcomes or ()
+        if not outcomes:
+            return
+        self._batch_size.observe(len(outcomes))
+        self._batch_tokens.observe(sum(outcome.tokens[-1] for outcome in outcomes))
+        self._images(report.ran, outcomes, report.finished - report.started)
+        spent = sum(outcome.gmacs for outcome in outcomes)
+        self._gmacs["spent"].inc(spent)
+        self._gmacs["saved"].inc(max(0.0, self._dense_gmacs * len(outcomes) - spent))
+        self._fates["kept"].inc(sum(outcome.tokens[-1] for outcome in outcomes))
+        self._fates["pruned"].inc(sum(outcome.pruned for outcome in outcomes))
+        self._fates["pooled"].inc(sum(outcome.pooled for outcome in outcomes))
+
+    def _images(self, ran: Batch, outcomes: Sequence[Outcome], seconds: float) -> None:
+        total = sum(outcome.gmacs for outcome in outcomes)
+        for work, outcome in zip(ran.works, outcomes, strict=True):
+            band = reduction_band(work.ratio)
+            self._applied_ratio.observe(work.ratio)
+            self._metrics.images.labels(self._model, band).inc()
+            self._metrics.inference_seconds.labels(self._model, band).inc(seconds * outcome.gmacs / total)

@@ -1,0 +1,258 @@
+"""Decoding threads, and one scheduler with its device thread for each model."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from prunepool.batching.policy import DefaultRatio, RatioPolicy
+from prunepool.batching.scheduler import Scheduler
+from prunepool.batching.types import Completion, Pixels, Request
+from prunepool.engine import (
+    Classification,
+    Image,
+    Inference,
+    ModelInfo,
+    Options,
+    Readiness,
+    Resolved,
+    Timing,
+    resolve,
+)
+from prunepool.errors import DeadlineExceeded, InvalidParameter, ModelNotFound, PrunepoolError
+from prunepool.imaging import ImageLimits, Preprocess, decode
+from prunepool.local_engine.answer import classification, inference
+from prunepool.local_engine.served import EngineConfig, ServedModel
+from prunepool.local_engine.tensors import checked
+from prunepool.metrics import Metrics
+
+Decode = Callable[[bytes, Preprocess, ImageLimits], Pixels]
+Policy = Callable[[ModelInfo], RatioPolicy]
+
+
+@dataclass(slots=True)
+class _Progress:
+    """How far an image came."""
+
+    request: Request | None = None
+    answered: bool = False
+
+    @property
+    def reached_device(self) -> bool:
+        return self.answered or (self.request is not None and self.request.attempts > 0)
+
+
+class LocalEngine:
+    """The `Engine` whose models run in threads of this process.
+
+    Args:
+        models: what is served, the default first; at least one.
+        config: how.
+        metrics: the service's series.
+        decode: makes a model's crop of an encoded image; called in a thread of the pool.
+        policy: makes a model's ratio policy.
+        clock: seconds, monotonic.
+
+    Raises:
+        InvalidParameter: the default ratio is more than a model can do.
+    """
+
+    def __init__(
+        self,
+        models: Iterable[ServedModel],
+        *,
+        config: EngineConfig,
+        metrics: Metrics,
+        decode: Decode = decode,
+        policy: Policy = lambda info: DefaultRatio(info.default_reduction_ratio),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._config = config
+        self._metrics = metrics
+        self._decode = decode
+        self._policy = policy
+        self._clock = clock
+        self._served: dict[str, tuple[ServedModel, Scheduler]] = {}
+        for model in models:
+            self._check_default(model)
+            self._served[model.name] = (model, self._scheduler(model))
+        self._default = next(iter(self._served))
+        threads = config.decode_threads or max(1, (os.cpu_count() or 1) // 2)
+        self._decoders = ThreadPoolExecutor(threads, thread_name_prefix="prunepool-decode")
+
+    @property
+    def default_model(self) -> str:
+        """Name of the model that answers when a request names none."""
+        return self._default
+
+    def models(self) -> tuple[ModelInfo, ...]:
+        """All served models."""
+        return tuple(self.model(name) for name in self._served)
+
+    def model(self, name: str) -> ModelInfo:
+        """One served model.
+
+        Raises:
+            ModelNotFound: none of that name is served.
+        """
+        served, scheduler = self._find(name)
+        return replace(served.info(), ready=scheduler.ready)
+
+    def readiness(self) -> Readiness:
+        """Whether every model can be asked now."""
+        missing = tuple(why for _, scheduler in self._served.values() if (why := scheduler.missing))
+        return Readiness(not missing, missing)
+
+    async def start(self) -> None:
+        """Load and warm up every model, one after the other; returns when all are ready.
+
+        Raises:
+            Exception: whatever kept the first that failed from getting warm; the others are stopped.
+        """
+        try:
+            for _, scheduler in self._served.values():
+                await scheduler.start()
+        except BaseException:
+            await self.close(0.0)
+            raise
+
+    def begin_drain(self) -> None:
+        """Refuse what comes from now on; what was accepted is still answered."""
+        for _, scheduler in self._served.values():
+            scheduler.begin_drain()
+
+    async def close(self, timeout_s: float) -> bool:
+        """Answer what was accepted within `timeout_s`, then stop; whether all of it was answered."""
+        self.begin_drain()
+        closing = (scheduler.close(timeout_s) for _, scheduler in self._served.values())
+        answered = await asyncio.gather(*closing)
+        self._decoders.shutdown(wait=False, cancel_futures=True)
+        return all(answered)
+
+    async def classify(self, image: bytes, options: Options) -> Classification:
+        """Classify one encoded image.
+
+        Raises:
+            PrunepoolError: why it cannot be.
+            asyncio.CancelledError: the caller went away; its place in the queue is given up.
+        """
+        wanted, answer = await self._answer(image, options)
+        return classification(answer, self._served[answer.model][0].info().labels, wanted.top_k)
+
+    async def infer(self, image: Image, options: Options) -> Inference:
+        """The logits of one image, encoded or normalised.
+
+        Raises:
+            PrunepoolError: why there are none.
+            asyncio.CancelledError: the caller went away; its place in the queue is given up.
+        """
+        return (await self._answer(image, options))[1]
+
+    async def _answer(self, image: Image, options: Options) -> tuple[Resolved, Inference]:
+        arrival = self._clock()
+        name = self._default if options.model is None else options.model
+        # A name that callers made up must not become a label: there is no end to those.
+        label = name if name in self._served else "unknown"
+        with self._counted(label) as progress:
+            model, scheduler = self._find(name)
+            wanted = self._resolve(options, model)
+            deadline = None if wanted.deadline_s is None else arrival + wanted.deadline_s
+            with scheduler.accept():
+                pixels = await self._pixels(image, model, arrival, deadline)
+                decoded = self._clock()
+                progress.request = Request(pixels, wanted.dial, arrival, deadline, options.explain)
+                done = await scheduler.answer(progress.request)
+            progress.answered = True
+            total_s = self._clock() - arrival
+            timing = self._timing(name, decoded - arrival, done, total_s)
+            return wanted, inference(model, wanted, done, timing)
+
+    async def _pixels(
+        self, image: Image, model: ServedModel, arrival: float, deadline: float | None
+    ) -> Pixels:
+        """The model's crop; the wait for it ends at the deadline."""
+        if not isinstance(image, bytes):
+            return checked(image, model.preprocess.size)
+        limits = self._config.image_limits
+        loop = asyncio.get_running_loop()
+        decoding = loop.run_in_executor(self._decoders, self._decode, image, model.preprocess, limits)
+        left = None if deadline is None else max(0.0, deadline - self._clock())
+        try:
+            async with asyncio.timeout(left) as patience:
+                return await decoding
+        except TimeoutError:
+            if not patience.expired():
+                raise
+            assert deadline is not None
+            allowed = (deadline - arrival) * 1000
+            raise DeadlineExceeded(
+                f"the deadline of {allowed:.0f} ms came before the image was decoded"
+            ) from None
+
+    def _timing(self, name: str, decode_s: float, done: Completion, total_s: float) -> Timing:
+        # The request's arrival, from which its wait counts, was before the decoding.
+        stages = {
+            "decode": decode_s,
+            "queue": max(0.0, done.queue_s - decode_s),
+            "inference": done.inference_s,
+            "total": total_s,
+        }
+        for stage, seconds in stages.items():
+            self._metrics.request_duration.labels(name, stage).observe(seconds)
+        return Timing(**{stage: seconds * 1000 for stage, seconds in stages.items()})
+
+    @contextmanager
+    def _counted(self, label: str) -> Iterator[_Progress]:
+        """Count an image once, however it ends."""
+        progress = _Progress()
+        outcome = PrunepoolError.code
+        try:
+            yield progress
+            outcome = "ok"
+        except PrunepoolError as error:
+            outcome = error.code
+            if not progress.reached_device:
+                self._metrics.rejected.labels(label, outcome).inc()
+            raise
+        except asyncio.CancelledError:
+            outcome = "cancelled"
+            raise
+        finally:
+            self._metrics.requests.labels(label, outcome).inc()
+
+    def _find(self, name: str) -> tuple[ServedModel, Scheduler]:
+        if name not in self._served:
+            raise ModelNotFound(
+                f"no model named {name[:100]!r} is served; there are: {', '.join(self._served)}"
+            )
+        return self._served[name]
+
+    def _resolve(self, options: Options, model: ServedModel) -> Resolved:
+        config = self._config
+        return resolve(options, model.info(), default_ratio=config.default_ratio, max_ratio=config.max_ratio)
+
+    def _check_default(self, model: ServedModel) -> None:
+        """A setting that would fail every request fails the start instead."""
+        try:
+            self._resolve(Options(), model)
+        except InvalidParameter as error:
+            limit = f"{error.extra['limit']}, for {model.name}"
+            raise InvalidParameter("default_reduction_ratio", error.extra["value"], limit) from None
+
+    def _scheduler(self, model: ServedModel) -> Scheduler:
+        return Scheduler(
+            model.name,
+            model.runner,
+            image_size=model.preprocess.size,
+            costs=model.costs,
+            policy=self._policy(model.info()),
+            metrics=self._metrics,
+            limits=self._config.limits,
+            resilience=self._config.resilience,
+            clock=self._clock,
+        )

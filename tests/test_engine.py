@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prunepool.engine import Options, Resolved, resolve, softmax
+from prunepool.errors import InvalidParameter
+from prunepool.testing import fake_model
+
+INFO = fake_model()  # 10 classes, ratios up to 171/196
+LIMIT = INFO.max_reduction_ratio
+
+
+def resolved(default_ratio: Any = "auto", max_ratio: float | None = None, **options: Any) -> Resolved:
+    return resolve(Options(**options), INFO, default_ratio=default_ratio, max_ratio=max_ratio)
+
+
+@pytest.mark.parametrize("ratio", [0, 0.0, 0.755, LIMIT])
+def test_a_ratio_that_the_model_can_do_is_taken(ratio: float) -> None:
+    assert resolved(reduction_ratio=ratio).dial.requested == ratio
+
+
+@pytest.mark.parametrize("ratio", [-0.01, 0.9, 1.0, math.nan, math.inf, -math.inf, True, "0.5", "fast"])
+@pytest.mark.parametrize("parameter", ["reduction_ratio", "max_reduction_ratio"])
+def test_a_ratio_that_the_model_cannot_do_is_refused_by_name(parameter: str, ratio: Any) -> None:
+    with pytest.raises(InvalidParameter) as refusal:
+        resolved(**{parameter: ratio})
+    assert refusal.value.parameter == parameter
+
+
+def test_the_refusal_names_the_value_and_the_limit() -> None:
+    with pytest.raises(InvalidParameter, match=r"auto or a number between 0 and 0\.8724; got 0\.9"):
+        resolved(reduction_ratio=0.9)
+
+
+def test_the_limit_that_a_refusal_names_is_itself_allowed() -> None:
+    assert resolved(reduction_ratio=0.8724).requested == 0.8724
+
+
+def test_a_ratio_beyond_the_limit_by_rounding_is_the_limit() -> None:
+    assert resolved(reduction_ratio=LIMIT + 1e-12).requested == LIMIT
+
+
+def test_auto_leaves_the_ratio_open() -> None:
+    wanted = resolved(reduction_ratio="auto")
+    assert (wanted.requested, wanted.dial.requested) == ("auto", None)
+
+
+def test_auto_is_bounded_by_the_model() -> None:
+    assert resolved(reduction_ratio="auto").dial.maximum == LIMIT
+
+
+@pytest.mark.parametrize(
+    ("server", "caller", "maximum"),
+    [(0.5, None, 0.5), (None, 0.5, 0.5), (0.5, 0.25, 0.25), (0.25, 0.5, 0.25), (0.99, None, LIMIT)],
+)
+def test_auto_is_bounded_by_server_and_caller(server: Any, caller: Any, maximum: float) -> None:
+    assert resolved(max_ratio=server, max_reduction_ratio=caller).dial.maximum == maximum
+
+
+@pytest.mark.parametrize("default", ["auto", 0.25])
+def test_who_names_no_ratio_gets_the_servers(default: Any) -> None:
+    assert resolved(default_ratio=default).requested == default
+
+
+def test_who_names_only_a_bound_never_gets_more() -> None:
+    assert resolved(default_ratio=0.75, max_reduction_ratio=0.5).requested == 0.5
+
+
+def test_a_fixed_ratio_is_not_bound_by_the_servers_bound_on_auto() -> None:
+    assert resolved(max_ratio=0.25, reduction_ratio=0.5).requested == 0.5
+
+
+@pytest.mark.parametrize(("asked", "given"), [(None, 5), (1, 1), (10, 10)])
+def test_top_k(asked: int | None, given: int) -> None:
+    assert resolved(top_k=asked).top_k == given
+
+
+def test_top_k_is_all_classes_where_there_are_fewer_than_five() -> None:
+    assert resolve(Options(), fake_model(classes=3)).top_k == 3
+
+
+@pytest.mark.parametrize("top_k", [0, -1, 11, True, 2.0])
+def test_a_top_k_out_of_range_is_refused(top_k: Any) -> None:
+    with pytest.raises(InvalidParameter, match="top_k must be an integer between 1 and 10"):
+        resolved(top_k=top_k)
+
+
+def test_a_deadline_becomes_seconds() -> None:
+    assert resolved(deadline_ms=250).deadline_s == 0.25
+
+
+@pytest.mark.parametrize("deadline_ms", [0, -1.0, math.nan, math.inf, True, "soon"])
+def test_a_deadline_that_is_no_time_to_come_is_refused(deadline_ms: Any) -> None:
+    with pytest.raises(InvalidParameter, match="deadline_ms must be a finite number above 0"):
+        resolved(deadline_ms=deadline_ms)
+
+
+@given(
+    ratio=st.floats(), bound=st.none() | st.floats(), top_k=st.integers(), deadline=st.none() | st.floats()
+)
+def test_whatever_is_not_refused_can_be_done(
+    ratio: float, bound: float | None, top_k: int, deadline: float | None
+) -> None:
+    try:
+        wanted = resolved(reduction_ratio=ratio, max_reduction_ratio=bound, top_k=top_k, deadline_ms=deadline)
+    except InvalidParameter:
+        return
+    assert wanted.dial.requested is not None
+    assert 0 <= wanted.dial.requested <= LIMIT
+    assert 0 <= wanted.dial.maximum <= LIMIT
+    assert 1 <= wanted.top_k <= 10
+    assert wanted.deadline_s is None or 0 < wanted.deadline_s < math.inf
+
+
+def test_softmax_sums_to_one() -> None:
+    probabilities = softmax(np.array([0, np.log(3)], np.float32))
+    assert probabilities.dtype == np.float32
+    assert probabilities.tolist() == pytest.approx([0.25, 0.75])
+
+
+@pytest.mark.parametrize("offset", [1e4, -1e4, 1e30])
+def test_softmax_of_large_logits_neither_overflows_nor_vanishes(offset: float) -> None:
+    assert softmax(np.full(2, offset, np.float32)).tolist() == [0.5, 0.5]
