@@ -23,7 +23,8 @@ def class_attention(query: Tensor, key: Tensor, scale: float, size: Tensor | Non
     Returns:
         Softmax over all N tokens, float32 [B, H, N].
     """
-    logits = torch.matmul(key.float(), query.float().unsqueeze(-1)).squeeze(-1) * scale
+    # Multiply and sum: a batched product of a strided matrix with one vector copies the matrix first.
+    logits = (key.float() * (query.float() * scale).unsqueeze(2)).sum(dim=-1)
     if size is not None:
         logits = logits + size.log().unsqueeze(1)
     return logits.softmax(dim=-1)
@@ -40,7 +41,7 @@ def token_scores(attention: Tensor, value: Tensor, prefix: int) -> Tensor:
     Returns:
         float32 [B, N−P].
     """
-    norm = value.float().square().sum(dim=(1, 3)).sqrt()
+    norm: Tensor = torch.linalg.vector_norm(value.float(), dim=(1, 3))
     scores = (attention.sum(dim=1) * norm)[:, prefix:]
     return scores / scores.sum(dim=-1, keepdim=True)
 
