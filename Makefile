@@ -44,3 +44,25 @@ format: setup ## Format the code
 lock: ## Resolve the lock files again (needs uv)
 	uv pip compile pyproject.toml --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links --no-header --no-annotate --generate-hashes -o requirements.lock
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links --no-header --no-annotate --generate-hashes -o requirements-dev.lock
+
+# So many examples for each test of hostile input, times a factor of the test's own.
+FUZZ_EXAMPLES ?= 1500
+
+.PHONY: fuzz
+fuzz: setup ## Feed damaged images and bodies to the decoder and the parsers
+	FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/python -m pytest -q --timeout=0 --hypothesis-profile=fuzz tests/imaging/test_hostile_input.py tests/api/test_hostile_bodies.py
+
+GENERATOR := .venv-generator/bin/openapi-python-client
+
+.PHONY: generator
+generator: $(GENERATOR) ## Install openapi-python-client, which a test makes a client with
+
+$(GENERATOR): tests/client/generator.txt
+	@test -n "$(PYTHON)" || { echo "prunepool needs Python 3.11 or 3.12 on the PATH (or PYTHON=/path/to/python)"; exit 1; }
+	$(PYTHON) -m venv .venv-generator
+	.venv-generator/bin/python -m pip install --quiet --disable-pip-version-check -r tests/client/generator.txt
+	@touch $@
+
+.PHONY: audit
+audit: ## Look for known weaknesses of the locked dependencies (needs uv and the network)
+	uvx pip-audit --require-hashes --disable-pip -r requirements.lock

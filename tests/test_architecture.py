@@ -18,16 +18,19 @@ ARROWS: dict[str, set[str]] = {
     "logs": set(),
     "imaging": {"errors"},
     "store": {"errors"},
+    "access": {"errors"},
     "ppt": set(),
     "models": {"ppt", "store", "errors", "imaging", "batching.types"},
     "batching": {"errors", "metrics"},
     "engine": {"batching", "imaging", "store", "errors", "metrics"},
     "local_engine": {"engine", "batching", "imaging", "store", "errors", "metrics"},
     "testing": {"batching", "engine", "errors"},
-    "api": {"engine", "settings", "metrics", "errors", "logs"},
+    "tracing": {"engine", "errors"},
+    "api": {"access", "engine", "settings", "metrics", "errors", "logs"},
     "client": {"errors"},
     "hosting": {"engine", "local_engine", "models", "store", "imaging", "ppt"},
     "build": {
+        "access",
         "api",
         "batching",
         "engine",
@@ -40,8 +43,9 @@ ARROWS: dict[str, set[str]] = {
         "models",
         "settings",
         "store",
+        "tracing",
     },
-    "tools": {"build", "models", "ppt", "store", "imaging", "errors"},
+    "tools": {"build", "models", "ppt", "store", "imaging", "errors", "client"},
     "cli": {"*"},
 }
 
@@ -50,6 +54,7 @@ HEAVY = {
     "torch": {"ppt", "models", "hosting", "tools"},
     "timm": {"models", "tools"},
     "fastapi": {"api", "build"},
+    "opentelemetry": {"tracing"},
 }
 
 

@@ -127,3 +127,54 @@ def test_softmax_sums_to_one() -> None:
 @pytest.mark.parametrize("offset", [1e4, -1e4, 1e30])
 def test_softmax_of_large_logits_neither_overflows_nor_vanishes(offset: float) -> None:
     assert softmax(np.full(2, offset, np.float32)).tolist() == [0.5, 0.5]
+
+
+PROFILE = [
+    {"ratio": 0.0, "gmacs": 1.0, "drop": 0.0},
+    {"ratio": 0.3, "gmacs": 0.9, "drop": 0.2},
+    {"ratio": 0.5, "gmacs": 0.8, "drop": 0.6},
+    {"ratio": 0.7, "gmacs": 0.7, "drop": 1.5},
+    {"ratio": 0.8, "gmacs": 0.6},
+]
+
+
+def within(drop: Any, profile: Any = PROFILE, **options: Any) -> Resolved:
+    info = fake_model(profile=profile)
+    return resolve(Options(max_accuracy_drop=drop, **options), info, default_ratio=0.1)
+
+
+@pytest.mark.parametrize(("drop", "ratio"), [(0, 0.0), (0.1, 0.0), (0.2, 0.3), (1, 0.5), (50.0, 0.7)])
+def test_an_accuracy_takes_the_fastest_measured_plan_that_keeps_it(drop: float, ratio: float) -> None:
+    wanted = within(drop)
+    assert (wanted.requested, wanted.dial.requested, wanted.reason) == (ratio, ratio, "accuracy")
+
+
+def test_with_auto_an_accuracy_is_a_bound() -> None:
+    wanted = within(0.6, reduction_ratio="auto")
+    assert (wanted.requested, wanted.dial.requested, wanted.dial.maximum) == ("auto", None, 0.5)
+    assert wanted.reason == "requested"
+
+
+def test_an_accuracy_goes_no_further_than_the_callers_bound() -> None:
+    assert within(50, max_reduction_ratio=0.4).requested == 0.3
+
+
+def test_where_no_measured_plan_keeps_it_nothing_is_reduced() -> None:
+    assert within(0.1, profile=PROFILE[2:]).requested == 0.0
+
+
+@pytest.mark.parametrize("drop", [-0.1, math.nan, math.inf, True, "1"])
+def test_an_accuracy_that_is_none_is_refused_by_name(drop: Any) -> None:
+    with pytest.raises(InvalidParameter, match="max_accuracy_drop must be a finite number of points, 0 or"):
+        within(drop)
+
+
+def test_an_accuracy_and_a_ratio_contradict_each_other() -> None:
+    with pytest.raises(InvalidParameter, match=r"max_accuracy_drop must be left out.*reduction_ratio .*0\.5"):
+        within(1.0, reduction_ratio=0.5)
+
+
+@pytest.mark.parametrize("profile", [None, [], [{"ratio": 0.5, "gmacs": 0.8, "top1": 0.9}]])
+def test_without_a_measured_profile_an_accuracy_cannot_be_asked_for(profile: Any) -> None:
+    with pytest.raises(InvalidParameter, match="max_accuracy_drop must be left out for fake: its"):
+        within(1.0, profile=profile)

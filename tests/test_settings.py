@@ -41,6 +41,13 @@ def test_every_setting_has_a_valid_default_and_a_meaning() -> None:
         ("default_reduction_ratio", 0),
         ("max_reduction_ratio", 0.999),
         ("max_wait_ms", 0),
+        ("request_timeout_s", 0.5),
+        ("protect_metrics", "true"),
+        ("cors_origins", "*"),
+        ("cors_origins", "https://a.example, http://localhost:3000,http://[::1]:80"),
+        ("cors_origins", ["https://a.example"]),
+        ("trusted_proxies", "10.0.0.0/8, ::1"),
+        ("otel_endpoint", "http://127.0.0.1:4318"),
     ],
 )
 def test_values_that_are_allowed(name: str, value: Any) -> None:
@@ -67,6 +74,15 @@ def test_values_that_are_allowed(name: str, value: Any) -> None:
         ("max_images_per_request", 0),
         ("decode_threads", 0),
         ("drain_timeout_s", 0),
+        ("request_timeout_s", 0),
+        ("keep_alive_timeout_s", 0),
+        ("cors_origins", "a.example"),
+        ("cors_origins", "https://a.example/"),
+        ("cors_origins", "https://a.example https://b.example"),
+        ("trusted_proxies", "proxy.example"),
+        ("trusted_proxies", "*"),
+        ("trusted_proxies", "10.1.2.3/8"),
+        ("otel_endpoint", "localhost:4318"),
         ("log_format", "xml"),
         ("log_level", "loud"),
         ("unheard_of", 1),
@@ -94,3 +110,13 @@ def test_an_unknown_key_of_the_file_is_refused(folder: Path) -> None:
     (folder / "prunepool.toml").write_text("max_batchsize = 1\n")
     with pytest.raises(ValidationError, match="max_batchsize"):
         Settings()
+
+
+def test_a_list_is_one_text_in_the_environment_and_a_list_in_the_file(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "prunepool.toml").write_text('trusted_proxies = ["10.0.0.1", "fd00::/8"]\n')
+    monkeypatch.setenv("PRUNEPOOL_CORS_ORIGINS", "https://a.example, https://b.example")
+    settings = Settings()
+    assert settings.trusted_proxies == ("10.0.0.1/32", "fd00::/8")
+    assert settings.cors_origins == ("https://a.example", "https://b.example")

@@ -31,6 +31,8 @@ class Options:
         top_k: how many predictions; None for 5 (or all classes, if the model has fewer).
         deadline_ms: milliseconds from arrival after which an answer is worthless.
         explain: whether to return the token map.
+        max_accuracy_drop: points of accuracy that may be lost by the model's profile: the fastest measured
+            plan that keeps it, or with `auto` never beyond that plan. None for no such bound.
     """
 
     model: str | None = None
@@ -39,6 +41,7 @@ class Options:
     top_k: int | None = None
     deadline_ms: float | None = None
     explain: bool = False
+    max_accuracy_drop: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +60,7 @@ class Reduction:
     Attributes:
         requested: the ratio asked for, or `auto`.
         applied: the ratio done: never more than asked, and never more than the share that really left.
-        reason: `requested`, or `auto:…`.
+        reason: `requested`, `accuracy` (the caller's `max_accuracy_drop` decided), or `auto:…`.
         tokens: token counts, prefix included, before the first and after each reducing block.
         gmacs: billions of multiply-accumulates spent.
         macs_saved: share saved against the dense model.
@@ -83,12 +86,13 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Classification:
-    """The answer for one image."""
+    """The answer for one image; `batch` is the number of the batch that it was computed in."""
 
     model: str
     predictions: tuple[Prediction, ...]
     reduction: Reduction
     timing_ms: Timing
+    batch: int
     batch_size: int
     token_map: TokenMap | None = None
 
@@ -135,6 +139,7 @@ class PlanInfo:
     tokens: tuple[int, ...]
     gmacs: float
     macs_saved: float
+    method: str = "ppt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +163,11 @@ class ModelInfo:
         std: what is divided by after that.
         crop_pct: the centre crop's share of the resized image's short side.
         plans: the dial on a grid of ratios.
-        profile: measured figures per ratio, from the manifest; None where none were measured.
+        profile: measured figures per ratio, from the manifest; None where none were measured. A point has
+            `ratio` and `gmacs`, and what else was measured; `drop`, in points, is what `max_accuracy_drop`
+            goes by.
+        auto_max_reduction_ratio: `auto` goes no further where neither the server nor the caller sets a bound;
+            None: as far as the model can.
     """
 
     name: str
@@ -178,6 +187,7 @@ class ModelInfo:
     crop_pct: float
     plans: tuple[PlanInfo, ...] = ()
     profile: Sequence[Mapping[str, object]] | None = None
+    auto_max_reduction_ratio: float | None = None
 
 
 class Engine(Protocol):
@@ -246,12 +256,14 @@ class Resolved:
         dial: the same as the scheduler takes it.
         top_k: how many predictions.
         deadline_s: seconds from arrival, or None.
+        reason: why a ratio that is not `auto` is that one.
     """
 
     requested: float | Literal["auto"]
     dial: Dial
     top_k: int
     deadline_s: float | None
+    reason: Literal["requested", "accuracy"] = "requested"
 
 
 def resolve(
@@ -267,7 +279,8 @@ def resolve(
         options: the caller's choice.
         info: the model that shall answer.
         default_ratio: the server's ratio for a caller who names none.
-        max_ratio: the server's bound on `auto`; a caller can only lower it.
+        max_ratio: the server's bound on `auto`; a caller can only lower it. Without it the model's holds, for
+            callers who set none themselves.
 
     Raises:
         InvalidParameter: names the parameter, its value and what is allowed.
@@ -277,8 +290,16 @@ def resolve(
     bound = options.max_reduction_ratio
     if bound is not None:
         ceiling = min(ceiling, _ratio("max_reduction_ratio", bound, limit))
+    if max_ratio is None and bound is None and options.max_accuracy_drop is None:
+        usual = info.auto_max_reduction_ratio
+        ceiling = limit if usual is None else min(usual, limit)
     requested = options.reduction_ratio
-    if requested is None:
+    by_accuracy = options.max_accuracy_drop is not None and requested is None
+    if options.max_accuracy_drop is not None:
+        ceiling = _ratio_within_drop(options.max_accuracy_drop, requested, info, ceiling)
+    if by_accuracy:
+        requested = ceiling
+    elif requested is None:
         # A caller who names a bound but no ratio means it for whatever the server takes instead.
         requested = (
             min(default_ratio, bound) if default_ratio != "auto" and bound is not None else default_ratio
@@ -297,7 +318,30 @@ def resolve(
         dial=Dial(None if requested == "auto" else requested, ceiling),
         top_k=top_k,
         deadline_s=None if deadline_ms is None else deadline_ms / 1000,
+        reason="accuracy" if by_accuracy else "requested",
     )
+
+
+def _ratio_within_drop(
+    drop: float, asked: float | Literal["auto"] | None, info: ModelInfo, ceiling: float
+) -> float:
+    """The ratio of the cheapest measured plan that loses no more than `drop` points; 0 loses none."""
+    if not (_is_number(drop) and 0 <= drop < math.inf):
+        raise InvalidParameter("max_accuracy_drop", drop, "a finite number of points, 0 or more")
+    if asked is not None and asked != "auto":
+        limit = f"left out, or go with reduction_ratio=auto, where reduction_ratio is a number ({asked!r})"
+        raise InvalidParameter("max_accuracy_drop", drop, limit)
+    measured = [
+        (gmacs, ratio)
+        for point in info.profile or ()
+        for gmacs, ratio, lost in [(point.get("gmacs"), point.get("ratio"), point.get("drop"))]
+        if isinstance(gmacs, float | int) and isinstance(ratio, float | int) and isinstance(lost, float | int)
+        if ratio <= ceiling and lost <= drop
+    ]
+    if not any("drop" in point for point in info.profile or ()):
+        limit = f"left out for {info.name}: its profile was not measured (prunepool calibrate does that)"
+        raise InvalidParameter("max_accuracy_drop", drop, limit)
+    return float(min(measured, default=(info.gmacs, 0.0))[1])
 
 
 def _is_number(value: object) -> bool:

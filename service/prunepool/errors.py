@@ -9,6 +9,7 @@
     │   ├── UnsupportedMediaType     415 unsupported_media_type
     │   ├── ModelNotFound            404 model_not_found
     │   ├── Unauthorized             401 unauthorized
+    │   ├── RequestTimeout           408 request_timeout
     │   └── RateLimited              429 rate_limited
     ├── Unavailable                  503, try again after `retry_after` seconds
     │   ├── Overloaded               overloaded
@@ -138,6 +139,14 @@ class Unauthorized(RequestError):
     code = "unauthorized"
     status = 401
     title = "Unauthorized"
+
+
+class RequestTimeout(RequestError):
+    """The request took too long to arrive."""
+
+    code = "request_timeout"
+    status = 408
+    title = "Request timeout"
 
 
 class RateLimited(RequestError):

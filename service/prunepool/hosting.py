@@ -16,7 +16,7 @@ from prunepool.models.model import Model
 from prunepool.models.runner import TorchRunner
 from prunepool.store import StoredModel
 
-#: The points of the dial that a caller is shown, besides the model's limit.
+#: The points of the dial that a caller is shown, besides those of the model's profile.
 GRID = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.755, 0.8)
 
 
@@ -42,13 +42,15 @@ class HostedModel:
         with torch.device("meta"):  # the geometry costs neither time nor memory
             geometry = Geometry.of(build_vit(manifest))
         self.dial = ModelDial(manifest, geometry)
-        default = min(manifest.reduction.default_ratio, self.dial.max_ratio)
+        most = self.dial.max_ratio
+        measured = [point.ratio for point in self.dial.profile or ()]
+        default = min(manifest.reduction.default_ratio, most)
         self._info = ModelInfo(
             name=manifest.name,
             architecture=manifest.architecture,
             input_size=manifest.input_size,
             labels=manifest.labels,
-            max_reduction_ratio=self.dial.max_ratio,
+            max_reduction_ratio=most,
             default_reduction_ratio=default,
             gmacs=self.dial.gmacs(0.0),
             parameters=manifest.weights.parameters,
@@ -59,10 +61,10 @@ class HostedModel:
             mean=manifest.mean,
             std=manifest.std,
             crop_pct=manifest.crop_pct,
-            plans=tuple(self._point(ratio) for ratio in GRID if ratio <= self.dial.max_ratio),
+            plans=tuple(self._point(ratio) for ratio in sorted({*GRID, *measured}) if ratio <= most),
             profile=None
-            if manifest.profile is None
-            else [point.model_dump(exclude_none=True) for point in manifest.profile],
+            if self.dial.profile is None
+            else [point.model_dump(exclude_none=True) for point in self.dial.profile],
         )
 
     def served(self) -> ServedModel:
@@ -99,4 +101,5 @@ class HostedModel:
             tokens=self.dial.tokens(plan),
             gmacs=gmacs,
             macs_saved=max(0.0, 1 - gmacs / self.dial.gmacs(0.0)),
+            method=plan.method,
         )

@@ -108,6 +108,12 @@ class Metrics:
             ("model", "reason"),
             registry=registry,
         )
+        self.refused = Counter(
+            "prunepool_refused_requests_total",
+            "Requests refused for want of an API key or by its rate, by the code of the error.",
+            ("code",),
+            registry=registry,
+        )
         self.engine_up = Gauge(
             "prunepool_engine_up", "1 while the model's engine can run a batch.", m, registry=registry
         )

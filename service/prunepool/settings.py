@@ -6,12 +6,15 @@ key `max_batch_size`. A flag wins over the environment, the environment over the
 
 from __future__ import annotations
 
+import re
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt
+from pydantic import AfterValidator, BeforeValidator, Field, PositiveFloat, PositiveInt
 from pydantic_settings import (
     BaseSettings,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
@@ -28,6 +31,39 @@ def _auto_or_number(value: object) -> object:
     return value
 
 
+def _parts(value: object) -> object:
+    """`"a, b"` as its parts: a flag or a variable is one text; the file may have a list."""
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+_ORIGIN = re.compile(r"https?://(\[[0-9a-f:]+\]|[a-z0-9.-]+)(:\d{1,5})?", re.ASCII)
+
+
+def _origin(value: str) -> str:
+    if value != "*" and not _ORIGIN.fullmatch(value):
+        raise ValueError("it must be * or origins like https://photos.example, with commas between them")
+    return value
+
+
+def _network(value: str) -> str:
+    try:
+        return str(ip_network(value))
+    except ValueError:
+        limit = "it must be addresses or networks like 10.0.0.0/8, with commas between them"
+        raise ValueError(limit) from None
+
+
+def _http_url(value: str) -> str:
+    if not re.match(r"https?://[^/]", value):
+        raise ValueError("it must be http://… or https://…")
+    return value
+
+
+Origin = Annotated[str, AfterValidator(_origin)]
+Network = Annotated[str, AfterValidator(_network)]
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
 Ratio = Annotated[float, Field(ge=0, lt=1)]
 AutoRatio = Annotated[Literal["auto"] | Ratio, BeforeValidator(_auto_or_number)]
 
@@ -64,6 +100,12 @@ class Settings(BaseSettings):
     port: int = Field(
         default=8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one and prints it."
     )
+    grpc_port: int | None = Field(
+        default=None,
+        ge=0,
+        le=65535,
+        description="Port for gRPC, which needs the extra `grpc`; 0 takes a free one and logs it, unset none.",
+    )
     default_reduction_ratio: AutoRatio = Field(
         default="auto", description="The ratio of a request that names none: a number, or auto."
     )
@@ -95,6 +137,13 @@ class Settings(BaseSettings):
     decode_threads: PositiveInt | None = Field(
         default=None, description="Threads that decode images; unset, one for every two cores."
     )
+    request_timeout_s: PositiveFloat = Field(
+        default=60.0,
+        description="How long a request may take to arrive completely; past it, 408 and the end.",
+    )
+    keep_alive_timeout_s: PositiveFloat = Field(
+        default=75.0, description="How long a connection may stay open between two requests."
+    )
     drain_timeout_s: PositiveFloat = Field(
         default=30.0, description="After SIGTERM, how long accepted requests may take before the exit."
     )
@@ -104,6 +153,24 @@ class Settings(BaseSettings):
     )
     api_keys_file: Path | None = Field(
         default=None, description="File of hashed API keys; unset, no key is asked for."
+    )
+    protect_health: bool = Field(
+        default=False, description="Whether health and readiness need an API key too, where there are any."
+    )
+    protect_metrics: bool = Field(
+        default=False, description="Whether /metrics needs an API key too, where there are any."
+    )
+    cors_origins: Annotated[tuple[Origin, ...] | None, NoDecode, BeforeValidator(_parts)] = Field(
+        default=None,
+        description="Origins whose pages may call the API from a browser, or *; unset, none but our own.",
+    )
+    trusted_proxies: Annotated[tuple[Network, ...] | None, NoDecode, BeforeValidator(_parts)] = Field(
+        default=None,
+        description="Addresses and networks of proxies whose X-Forwarded-For and -Proto are believed.",
+    )
+    otel_endpoint: HttpUrl | None = Field(
+        default=None,
+        description="OTLP collector that traces go to, as in http://127.0.0.1:4318; needs prunepool[otel].",
     )
     frontends: PositiveInt = Field(
         default=1, description="HTTP processes in front of the engine; 1 runs all in one process."

@@ -144,6 +144,7 @@ class FakeEngine:
             predictions=tuple(Prediction(int(i), labels[i], float(scores[i])) for i in likeliest),
             reduction=answer.reduction,
             timing_ms=answer.timing_ms,
+            batch=answer.batch,
             batch_size=answer.batch_size,
             token_map=answer.token_map,
         )
@@ -197,10 +198,8 @@ def _inference(seed: bytes, batch: int, info: ModelInfo, options: Options, wante
     classes = len(info.labels)
     logits = np.array([seed[i % len(seed)] / 64 - i / classes for i in range(classes)], np.float32)
     requested = wanted.requested
-    if requested == "auto":
-        ratio = min(info.default_reduction_ratio, wanted.dial.maximum)
-    else:
-        ratio = requested
+    default = min(info.default_reduction_ratio, wanted.dial.maximum)
+    ratio = default if requested == "auto" else requested
     kept = _PATCHES - math.floor(ratio * _PATCHES)
     return Inference(
         model=info.name,
@@ -208,7 +207,7 @@ def _inference(seed: bytes, batch: int, info: ModelInfo, options: Options, wante
         reduction=Reduction(
             requested=requested,
             applied=min(ratio, 1 - kept / _PATCHES),
-            reason="auto:default" if requested == "auto" else "requested",
+            reason="auto:default" if requested == "auto" else wanted.reason,
             tokens=(1 + _PATCHES, 1 + kept),
             gmacs=info.gmacs * fake_gmacs(ratio),
             macs_saved=1 - fake_gmacs(ratio),
@@ -224,7 +223,7 @@ def _token_map(kept: int) -> TokenMap:
     """The first `kept` patches stay, each for itself; the others are pruned at once."""
     tokens = tuple((patch,) for patch in range(kept))
     stage = StageMap(
-        block=3, action="pruned", variance=1e-4, pruned=tuple(range(kept, _PATCHES)), groups=tokens
+        block=3, action="prune", variance=1e-4, pruned=tuple(range(kept, _PATCHES)), groups=tokens
     )
     return TokenMap(grid=(14, 14), tokens=tokens, stages=(stage,))
 

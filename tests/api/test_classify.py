@@ -118,6 +118,17 @@ async def test_options_reach_the_engine_from_every_place(
         ({"max_reduction_ratio": "1"}, "max_reduction_ratio", "a number between 0 and 0.8724"),
         ({"top_k": "0"}, "top_k", "an integer between 1 and 10"),
         ({"top_k": "11"}, "top_k", "an integer between 1 and 10"),
+        ({"max_accuracy_drop": "-1"}, "max_accuracy_drop", "a finite number of points, 0 or more"),
+        (
+            {"max_accuracy_drop": "1"},
+            "max_accuracy_drop",
+            "left out for fake: its profile was not measured (prunepool calibrate does that)",
+        ),
+        (
+            {"max_accuracy_drop": "1", "reduction_ratio": "0.5"},
+            "max_accuracy_drop",
+            "left out, or go with reduction_ratio=auto, where reduction_ratio is a number (0.5)",
+        ),
         ({"deadline_ms": "0"}, "deadline_ms", "a finite number above 0"),
         ({"deadline_ms": "1e999"}, "deadline_ms", "a finite number above 0"),
         ({"explain": "maybe"}, "explain", "true or false"),
@@ -130,6 +141,24 @@ async def test_a_wrong_option_names_itself_its_value_and_the_limit(
     assert (found["parameter"], found["limit"]) == (parameter, limit)
     assert str(found["value"]) in found["detail"]
     assert engine.calls == []
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {"content": PHOTO, "params": {"max_accuracy_drop": "0.5"}},
+        {"files": files(PHOTO), "data": {"max_accuracy_drop": "0.5"}},
+        {"json": {"image": b64(PHOTO), "max_accuracy_drop": 0.5}},
+    ],
+    ids=["query", "form", "json"],
+)
+async def test_an_accuracy_chooses_the_ratio(
+    make_app: Callable[..., FastAPI], connect: Any, request_: dict[str, Any]
+) -> None:
+    profile = [{"ratio": r, "gmacs": 1 - r / 2, "drop": d} for r, d in ((0.25, 0.1), (0.5, 0.4), (0.75, 2.0))]
+    http = connect(make_app(FakeEngine([fake_model(profile=profile)])))
+    reduction = (await http.post("/classify", **request_)).json()["reduction"]
+    assert (reduction["requested"], reduction["applied"], reduction["reason"]) == (0.5, 0.5, "accuracy")
 
 
 async def test_a_wrong_option_fails_several_images_as_a_whole(http: httpx.AsyncClient) -> None:

@@ -68,12 +68,12 @@ async def test_models_are_listed_with_the_default(make_app: Callable[..., FastAP
 
 async def test_a_model_in_full(make_app: Callable[..., FastAPI], connect: Any) -> None:
     plan = PlanInfo(0.755, (3, 6, 9), (50, 50, 48), (7e-5,) * 3, (197, 147, 97, 49), 0.8, 0.363)
-    info = replace(fake_model("a"), plans=(plan,), profile=[{"reduction_ratio": 0.755, "top1": 0.9}])
+    info = replace(fake_model("a"), plans=(plan,), profile=[{"ratio": 0.755, "gmacs": 0.8, "top1": 0.9}])
     response = await connect(make_app(FakeEngine([info]))).get("/models/a")
     found = schemas.Model.model_validate(response.json())
     assert found.labels == list(info.labels)
     assert found.plans[0].removed == [50, 50, 48]
-    assert found.profile == [{"reduction_ratio": 0.755, "top1": 0.9}]
+    assert found.profile == [schemas.ProfilePoint(ratio=0.755, gmacs=0.8, top1=0.9)]
 
 
 async def test_an_unknown_model_is_not_found(http: httpx.AsyncClient) -> None:

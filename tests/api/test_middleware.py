@@ -39,6 +39,7 @@ async def test_one_line_a_request(http: httpx.AsyncClient, log_lines: Lines) -> 
         "request_id": "r1",
         "method": "POST",
         "path": "/classify",
+        "client": "127.0.0.1",
         "status": 200,
         "model": "fake",
         "ratio": 0.5,

@@ -17,6 +17,9 @@ from prunepool.errors import (
     ModelNotFound,
     Overloaded,
     PrunepoolError,
+    RateLimited,
+    RequestTimeout,
+    Unauthorized,
     UnsupportedMediaType,
 )
 
@@ -52,7 +55,15 @@ def test_every_form_of_a_body_is_there(document: dict[str, Any]) -> None:
 def test_every_option_is_in_every_place(document: dict[str, Any]) -> None:
     operation = document["paths"]["/classify"]["post"]
     content = operation["requestBody"]["content"]
-    options = {"reduction_ratio", "max_reduction_ratio", "top_k", "deadline_ms", "model", "explain"}
+    options = {
+        "reduction_ratio",
+        "max_reduction_ratio",
+        "max_accuracy_drop",
+        "top_k",
+        "deadline_ms",
+        "model",
+        "explain",
+    }
     assert {p["name"] for p in operation["parameters"] if p["in"] == "query"} == options
     assert set(content["multipart/form-data"]["schema"]["properties"]) == options | {"file"}
     one, several = content["application/json"]["schema"]["oneOf"]
@@ -72,16 +83,20 @@ def test_every_option_is_in_every_place(document: dict[str, Any]) -> None:
         ModelNotFound,
         Overloaded,
         PrunepoolError,
+        RateLimited,
+        RequestTimeout,
+        Unauthorized,
         UnsupportedMediaType,
     ],
 )
 def test_every_error_is_there_as_a_problem(document: dict[str, Any], kind: type[PrunepoolError]) -> None:
     response = document["paths"]["/classify"]["post"]["responses"][str(kind.status)]
     assert kind.code in response["description"]
-    assert response["content"] == {
-        "application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}
-    }
-    assert ("Retry-After" in response["headers"]) == (kind.status == 503)
+    (content,) = response["content"].items()
+    assert content[0] == "application/problem+json"
+    assert content[1]["schema"] == {"$ref": "#/components/schemas/Problem"}
+    assert ("Retry-After" in response["headers"]) == (kind.status in (429, 503))
+    assert ("WWW-Authenticate" in response["headers"]) == (kind.status == 401)
 
 
 def test_every_answer_has_its_id(document: dict[str, Any]) -> None:

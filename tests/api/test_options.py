@@ -119,7 +119,17 @@ def test_two_places_that_contradict_each_other_are_refused(given: list[Given]) -
 
 
 @given(
-    st.sampled_from(["reduction_ratio", "max_reduction_ratio", "top_k", "deadline_ms", "model", "explain"]),
+    st.sampled_from(
+        [
+            "reduction_ratio",
+            "max_reduction_ratio",
+            "max_accuracy_drop",
+            "top_k",
+            "deadline_ms",
+            "model",
+            "explain",
+        ]
+    ),
     st.one_of(st.text(), st.integers(), st.floats(), st.booleans(), st.lists(st.integers())),
 )
 def test_any_value_is_read_or_refused(name: str, value: object) -> None:

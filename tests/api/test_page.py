@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
+from importlib.resources import files
+from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
+from PIL import Image
+
+from prunepool.api.page import PageFiles
+
+STATIC = Path(str(files("prunepool.api"))) / "static"
+MODULES = sorted(path.name for path in (STATIC / "js").glob("*.js"))
 
 
 @pytest.mark.parametrize("path", ["/", "/docs"])
@@ -23,30 +35,108 @@ async def test_everything_that_a_page_loads_is_served_here(http: httpx.AsyncClie
 @pytest.mark.parametrize("path", ["/", "/docs"])
 async def test_a_page_may_load_nothing_from_elsewhere(http: httpx.AsyncClient, path: str) -> None:
     policy = (await http.get(path)).headers["content-security-policy"]
-    directives = dict(part.strip().split(" ", 1) for part in policy.split(";"))
-    assert directives["default-src"] == "'none'"
-    assert set(" ".join(directives.values()).split()) <= {
-        "'self'",
-        "'none'",
-        "'unsafe-inline'",
-        "blob:",
-        "data:",
+    directives = {
+        name: sources for name, _, sources in (part.strip().partition(" ") for part in policy.split(";"))
     }
+    assert directives["default-src"] == "'none'"
+    assert directives["base-uri"] == "'none'"
+    assert directives["frame-ancestors"] == "'none'"
+    allowed = {"'self'", "'none'", "'unsafe-inline'", "'script'", "blob:", "data:"}
+    assert set(" ".join(directives.values()).split()) <= allowed
 
 
-async def test_the_page_runs_no_inline_script(http: httpx.AsyncClient) -> None:
+async def test_the_page_runs_no_inline_script_or_style(http: httpx.AsyncClient) -> None:
     page = await http.get("/")
-    assert "'unsafe-inline'" not in page.headers["content-security-policy"]
-    assert not re.search(r"<script(?![^>]*src=)|\son\w+=|\sstyle=", page.text)
+    assert "unsafe" not in page.headers["content-security-policy"]
+    assert "form-action 'none'" in page.headers["content-security-policy"]
+    assert not re.search(r"<script(?![^>]*src=)|<style|\son\w+=|\sstyle=", page.text)
 
 
-async def test_the_form_works_without_a_script(http: httpx.AsyncClient) -> None:
+@pytest.mark.parametrize("path", ["/", "/docs", "/static/js/main.js", "/static/samples/church.jpg"])
+async def test_a_browser_is_told_to_guess_nothing_and_to_tell_nobody(
+    http: httpx.AsyncClient, path: str
+) -> None:
+    headers = (await http.get(path)).headers
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["referrer-policy"] == "no-referrer"
+    assert headers["cross-origin-resource-policy"] == "same-origin"
+
+
+@pytest.mark.parametrize("path", ["/", "/static/js/main.js", "/static/css/theme.css"])
+async def test_what_a_browser_has_is_not_sent_again_and_what_is_new_is(
+    http: httpx.AsyncClient, path: str
+) -> None:
+    first = await http.get(path)
+    assert first.headers["cache-control"] == "no-cache"
+    known = await http.get(path, headers={"If-None-Match": first.headers["etag"]})
+    assert (known.status_code, known.content) == (304, b"")
+    changed = await http.get(path, headers={"If-None-Match": '"of an older release"'})
+    assert (changed.status_code, changed.content) == (200, first.content)
+
+
+async def test_a_change_is_seen_even_where_size_and_time_are_the_same(tmp_path: Path) -> None:
+    served = httpx.ASGITransport(PageFiles(directory=tmp_path))
+    tags = []
+    async with httpx.AsyncClient(transport=served, base_url="http://test") as client:
+        for text in ("one", "two"):
+            (tmp_path / "a.js").write_text(text)
+            os.utime(tmp_path / "a.js", (0, 0))
+            tags.append((await client.get("/a.js")).headers["etag"])
+    assert tags[0] != tags[1]
+
+
+async def test_the_page_can_be_asked_for_without_its_body(http: httpx.AsyncClient) -> None:
+    asked = await http.head("/")
+    assert (asked.status_code, asked.content) == (200, b"")
+
+
+async def test_no_other_file_is_served(http: httpx.AsyncClient) -> None:
+    for path in ("/static/../page.py", "/static/%2e%2e/page.py", "/static/js/", "/static/absent.js"):
+        assert (await http.get(path)).status_code == 404, path
+
+
+@pytest.mark.parametrize("module", MODULES)
+async def test_a_module_is_a_script_that_imports_its_neighbours_only(
+    http: httpx.AsyncClient, module: str
+) -> None:
+    served = await http.get(f"/static/js/{module}")
+    assert "javascript" in served.headers["content-type"]
+    imported = re.findall(r'from "([^"]+)"', served.text)
+    assert {name.removeprefix("./") for name in imported} <= set(MODULES)
+    assert not re.search(
+        r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|https?://(?!www\.w3\.org)",
+        served.text,
+    )
+
+
+async def test_every_element_that_a_script_looks_for_is_on_the_page(http: httpx.AsyncClient) -> None:
     page = (await http.get("/")).text
-    assert re.search(r'<form[^>]*action="classify"[^>]*method="post"[^>]*enctype="multipart/form-data"', page)
-    names = re.findall(r'<input[^>]*\sname="([^"]+)"', page)
-    sent = await http.post("/classify", files={"file": b"photo"}, data={"reduction_ratio": "auto"})
-    assert names == ["file", "reduction_ratio"]
-    assert sent.status_code == 200
+    ids = re.findall(r'\sid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    wanted = {
+        name
+        for module in MODULES
+        for name in re.findall(r'\bby\("([^"]+)"\)', (STATIC / "js" / module).read_text())
+    }
+    assert wanted
+    assert wanted <= set(ids)
+
+
+async def test_who_has_no_script_is_told_how_to_ask(http: httpx.AsyncClient) -> None:
+    page = (await http.get("/")).text
+    assert re.search(r"<noscript>.*curl.*classify.*</noscript>", page, re.DOTALL)
+
+
+def test_the_samples_are_what_their_script_paints(root: Path, tmp_path: Path) -> None:
+    subprocess.run([sys.executable, root / "tests" / "samples" / "draw.py", tmp_path], check=True)
+    painted = sorted(path.name for path in tmp_path.iterdir())
+    assert painted == sorted(path.name for path in (STATIC / "samples").iterdir())
+    for name in painted:
+        with Image.open(tmp_path / name) as new, Image.open(STATIC / "samples" / name) as shipped:
+            assert new.size == shipped.size
+            difference = np.abs(np.asarray(new, dtype=float) - np.asarray(shipped, dtype=float))
+        # Another release of a JPEG library may round differently.
+        assert difference.mean() < 1.0, name
 
 
 async def test_the_docs_describe_this_server(http: httpx.AsyncClient) -> None:

@@ -89,6 +89,30 @@ def test_headers_that_do_not_end_are_refused(live: Start) -> None:
     assert (status, document["code"]) == (431, "headers_too_large")
 
 
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"HELLO\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: x\r\nno colon\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: x\r\nX: a\x00b\r\n\r\n",
+        b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nphoto",
+        (
+            b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+        ),
+        b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\nphoto",
+    ],
+    ids=["tls", "words", "no header", "nul", "two lengths", "smuggling", "negative length"],
+)
+def test_what_is_no_http_is_a_problem(live: Start, sent: bytes) -> None:
+    with connect(live(FakeEngine())) as connection:
+        connection.sendall(sent)
+        status, document = answer_on(connection)
+        assert connection.recv(1) == b"", "and the connection is over"
+    assert (status, document["code"]) == (400, "bad_request")
+
+
 def test_long_headers_within_the_limit_are_taken(live: Start) -> None:
     response = httpx.get(
         f"{live(FakeEngine()).url}/healthz", headers={"X-Long": "x" * (MAX_HEAD_BYTES - 1000)}

@@ -432,6 +432,26 @@ async def test_the_time_of_a_batch_given_ahead_starts_when_it_runs(rig: Any) -> 
     assert rig.sample("engine_restarts_total") == 0
 
 
+async def test_a_batch_given_ahead_is_watched_when_it_runs(rig: Any, top: Top) -> None:
+    stuck = Gate(is_open=False)
+    scheduler = await rig.start({"gate": stuck}, batch_timeout_s=60.0, limits=Limits(max_batch_size=1))
+    first, second = await rig.submit(scheduler, 1, 2)
+    await stuck.arrived(1)
+    stuck.let()
+    await first
+    await stuck.arrived(2)
+    await rig.clock.advance(60.0)
+    await second
+    stuck.open()
+    assert top(second) == 2
+
+
+async def test_a_start_that_is_over_is_watched_no_more(rig: Any) -> None:
+    scheduler = await rig.start(start_timeout_s=60.0)
+    await rig.clock.advance(60.0)
+    assert scheduler.ready
+
+
 async def test_what_a_replaced_engine_says_late_is_not_heard(rig: Any, top: Top) -> None:
     stuck = Gate(is_open=False)
     scheduler = await rig.start({"gate": stuck}, batch_timeout_s=60.0)

@@ -8,6 +8,7 @@ import json
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,20 +37,29 @@ def photos(folder: Path) -> Path:
     return folder / "photos"
 
 
-@pytest.fixture
-def server(folder: Path) -> Iterator[tuple[str, FakeEngine]]:
-    """A real server in a thread, and its engine."""
-    engine = FakeEngine()
-    made = build.create_server(Settings(), engine, Metrics(CollectorRegistry()))
+@contextmanager
+def serving(settings: Settings, engine: FakeEngine) -> Iterator[str]:
+    """A real server in a thread."""
+    made = build.create_server(settings, engine, Metrics(CollectorRegistry()))
     bound = bind("127.0.0.1", 0)
     ready = threading.Event()
     thread = threading.Thread(target=lambda: asyncio.run(made.serve_until_signal(bound, ready.set)))
     thread.start()
     assert ready.wait(PATIENCE_S)
-    yield url_of(bound), engine
-    made.stop("test")
-    thread.join(PATIENCE_S)
-    assert not thread.is_alive()
+    try:
+        yield url_of(bound)
+    finally:
+        made.stop("test")
+        thread.join(PATIENCE_S)
+        assert not thread.is_alive()
+
+
+@pytest.fixture
+def server(folder: Path) -> Iterator[tuple[str, FakeEngine]]:
+    """A real server, and its engine."""
+    engine = FakeEngine()
+    with serving(Settings(), engine) as url:
+        yield url, engine
 
 
 def test_a_file_gets_a_line(run: Run, engine: FakeEngine, photos: Path) -> None:
@@ -61,6 +71,16 @@ def test_a_file_gets_a_line(run: Run, engine: FakeEngine, photos: Path) -> None:
     assert "[ratio 0.5, 0.75 GMACs, 3.5 ms]" in line
     assert engine.calls == [(b"one", Options(reduction_ratio=0.5, top_k=2))]
     assert engine.closed
+
+
+@pytest.mark.parametrize("by_server", [False, True])
+def test_without_a_profile_an_accuracy_cannot_be_asked_for(
+    run: Run, engine: FakeEngine, server: tuple[str, FakeEngine], photos: Path, by_server: bool
+) -> None:
+    where = ("--url", server[0]) if by_server else ()
+    result = run("classify", "photos/one.jpg", "--max-accuracy-drop", "0.5", *where)
+    assert (result.status, result.out) == (2, "")
+    assert result.err.startswith("prunepool: max_accuracy_drop must be left out for fake: its profile was")
 
 
 def test_a_folder_stands_for_the_images_in_and_below_it(run: Run, engine: FakeEngine, photos: Path) -> None:
@@ -130,6 +150,41 @@ def test_a_server_answers_as_the_process_does(
     there = run("classify", "--json", "photos", "--reduction-ratio", "0.25", "--url", server[0])
     assert there.out == here.out
     assert sorted(image for image, _ in server[1].calls) == [b"one", b"two"]
+
+
+@pytest.mark.parametrize("by_server", [False, True])
+def test_every_option_reaches_the_engine(
+    run: Run, engine: FakeEngine, server: tuple[str, FakeEngine], photos: Path, by_server: bool
+) -> None:
+    where = ("--url", server[0]) if by_server else ()
+    given = ("--reduction-ratio", "auto", "--max-reduction-ratio", "0.25", "--deadline-ms", "900")
+    result = run("classify", "photos/one.jpg", "--json", "--explain", *given, *where)
+    asked = (server[1] if by_server else engine).calls[0][1]
+    assert asked == Options(reduction_ratio="auto", max_reduction_ratio=0.25, deadline_ms=900.0, explain=True)
+    assert json.loads(result.out)["token_map"]["grid"] == [14, 14]
+
+
+def test_the_map_of_a_server_is_that_of_the_process(
+    run: Run, engine: FakeEngine, server: tuple[str, FakeEngine], photos: Path
+) -> None:
+    here, there = (
+        run("classify", "photos", "--json", "--explain", *where) for where in ((), ("--url", server[0]))
+    )
+    assert there.out == here.out
+
+
+def test_a_key_comes_from_the_flag_or_the_environment(
+    run: Run, photos: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = run("keys", "create", "alice", "--api-keys-file", "keys.toml").out.strip()
+    with serving(Settings(api_keys_file=folder / "keys.toml"), FakeEngine()) as url:
+        refused = run("classify", "photos/one.jpg", "--url", url)
+        by_flag = run("classify", "photos/one.jpg", "--url", url, "--api-key", key)
+        monkeypatch.setenv("PRUNEPOOL_API_KEY", key)
+        by_variable = run("classify", "photos/one.jpg", "--url", url)
+    assert (refused.status, refused.out) == (1, "")
+    assert refused.err.startswith("prunepool: an API key is needed")
+    assert (by_flag.status, by_variable.status) == (0, 0)
 
 
 def test_a_model_is_named_to_the_server(run: Run, server: tuple[str, FakeEngine], photos: Path) -> None:

@@ -15,7 +15,9 @@ Run = Callable[..., Any]
 
 def test_every_setting_and_its_value(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PRUNEPOOL_PORT", "1234")
-    shown = dict(line.split(maxsplit=1) for line in run("settings", "--host", "::1").out.splitlines())
+    flags = ("--host", "::1", "--trusted-proxies", "10.0.0.1,fd00::/8")
+    shown = dict(line.split(maxsplit=1) for line in run("settings", *flags).out.splitlines())
+    assert shown["trusted_proxies"] == "10.0.0.1/32, fd00::/8"
     assert set(shown) == set(Settings.model_fields)
     assert (shown["port"], shown["host"], shown["max_reduction_ratio"]) == ("1234", "::1", "unset")
 

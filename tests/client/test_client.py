@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,17 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from prunepool import build, errors
+from prunepool.access import Key, KeysFile, digest_of
 from prunepool.api.server import bind, url_of
-from prunepool.client import AsyncClient, Client, Retries, ServerUnreachable, UnexpectedAnswer
+from prunepool.client import (
+    AsyncClient,
+    ClassifyOptions,
+    Client,
+    Readiness,
+    Retries,
+    ServerUnreachable,
+    UnexpectedAnswer,
+)
 from prunepool.engine import Options
 from prunepool.errors import (
     ImageUndecodable,
@@ -23,6 +34,7 @@ from prunepool.errors import (
     Overloaded,
     PrunepoolError,
     RateLimited,
+    Unauthorized,
     Unavailable,
 )
 from prunepool.metrics import Metrics
@@ -39,29 +51,50 @@ def engine() -> FakeEngine:
     return FakeEngine()
 
 
-@pytest.fixture
-def url(engine: FakeEngine) -> Iterator[str]:
-    """A real server over the fake engine."""
-    server = build.create_server(Settings.model_construct(), engine, Metrics(CollectorRegistry()))
+@contextmanager
+def serving(settings: Settings, engine: FakeEngine) -> Iterator[str]:
+    """A real server."""
+    server = build.create_server(settings, engine, Metrics(CollectorRegistry()))
     bound = bind("127.0.0.1", 0)
     ready = threading.Event()
     thread = threading.Thread(target=lambda: asyncio.run(server.serve_until_signal(bound, ready.set)))
     thread.start()
     assert ready.wait(PATIENCE_S)
-    yield url_of(bound)
-    server.stop("test")
-    thread.join(PATIENCE_S)
-    assert not thread.is_alive()
+    try:
+        yield url_of(bound)
+    finally:
+        server.stop("test")
+        thread.join(PATIENCE_S)
+        assert not thread.is_alive()
 
 
-def plainly(url: str, method: str, *arguments: Any, **options: Any) -> Any:
-    with Client(url, retries=Retries(attempts=1)) as client:
+@pytest.fixture
+def url(engine: FakeEngine) -> Iterator[str]:
+    """A real server over the fake engine."""
+    with serving(Settings.model_construct(), engine) as url:
+        yield url
+
+
+class HeldEngine(FakeEngine):
+    """Never answers."""
+
+    async def classify(self, image: bytes, options: Options) -> Any:
+        await asyncio.Event().wait()
+
+
+@pytest.fixture
+def held() -> HeldEngine:
+    return HeldEngine()
+
+
+def plainly(url: str, method: str, *arguments: Any, api_key: str | None = None, **options: Any) -> Any:
+    with Client(url, api_key=api_key, retries=Retries(attempts=1)) as client:
         return getattr(client, method)(*arguments, **options)
 
 
-def asynchronously(url: str, method: str, *arguments: Any, **options: Any) -> Any:
+def asynchronously(url: str, method: str, *arguments: Any, api_key: str | None = None, **options: Any) -> Any:
     async def call() -> Any:
-        async with AsyncClient(url, retries=Retries(attempts=1)) as client:
+        async with AsyncClient(url, api_key=api_key, retries=Retries(attempts=1)) as client:
             return await getattr(client, method)(*arguments, **options)
 
     return asyncio.run(call())
@@ -101,7 +134,7 @@ def test_every_option_arrives(call: Call, url: str, engine: FakeEngine) -> None:
 @pytest.mark.parametrize("count", [1, 3])
 def test_many_images_in_order_with_errors_in_their_place(call: Call, url: str, count: int) -> None:
     singly = call(url, "classify", b"image 0")
-    answers = call(url, "classify_many", [b"image 0", b"bad", b"image 2"][:count])
+    answers = call(url, "classify_batch", [b"image 0", b"bad", b"image 2"][:count])
     assert answers[0] == singly
     assert len(answers) == count
     if count > 1:
@@ -111,13 +144,18 @@ def test_many_images_in_order_with_errors_in_their_place(call: Call, url: str, c
 
 @both
 def test_one_bad_image_of_many_that_are_one(call: Call, url: str) -> None:
-    (error,) = call(url, "classify_many", [b"bad"])
+    (error,) = call(url, "classify_batch", [b"bad"])
     assert isinstance(error, ImageUndecodable)
 
 
 @both
 def test_a_token_map_comes_where_asked_for(call: Call, url: str) -> None:
-    assert call(url, "classify", b"photo", explain=True).token_map["grid"] == [14, 14]
+    token_map = call(url, "classify", b"photo", explain=True, reduction_ratio=0.5).token_map
+    assert token_map.grid == (14, 14)
+    assert len(token_map.tokens) == 98
+    assert (token_map.tokens[0].patches, token_map.tokens[0].pooled) == ((0,), False)
+    (stage,) = token_map.stages
+    assert (stage.block, stage.action, len(stage.pruned), len(stage.groups)) == (3, "prune", 98, 98)
     assert call(url, "classify", b"photo").token_map is None
 
 
@@ -126,6 +164,26 @@ def test_models(call: Call, url: str, engine: FakeEngine) -> None:
     (model,) = call(url, "models")
     assert (model.name, model.classes) == ("fake", 10)
     assert model.max_reduction_ratio == engine.model("fake").max_reduction_ratio
+
+
+@both
+def test_a_model_in_full(call: Call, url: str, engine: FakeEngine) -> None:
+    model = call(url, "model", "fake")
+    assert (model.name, model.labels) == ("fake", engine.model("fake").labels)
+    with pytest.raises(ModelNotFound):
+        call(url, "model", "no such?model")
+
+
+@both
+def test_readiness_is_no_error(call: Call, url: str, engine: FakeEngine) -> None:
+    assert call(url, "readiness") == Readiness(True, ())
+    engine.ready = False
+    assert call(url, "readiness") == Readiness(False, ("engine",))
+
+
+def test_every_option_has_its_place() -> None:
+    """What the engine takes, the client can say."""
+    assert set(ClassifyOptions.__annotations__) == {field.name for field in fields(Options)}
 
 
 @both
@@ -287,3 +345,71 @@ def test_every_error_survives_the_way(kind: type[PrunepoolError]) -> None:
         client.models()
     assert type(error.value) is kind
     assert error.value.problem() == made.problem()
+
+
+@both
+def test_a_key_goes_with_every_request(call: Call, tmp_path: Path) -> None:
+    path = tmp_path / "keys.toml"
+    KeysFile(path).add(Key("alice", digest_of("pp_alice")))
+    with serving(Settings.model_construct(api_keys_file=path), FakeEngine()) as url:
+        with pytest.raises(Unauthorized):
+            call(url, "classify", b"photo")
+        with pytest.raises(Unauthorized):
+            call(url, "models", api_key="pp_wrong")
+        for method, *arguments in (("classify", b"photo"), ("models",), ("model", "fake")):
+            assert call(url, method, *arguments, api_key="pp_alice")
+
+
+@pytest.mark.parametrize("key", ["", "a b", "ü", "x\r\nX-Evil: 1"])
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_a_key_that_no_header_can_hold_is_refused_and_not_shown(kind: Any, key: str) -> None:
+    with pytest.raises(InvalidParameter, match="api_key must be printable ASCII") as error:
+        kind("http://x", api_key=key)
+    assert not key or key not in error.value.detail
+
+
+@pytest.mark.parametrize("url", ["localhost:8000", "ftp://x", "http://", ""])
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_a_url_that_is_none(kind: Any, url: str) -> None:
+    with pytest.raises(InvalidParameter, match="url must be http"):
+        kind(url)
+
+
+def test_a_key_does_not_follow_a_redirect() -> None:
+    asked = []
+
+    def redirect(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.host)
+        return httpx.Response(307, headers={"Location": "http://elsewhere/classify"})
+
+    transport = httpx.MockTransport(redirect)
+    client = Client("http://x", api_key="pp_alice", transport=transport)
+    with client, pytest.raises(UnexpectedAnswer):
+        client.classify(b"photo")
+    assert asked == ["x"]
+
+
+def test_how_long_it_waits_is_the_caller_s_choice() -> None:
+    seen: list[dict[str, float | None]] = []
+
+    def note(request: httpx.Request) -> httpx.Response:
+        seen.append(request.extensions["timeout"])
+        return httpx.Response(200, json={"default": "m", "models": []})
+
+    with Client("http://x", timeout_s=5, connect_timeout_s=2, transport=httpx.MockTransport(note)) as client:
+        client.models()
+    assert seen == [{"connect": 2, "read": 5, "write": 5, "pool": None}]
+
+
+def test_an_answer_that_takes_too_long_is_given_up(held: HeldEngine) -> None:
+    with (
+        serving(Settings.model_construct(drain_timeout_s=0.1), held) as url,
+        Client(url, timeout_s=0.2) as client,
+        pytest.raises(ServerUnreachable, match="timed out"),
+    ):
+        client.classify(b"photo")
+
+
+def test_not_ready_behind_a_proxy_is_a_refusal() -> None:
+    with fixed(httpx.Response(503, text="no upstream")) as client, pytest.raises(Unavailable):
+        client.readiness()

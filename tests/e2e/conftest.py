@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -32,19 +33,20 @@ def running(root: Path, *flags: str) -> Iterator[ServerProcess]:
     program = str(Path(sys.executable).with_name("prunepool"))
     command = [program, "serve", "--port", "0", "--dtype", "float32", *flags]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PRUNEPOOL_")}
+    # A file takes any number of log lines, where a pipe that nobody reads would stop the server.
+    log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed below, with the process
     process = subprocess.Popen(
-        command, cwd=root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command, cwd=root, env=environment, stdout=subprocess.PIPE, stderr=log, text=True
     )
     assert process.stdout is not None
     try:
-        printed = ""
         for line in process.stdout:
-            printed += line
             if found := re.search(r"at (http://\S+)", line):
                 yield ServerProcess(process, found[1])
                 break
         else:
-            pytest.fail(f"the server ended before it served: {printed}")
+            log.seek(0)
+            pytest.fail(f"the server ended before it served: {log.read()}")
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
@@ -54,6 +56,7 @@ def running(root: Path, *flags: str) -> Iterator[ServerProcess]:
             process.kill()
             process.wait()
         process.stdout.close()
+        log.close()
 
 
 @pytest.fixture(scope="session")

@@ -52,7 +52,7 @@ async def make(metrics: Metrics) -> AsyncIterator[Make]:
         extra = {} if clock is None else {"clock": clock}
         config.setdefault("resilience", Resilience(first_delay_s=0.0))
         engine = LocalEngine(
-            models or (served(),), config=EngineConfig(**config), metrics=metrics, decode=slow, **extra
+            models or (served(),), config=EngineConfig(**config), metrics=metrics, decode=decode, **extra
         )
         engines.append(engine)
         return engine
@@ -144,6 +144,13 @@ async def test_auto_takes_the_models_default(engine: LocalEngine) -> None:
 async def test_auto_keeps_to_the_callers_bound(engine: LocalEngine) -> None:
     answer = await engine.classify(b"x", Options(reduction_ratio="auto", max_reduction_ratio=0.25))
     assert answer.reduction.applied == 0.25
+
+
+async def test_a_ratio_from_the_profile_is_put_down_to_accuracy(make: Make) -> None:
+    engine = make(served(profile=[{"ratio": 0.25, "gmacs": 0.9, "drop": 0.4}]))
+    await engine.start()
+    reduction = (await engine.classify(b"x", Options(max_accuracy_drop=0.5))).reduction
+    assert (reduction.requested, reduction.applied, reduction.reason) == (0.25, 0.25, "accuracy")
 
 
 async def test_the_servers_ratio_is_for_who_names_none(make: Make) -> None:

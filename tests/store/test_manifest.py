@@ -46,6 +46,9 @@ points = st.builds(
     images=st.none() | counts,
     intervals=st.none() | st.dictionaries(texts, st.tuples(shares, shares), max_size=2),
 )
+profiles = st.lists(points, max_size=3, unique_by=lambda point: point.ratio).map(
+    lambda found: tuple(sorted(found, key=lambda point: point.ratio))
+)
 std = st.floats(1e-6, 1)
 manifests = st.builds(
     Manifest,
@@ -67,8 +70,24 @@ manifests = st.builds(
         parameters=counts,
     ),
     reduction=reductions(),
-    profile=st.none() | st.lists(points, max_size=3).map(tuple),
+    profile=st.none() | profiles,
 )
+
+
+POINT = {"gmacs": 1.0, "method": "fuse", "blocks": [3], "thresholds": [0]}
+
+
+def test_only_points_with_a_plan_say_how_the_model_is_reduced(document: dict[str, Any]) -> None:
+    figures = {"ratio": 0.25, "gmacs": 1.1, "top1": 0.9}
+    document["profile"] = [{"ratio": 0.1, "removed": [20], **POINT}, figures]
+    manifest = parse(json.dumps(document).encode(), "model.json")
+    assert [point.ratio for point in manifest.planned] == [0.1]
+
+
+def test_the_papers_own_setting_takes_nothing_from_the_profile(document: dict[str, Any]) -> None:
+    document["profile"] = [{"ratio": 0.1, "removed": [20], **POINT}]
+    document["reduction"] = {"method": "ppt-paper"}
+    assert parse(json.dumps(document).encode(), "model.json").planned == ()
 
 
 @given(manifests)
@@ -107,6 +126,14 @@ def test_reduction_may_be_left_out(document: dict[str, Any]) -> None:
         ({"licence": None}, "licence is None: input should be a valid string"),
         ({"profile": [{"ratio": 0.5}]}, "profile[0].gmacs is missing"),
         ({"profile": [{"ratio": 1, "gmacs": 1}]}, "profile[0].ratio is 1: input should be less than 1"),
+        (
+            {"profile": [{"ratio": r, "gmacs": 1} for r in (0.5, 0.3)]},
+            "profile is [{'ratio': 0.5, 'gmacs': 1}, {'ratio': 0.3, 'gmacs': 1}]: the ratios of its points must",
+        ),
+        (
+            {"profile": [{"ratio": 0.5, "gmacs": 1, "removed": [9]}]},
+            "profile[0] is {'ratio': 0.5, 'gmacs': 1, 'removed': [9]}: removed needs a method",
+        ),
     ],
 )
 def test_an_error_is_one_line_with_file_key_value_and_limit(
@@ -135,6 +162,7 @@ def test_weights_cannot_be_outside_the_folder_nor_pickled(document: dict[str, An
         ({"blocks": []}, "blocks must be one or more ascending block indices"),
         ({"thresholds": [7e-5]}, "thresholds must be 3 numbers, one for each reducing block"),
         ({"blocks": [3, 6], "thresholds": [1, 1, 1]}, "thresholds must be 2 numbers"),
+        ({"method": "fuse", "thresholds": [1, 1, 1]}, "fuse has no thresholds"),
         ({"default_ratio": 0.8, "max_ratio": 0.6}, "default_ratio 0.8 must not exceed max_ratio 0.6"),
     ],
 )

@@ -5,7 +5,14 @@ from __future__ import annotations
 import httpx
 import pytest
 
+from prunepool.client import ServerUnreachable
 from prunepool.tools.http_benchmark import HttpBenchmark
+
+
+async def test_a_server_that_is_not_there_is_named() -> None:
+    bench = HttpBenchmark("http://127.0.0.1:9", [b"one"], clients=1, seconds=0.1, phases=1)
+    with pytest.raises(ServerUnreachable, match=r"no server answers at http://127\.0\.0\.1:9"):
+        await bench.run(["0"])
 
 
 async def test_every_answer_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from prunepool.api import describe
+from prunepool.api.access import charge
 from prunepool.api.answers import classification_json, json_response
 from prunepool.api.connection import read_body, while_connected
 from prunepool.api.forms import Submission, parse_body
@@ -40,6 +41,7 @@ async def classify(request: Request) -> Response:
         options = read_options([*_outside_the_body(request), *submission.options])
         # Once for all images: a wrong option is the whole request's fault, not one image's.
         resolve(options, here.engine.model(options.model or here.engine.default_model))
+        charge(request, len(submission.images))
         async with while_connected(request):
             results = await _classify_all(here.engine, submission, options)
         request_fields(request.scope).update(_for_the_log(results))

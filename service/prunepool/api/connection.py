@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, MutableMapping
 from contextlib import aclosing, asynccontextmanager
+from typing import Any
 
 from starlette.requests import Request
 
-from prunepool.errors import BodyTooLarge
+from prunepool.errors import BodyTooLarge, RequestTimeout
+
+_COMPLETE_BY = "prunepool.complete_by"
 
 
 class ClientGone(Exception):
     """The client closed the connection before its answer was ready; nobody is left to be told."""
+
+
+def expect_by(state: MutableMapping[str, Any], time_s: float) -> None:
+    """Say by when a request must have arrived completely.
+
+    Args:
+        state: the request's.
+        time_s: of the event loop's clock.
+    """
+    state[_COMPLETE_BY] = time_s
 
 
 async def read_body(request: Request, limit: int) -> bytes:
@@ -24,6 +37,7 @@ async def read_body(request: Request, limit: int) -> bytes:
 
     Raises:
         BodyTooLarge: it is, or says that it is, longer.
+        RequestTimeout: it has not arrived by the time that the server was told to expect it.
         starlette.requests.ClientDisconnect: the client went away while sending.
     """
     declared = request.headers.get("content-length", "")
@@ -31,13 +45,21 @@ async def read_body(request: Request, limit: int) -> bytes:
         raise BodyTooLarge(f"the body has {declared[:18]} bytes; the limit is {limit}", limit=limit)
     chunks: list[bytes] = []
     size = 0
-    async with aclosing(request.stream()) as stream:
-        async for chunk in stream:
-            size += len(chunk)
-            if size > limit:
-                raise BodyTooLarge(f"the body is longer than the limit of {limit} bytes", limit=limit)
-            if chunk:
-                chunks.append(chunk)
+    try:
+        async with (
+            asyncio.timeout_at(request.scope.get("state", {}).get(_COMPLETE_BY)) as patience,
+            aclosing(request.stream()) as stream,
+        ):
+            async for chunk in stream:
+                size += len(chunk)
+                if size > limit:
+                    raise BodyTooLarge(f"the body is longer than the limit of {limit} bytes", limit=limit)
+                if chunk:
+                    chunks.append(chunk)
+    except TimeoutError:
+        if not patience.expired():
+            raise
+        raise RequestTimeout(f"the request did not arrive in time: {size} bytes of its body did") from None
     return b"".join(chunks)  # no copy of a body that came in one piece
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from prunepool import errors
-from prunepool.api import problems, schemas
+from prunepool.api import access, examples, problems, schemas
 from prunepool.api.options import HEADER
 
 CLASSIFY = """
@@ -24,6 +25,8 @@ than one `file`) are answered with `results` in order, errors in the place of wh
 
 _SHARE = {"type": "number", "minimum": 0, "exclusiveMaximum": 1}
 _RATIO = {"anyOf": [_SHARE, {"type": "string", "const": "auto"}]}
+#: A header is text, whatever it says.
+_RATIO_TEXT = {"type": "string", "pattern": r"^(auto|[0-9]*\.?[0-9]+)$"}
 _FILE = {"type": "string", "format": "binary"}
 
 #: name, schema, example, description.
@@ -35,6 +38,12 @@ _OPTIONS: tuple[tuple[str, dict[str, Any], Any, str], ...] = (
         "Share of patch tokens to remove: 0 to the model's limit, or `auto`; the server's setting if unset.",
     ),
     ("max_reduction_ratio", _SHARE, 0.5, "With `auto`, never go beyond this ratio."),
+    (
+        "max_accuracy_drop",
+        {"type": "number", "minimum": 0},
+        None,
+        "Points of accuracy that may be lost: takes the fastest plan of the model's profile that keeps it.",
+    ),
     ("top_k", {"type": "integer", "minimum": 1}, 5, "How many predictions; 5 if unset."),
     (
         "deadline_ms",
@@ -88,87 +97,134 @@ def _json_schema() -> dict[str, Any]:
 CLASSIFY_REQUEST: dict[str, Any] = {
     "parameters": [
         *(_parameter("query", *option) for option in _OPTIONS),
-        _parameter("header", HEADER, *_OPTIONS[0][1:3], "The same as `reduction_ratio`."),
+        _parameter("header", HEADER, _RATIO_TEXT, "0.755", "The same as `reduction_ratio`."),
     ],
     "requestBody": {
         "required": True,
         "content": {
             **{f"image/{kind}": {"schema": _FILE} for kind in ("jpeg", "png", "webp", "gif", "bmp", "tiff")},
             "application/octet-stream": {"schema": _FILE},
-            "multipart/form-data": {"schema": _form_schema()},
+            "multipart/form-data": {"schema": _form_schema(), "example": examples.FORM},
             "application/json": {
                 "schema": _json_schema(),
-                "example": {"image": "/9j/4AAQSkZJRgABAQEASABIAAD…", "reduction_ratio": 0.755, "top_k": 5},
+                "examples": {
+                    "one": {"summary": "One image", "value": examples.JSON_ONE},
+                    "several": {"summary": "Several images", "value": examples.JSON_SEVERAL},
+                },
             },
         },
     },
 }
 
 
-def problem_responses(*kinds: type[errors.PrunepoolError]) -> dict[int | str, dict[str, Any]]:
-    """The error answers of a route, for FastAPI's `responses`."""
-    made: dict[int | str, dict[str, Any]] = {}
-    for status in sorted({kind.status for kind in kinds}):
-        codes = " or ".join(f"`{kind.code}`" for kind in kinds if kind.status == status)
-        made[status] = {"model": schemas.Problem, "description": f"{codes}."}
-    return made
+def problem_responses(*made: errors.PrunepoolError) -> dict[int | str, dict[str, Any]]:
+    """The error answers of a route, for FastAPI's `responses`, each with one that it may really give.
+
+    Args:
+        made: an example of each error, beside the refusal of who has no key.
+    """
+    responses: dict[int | str, dict[str, Any]] = {}
+    given = (*made, examples.UNAUTHORIZED)
+    for status in sorted({error.status for error in given}):
+        here = [error for error in given if error.status == status]
+        shown = {error.code: {"value": error.problem()} for error in here}
+        responses[status] = {
+            "model": schemas.Problem,
+            "description": " or ".join(f"`{code}`" for code in shown) + ".",
+            "content": {"application/json": {"examples": shown}},
+        }
+    return responses
+
+
+def example_response(model: Any, example: object, description: str) -> dict[str, Any]:
+    """A good answer of a route, for FastAPI's `responses`."""
+    content = {"application/json": {"example": example}}
+    return {"model": model, "description": description, "content": content}
 
 
 CLASSIFY_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "model": schemas.Classification | schemas.Results,
         "description": "The classification, or the `results` of several images.",
+        "content": {
+            "application/json": {
+                "examples": {
+                    "one": {"summary": "One image", "value": examples.CLASSIFICATION},
+                    "several": {"summary": "Several, one of them bad", "value": examples.RESULTS},
+                    "explained": {"summary": "With `explain`, shortened", "value": examples.EXPLAINED},
+                }
+            }
+        },
     },
     **problem_responses(
-        errors.ImageUndecodable,
-        errors.ModelNotFound,
-        errors.BodyTooLarge,
-        errors.ImageTooLarge,
-        errors.UnsupportedMediaType,
-        errors.InvalidParameter,
-        errors.PrunepoolError,
-        errors.Overloaded,
-        errors.Draining,
-        errors.EngineUnavailable,
-        errors.DeadlineExceeded,
+        examples.UNDECODABLE,
+        examples.NOT_FOUND,
+        examples.TIMEOUT,
+        examples.BODY,
+        examples.PIXELS,
+        examples.MEDIA_TYPE,
+        examples.PARAMETER,
+        examples.RATE,
+        examples.UNEXPECTED,
+        examples.OVERLOADED,
+        examples.DRAINING,
+        examples.ENGINE,
+        examples.DEADLINE,
     ),
 }
 
+_SCHEMES = {
+    "bearer": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "An API key, where the server asks for one.",
+    },
+    "header": {"type": "apiKey", "in": "header", "name": access.HEADER, "description": "The same key."},
+}
 
-def openapi(app: FastAPI) -> dict[str, Any]:
-    """The app's OpenAPI document, made once."""
+
+def openapi(app: FastAPI, needs_key: Callable[[str], bool]) -> dict[str, Any]:
+    """The app's OpenAPI document, made once.
+
+    Args:
+        app: with all its routes.
+        needs_key: whether a path is answered only to who has an API key.
+    """
     if app.openapi_schema is None:
         document = get_openapi(
             title=app.title, version=app.version, description=app.description, routes=app.routes
         )
-        for path in document["paths"].values():
-            for operation in path.values():
+        for path, operations in document["paths"].items():
+            for operation in operations.values():
                 # FastAPI's own shape of a 422, added to every route with a parameter, is never answered.
                 if "HTTPValidationError" in str(operation["responses"].get("422")):
                     del operation["responses"]["422"]
                 for status, response in operation["responses"].items():
                     _complete(int(status), response)
+                if needs_key(path):
+                    operation["security"] = [{scheme: []} for scheme in _SCHEMES]
         for unused in ("HTTPValidationError", "ValidationError"):
             document["components"]["schemas"].pop(unused, None)
+        document["components"]["securitySchemes"] = _SCHEMES
         app.openapi_schema = document
     return app.openapi_schema
 
 
 def _complete(status: int, response: dict[str, Any]) -> None:
-    """What every answer has: its id, and as an error its media type and when to try again."""
+    """What every answer has: its id, and as an error its media type and what it asks of the caller."""
     headers: dict[str, Any] = {
-        "X-Request-ID": {
-            "description": "The request's own, or a new one; it is on the log line too.",
-            "schema": {"type": "string"},
-        }
+        "X-Request-ID": _header("string", "The request's own, or a new one; logged too.")
     }
     content = response.get("content", {})
     schema = content.get("application/json", {}).get("schema", {})
     if schema.get("$ref", "").endswith("/Problem"):
         content[problems.MEDIA_TYPE] = content.pop("application/json")
         if status in (429, 503):
-            headers["Retry-After"] = {
-                "description": "Seconds, computed.",
-                "schema": {"type": "integer", "minimum": 1},
-            }
+            headers["Retry-After"] = _header("integer", "Seconds, computed.", minimum=1)
+        if status == 401:
+            headers["WWW-Authenticate"] = _header("string", "How to say who one is.")
     response["headers"] = headers
+
+
+def _header(kind: str, text: str, **more: object) -> dict[str, Any]:
+    return {"description": text, "schema": {"type": kind, **more}}

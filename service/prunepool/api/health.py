@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from fastapi import APIRouter
+from fastapi import Path as PathParameter
 from prometheus_client.exposition import choose_encoder
 from starlette.requests import Request
 from starlette.responses import Response
 
-from prunepool.api import schemas
+from prunepool.api import examples, schemas
 from prunepool.api.answers import json_response, model_json, model_summary_json
-from prunepool.api.describe import problem_responses
+from prunepool.api.describe import example_response, problem_responses
 from prunepool.api.services import services
-from prunepool.errors import ModelNotFound
 
 router = APIRouter()
 
 
 @router.head("/healthz", include_in_schema=False)
-@router.get("/healthz", tags=["health"], summary="Alive", responses={200: {"model": schemas.Health}})
+@router.get(
+    "/healthz",
+    tags=["health"],
+    summary="Alive",
+    responses={200: example_response(schemas.Health, examples.HEALTH, "Alive."), **problem_responses()},
+)
 async def healthz() -> Response:
     """The process answers; whether it can serve is `/readyz`."""
     return json_response({"alive": True})
@@ -29,8 +36,9 @@ async def healthz() -> Response:
     tags=["health"],
     summary="Ready",
     responses={
-        200: {"model": schemas.Readiness},
-        503: {"model": schemas.Readiness, "description": "Not now; `missing` says why."},
+        200: example_response(schemas.Readiness, examples.READY, "Ready."),
+        503: example_response(schemas.Readiness, examples.NOT_READY, "Not now; `missing` says why."),
+        **problem_responses(examples.UNEXPECTED),
     },
 )
 async def readyz(request: Request) -> Response:
@@ -50,7 +58,11 @@ async def readyz(request: Request) -> Response:
     summary="Figures for Prometheus",
     response_class=Response,
     responses={
-        200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Every series."}
+        200: {
+            "content": {"text/plain": {"schema": {"type": "string"}, "example": examples.METRICS}},
+            "description": "Every series.",
+        },
+        **problem_responses(examples.UNEXPECTED),
     },
 )
 async def metrics(request: Request) -> Response:
@@ -59,7 +71,15 @@ async def metrics(request: Request) -> Response:
     return Response(encode(services(request).metrics.registry), headers={"Content-Type": content_type})
 
 
-@router.get("/models", tags=["models"], summary="Served models", responses={200: {"model": schemas.Models}})
+@router.get(
+    "/models",
+    tags=["models"],
+    summary="Served models",
+    responses={
+        200: example_response(schemas.Models, examples.MODELS, "All of them."),
+        **problem_responses(examples.UNEXPECTED),
+    },
+)
 async def models(request: Request) -> Response:
     """All served models, a few lines each."""
     engine = services(request).engine
@@ -71,8 +91,13 @@ async def models(request: Request) -> Response:
     "/models/{name}",
     tags=["models"],
     summary="One model",
-    responses={200: {"model": schemas.Model}, **problem_responses(ModelNotFound)},
+    responses={
+        200: example_response(schemas.Model, examples.MODEL, "The model, its lists shortened."),
+        **problem_responses(examples.NOT_FOUND, examples.UNEXPECTED),
+    },
 )
-async def model(request: Request, name: str) -> Response:
+async def model(
+    request: Request, name: Annotated[str, PathParameter(examples=["deit_tiny_imagenette"])]
+) -> Response:
     """A model in full: labels, input size, the limit of its ratio, plan and profile per ratio."""
     return json_response(model_json(services(request).engine.model(name)))

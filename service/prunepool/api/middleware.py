@@ -22,7 +22,7 @@ _log = structlog.stdlib.get_logger("prunepool.http")
 #: Printable ASCII without anything that a header or a log line could trip over.
 _REQUEST_ID = re.compile(r"[\x21-\x7e]([\x20-\x7e]{0,126}[\x21-\x7e])?")
 #: Asked every few seconds by machines: worth a line only to who debugs.
-_QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
+QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
 #: What nginx logs for a client that went away; nobody receives it.
 CLIENT_GONE = 499
 
@@ -34,6 +34,7 @@ class RequestContext:
         app: what it wraps.
         clock: seconds of a monotonic clock.
         new_id: makes the id of a request that brings none.
+        log_fields: what else every line of a request has, as its trace.
     """
 
     def __init__(
@@ -41,10 +42,12 @@ class RequestContext:
         app: ASGIApp,
         clock: Callable[[], float] = time.perf_counter,
         new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
+        log_fields: Callable[[], dict[str, str]] = dict,
     ) -> None:
         self._app = app
         self._clock = clock
         self._new_id = new_id
+        self._log_fields = log_fields
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -63,7 +66,7 @@ class RequestContext:
                 MutableHeaders(scope=message)["X-Request-ID"] = request_id
             await send(message)
 
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
+        with structlog.contextvars.bound_contextvars(request_id=request_id, **self._log_fields()):
             try:
                 await self._app(scope, receive, send_with_id)
             except (ClientGone, ClientDisconnect):
@@ -78,12 +81,19 @@ class RequestContext:
 
     def _write_line(self, scope: Scope, status: int, seconds: float) -> None:
         path = quote(scope["path"])
-        write = _log.debug if path in _QUIET else _log.info
+        write = _log.debug if path in QUIET else _log.info
         write(
             "request",
             method=scope["method"],
             path=path,
+            client=_client(scope),
             status=status,
             ms=round(seconds * 1000, 2),
             **request_fields(scope),
         )
+
+
+def _client(scope: Scope) -> str | None:
+    """Who asks; where a proxy is believed, it may have passed on anything as an address."""
+    client = scope.get("client")
+    return quote(client[0], safe=":.[]%") if client else None

@@ -99,6 +99,7 @@ _READERS: dict[str, Callable[[str, object], object]] = {
     "model": _model_name,
     "reduction_ratio": _ratio_or_auto,
     "max_reduction_ratio": _number,
+    "max_accuracy_drop": _number,
     "top_k": _integer,
     "deadline_ms": _number,
     "explain": _flag,

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from prunepool.errors import InvalidParameter, PrunepoolError, RateLimited, Unavailable
+from prunepool.errors import InvalidParameter, PrunepoolError, RateLimited, Unauthorized, Unavailable
 from prunepool.logs import request_fields
 
 Handler = Callable[[Request, Any], Coroutine[Any, Any, Response]]
@@ -24,11 +24,17 @@ _LONGEST_WAIT_S = 3600.0
 
 
 def problem_response(error: PrunepoolError) -> Response:
-    """An error of the tree, with `Retry-After` where trying again makes sense."""
-    headers = {}
+    """An error of the tree as its problem document."""
+    return _response(error.problem(), error.status, error_headers(error))
+
+
+def error_headers(error: PrunepoolError) -> dict[str, str]:
+    """What goes with an error in any shape: when to try again, or how to say who one is."""
     if isinstance(error, Unavailable | RateLimited):
-        headers["Retry-After"] = str(max(1, math.ceil(min(error.retry_after, _LONGEST_WAIT_S))))
-    return _response(error.problem(), error.status, headers)
+        return {"Retry-After": str(max(1, math.ceil(min(error.retry_after, _LONGEST_WAIT_S))))}
+    if isinstance(error, Unauthorized):
+        return {"WWW-Authenticate": 'Bearer realm="prunepool"'}
+    return {}
 
 
 def unexpected_response() -> Response:

@@ -1,29 +1,77 @@
-"""HTTP/1.1 as uvicorn and httptools speak it, with a limit on what comes before the body."""
+"""HTTP/1.1 as uvicorn and httptools speak it, with limits on how long a request is and takes to arrive."""
 
 from __future__ import annotations
 
+import asyncio
+from http import HTTPStatus
+
 import orjson
+import structlog
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from prunepool.api.connection import expect_by
 from prunepool.api.problems import MEDIA_TYPE
 
 #: As much as common servers and proxies let through.
 MAX_HEAD_BYTES = 32 * 1024
+#: For an answer to be read by a client that still sends, before its connection is ended.
+_LAST_WORDS_S = 1.0
+_log = structlog.stdlib.get_logger("prunepool.http")
+
+
+def bounded_protocol(request_timeout_s: float) -> type[BoundedHttpProtocol]:
+    """The protocol with its limit of time.
+
+    Args:
+        request_timeout_s: how long a request may take to arrive, from its first byte to its last.
+    """
+    return type("BoundedHttpProtocol", (BoundedHttpProtocol,), {"request_timeout_s": request_timeout_s})
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
-    """Ends a connection whose request line and headers do not end; httptools itself would collect them."""
+    """Ends connections whose requests do not end: whose headers are too long, or that come too slowly.
 
+    The time counts from a connection's start, or from the first byte that comes after an answer, to the last
+    byte of the request. Between the two uvicorn's time for idle connections counts. A body's reader is told
+    when the time is over, and answers; here the connection of a client that still does not end is closed.
+    """
+
+    request_timeout_s = 60.0
     _head_bytes = 0
     _in_head = True
+    _begun = False
+    _patience: asyncio.TimerHandle | None = None
+    _over_at = 0.0
+    _told = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A connection that says nothing is a request that does not arrive."""
+        super().connection_made(transport)
+        self._wait(self.request_timeout_s)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """There is nothing to wait for any more."""
+        self._wait_no_longer()
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Count what arrives before the headers are complete, then parse it."""
         if self._in_head:
             self._head_bytes += len(data)
+            if self._patience is None:
+                self._wait(self.request_timeout_s)
         super().data_received(data)
         if self._in_head and self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
-            self._refuse()
+            limit = f"the request line and headers must end within {MAX_HEAD_BYTES} bytes"
+            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large", limit)
+
+    def on_message_begin(self) -> None:
+        """Another request, which may have come together with the one before it."""
+        super().on_message_begin()
+        self._begun = True
+        if self._patience is None:
+            self._wait(self.request_timeout_s)
+        expect_by(self.scope["state"], self._over_at)
 
     def on_headers_complete(self) -> None:
         """From here on the body is counted, by who reads it."""
@@ -33,20 +81,60 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """What comes next is another request's head."""
         super().on_message_complete()
+        self._wait_no_longer()
         self._in_head = True
+        self._begun = False
         self._head_bytes = 0
 
-    def _refuse(self) -> None:
+    def send_400_response(self, msg: str) -> None:
+        """What is no HTTP is refused in the shape of all other errors."""
+        self._refuse(HTTPStatus.BAD_REQUEST, "bad_request", msg)
+
+    @property
+    def _answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _wait(self, seconds: float) -> None:
+        self._over_at = self.loop.time() + seconds
+        self._patience = self.loop.call_at(self._over_at, self._time_is_over)
+
+    def _wait_no_longer(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+        self._patience = None
+        self._told = False
+
+    def _time_is_over(self) -> None:
+        self._patience = None
+        if self.transport.is_closing():
+            return
+        if self.flow.read_paused or (self._in_head and self._answering):
+            self._wait(self.request_timeout_s)  # it is this side that takes its time
+        elif self._in_head and (self._begun or self._head_bytes):
+            limit = f"a request must arrive within {self.request_timeout_s:g} s"
+            self._refuse(HTTPStatus.REQUEST_TIMEOUT, "request_timeout", limit)
+        elif self._answering and not self._told:
+            self._told = True
+            self._wait(_LAST_WORDS_S)  # the body's reader learns of it now, and answers
+        else:
+            self.transport.close()
+
+    def _refuse(self, status: HTTPStatus, code: str, detail: str) -> None:
+        client = self.client[0] if self.client else None
+        _log.info("request refused", client=client, status=status.value, code=code)
+        if self._answering:  # these would be taken for the answer that is still to come
+            self.transport.abort()
+            return
         document = {
-            "type": "urn:prunepool:error:headers_too_large",
-            "title": "Request Header Fields Too Large",
-            "status": 431,
-            "code": "headers_too_large",
-            "detail": f"the request line and headers must end within {MAX_HEAD_BYTES} bytes",
+            "type": f"urn:prunepool:error:{code}",
+            "title": status.phrase,
+            "status": status.value,
+            "code": code,
+            "detail": detail,
         }
         body = orjson.dumps(document)
         head = (
-            "HTTP/1.1 431 Request Header Fields Too Large\r\n"
+            f"HTTP/1.1 {status.value} {status.phrase}\r\n"
             f"content-type: {MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
         )
         self.transport.write(head.encode("ascii") + body)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+
+#: Said as an enumeration of one: generators take a constant beside a number for the only value.
+Auto = Annotated[Literal["auto"], WithJsonSchema({"type": "string", "enum": ["auto"]})]
 
 
 class _Out(BaseModel):
@@ -22,10 +25,14 @@ class Prediction(_Out):
 class Reduction(_Out):
     """What was asked of the dial and what was done."""
 
-    requested: Annotated[float | Literal["auto"], Field(examples=[0.755])]
+    requested: Annotated[float | Auto, Field(examples=[0.755])]
     applied: Annotated[float, Field(ge=0, lt=1, description="Never more than asked.", examples=[0.7551])]
     reason: Annotated[
-        str, Field(description="`requested`, or `auto:` and what decided.", examples=["requested"])
+        str,
+        Field(
+            description="`requested`, `accuracy` (from `max_accuracy_drop`), or `auto:` and what decided.",
+            examples=["requested"],
+        ),
     ]
     tokens: Annotated[
         list[int],
@@ -62,7 +69,7 @@ class Stage(_Out):
     """What one reducing block did to the image."""
 
     block: Annotated[int, Field(ge=0)]
-    action: Annotated[str, Field(description="`pruned` or `pooled`.")]
+    action: Annotated[str, Field(description="`prune` or `pool`.")]
     variance: Annotated[float, Field(description="Of the scores; it decides between pruning and pooling.")]
     pruned: Annotated[list[int], Field(description="Patches that left here.")]
     groups: Annotated[list[list[int]], Field(description="The patches of each token after this block.")]
@@ -138,6 +145,37 @@ class Plan(_Out):
     tokens: Annotated[list[int], Field(examples=[[197, 147, 97, 49]])]
     gmacs: float
     macs_saved: float
+    method: Annotated[str, Field(description="Who leaves, and what becomes of it.", examples=["ppt"])]
+
+
+class ProfilePoint(BaseModel):
+    """Figures measured at one point of the dial; there may be more than are listed here."""
+
+    model_config = ConfigDict(extra="allow")
+
+    ratio: Annotated[float, Field(description="The reduction ratio.", examples=[0.755])]
+    gmacs: Annotated[float, Field(examples=[0.798])]
+    method: Annotated[str | None, Field(description="Who leaves.", examples=["ppt"])] = None
+    blocks: Annotated[list[int] | None, Field(examples=[[3, 6, 9]])] = None
+    removed: Annotated[list[int] | None, Field(examples=[[50, 50, 48]])] = None
+    thresholds: list[float] | None = None
+    images: Annotated[int | None, Field(description="How many were measured.", examples=[1000])] = None
+    top1: Annotated[float | None, Field(description="Share that was right.", examples=[0.97])] = None
+    top5: float | None = None
+    agreement: Annotated[
+        float | None, Field(description="Share answered as the unreduced model does.", examples=[0.99])
+    ] = None
+    kl: Annotated[float | None, Field(description="Mean divergence from its answer, in nats.")] = None
+    drop: Annotated[
+        float | None,
+        Field(description="Points lost: of top-1, or of agreement without labels.", examples=[0.4]),
+    ] = None
+    intervals: Annotated[
+        dict[str, tuple[float, float]] | None, Field(description="95 % confidence, by figure.")
+    ] = None
+    speed: Annotated[
+        dict[str, object] | None, Field(description="`speedup` over the unreduced model, and where.")
+    ] = None
 
 
 class Model(ModelSummary):
@@ -149,7 +187,7 @@ class Model(ModelSummary):
     labels: Annotated[list[str], Field(description="One a class.")]
     plans: Annotated[list[Plan], Field(description="The dial, on a grid of ratios.")]
     profile: Annotated[
-        list[dict[str, object]] | None, Field(description="Measured figures per ratio, where there are any.")
+        list[ProfilePoint] | None, Field(description="Measured figures per ratio, where there are any.")
     ]
 
 

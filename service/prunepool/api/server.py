@@ -17,13 +17,12 @@ import uvicorn
 from fastapi import FastAPI
 
 from prunepool.api.drain import Drain
-from prunepool.api.protocol import BoundedHttpProtocol
+from prunepool.api.protocol import bounded_protocol
 from prunepool.engine import Engine
+from prunepool.settings import Settings
 
 _log = structlog.stdlib.get_logger("prunepool.server")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-#: Longer than the idle connections of common load balancers and clients, which must not race with our close.
-_KEEP_ALIVE_S = 75
 #: For answers that are written but not yet taken by their clients.
 _LAST_WRITES_S = 5
 
@@ -59,6 +58,12 @@ def bind(host: str, port: int) -> socket.socket:
     return made
 
 
+def _give_up_unread_answers(bound: socket.socket, seconds: float) -> None:
+    """End connections whose clients do not take their answers; those that are accepted inherit it."""
+    if sys.platform == "linux":
+        bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(seconds * 1000))
+
+
 def url_of(bound: socket.socket) -> str:
     """Where a browser on this machine finds it."""
     host, port = bound.getsockname()[:2]
@@ -76,27 +81,39 @@ class Server(uvicorn.Server):
         app: what to serve; its lifespan runs around the serving.
         engine: told to refuse when the drain begins.
         drain: shared with the app.
+        settings: how long to wait for clients, and which proxies to believe.
+        on_hangup: called at each SIGHUP; without it the signal ends the process, as it does by itself.
     """
 
-    def __init__(self, app: FastAPI, engine: Engine, drain: Drain) -> None:
+    def __init__(
+        self,
+        app: FastAPI,
+        engine: Engine,
+        drain: Drain,
+        settings: Settings,
+        on_hangup: Callable[[], None] | None = None,
+    ) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
-                http=BoundedHttpProtocol,
+                http=bounded_protocol(settings.request_timeout_s),
                 ws="none",
                 loop="uvloop",
                 lifespan="off",
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                proxy_headers=False,
-                timeout_keep_alive=_KEEP_ALIVE_S,
+                proxy_headers=bool(settings.trusted_proxies),
+                forwarded_allow_ips=list(settings.trusted_proxies or ()),
+                timeout_keep_alive=settings.keep_alive_timeout_s,  # type: ignore[arg-type] # seconds, of any kind
                 timeout_graceful_shutdown=_LAST_WRITES_S,
             )
         )
         self._fastapi = app
         self._engine = engine
         self._drain = drain
+        self._request_timeout_s = settings.request_timeout_s
+        self._on_hangup = on_hangup
         self._loop: asyncio.AbstractEventLoop | None = None
         self._leaving: asyncio.Task[None] | None = None
         self._stopping = False
@@ -118,6 +135,7 @@ class Server(uvicorn.Server):
         """
         self._loop = asyncio.get_running_loop()
         self._on_ready = on_ready
+        _give_up_unread_answers(bound, self._request_timeout_s)
         async with self._fastapi.router.lifespan_context(self._fastapi):
             await self.serve(sockets=[bound])
         return self.unanswered
@@ -145,6 +163,11 @@ class Server(uvicorn.Server):
             os._exit(128 + sig)
         self.stop(name)
 
+    def _hang_up(self, sig: int, frame: FrameType | None) -> None:
+        assert self._loop is not None
+        assert self._on_hangup is not None
+        self._loop.call_soon_threadsafe(self._on_hangup)
+
     def _begin_to_leave(self, reason: str) -> None:
         if self._leaving is None:
             self._leaving = asyncio.ensure_future(self._leave(reason))
@@ -166,6 +189,8 @@ class Server(uvicorn.Server):
             yield
             return
         before = {sig: signal.signal(sig, self.handle_exit) for sig in _SIGNALS}
+        if self._on_hangup is not None:
+            before[signal.SIGHUP] = signal.signal(signal.SIGHUP, self._hang_up)
         try:
             yield
         finally:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
@@ -15,16 +17,14 @@ import typer
 from prunepool.cli import inputs
 from prunepool.cli.options import WrongCall, flag, load_settings, with_flags
 from prunepool.cli.output import Output
-from prunepool.errors import InvalidParameter, ModelNotFound, PrunepoolError, Unauthorized
+from prunepool.errors import InvalidParameter, ModelNotFound, PrunepoolError
 
 if TYPE_CHECKING:
     from prunepool.engine import Options
 
-#: Takes one encoded image, gives the answer in the JSON of the API.
-Classify = Callable[[bytes], Awaitable[dict[str, Any]]]
-
-#: Requests under way to a server.
-_CONNECTIONS = 16
+API_KEY = "PRUNEPOOL_API_KEY"
+#: The answer in the JSON of the API, or why there is none.
+Result = dict[str, Any] | PrunepoolError
 
 
 @with_flags("model", "model_store", "device", "dtype")
@@ -37,9 +37,34 @@ def classify(
     reduction_ratio: Annotated[
         str | None, typer.Option(help="Share of patch tokens to remove, or auto.", metavar="RATIO|auto")
     ] = None,
+    max_accuracy_drop: Annotated[
+        str | None,
+        typer.Option(
+            help="Instead of a ratio: points of accuracy that may be lost, by the model's profile.",
+            metavar="POINTS",
+        ),
+    ] = None,
+    max_reduction_ratio: Annotated[
+        str | None, typer.Option(help="With auto: never go beyond this ratio.", metavar="RATIO")
+    ] = None,
     top_k: Annotated[str | None, typer.Option(help="How many predictions.", metavar="N")] = None,
+    deadline_ms: Annotated[
+        str | None, typer.Option(help="An answer later than this is worthless.", metavar="MS")
+    ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="With --json: what became of every patch.")
+    ] = False,
     url: Annotated[
         str | None, typer.Option(help="Ask this server instead of loading a model.", metavar="URL")
+    ] = None,
+    api_key: Annotated[
+        str | None,
+        typer.Option(
+            help="For a server that asks for one. The variable keeps it out of the list of processes.",
+            envvar=API_KEY,
+            metavar="KEY",
+            show_envvar=True,
+        ),
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object a line, with the members of the API's answer.")
@@ -48,11 +73,22 @@ def classify(
     """Classify images in process, or by a server."""
     from prunepool.logs import logging_to
 
-    options = _options({"reduction_ratio": reduction_ratio, "top_k": top_k})
-    backend = _in_process(flags, options) if url is None else _by_server(url, flags, options)
+    options = _options(
+        {
+            "reduction_ratio": reduction_ratio,
+            "max_reduction_ratio": max_reduction_ratio,
+            "max_accuracy_drop": max_accuracy_drop,
+            "top_k": top_k,
+            "deadline_ms": deadline_ms,
+            "explain": "true" if explain else None,
+        }
+    )
     names = list(inputs.expand(files))
+    results = (
+        _in_process(names, flags, options) if url is None else _by_server(names, url, api_key, flags, options)
+    )
     with logging_to(sys.stderr, "console", "warning"), Output(as_json, len(names)) as output:
-        asyncio.run(_classify_all(backend, names, output))
+        asyncio.run(_write(results, output))
     return 1 if output.failed else 0
 
 
@@ -64,84 +100,72 @@ def _options(given: Mapping[str, str | None]) -> Options:
     )
 
 
-@asynccontextmanager
-async def _in_process(flags: Mapping[str, str], options: Options) -> AsyncIterator[tuple[Classify, int]]:
-    """The real engine, as a server would run it, without the server."""
+async def _in_process(
+    names: Sequence[str], flags: Mapping[str, str], options: Options
+) -> AsyncIterator[tuple[str, Result]]:
+    """Through the real engine, as a server would run it, without the server."""
     from prunepool import build
     from prunepool.api.answers import classification_json
+    from prunepool.client import ImageUnreadable
+    from prunepool.client.streaming import in_order
     from prunepool.engine import resolve
 
-    settings = load_settings(flags)
+    # All images are wanted and none is waited for: there is no target to hold, and none is refused.
+    patient = {"target_latency_ms": math.inf, "max_queue_ms": math.inf}
+    settings = load_settings(flags).model_copy(update=patient)
     engine = build.build_engine(settings, build.create_metrics())
 
-    async def classify_here(image: bytes) -> dict[str, Any]:
-        answer: dict[str, Any] = orjson.loads(
-            orjson.dumps(classification_json(await engine.classify(image, options)))
-        )
-        return answer
+    async def classify_here(name: str) -> Result:
+        try:
+            answer = await engine.classify(await asyncio.to_thread(inputs.read, name), options)
+        except (InvalidParameter, ModelNotFound):
+            raise  # no fault of this image: the others would fail in the same way
+        except PrunepoolError as error:
+            return error
+        except OSError as error:
+            return ImageUnreadable(error.strerror or str(error))
+        document: dict[str, Any] = orjson.loads(orjson.dumps(classification_json(answer)))
+        return document
 
     try:
         await engine.start()
         resolve(options, engine.model(engine.default_model))
-        yield classify_here, min(2 * settings.max_batch_size, settings.max_queue_requests)
+        at_once = min(2 * settings.max_batch_size, settings.max_queue_requests)
+        async with aclosing(in_order(names, classify_here, at_once)) as results:
+            async for name, result in results:
+                yield name, result
     finally:
         await engine.close(settings.drain_timeout_s)
 
 
-@asynccontextmanager
 async def _by_server(
-    url: str, flags: Mapping[str, str], options: Options
-) -> AsyncIterator[tuple[Classify, int]]:
-    from prunepool.client import AsyncClient
+    names: Sequence[str], url: str, api_key: str | None, flags: Mapping[str, str], options: Options
+) -> AsyncIterator[tuple[str, Result]]:
+    from prunepool.client import AsyncClient, ClassifyOptions
 
     for name in flags:
         if name != "model":
             raise WrongCall(f"{flag(name)} is the server's to choose; leave it out with --url")
     if not url.startswith(("http://", "https://")):
         raise WrongCall(f"--url must be http://… or https://…; got {url!r}")
-    async with AsyncClient(url) as client:
-
-        async def classify_there(image: bytes) -> dict[str, Any]:
-            answer = await client.classify(
-                image,
-                model=flags.get("model"),
-                reduction_ratio=options.reduction_ratio,
-                top_k=options.top_k,
-            )
-            return {name: value for name, value in asdict(answer).items() if value is not None}
-
-        yield classify_there, _CONNECTIONS
-
-
-async def _classify_all(
-    backend: AbstractAsyncContextManager[tuple[Classify, int]], names: Sequence[str], output: Output
-) -> None:
-    """Classify several at a time; results come out in the order of the names."""
-    async with backend as (classify_one, at_once):
-        gate = asyncio.Semaphore(at_once)
-
-        async def one(name: str) -> dict[str, Any]:
-            async with gate:
-                return await classify_one(await asyncio.to_thread(inputs.read, name))
-
-        tasks = [asyncio.create_task(one(name)) for name in names]
-        try:
-            for name, task in zip(names, tasks, strict=True):
-                await _write_result(name, task, output)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+    chosen = ClassifyOptions(**{**asdict(options), "model": flags.get("model")})  # type: ignore[typeddict-item]
+    images = [partial(inputs.read, name) for name in names]
+    async with (
+        AsyncClient(url, api_key=api_key) as client,
+        aclosing(client.classify_many(images, **chosen)) as answers,
+    ):
+        in_turn = iter(names)
+        async for classified in answers:
+            result = classified.result
+            if not isinstance(result, PrunepoolError):
+                yield next(in_turn), {k: v for k, v in asdict(result).items() if v is not None}
+            else:
+                yield next(in_turn), result
 
 
-async def _write_result(name: str, task: asyncio.Task[dict[str, Any]], output: Output) -> None:
-    from prunepool.client import ServerUnreachable, UnexpectedAnswer
-
-    try:
-        output.answer(name, await task)
-    except OSError as error:
-        output.error(name, "unreadable", error.strerror or str(error))
-    except (InvalidParameter, ModelNotFound, Unauthorized, ServerUnreachable, UnexpectedAnswer):
-        raise  # no fault of this image: the others would fail in the same way
-    except PrunepoolError as error:
-        output.error(name, error.code, error.detail)
+async def _write(results: AsyncIterator[tuple[str, Result]], output: Output) -> None:
+    async for name, result in results:
+        if isinstance(result, PrunepoolError):
+            output.error(name, result.code, result.detail)
+        else:
+            output.answer(name, result)

@@ -9,7 +9,8 @@ from typing import Any, Self
 
 import orjson
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+from prunepool.client.progress import progress_bar
 
 #: Fewer files are over before a bar says anything.
 _WORTH_A_BAR = 3
@@ -28,16 +29,7 @@ class Output:
         self._as_json = as_json
         # Results on a terminal are written above the bar; piped results leave standard error to the bar.
         self._console = Console(stderr=not sys.stdout.isatty())
-        self._bar = Progress(
-            MofNCompleteColumn(),
-            BarColumn(),
-            TimeRemainingColumn(),
-            console=self._console,
-            transient=True,
-            disable=total < _WORTH_A_BAR or not self._console.is_terminal,
-            redirect_stdout=False,
-            redirect_stderr=False,
-        )
+        self._bar = progress_bar(self._console, shown=total >= _WORTH_A_BAR and self._console.is_terminal)
         self._task = self._bar.add_task("images", total=total)
 
     def __enter__(self) -> Self:

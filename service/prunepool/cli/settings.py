@@ -27,7 +27,8 @@ def settings(
     width = max(map(len, Settings.model_fields))
     for name in Settings.model_fields:
         value = getattr(found, name)
-        typer.echo(f"{name:<{width}}  {'unset' if value is None else value}")
+        shown = ", ".join(value) if isinstance(value, tuple) else value
+        typer.echo(f"{name:<{width}}  {'unset' if value is None else shown}")
 
 
 def markdown_table() -> str:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 from prunepool.errors import PrunepoolError
 
-#: An encoded image, or the file it is in.
-Image = bytes | Path
+#: An encoded image, the file it is in, or what gets its bytes when its turn comes.
+Image = bytes | Path | Callable[[], bytes]
 Ratio = float | Literal["auto"]
 
 
@@ -19,6 +20,7 @@ class ClassifyOptions(TypedDict, total=False):
     model: str | None
     reduction_ratio: Ratio | None
     max_reduction_ratio: float | None
+    max_accuracy_drop: float | None
     top_k: int | None
     deadline_ms: float | None
     explain: bool
@@ -56,6 +58,34 @@ class Timing:
 
 
 @dataclass(frozen=True, slots=True)
+class SurvivingToken:
+    """A patch token that the last block still saw: its patches, and whether they are more than one."""
+
+    patches: tuple[int, ...]
+    pooled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What one reducing block did: `prune` or `pool`, by which score variance, to which patches."""
+
+    block: int
+    action: str
+    variance: float
+    pruned: tuple[int, ...]
+    groups: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenMap:
+    """What became of every patch; patches are numbered row by row from 0."""
+
+    grid: tuple[int, int]
+    tokens: tuple[SurvivingToken, ...]
+    stages: tuple[Stage, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Classification:
     """The answer for one image."""
 
@@ -64,7 +94,20 @@ class Classification:
     reduction: Reduction
     timing_ms: Timing
     batch_size: int
-    token_map: dict[str, Any] | None = None
+    token_map: TokenMap | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Classified:
+    """One image of many, as it was given, and what became of it.
+
+    Attributes:
+        image: the image.
+        result: its answer, or why it has none.
+    """
+
+    image: Image
+    result: Classification | PrunepoolError
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +128,36 @@ class Model:
     licence: str
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One point of a model's dial."""
+
+    reduction_ratio: float
+    blocks: tuple[int, ...]
+    removed: tuple[int, ...]
+    thresholds: tuple[float, ...]
+    tokens: tuple[int, ...]
+    gmacs: float
+    macs_saved: float
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDetails(Model):
+    """A served model in full; `profile` has what was measured along the dial, where anything was."""
+
+    labels: tuple[str, ...]
+    plans: tuple[Plan, ...]
+    profile: tuple[dict[str, Any], ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """Whether the service can be asked, and what is missing if not."""
+
+    ready: bool
+    missing: tuple[str, ...]
+
+
 class ServerUnreachable(PrunepoolError):
     """No answer: no connection, or it broke, or took too long."""
 
@@ -99,3 +172,11 @@ class UnexpectedAnswer(PrunepoolError):
     code = "unexpected_answer"
     status = 502
     title = "Unexpected answer"
+
+
+class ImageUnreadable(PrunepoolError):
+    """The file of an image cannot be read here; nothing was sent."""
+
+    code = "unreadable"
+    status = 400
+    title = "Image cannot be read"

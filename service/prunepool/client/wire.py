@@ -6,18 +6,28 @@ import base64
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
+from urllib.parse import quote
 
 import httpx
 import orjson
 from pydantic import TypeAdapter, ValidationError
 
 from prunepool import errors
-from prunepool.client.types import Classification, Image, Model, UnexpectedAnswer
+from prunepool.client.types import (
+    Classification,
+    Image,
+    Model,
+    ModelDetails,
+    Readiness,
+    UnexpectedAnswer,
+)
 from prunepool.errors import InvalidParameter, PrunepoolError, RateLimited, Unavailable
 
 T = TypeVar("T")
 
 _CLASSIFICATION: TypeAdapter[Classification] = TypeAdapter(Classification)
+_MODEL: TypeAdapter[ModelDetails] = TypeAdapter(ModelDetails)
+_READINESS: TypeAdapter[Readiness] = TypeAdapter(Readiness)
 _MODELS: TypeAdapter[list[Model]] = TypeAdapter(list[Model])
 _STANDARD_MEMBERS = frozenset({"type", "title", "status", "code", "detail"})
 #: What a proxy that refuses without naming a time is given.
@@ -59,7 +69,9 @@ def several_images(images: Sequence[Image]) -> dict[str, Any]:
 
 
 def _bytes(image: Image) -> bytes:
-    return image.read_bytes() if isinstance(image, Path) else image
+    if isinstance(image, bytes):
+        return image
+    return image.read_bytes() if isinstance(image, Path) else image()
 
 
 def read_answer(response: httpx.Response) -> Any:
@@ -138,6 +150,35 @@ def read_models(document: Any) -> list[Model]:
         UnexpectedAnswer: it is not one.
     """
     return _validated(_MODELS, document.get("models") if isinstance(document, dict) else None)
+
+
+def read_model(document: object) -> ModelDetails:
+    """A model in full.
+
+    Raises:
+        UnexpectedAnswer: it is not one.
+    """
+    return _validated(_MODEL, document)
+
+
+def model_path(name: str) -> str:
+    """Where a model is described; its name may hold anything."""
+    return f"/models/{quote(name, safe='')}"
+
+
+def read_readiness(response: httpx.Response) -> Readiness:
+    """What the service says of itself, ready or not.
+
+    Raises:
+        PrunepoolError: it says something else.
+    """
+    if response.status_code != Unavailable.status:
+        return _validated(_READINESS, read_answer(response))
+    try:
+        return _validated(_READINESS, orjson.loads(response.content))
+    except (orjson.JSONDecodeError, UnexpectedAnswer):
+        read_answer(response)  # a proxy's answer, which raises what it stands for
+        raise
 
 
 def _validated(adapter: TypeAdapter[T], document: object) -> T:

@@ -28,7 +28,7 @@ def inference(model: ServedModel, wanted: Resolved, done: Completion, timing: Ti
         reduction=Reduction(
             requested=wanted.requested,
             applied=model.applied(done.ratio),
-            reason=done.reason,
+            reason=wanted.reason if done.reason == "requested" else done.reason,
             tokens=outcome.tokens,
             gmacs=outcome.gmacs,
             macs_saved=max(0.0, 1 - outcome.gmacs / dense),
@@ -47,6 +47,7 @@ def classification(answer: Inference, labels: Sequence[str], count: int) -> Clas
         predictions=best(answer.logits, labels, count),
         reduction=answer.reduction,
         timing_ms=answer.timing_ms,
+        batch=answer.batch,
         batch_size=answer.batch_size,
         token_map=answer.token_map,
     )

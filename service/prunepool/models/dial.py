@@ -4,35 +4,61 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from prunepool.errors import InvalidParameter
+from prunepool.errors import InvalidParameter, ManifestInvalid
 from prunepool.models.geometry import Geometry
-from prunepool.ppt.plan import DENSE, PlanError, ReductionPlan, max_ratio, plan_for_ratio
-from prunepool.store import Manifest
+from prunepool.ppt.curve import PlanCurve
+from prunepool.ppt.plan import (
+    DENSE,
+    METHODS,
+    Method,
+    PlanError,
+    ReductionPlan,
+    default_blocks,
+    max_ratio,
+    plan_for_ratio,
+)
+from prunepool.store import Manifest, ProfilePoint
 
 
 class ModelDial:
     """What each setting of the ratio means for one model.
 
+    Where the manifest's profile holds plans, the dial goes through them; else one rule makes all plans.
+
     Args:
         manifest: what the store says of the model.
         geometry: the numbers of its network.
+
+    Raises:
+        ManifestInvalid: a profile whose plans make no dial.
     """
 
     def __init__(self, manifest: Manifest, geometry: Geometry) -> None:
         self.manifest = manifest
         self.geometry = geometry
+        self._curve = _curve_of(manifest, geometry)
         self._plan = lru_cache(maxsize=4096)(self._make_plan)
         self._gmacs = lru_cache(maxsize=4096)(geometry.gmacs)
 
     @property
     def max_ratio(self) -> float:
         """The largest ratio: what half of the tokens at each stage allows, or less by manifest."""
-        stages = len(self.manifest.reduction.blocks or (0, 0, 0))
-        limit = max_ratio(self.geometry.patches, stages)
+        if self._curve is None:
+            limit = max_ratio(self.geometry.patches, len(self._rule()[1]))
+        else:
+            limit = self._curve.max_removed / self.geometry.patches
         return min(limit, self.manifest.reduction.max_ratio or limit)
 
+    @property
+    def profile(self) -> tuple[ProfilePoint, ...] | None:
+        """The measured points that are of this dial: without those whose plan it would not take."""
+        if self.manifest.profile is None:
+            return None
+        points = [p for p in self.manifest.profile if p.ratio <= self.max_ratio]
+        return tuple(p for p in points if not p.removed or plan_of(p) == self.plan(p.ratio))
+
     def plan(self, ratio: float) -> ReductionPlan:
-        """The plan for a ratio, with the blocks and thresholds that the manifest gives.
+        """The plan for a ratio, by the manifest's profile, or else by the rule that the manifest gives.
 
         Raises:
             InvalidParameter: the ratio is not a number from 0 to :attr:`max_ratio`; names both.
@@ -44,18 +70,29 @@ class ModelDial:
             # Rounded down, so that the limit that the message names is itself allowed.
             limit = int(self.max_ratio * 10_000) / 10_000
             raise InvalidParameter("reduction_ratio", ratio, f"between 0 and {limit}")
-        reduction = self.manifest.reduction
+        if self._curve is not None:
+            return self._curve.plan(min(round(ratio * self.geometry.patches), self._curve.max_removed))
+        method, blocks = self._rule()
+        paper = self.manifest.reduction.method == "ppt-paper"
         try:
             plan = plan_for_ratio(
                 ratio,
                 patches=self.geometry.patches,
                 depth=self.geometry.depth,
-                blocks=reduction.blocks,
-                thresholds=reduction.thresholds,
+                blocks=blocks,
+                thresholds=None if paper else self.manifest.reduction.thresholds,
+                method=method,
             )
         except PlanError as error:
             raise InvalidParameter(error.parameter, error.value, error.limit) from error
         return DENSE if plan.dense else plan
+
+    def _rule(self) -> tuple[Method, tuple[int, ...]]:
+        """Method and blocks of a dial without measured plans."""
+        reduction = self.manifest.reduction
+        if reduction.method == "ppt-paper":
+            return "ppt", default_blocks(self.geometry.depth)
+        return reduction.method, reduction.blocks or default_blocks(self.geometry.depth, reduction.method)
 
     def gmacs(self, ratio: float) -> float:
         """Billions of multiply-accumulates for one image at this ratio."""
@@ -68,3 +105,31 @@ class ModelDial:
     def tokens(self, plan: ReductionPlan) -> tuple[int, ...]:
         """Token counts, prefix included, before the first and after each reducing block."""
         return plan.tokens(self.geometry.tokens, self.geometry.prefix)
+
+
+def plan_of(point: ProfilePoint) -> ReductionPlan:
+    """The plan of a point that has one.
+
+    Raises:
+        PlanError: it cannot be carried out.
+    """
+    if point.method not in METHODS:
+        raise PlanError("method", point.method, "one of " + ", ".join(METHODS))
+    return ReductionPlan(point.blocks or (), point.removed or (), point.thresholds or (), point.method)
+
+
+def _curve_of(manifest: Manifest, geometry: Geometry) -> PlanCurve | None:
+    try:
+        points = [point for point in manifest.planned if sum(point.removed or ())]
+        plans = [plan_of(point) for point in points]
+        for point in points:
+            gone = sum(point.removed or ())
+            if round(point.ratio * geometry.patches) != gone:
+                share = f"{gone}/{geometry.patches}, the share of patch tokens that its plan removes"
+                raise PlanError("ratio", point.ratio, share)
+        deepest = max((plan.blocks[-1] for plan in plans), default=0)
+        if deepest >= geometry.depth:
+            raise PlanError("blocks", deepest, f"below the model's depth of {geometry.depth}")
+        return PlanCurve(plans, patches=geometry.patches) if plans else None
+    except PlanError as error:
+        raise ManifestInvalid(f"{manifest.name}: the profile makes no dial: {error}") from error

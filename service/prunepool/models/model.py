@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import astuple
 from itertools import groupby
 
 import torch
@@ -83,7 +84,7 @@ class Model:
             return self._forward(images, [(plan, len(images))])
         if len(plan) != len(images):
             raise InvalidParameter("plan", len(plan), f"one plan, or one for each of {len(images)} images")
-        order = sorted(range(len(plan)), key=lambda i: (plan[i].blocks, plan[i].removed, plan[i].thresholds))
+        order = sorted(range(len(plan)), key=lambda i: astuple(plan[i]))
         if order == list(range(len(plan))):
             return self._forward(images, _groups(plan))
         index = torch.tensor(order, device=self.device)

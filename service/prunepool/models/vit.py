@@ -7,7 +7,7 @@ reduction look at the rectangles [images, tokens, C] that it is made of. Nothing
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -16,8 +16,8 @@ from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
 from prunepool.models.geometry import Geometry
 from prunepool.models.packing import Rectangle, joined, prefix_rows, runs_of, sizes_of
-from prunepool.ppt.plan import PlanError, ReductionPlan, removable
-from prunepool.ppt.reduction import reduce_tokens
+from prunepool.ppt.plan import DENSE, PlanError, ReductionPlan, removable
+from prunepool.ppt.reduction import Reduced, reduce_tokens
 from prunepool.ppt.tokens import Stage
 
 #: Images of one plan that lie next to each other in a batch: the plan and how many.
@@ -44,11 +44,13 @@ class ReducingViT(nn.Module):
 
     Args:
         vit: a timm `VisionTransformer` of a kind that :func:`prunepool.models.support.check` lets pass.
+        reduce: carries out one reducing step; another one than PPT's own is for experiments.
     """
 
-    def __init__(self, vit: nn.Module) -> None:
+    def __init__(self, vit: nn.Module, reduce: Callable[..., Reduced] = reduce_tokens) -> None:
         super().__init__()
         self.vit: Any = vit
+        self._reduce_tokens = reduce
         self.geometry = Geometry.of(vit)
 
     @property
@@ -68,31 +70,64 @@ class ReducingViT(nn.Module):
         Raises:
             PlanError: counts that do not sum to B, or a plan for more blocks than the model has.
         """
-        if sum(count for _, count in groups) != images.shape[0]:
-            raise PlanError("groups", [count for _, count in groups], f"summing to {images.shape[0]} images")
+        return self.run(self.embed(images), groups)
+
+    def embed(self, images: Tensor) -> Tensor:
+        """The tokens that enter the first block, [B, N, C], of normalised images [B, 3, H, W]."""
+        vit = self.vit
+        tokens: Tensor = vit.norm_pre(vit.patch_drop(vit._pos_embed(vit.patch_embed(images.to(self.dtype)))))
+        return tokens
+
+    def advance(self, tokens: Tensor, start: int, stop: int) -> Tensor:
+        """Tokens [B, N, C] that enter block `start`, as they enter block `stop` when none of them leaves."""
+        rectangles = [Rectangle(DENSE, 0, *tokens.shape[:2])]
+        x = tokens.flatten(0, 1)
+        for index in range(start, stop):
+            x, rectangles = self._block(index, self.vit.blocks[index], x, rectangles, [])
+        return x.view_as(tokens)
+
+    def run(self, tokens: Tensor, groups: Sequence[Group], start: int = 0) -> Forward:
+        """Logits from tokens on their way.
+
+        Several plans that begin late can share what comes before: :meth:`embed`, :meth:`advance`, then this.
+
+        Args:
+            tokens: that enter block `start`, [B, N, C], of which none has left yet.
+            groups: as in :meth:`forward`.
+            start: index of the first block to compute.
+
+        Raises:
+            PlanError: as :meth:`forward`, or a plan that reduces before `start`.
+        """
+        images = tokens.shape[0]
+        if sum(count for _, count in groups) != images:
+            raise PlanError("groups", [count for _, count in groups], f"summing to {images} images")
         for plan, _ in groups:
             if plan.blocks and plan.blocks[-1] >= self.geometry.depth:
                 raise PlanError("blocks", plan.blocks, f"below the model's depth of {self.geometry.depth}")
+            if any(b < start and r for b, r in zip(plan.blocks, plan.removed, strict=True)):
+                raise PlanError("blocks", plan.blocks, f"{start}, where these tokens are, or later")
         vit = self.vit
-        tokens = vit.norm_pre(vit.patch_drop(vit._pos_embed(vit.patch_embed(images.to(self.dtype)))))
         rectangles: list[Rectangle] = []
         first = 0
         for plan, count in groups:
             if count:
                 rectangles.append(Rectangle(plan, first, count, tokens.shape[1]))
                 first += count
-        x = tokens.reshape(-1, tokens.shape[-1])
+        x = tokens.flatten(0, 1)
         stages: list[Stage] = []
         last = len(vit.blocks) - 1
         for index, block in enumerate(vit.blocks):
+            if index < start:
+                continue
             if index == last and stages and not any(self._removed(index, r) for r in rectangles):
                 x = self._last_block(block, x, rectangles)
             else:
                 x, rectangles = self._block(index, block, x, rectangles, stages)
         prefix = self.geometry.prefix
-        if x.shape[0] > len(images) * prefix:
+        if x.shape[0] > images * prefix:
             x = prefix_rows(x, rectangles, prefix)
-        logits: Tensor = vit.forward_head(vit.norm(x.view(len(images), prefix, -1)))
+        logits: Tensor = vit.forward_head(vit.norm(x.view(images, prefix, -1)))
         return Forward(logits.float(), stages)
 
     def _block(
@@ -170,7 +205,7 @@ class ReducingViT(nn.Module):
                 parts.append(part)
                 left.append(r)
                 continue
-            reduced = reduce_tokens(
+            reduced = self._reduce_tokens(
                 part.view(r.images, r.tokens, -1),
                 r.size,
                 query=q,

@@ -1,7 +1,8 @@
 """The model store: one folder a model, with its manifest and its weights. Needs no torch."""
 
-from prunepool.store.manifest import Manifest, ProfilePoint, ReductionDefaults, Weights
+from prunepool.store.manifest import Manifest, ReductionDefaults, Weights
 from prunepool.store.model import StoredModel, sha256_of, tensor_shapes
+from prunepool.store.profile import ProfilePoint, Speed
 from prunepool.store.store import ModelStore, check_name
 
 __all__ = [
@@ -9,6 +10,7 @@ __all__ = [
     "ModelStore",
     "ProfilePoint",
     "ReductionDefaults",
+    "Speed",
     "StoredModel",
     "Weights",
     "check_name",

@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from prunepool.errors import ManifestInvalid
+from prunepool.store.profile import Ascending, ProfilePoint, Ratio, Share, Text, Thresholds
 
 FILE_NAME = "model.json"
 
@@ -18,13 +19,6 @@ FILE_NAME = "model.json"
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 #: One path component, so that a manifest can never point out of its folder.
 WEIGHTS_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*\.safetensors$"
-
-Text = Annotated[str, Field(min_length=1, max_length=1000)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Ratio = Annotated[float, Field(ge=0, lt=1)]
-Triple = tuple[float, float, float]
-Ascending = tuple[Annotated[int, Field(ge=0)], ...]
-Thresholds = tuple[Annotated[float, Field(ge=0)], ...]
 
 _FROZEN = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
@@ -51,6 +45,8 @@ class ReductionDefaults(BaseModel):
     """What a reduction plan takes where a request leaves it open.
 
     Attributes:
+        method: who leaves where the profile holds no plans: one of :data:`prunepool.ppt.plan.METHODS`, or
+            `ppt-paper`, the paper's own plans whatever blocks, thresholds and profile say.
         blocks: 0-based reducing blocks, ascending; None for depth/4 · {1, 2, 3}.
         thresholds: score variance from which an image is pruned, one a stage; None for the paper's.
         default_ratio: what `auto` takes where nothing else decides.
@@ -59,6 +55,7 @@ class ReductionDefaults(BaseModel):
 
     model_config = _FROZEN
 
+    method: Literal["ppt", "ppt-paper", "prune", "pool", "fuse", "tome", "topk"] = "ppt"
     blocks: Ascending | None = None
     thresholds: Thresholds | None = None
     default_ratio: Ratio = 0.5
@@ -69,45 +66,14 @@ class ReductionDefaults(BaseModel):
         """Refuse what no plan can be made of."""
         if self.blocks is not None and (not self.blocks or list(self.blocks) != sorted(set(self.blocks))):
             raise ValueError("blocks must be one or more ascending block indices")
+        if self.thresholds is not None and self.blocks is None and self.method in ("fuse", "tome"):
+            raise ValueError(f"{self.method} has no thresholds")
         stages = 3 if self.blocks is None else len(self.blocks)
         if self.thresholds is not None and len(self.thresholds) != stages:
             raise ValueError(f"thresholds must be {stages} numbers, one for each reducing block")
         if self.max_ratio is not None and self.default_ratio > self.max_ratio:
             raise ValueError(f"default_ratio {self.default_ratio} must not exceed max_ratio {self.max_ratio}")
         return self
-
-
-class ProfilePoint(BaseModel):
-    """Figures measured at one ratio.
-
-    Keys that are not listed here are kept as they are, so that a newer measurement does not make an older
-    release refuse the model.
-
-    Attributes:
-        ratio: the reduction ratio.
-        gmacs: billions of multiply-accumulates for one image.
-        top1: share of images whose best class was right.
-        agreement: share of images whose best class was that of the dense model.
-        method: what chose the plan, where it was not the default rule.
-        blocks: its reducing blocks.
-        removed: tokens that left at each.
-        thresholds: score variance from which an image was pruned, one a stage.
-        images: how many were measured.
-        intervals: for a figure's name, the ends of its confidence interval.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False, protected_namespaces=())
-
-    ratio: Ratio
-    gmacs: Annotated[float, Field(gt=0)]
-    top1: Share | None = None
-    agreement: Share | None = None
-    method: Text | None = None
-    blocks: Ascending | None = None
-    removed: Ascending | None = None
-    thresholds: Thresholds | None = None
-    images: Annotated[int, Field(gt=0)] | None = None
-    intervals: Mapping[str, tuple[float, float]] | None = None
 
 
 class Manifest(BaseModel):
@@ -150,6 +116,22 @@ class Manifest(BaseModel):
     weights: Weights
     reduction: ReductionDefaults = ReductionDefaults()
     profile: tuple[ProfilePoint, ...] | None = None
+
+    @property
+    def planned(self) -> tuple[ProfilePoint, ...]:
+        """The points of the profile that say how the model is reduced; none with `ppt-paper`."""
+        if self.reduction.method == "ppt-paper":
+            return ()
+        return tuple(point for point in self.profile or () if point.removed)
+
+    @field_validator("profile")
+    @classmethod
+    def _ascending(cls, profile: tuple[ProfilePoint, ...] | None) -> tuple[ProfilePoint, ...] | None:
+        """Refuse a profile out of order."""
+        ratios = [point.ratio for point in profile or ()]
+        if ratios != sorted(set(ratios)):
+            raise ValueError("the ratios of its points must ascend")
+        return profile
 
 
 def parse(document: bytes, source: str) -> Manifest:

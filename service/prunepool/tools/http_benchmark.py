@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import httpx
 
+from prunepool.client import ServerUnreachable
+
 
 @dataclass(frozen=True, slots=True)
 class HttpRow:
@@ -66,8 +68,11 @@ class HttpBenchmark:
         failed = dict.fromkeys(ratios, 0)
         limits = httpx.Limits(max_connections=self._clients)
         async with httpx.AsyncClient(limits=limits, timeout=60) as http:
-            for ratio in ratios:
-                await self._phase(http, ratio, min(1.0, self._seconds))  # connections, caches, clocks
+            try:
+                for ratio in ratios:
+                    await self._phase(http, ratio, min(1.0, self._seconds))  # connections, caches, clocks
+            except httpx.TransportError as error:
+                raise ServerUnreachable(f"no server answers at {self._url}: {error}") from error
             for _ in range(self._phases):
                 for ratio in ratios:
                     start = time.perf_counter()

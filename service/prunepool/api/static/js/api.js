@@ -8,6 +8,24 @@ export class Problem extends Error {
   }
 }
 
+const KEY = "prunepool-key";
+let key = "";
+try {
+  key = sessionStorage.getItem(KEY) ?? "";
+} catch {
+  // storage may be forbidden; a key then lasts as long as the page
+}
+
+/** Send this API key from now on; it is forgotten with the tab. */
+export function useKey(given) {
+  key = given;
+  try {
+    sessionStorage.setItem(KEY, given);
+  } catch {
+    // as above
+  }
+}
+
 const unreachable = () =>
   new Problem({ title: "The server does not answer", detail: "It may be restarting, or the connection is gone." });
 
@@ -21,10 +39,10 @@ async function problemOf(response) {
   }
 }
 
-async function ask(path, options) {
+async function ask(path, { headers = {}, ...options } = {}) {
   let response;
   try {
-    response = await fetch(path, options);
+    response = await fetch(path, { ...options, headers: key ? { ...headers, "X-API-Key": key } : headers });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw unreachable();

@@ -1,4 +1,4 @@
-// Making elements without innerHTML, so that no text of anybody's is ever read as markup.
+// Making elements from names and text, never from markup: no text of anybody's can become an element.
 
 const SVG = "http://www.w3.org/2000/svg";
 

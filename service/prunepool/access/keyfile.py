@@ -1,0 +1,241 @@
+"""The file of API keys: TOML, one key a line, each as the hash of it.
+
+    alice = { sha256 = "…64 hexadecimal digits…", rate = 50.0, burst = 100.0, created = 2026-01-31 }
+
+`rate` (images a second), `burst` (images at once; one second's worth if left out) and `created` may be
+missing. A line is added and removed as a line, so that comments and other lines stay as they are.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import math
+import os
+import re
+import tempfile
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import date
+from pathlib import Path
+
+from prunepool.access.buckets import Rate
+from prunepool.access.keys import NAME, Key
+from prunepool.errors import InvalidParameter
+
+_HEAD = "# API keys of prunepool, one a line, each as the hash of it: made by `prunepool keys`.\n"
+_MEMBERS = frozenset({"sha256", "rate", "burst", "created"})
+_DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_PARAMETER = "api_keys_file"
+
+
+class KeysFile:
+    """A file of keys on disk.
+
+    Args:
+        path: where it is; links are followed, so that a mounted secret can be one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def read(self) -> dict[str, Key]:
+        """All keys, by name.
+
+        Raises:
+            InvalidParameter: there is no such file, or it says something that it may not.
+        """
+        return parse(self._text(), self.path)
+
+    def stamp(self) -> tuple[int, int, int] | None:
+        """What changes whenever the file does; None while there is none."""
+        try:
+            found = self.path.stat()
+        except OSError:
+            return None
+        return found.st_mtime_ns, found.st_size, found.st_ino
+
+    def add(self, key: Key) -> None:
+        """Add a key; a file that is not there yet is made, readable by its owner alone.
+
+        Raises:
+            InvalidParameter: a name that is taken or not allowed, or a file that cannot be read.
+            OSError: the file cannot be written.
+        """
+        check_name(key.name)
+
+        def added(text: str) -> str:
+            if key.name in parse(text, self.path):
+                raise InvalidParameter("NAME", key.name, f"one that {self.path} does not have yet")
+            return text + ("" if text.endswith("\n") or not text else "\n") + line_of(key)
+
+        self._rewrite(added, new=_HEAD)
+
+    def remove(self, name: str) -> None:
+        """Remove a key.
+
+        Raises:
+            InvalidParameter: there is none of that name, the file cannot be read, or the key is not on one
+                line of its own.
+            OSError: the file cannot be written.
+        """
+
+        def removed(text: str) -> str:
+            keys = parse(text, self.path)
+            if name not in keys:
+                there = ", ".join(keys) or "none"
+                raise InvalidParameter("NAME", name, f"a key of {self.path}; there are: {there}")
+            own = re.compile(rf"""\s*["']?{re.escape(name)}["']?\s*=""")
+            left = "".join(line for line in text.splitlines(keepends=True) if not own.match(line))
+            del keys[name]
+            try:
+                if parse(left, self.path) == keys:
+                    return left
+            except InvalidParameter:
+                pass
+            raise InvalidParameter(
+                "NAME", name, f"on one line of its own in {self.path}; remove it there by hand"
+            )
+
+        self._rewrite(removed)
+
+    def _text(self) -> str:
+        try:
+            return self.path.read_text(encoding="utf-8")
+        except OSError as error:
+            raise _wrong(self.path, error.strerror or str(error)) from error
+        except UnicodeDecodeError as error:
+            raise _wrong(self.path, "it is not UTF-8 text") from error
+
+    def _rewrite(self, change: Callable[[str], str], new: str | None = None) -> None:
+        """Replace the file at once, so that a server never reads half of it."""
+        target = self.path.resolve()
+        with _locked(target.parent):
+            exists = target.exists()
+            text = new if new is not None and not exists else self._text()
+            changed = change(text)
+            with tempfile.NamedTemporaryFile(
+                "w", encoding="utf-8", dir=target.parent, prefix=f".{target.name}.", delete=False
+            ) as draft:
+                try:
+                    draft.write(changed)
+                    draft.flush()
+                    os.fsync(draft.fileno())
+                    if exists:
+                        _copy_owner_and_mode(target, Path(draft.name))
+                    Path(draft.name).replace(target)
+                except BaseException:
+                    Path(draft.name).unlink(missing_ok=True)
+                    raise
+
+
+def _copy_owner_and_mode(source: Path, target: Path) -> None:
+    """So that a server that runs as somebody else can go on reading."""
+    found = source.stat()
+    if (found.st_uid, found.st_gid) != (os.geteuid(), os.getegid()):
+        os.chown(target, found.st_uid, found.st_gid)
+    target.chmod(found.st_mode & 0o777)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """One writer at a time; the lock is on the folder, for the file itself is replaced."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def parse(text: str, path: Path) -> dict[str, Key]:
+    """The keys of a file, by name.
+
+    Args:
+        text: what it holds.
+        path: where it is, for errors.
+
+    Raises:
+        InvalidParameter: what it may not say; never quotes a hash.
+    """
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise _wrong(path, f"it is not TOML: {error}") from error
+    keys: dict[str, Key] = {}
+    owners: dict[bytes, str] = {}
+    for name, entry in document.items():
+        try:
+            key = _key(name, entry)
+        except ValueError as error:
+            raise _wrong(path, f"{name[:64]!r}: {error}") from error
+        if (other := owners.setdefault(key.digest, name)) != name:
+            raise _wrong(path, f"{name!r} is the same key as {other!r}")
+        keys[name] = key
+    return keys
+
+
+def _key(name: str, entry: object) -> Key:
+    check_name(name, error=ValueError)
+    if not isinstance(entry, Mapping):
+        raise ValueError('it must be { sha256 = "…" }')
+    if unknown := sorted(set(entry) - _MEMBERS):
+        raise ValueError(f"it has {unknown[0]!r}, and may have {', '.join(sorted(_MEMBERS))}")
+    digest, created = entry.get("sha256"), entry.get("created")
+    if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
+        raise ValueError("sha256 must be 64 lower-case hexadecimal digits")
+    if created is not None and not isinstance(created, date):
+        raise ValueError("created must be a date")
+    rate = rate_of(entry.get("rate"), entry.get("burst"))
+    return Key(name, bytes.fromhex(digest), rate, created)
+
+
+def rate_of(per_s: object, burst: object) -> Rate | None:
+    """The rate of a key, or None without one.
+
+    Raises:
+        ValueError: a number that it may not be, or a burst without a rate.
+    """
+    if per_s is None:
+        if burst is not None:
+            raise ValueError("burst needs a rate")
+        return None
+    steady = _number("rate", per_s)
+    if not 0 < steady < math.inf:
+        raise ValueError(f"rate must be above 0 images a second; got {steady:g}")
+    at_once = max(1.0, steady) if burst is None else _number("burst", burst)
+    if not 1 <= at_once < math.inf:
+        raise ValueError(f"burst must be at least 1 image; got {at_once:g}")
+    return Rate(steady, at_once)
+
+
+def _number(name: str, value: object) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise ValueError(f"{name} must be a number")
+    return float(value)
+
+
+def check_name(name: str, error: type[Exception] | None = None) -> None:
+    """Refuse a name that a line of the file, or of the log, could not hold.
+
+    Raises:
+        InvalidParameter: or `error`, if one is given.
+    """
+    if NAME.fullmatch(name):
+        return
+    limit = "1 to 64 letters, digits, - and _"
+    raise error(f"its name must be {limit}") if error else InvalidParameter("NAME", name, limit)
+
+
+def line_of(key: Key) -> str:
+    """A key as its line in the file."""
+    parts = [f'sha256 = "{key.digest.hex()}"']
+    if key.rate is not None:
+        parts += [f"rate = {key.rate.per_s!r}", f"burst = {key.rate.burst!r}"]
+    if key.created is not None:
+        parts.append(f"created = {key.created.isoformat()}")
+    return f"{key.name} = {{ {', '.join(parts)} }}\n"
+
+
+def _wrong(path: Path, why: str) -> InvalidParameter:
+    return InvalidParameter(_PARAMETER, str(path), f"a file of keys that can be read ({why})")

@@ -1,0 +1,148 @@
+"""Around every call: who may make it, its line in the log, and errors as gRPC tells them."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+import structlog
+from starlette.datastructures import Headers
+
+from prunepool.access import Keyring
+from prunepool.api.access import presented_key
+from prunepool.api.problems import error_headers
+from prunepool.errors import PrunepoolError
+from prunepool.metrics import Metrics
+
+SERVICE = "inference.GRPCInferenceService"
+_HEALTH = frozenset({"ServerLive", "ServerReady"})
+_STATUS = {
+    400: grpc.StatusCode.INVALID_ARGUMENT,
+    401: grpc.StatusCode.UNAUTHENTICATED,
+    404: grpc.StatusCode.NOT_FOUND,
+    413: grpc.StatusCode.INVALID_ARGUMENT,
+    415: grpc.StatusCode.INVALID_ARGUMENT,
+    422: grpc.StatusCode.INVALID_ARGUMENT,
+    429: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    503: grpc.StatusCode.UNAVAILABLE,
+    504: grpc.StatusCode.DEADLINE_EXCEEDED,
+}
+_log = structlog.stdlib.get_logger("prunepool.grpc")
+
+
+@dataclass(slots=True)
+class Call:
+    """A call that was let through.
+
+    Attributes:
+        left_ms: milliseconds after which its caller no longer waits; None if it has all the time.
+        charge: takes images from what the caller may send.
+        fields: for its line in the log.
+    """
+
+    left_ms: float | None
+    charge: Callable[[int], None]
+    fields: dict[str, object] = field(default_factory=dict)
+
+
+class Guard:
+    """Lets calls through that may be made.
+
+    Args:
+        keyring: the keys; None lets everybody through.
+        metrics: where refusals are counted.
+        protect_health: whether even health needs a key.
+    """
+
+    def __init__(self, keyring: Keyring | None, metrics: Metrics, *, protect_health: bool) -> None:
+        self._keyring = keyring
+        self._metrics = metrics
+        self._open = frozenset() if protect_health else _HEALTH
+
+    def unary(
+        self, name: str, handle: Callable[[Any, Call], Any]
+    ) -> Callable[[Any, Any], Coroutine[Any, Any, Any]]:
+        """A handler of one message for gRPC."""
+
+        async def guarded(message: Any, context: Any) -> Any:
+            async with self._call(name, context) as call:
+                return await handle(message, call)
+
+        return guarded
+
+    def stream(
+        self, name: str, handle: Callable[[AsyncIterator[Any], Call], AsyncIterator[Any]]
+    ) -> Callable[[AsyncIterator[Any], Any], AsyncIterator[Any]]:
+        """A handler of a stream for gRPC; the call's deadline is the stream's, and no single message's."""
+
+        async def guarded(messages: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+            async with self._call(name, context) as call:
+                call.left_ms = None
+                async for message in handle(messages, call):
+                    yield message
+
+        return guarded
+
+    @asynccontextmanager
+    async def _call(self, name: str, context: Any) -> AsyncIterator[Call]:
+        """Let a call through, and end it well."""
+        start = time.perf_counter()
+        metadata = Headers(
+            raw=[
+                (key.encode(), value if isinstance(value, bytes) else value.encode())
+                for key, value in context.invocation_metadata()
+            ]
+        )
+        request_id = metadata.get("x-request-id", "")[:128] or str(uuid.uuid4())
+        status = grpc.StatusCode.CANCELLED
+        left_s = context.time_remaining()
+        call = Call(None if left_s is None else left_s * 1000, lambda images: None)
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            context.set_trailing_metadata((("x-request-id", request_id),))
+            try:
+                try:
+                    self._let_through(name, metadata, call)
+                    yield call
+                    status = grpc.StatusCode.OK
+                except PrunepoolError as caught:
+                    error = caught
+                except Exception:
+                    _log.exception("unexpected error")
+                    error = PrunepoolError("the server failed unexpectedly; its log says more")
+                if status is not grpc.StatusCode.OK:
+                    status = _STATUS.get(error.status, grpc.StatusCode.INTERNAL)
+                    call.fields["code"] = error.code
+                    headers = {"x-request-id": request_id, **error_headers(error)}
+                    trailing = tuple((key.lower(), value) for key, value in headers.items())
+                    await context.abort(status, error.detail, trailing)
+            finally:
+                write = _log.debug if name in _HEALTH else _log.info
+                write(
+                    "call",
+                    method=f"{SERVICE}/{name}",
+                    client=context.peer(),
+                    status=status.name,
+                    ms=round((time.perf_counter() - start) * 1000, 2),
+                    **call.fields,
+                )
+
+    def _let_through(self, name: str, metadata: Headers, call: Call) -> None:
+        if self._keyring is None or name in self._open:
+            return
+        caller = self._counted(lambda keyring: keyring.identify(presented_key(metadata)))
+        call.fields["key"] = caller.name
+        call.charge = lambda images: self._counted(lambda _: caller.spend(images))
+
+    def _counted(self, attempt: Callable[[Keyring], Any]) -> Any:
+        """Try something that may be refused, and count the refusal."""
+        assert self._keyring is not None
+        try:
+            return attempt(self._keyring)
+        except PrunepoolError as error:
+            self._metrics.refused.labels(error.code).inc()
+            raise

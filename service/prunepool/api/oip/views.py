@@ -1,0 +1,114 @@
+"""What the protocol calls models: each served model as tensors in, and as encoded images in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from prunepool.engine import Engine, ModelInfo
+from prunepool.errors import ModelNotFound
+from prunepool.settings import Settings
+
+#: Ends the name of the view that takes encoded images.
+ENCODED_SUFFIX = "_jpeg"
+#: There is one version of every model.
+VERSION = "1"
+INPUT = "images"
+OUTPUTS = ("logits", "probabilities")
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One way to call a model.
+
+    Attributes:
+        name: what clients call it.
+        info: the model behind it.
+        encoded: whether it takes encoded images, rather than float32 pixels that are cropped and normalised.
+        max_batch_size: most images in one request.
+    """
+
+    name: str
+    info: ModelInfo
+    encoded: bool
+    max_batch_size: int
+
+    @property
+    def datatype(self) -> str:
+        """Of its input."""
+        return "BYTES" if self.encoded else "FP32"
+
+    @property
+    def dims(self) -> list[int]:
+        """Of one image."""
+        return [1] if self.encoded else [3, self.info.input_size, self.info.input_size]
+
+    def metadata(self) -> dict[str, object]:
+        """Names, types and shapes, the number of images first."""
+        classes = len(self.info.labels)
+        return {
+            "name": self.name,
+            "versions": [VERSION],
+            "platform": "prunepool",
+            "inputs": [{"name": INPUT, "datatype": self.datatype, "shape": [-1, *self.dims]}],
+            "outputs": [{"name": name, "datatype": "FP32", "shape": [-1, classes]} for name in OUTPUTS],
+        }
+
+    def config(self, max_wait_s: float) -> dict[str, object]:
+        """The same as Triton's model configuration; shapes are those of one image.
+
+        Args:
+            max_wait_s: how long an image waits for company.
+        """
+        info = self.info
+        parameters = {
+            "model": info.name,
+            "max_reduction_ratio": f"{info.max_reduction_ratio:.6g}",
+            "default_reduction_ratio": f"{info.default_reduction_ratio:.6g}",
+            "mean": ",".join(map(str, info.mean)),
+            "std": ",".join(map(str, info.std)),
+            "crop_pct": f"{info.crop_pct:.6g}",
+        }
+        given = {"name": INPUT, "data_type": "TYPE_STRING", "format": "FORMAT_NONE", "dims": self.dims}
+        if not self.encoded:
+            given |= {"data_type": "TYPE_FP32", "format": "FORMAT_NCHW"}
+        return {
+            "name": self.name,
+            "platform": "",
+            "backend": "prunepool",
+            "version_policy": {"latest": {"num_versions": 1}},
+            "max_batch_size": self.max_batch_size,
+            "input": [given],
+            "output": [
+                {"name": name, "data_type": "TYPE_FP32", "dims": [len(info.labels)]} for name in OUTPUTS
+            ],
+            "dynamic_batching": {"max_queue_delay_microseconds": round(max_wait_s * 1e6)},
+            "parameters": {key: {"string_value": value} for key, value in parameters.items()},
+        }
+
+
+def views(engine: Engine, settings: Settings) -> Iterator[View]:
+    """Both views of every served model; a model whose own name is that of a view comes before it."""
+    models = engine.models()
+    names = {info.name for info in models}
+    for info in models:
+        # No request may be longer than this, so no more tensors than these fit.
+        tensor_bytes = 3 * info.input_size**2 * 4
+        fit = max(1, settings.max_body_bytes // tensor_bytes)
+        yield View(info.name, info, False, min(fit, settings.max_images_per_request))
+        if (name := info.name + ENCODED_SUFFIX) not in names:
+            yield View(name, info, True, settings.max_images_per_request)
+
+
+def find(engine: Engine, settings: Settings, name: str, version: str | None = None) -> View:
+    """The view of a name.
+
+    Raises:
+        ModelNotFound: there is none, or not in that version.
+    """
+    found = {view.name: view for view in views(engine, settings)}
+    if name not in found:
+        raise ModelNotFound(f"no model named {name[:100]!r} is served; there are: {', '.join(found)}")
+    if version not in (None, VERSION):
+        raise ModelNotFound(f"{name} has no version {str(version)[:100]!r}; there is: {VERSION}")
+    return found[name]

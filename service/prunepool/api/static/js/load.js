@@ -1,0 +1,122 @@
+// A bounded load on the server from this page, to see `auto` react.
+
+import { classifyMany } from "./api.js";
+import { by } from "./dom.js";
+import { digits, percent } from "./format.js";
+
+const SECONDS = 10;
+//: A browser opens six connections to a server; two are left for the page itself.
+const LANES = 4;
+const SIDE = 256;
+//: A client that was refused is to come back later.
+const PAUSE_S = 1;
+
+const refused = ({ status }) => status === 503 || status === 429;
+
+/** Runs a load when asked; `photo()` gives the canvas to send. */
+export class Load {
+  constructor(canvas, options) {
+    this.canvas = canvas;
+    this.options = options;
+    this.running = null;
+    this.auto = null;
+    this.seen = [];
+    by("load").addEventListener("submit", (event) => {
+      event.preventDefault();
+      if (this.running) this.running.abort();
+      else this.run(Number(by("clients").value));
+    });
+  }
+
+  /** Remember what `auto` would take, for the summary: before the load and while it runs. */
+  see({ auto }) {
+    this.auto = auto;
+    if (this.running && auto !== null) this.seen.push(auto);
+  }
+
+  async run(clients) {
+    this.running = new AbortController();
+    this.seen = this.auto === null ? [] : [this.auto];
+    this.sums = { answered: 0, refused: 0, failed: 0, ratio: 0 };
+    this.show(true);
+    const image = await small(this.canvas);
+    const start = performance.now();
+    const end = start + 1000 * SECONDS;
+    const tick = setInterval(() => this.progress((performance.now() - start) / (1000 * SECONDS)), 100);
+    const lane = Math.ceil(clients / LANES);
+    await Promise.all(Array.from({ length: LANES }, () => this.lane(image, lane, end)));
+    clearInterval(tick);
+    const seconds = (performance.now() - start) / 1000;
+    this.running = null;
+    this.show(false);
+    by("load-text").textContent = this.summary(seconds);
+  }
+
+  /** Send, wait for the answers, send again, until the time is over. */
+  async lane(image, copies, end) {
+    const { signal } = this.running;
+    while (!signal.aborted && performance.now() < end) {
+      try {
+        const results = await classifyMany(image, copies, { ...this.options(), reduction_ratio: "auto" }, signal);
+        if (this.count(results)) await pause(PAUSE_S, signal);
+      } catch (error) {
+        if (error.name === "AbortError") return;
+        if (refused(error)) this.sums.refused += copies;
+        else this.sums.failed += copies;
+        await pause(PAUSE_S, signal);
+      }
+    }
+  }
+
+  /** Add up the answers of one request; whether any image was not answered. */
+  count(results) {
+    const answers = results.filter((result) => result.predictions);
+    const shed = results.filter((result) => !result.predictions && refused(result)).length;
+    this.sums.answered += answers.length;
+    this.sums.ratio += answers.reduce((sum, answer) => sum + answer.reduction.applied, 0);
+    this.sums.refused += shed;
+    this.sums.failed += results.length - answers.length - shed;
+    return answers.length < results.length;
+  }
+
+  progress(share) {
+    by("load-progress").value = Math.min(1, share);
+    if (share > 1) by("load-text").textContent = "Waiting for the last answers…";
+  }
+
+  show(running) {
+    by("load-progress").hidden = !running;
+    by("load-button").textContent = running ? "Stop" : `Send load for ${SECONDS} s`;
+    by("clients").disabled = running;
+    if (running) by("load-text").textContent = "Sending…";
+  }
+
+  summary(seconds) {
+    const { answered, refused, failed, ratio } = this.sums;
+    if (!answered) return `Nothing was answered: ${refused} refused, ${failed} failed.`;
+    const parts = [`${answered} answered in ${digits(seconds)} s (${digits(answered / seconds)} images/s), ${refused} refused, ${failed} failed.`];
+    parts.push(`auto removed ${percent(ratio / answered)} of the tokens on average`);
+    return parts.join(" ") + this.moved();
+  }
+
+  moved() {
+    if (!this.seen.length) return ".";
+    const [least, most] = [Math.min(...this.seen), Math.max(...this.seen)];
+    return most - least < 0.005 ? `; it stayed at ${percent(most)}.` : `, between ${percent(least)} and ${percent(most)}.`;
+  }
+}
+
+/** The photo as a small JPEG: the load shall be on the model, not on the line. */
+async function small(canvas) {
+  const made = document.createElement("canvas");
+  made.width = made.height = SIDE;
+  made.getContext("2d").drawImage(canvas, 0, 0, SIDE, SIDE);
+  return new Promise((resolve) => made.toBlob(resolve, "image/jpeg", 0.85));
+}
+
+/** Wait some seconds, or until the load is stopped. */
+const pause = (seconds, signal) =>
+  new Promise((resolve) => {
+    setTimeout(resolve, 1000 * seconds);
+    signal.addEventListener("abort", resolve, { once: true });
+  });

@@ -1,0 +1,183 @@
+// Wires the parts of the page together, and asks the server whenever the photo or the dial changes.
+
+import * as answers from "./answer.js";
+import * as api from "./api.js";
+import { cropOf } from "./crop.js";
+import { Curve } from "./curve.js";
+import { Dial } from "./dial.js";
+import { announce, by } from "./dom.js";
+import { framesOf } from "./frames.js";
+import { Live } from "./live.js";
+import { Load } from "./load.js";
+import { RUNS, timeBoth } from "./measure.js";
+import * as notice from "./notice.js";
+import { Photos } from "./photos.js";
+import { choose, describe } from "./served.js";
+import { Stages } from "./stages.js";
+import { TokenMap } from "./token_map.js";
+
+//: As many of the full model's scores as a comparison can need.
+const DENSE_ROWS = 100;
+//: `auto` moving by less is not worth asking again.
+const MOVED = 0.005;
+
+const map = new TokenMap();
+const stages = new Stages((index) => map.frame(index));
+const dial = new Dial(() => ask());
+const curve = new Curve((ratio) => dial.set(ratio));
+const live = new Live(follow);
+const options = () => ({ model: state.model.name });
+const load = new Load(by("crop"), options);
+
+//: What is shown. `turn` counts choices of photo or model: an answer to an earlier turn is not shown.
+const state = { model: null, photo: null, blob: null, answer: null, dense: null, turn: 0 };
+let asking = false;
+let askAgain = false;
+
+/** A photo was chosen: show it, then ask. */
+async function take(photo) {
+  state.turn += 1;
+  const { turn } = state;
+  Object.assign(state, { photo, blob: null, answer: null, dense: null });
+  stages.clear();
+  map.clear();
+  try {
+    const blob = await photo.load();
+    const bitmap = await createImageBitmap(blob).catch(() => null); // the server may read what this browser cannot
+    if (turn !== state.turn) return;
+    state.blob = blob;
+    const { input_size: size, crop_pct: share } = state.model;
+    map.photo(bitmap, bitmap && cropOf(bitmap.width, bitmap.height, size, share));
+    bitmap?.close();
+    by("crop").setAttribute("aria-label", `${photo.name}, as the model sees it`);
+  } catch {
+    notice.show(new api.Problem({ title: "The photo cannot be read", detail: photo.name }), () => take(photo));
+    return;
+  }
+  await ask();
+}
+
+/**
+ * Ask for an answer at the dial; while one is under way, only the newest wish is kept.
+ *
+ * @param {(problem: api.Problem) => void} onProblem told what went wrong.
+ */
+async function ask(onProblem = fail) {
+  if (!state.blob || !state.model) return;
+  if (asking) {
+    askAgain = true;
+    return;
+  }
+  asking = true;
+  const pending = setTimeout(() => (by("pending").hidden = false), 250);
+  do {
+    askAgain = false;
+    await once().catch(onProblem);
+  } while (askAgain);
+  clearTimeout(pending);
+  by("pending").hidden = true;
+  asking = false;
+}
+
+async function once() {
+  const { turn, blob } = state;
+  const first = state.answer === null;
+  const answer = await api.classify(blob, { ...options(), reduction_ratio: dial.value, explain: true });
+  if (turn !== state.turn) return;
+  state.answer = answer;
+  const frames = framesOf(answer.token_map);
+  map.show(frames, answer.token_map.grid);
+  stages.show(frames);
+  if (first) stages.play();
+  dial.applied(answer.reduction.applied);
+  curve.point(answer.reduction.applied, answer.reduction.gmacs);
+  notice.hide();
+  draw();
+  if (state.dense || askAgain) {
+    announce(answers.sentence(answer, state.dense));
+    return;
+  }
+  const top = Math.min(state.model.labels.length, DENSE_ROWS);
+  const dense = await api.classify(blob, { ...options(), reduction_ratio: 0, top_k: top });
+  if (turn !== state.turn) return;
+  state.dense = dense;
+  draw();
+  announce(answers.sentence(answer, dense));
+}
+
+function draw(timed = null) {
+  answers.show(state.answer, state.dense, timed);
+  by("measure").disabled = !state.dense;
+}
+
+function fail(problem) {
+  if (!(problem instanceof api.Problem)) throw problem;
+  notice.show(problem, () => ask());
+  if (problem.status >= 400 && problem.status < 500) {
+    state.answer = null;
+    answers.clear();
+    stages.clear();
+    map.clear();
+    by("measure").disabled = true;
+  }
+}
+
+/** The server's figures have come: with `auto`, see what it now does to the photo. */
+function follow(figures) {
+  load.see(figures);
+  const shown = state.answer?.reduction.applied;
+  const moved = figures.auto !== null && shown !== undefined && Math.abs(figures.auto - shown) > MOVED;
+  if (dial.value === "auto" && moved && !asking) ask(unlessBusy);
+}
+
+/** Nobody asked for this: a busy server is asked again with its next figures, without a word. */
+function unlessBusy(problem) {
+  if (problem.status !== 503 && problem.status !== 429) fail(problem);
+}
+
+async function measure() {
+  const button = by("measure");
+  const words = button.textContent;
+  const { turn, blob, answer } = state;
+  button.disabled = true;
+  try {
+    const ratio = answer.reduction.applied;
+    const timed = await timeBoth(blob, ratio, options(), (run) => (button.textContent = `${run} of ${RUNS}`));
+    if (turn === state.turn && answer === state.answer) draw(timed);
+  } catch (problem) {
+    fail(problem);
+  } finally {
+    button.textContent = words;
+    button.disabled = !state.dense;
+  }
+}
+
+/** Another model: all that is known is of the one before. */
+async function followModel(name) {
+  const model = await api.model(name);
+  state.model = model;
+  describe(model);
+  dial.configure(model);
+  curve.follow(model);
+  live.follow(model.name);
+}
+
+async function start() {
+  try {
+    const { default: first, models } = await api.models();
+    choose(models, first, async (name) => {
+      await followModel(name);
+      await take(state.photo);
+    });
+    await followModel(first);
+    notice.hide();
+  } catch (problem) {
+    if (!(problem instanceof api.Problem)) throw problem;
+    notice.show(problem, start);
+    return;
+  }
+  by("measure").addEventListener("click", measure);
+  new Photos(take).start();
+}
+
+start();

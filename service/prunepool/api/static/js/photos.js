@@ -1,0 +1,115 @@
+// Where photos come from: the samples, a file dialog or camera, dropping, pasting.
+
+import { by, html } from "./dom.js";
+
+const SAMPLES = [
+  ["golf_ball", "golf ball"],
+  ["parachute", "parachute"],
+  ["church", "church"],
+  ["gas_pump", "gas pump"],
+];
+//: The oldest of a person's own photos make room for new ones.
+const MOST_OWN = 24;
+
+let made = 0;
+
+/** A photo to choose from; `blob` is fetched when it is chosen. */
+class Photo {
+  constructor(name, url, own, blob = null) {
+    Object.assign(this, { id: (made += 1), name, url, own, blob });
+  }
+
+  async load() {
+    this.blob ??= await (await fetch(this.url)).blob();
+    return this.blob;
+  }
+}
+
+/** The row of photos; calls `onChosen` with each that a person picks. */
+export class Photos {
+  constructor(onChosen) {
+    this.list = by("photos");
+    this.onChosen = onChosen;
+    this.photos = SAMPLES.map(([file, name]) => new Photo(name, `static/samples/${file}.jpg`, false));
+    this.chosen = null;
+    this.draw();
+    this.listen();
+  }
+
+  /** Take the first sample, so that there is something to see. */
+  start() {
+    this.choose(this.photos[0]);
+  }
+
+  choose(photo) {
+    this.chosen = photo;
+    for (const button of this.list.querySelectorAll("button")) {
+      button.setAttribute("aria-pressed", String(Number(button.dataset.photo) === photo.id));
+    }
+    this.onChosen(photo);
+  }
+
+  /** Add files in front, and choose the first of them. */
+  add(files) {
+    const added = [...files].map((file) => new Photo(file.name || "photo", URL.createObjectURL(file), true, file));
+    if (!added.length) return;
+    const own = [...added, ...this.photos.filter((photo) => photo.own)];
+    own.splice(MOST_OWN).forEach((photo) => URL.revokeObjectURL(photo.url));
+    this.photos = [...own, ...this.photos.filter((photo) => !photo.own)];
+    this.draw();
+    this.choose(added[0]);
+  }
+
+  draw() {
+    this.list.replaceChildren(...this.photos.map((photo) => html("li", {}, this.button(photo))));
+  }
+
+  button(photo) {
+    const image = html("img", { src: photo.url, alt: "", width: 64, height: 64, draggable: "false" });
+    image.addEventListener("error", () => image.replaceWith(html("span", { class: "no-image" }, "?")));
+    const label = photo.own ? photo.name : `Sample: ${photo.name}`;
+    const attributes = { type: "button", "data-photo": photo.id, "aria-pressed": "false", title: label };
+    const button = html("button", { ...attributes, "aria-label": label }, image);
+    button.addEventListener("click", () => this.choose(photo));
+    return button;
+  }
+
+  listen() {
+    const input = by("file");
+    input.addEventListener("change", () => {
+      this.add(input.files);
+      input.value = ""; // the same file may be chosen again
+    });
+    document.addEventListener("paste", (event) => {
+      const files = event.clipboardData?.files;
+      if (files?.length) this.add(files);
+    });
+    this.listenToDrops();
+  }
+
+  listenToDrops() {
+    const veil = by("drop");
+    const carriesFiles = (event) => event.dataTransfer?.types.includes("Files");
+    let depth = 0; // of the elements that the pointer is within
+    document.addEventListener("dragenter", (event) => {
+      if (!carriesFiles(event)) return;
+      depth += 1;
+      veil.hidden = false;
+    });
+    document.addEventListener("dragleave", (event) => {
+      if (!carriesFiles(event)) return;
+      depth = Math.max(0, depth - 1);
+      veil.hidden = depth === 0;
+    });
+    document.addEventListener("dragover", (event) => {
+      if (carriesFiles(event)) event.preventDefault();
+    });
+    document.addEventListener("drop", (event) => {
+      if (!carriesFiles(event)) return;
+      event.preventDefault();
+      depth = 0;
+      veil.hidden = true;
+      this.add(event.dataTransfer.files);
+    });
+  }
+}

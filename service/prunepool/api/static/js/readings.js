@@ -1,0 +1,48 @@
+// From readings of /metrics to the figures of the tiles. Pure functions.
+
+import { gained, histogram, mean, parse, quantile, total } from "./prometheus.js";
+
+//: Seconds that rates and percentiles look back.
+const WINDOW_S = 5;
+
+/** What is needed of one reading. */
+export function reading(text, model, seconds) {
+  const samples = parse(text);
+  const of = (name, labels = {}) => histogram(samples, name, { model, ...labels });
+  const gauge = (name) => total(samples, name, { model });
+  return {
+    seconds,
+    answered: total(samples, "prunepool_images_total", { model }) ?? 0,
+    latency: of("prunepool_request_duration_seconds", { stage: "total" }),
+    batch: of("prunepool_batch_size"),
+    applied: of("prunepool_applied_reduction_ratio"),
+    queue: gauge("prunepool_queue_requests"),
+    auto: gauge("prunepool_auto_reduction_ratio"),
+    up: gauge("prunepool_engine_up"),
+  };
+}
+
+/**
+ * The figures at the newest of some readings.
+ *
+ * @param {object[]} readings the oldest first.
+ */
+export function figures(readings) {
+  const now = readings.at(-1);
+  const then = readings.findLast((earlier) => now.seconds - earlier.seconds >= WINDOW_S - 0.5) ?? readings[0];
+  const elapsed = now.seconds - then.seconds;
+  const latency = gained(then.latency, now.latency);
+  const answered = now.answered >= then.answered ? now.answered - then.answered : now.answered;
+  return {
+    throughput: elapsed > 0 ? answered / elapsed : null,
+    p50: inMs(quantile(0.5, latency)),
+    p99: inMs(quantile(0.99, latency)),
+    batch: mean(gained(then.batch, now.batch)),
+    queue: now.queue,
+    applied: mean(gained(then.applied, now.applied)),
+    auto: now.auto,
+    up: now.up,
+  };
+}
+
+const inMs = (seconds) => (seconds === null ? null : 1000 * seconds);

@@ -1,0 +1,148 @@
+"""What `prunepool evaluate` and `prunepool calibrate` share: their options, the model, a bar, a table."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import orjson
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from prunepool.cli.options import WrongCall, load_settings
+
+if TYPE_CHECKING:
+    from prunepool.models.model import Model
+    from prunepool.tools.evaluate import Row
+
+ImagesOption = Annotated[Path, typer.Option(help="Folder of images.", metavar="DIR")]
+LabelsOption = Annotated[
+    str | None,
+    typer.Option(
+        help="CSV with the columns file and label_index, or 'folders' where each class has a folder.",
+        metavar="CSV|folders",
+    ),
+]
+LimitOption = Annotated[int | None, typer.Option(min=2, help="Take so many of the images, at random.")]
+BatchOption = Annotated[int, typer.Option("--batch-size", min=1, help="Images in one run of the model.")]
+SeedOption = Annotated[int, typer.Option(min=0, help="Of everything that is drawn at random.")]
+JsonOption = Annotated[Path | None, typer.Option("--json", help="Write all figures here.", metavar="FILE")]
+
+#: Columns where nobody looks: no wrapping of what another program reads.
+_PIPE_WIDTH = 160
+
+
+def load(name: str, flags: Mapping[str, str]) -> Model:
+    """The model; `auto` is float32 here, so that two runs, or two machines, agree."""
+    from prunepool.models.loader import load_model
+
+    settings = load_settings(flags)
+    dtype = "float32" if settings.dtype == "auto" else settings.dtype
+    return load_model(name, device=settings.device, dtype=dtype, store=settings.model_store)
+
+
+def preprocess_of(model: Model) -> Any:
+    """How the model's crop is made of a photo."""
+    from prunepool.imaging import Preprocess
+
+    manifest = model.manifest
+    return Preprocess(manifest.input_size, manifest.crop_pct, manifest.interpolation)
+
+
+def numbers(option: str, text: str) -> list[float]:
+    """Ratios with commas between them, ascending.
+
+    Raises:
+        WrongCall: something else.
+    """
+    try:
+        found = sorted({float(part) for part in text.split(",")})
+    except ValueError:
+        raise WrongCall(f"{option} must be numbers with commas between them; got {text!r}") from None
+    if not all(0 <= ratio < 1 for ratio in found):
+        raise WrongCall(f"{option} must be from 0 to below 1; got {text!r}")
+    return found
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[str, int], Callable[[int], object]]]:
+    """Bars on a terminal. What is yielded begins one, of a name and a length, and returns what moves it."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not sys.stderr.isatty()) as bar:
+
+        def begin(name: str, total: int) -> Callable[[int], object]:
+            task = bar.add_task(name, total=total)
+            return lambda count: bar.advance(task, count)
+
+        yield begin
+
+
+def print_rows(rows: Iterable[Row], titles: Sequence[str] = ()) -> None:
+    """Measured settings as a table.
+
+    Args:
+        rows: one a line; a line is drawn where the method changes.
+        titles: what to call each instead of its method.
+    """
+    rows = list(rows)
+    names = list(titles) or [row.method for row in rows]
+    labelled = rows[0].figures.top1 is not None
+    table = Table(box=None, header_style="bold")
+    table.add_column("METHOD")
+    columns = ["RATIO", "GMACS", "AGREEMENT", "KL"]
+    columns += ["TOP-1", "TOP-5", "ECE", "DROP", "LOST/GAINED", "P"] if labelled else ["DROP"]
+    for title in columns:
+        table.add_column(title, justify="right", no_wrap=True)
+    last = rows[0].method
+    for name, row in zip(names, rows, strict=True):
+        if row.method != last:
+            table.add_row()
+        last = row.method
+        table.add_row(name, *_cells(row, labelled))
+    width = None if sys.stdout.isatty() else _PIPE_WIDTH
+    Console(width=width, highlight=False).print(table)
+    typer.echo(f"{rows[0].figures.images} images; ranges are 95 % bootstrap intervals; DROP is in points")
+
+
+def _cells(row: Row, labelled: bool) -> list[str]:
+    f = row.figures
+    cells = [
+        f"{row.ratio:.4g}",
+        f"{row.gmacs:.3f}",
+        f"{f.agreement:.1%} {_range(f.intervals['agreement'], 100)}",
+        "" if f.kl is None else f"{f.kl:.4f}",
+    ]
+    drop = f"{f.drop:+.2f} {_range(f.intervals['drop'], 1)}"
+    if not labelled:
+        return [*cells, drop]
+    accuracy = [f"{f.top1:.1%} {_range(f.intervals['top1'], 100)}", f"{f.top5:.1%}", f"{f.ece:.3f}"]
+    return [*cells, *accuracy, drop, f"{f.lost}/{f.gained}", f"{f.p_value:.2g}"]
+
+
+def _range(ends: tuple[float, float], scale: float) -> str:
+    return f"{ends[0] * scale:.1f}–{ends[1] * scale:.1f}" if ends[0] >= 0 else _signed(ends, scale)
+
+
+def _signed(ends: tuple[float, float], scale: float) -> str:
+    return f"{ends[0] * scale:+.1f}…{ends[1] * scale:+.1f}"
+
+
+def save_json(document: Mapping[str, object], path: Path | None) -> None:
+    """Write a report.
+
+    Raises:
+        WrongCall: it cannot be written there.
+    """
+    if path is None:
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n")
+    except OSError as error:
+        raise WrongCall(f"--json {path} cannot be written: {error.strerror}") from error

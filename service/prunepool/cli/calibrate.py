@@ -1,0 +1,159 @@
+"""`prunepool calibrate`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from prunepool.cli.accuracy import (
+    BatchOption,
+    ImagesOption,
+    JsonOption,
+    LabelsOption,
+    LimitOption,
+    SeedOption,
+    load,
+    numbers,
+    preprocess_of,
+    print_rows,
+    progress,
+    save_json,
+)
+from prunepool.cli.options import WrongCall, load_settings, with_flags
+from prunepool.errors import InvalidParameter
+
+if TYPE_CHECKING:
+    from prunepool.models.model import Model
+    from prunepool.tools.calibrate import Calibrated
+    from prunepool.tools.images import ImageSet
+
+#: In the model's folder, until the profile is written.
+JOURNAL = "calibration.jsonl"
+
+
+@with_flags("model_store", "device", "dtype")
+def calibrate(
+    flags: Mapping[str, str],
+    model: Annotated[str, typer.Argument(help="Its name in the store, or a folder.")],
+    images: ImagesOption,
+    labels: LabelsOption = None,
+    report_images: Annotated[
+        Path | None,
+        typer.Option(help="Measure on these; without it, on the half not used for choosing.", metavar="DIR"),
+    ] = None,
+    report_labels: Annotated[
+        str | None, typer.Option(help="Their labels, as --labels.", metavar="CSV|folders")
+    ] = None,
+    ratios: Annotated[
+        str | None,
+        typer.Option(help="PPT's GMACs at these ratios are the costs that plans are chosen for."),
+    ] = None,
+    keep_split: Annotated[
+        bool,
+        typer.Option(
+            "--keep-split", help="Keep the paper's blocks and split; choose only between thresholds."
+        ),
+    ] = False,
+    speed_rounds: Annotated[
+        int, typer.Option(min=0, help="How often each plan is timed; 0 for not at all.")
+    ] = 5,
+    limit: LimitOption = None,
+    batch_size: BatchOption = 64,
+    seed: SeedOption = 0,
+    json_file: JsonOption = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be chosen; write nothing to the model.")
+    ] = False,
+) -> None:
+    """Choose a model's plans by what they cost in accuracy, and write its profile.
+
+    On one half of the images plans are chosen whose answers stray least from the dense model's; on the other
+    half they are measured. It can be interrupted: the same call goes on where it stopped.
+    """
+    from prunepool.store import ModelStore
+    from prunepool.tools.calibrate import GRID
+    from prunepool.tools.calibrate import calibrate as run
+    from prunepool.tools.images import crops, find_images
+    from prunepool.tools.journal import open_journal
+
+    wanted = tuple(numbers("--ratios", ratios)) if ratios is not None else GRID
+    if report_labels is not None and report_images is None:
+        raise WrongCall("--report-labels needs --report-images")
+    store = ModelStore(load_settings(flags).model_store)
+    stored = store.open(model)
+    if stored.manifest.reduction.method == "ppt-paper":
+        raise InvalidParameter(
+            f"reduction.method of {model}", "ppt-paper", "another one: the paper's own plans are not chosen"
+        )
+    loaded = load(model, flags)
+    classes = loaded.manifest.labels
+    found = find_images(images, labels, classes)
+    found = found if limit is None else found.sample(limit, seed=seed)
+    if report_images is None:
+        choose_set, report_set = _halves(found, seed)
+    else:
+        choose_set, _ = _halves(found, seed, parts=1)
+        report_set = find_images(report_images, report_labels, classes)
+    prepare = preprocess_of(loaded)
+    path = stored.folder / JOURNAL
+    with progress() as begin, open_journal(path) as journal:
+        result = run(
+            loaded,
+            list(crops(choose_set, prepare, batch_size)),
+            list(crops(report_set, prepare, batch_size)),
+            journal=journal,
+            begin=begin,
+            seed=seed,
+            ratios=tuple(ratio for ratio in wanted if ratio),
+            keep_split=keep_split,
+            speed_rounds=speed_rounds,
+        )
+    _print(result)
+    chosen_on = {"chosen_on": len(choose_set), "measured_on": len(report_set), "labels": labels is not None}
+    save_json({**chosen_on, **_document(loaded, result, seed)}, json_file)
+    if not dry_run:
+        store.update_manifest(model, stored.manifest.model_copy(update={"profile": tuple(result.points)}))
+        path.unlink(missing_ok=True)
+        typer.echo(f"the profile of {model} is written: {len(result.points)} points")
+
+
+def _halves(images: ImageSet, seed: int, parts: int = 2) -> tuple[ImageSet, ImageSet]:
+    """Images to choose on and images to report on, in random order; with one part, all are to choose on."""
+    import numpy as np
+
+    from prunepool.tools.statistics import halves
+
+    if parts == 1:
+        order = np.random.default_rng(seed).permutation(len(images))
+        return images.subset(order), images.subset(order[:0])
+    if len(images) < 2:
+        raise InvalidParameter("images", len(images), "2 or more, half to choose on and half to measure on")
+    choose, report = halves(images.labels, len(images), seed=seed)
+    return images.subset(choose), images.subset(report)
+
+
+def _print(result: Calibrated) -> None:
+    """What was tried, and before and after, line by line."""
+    for shape, losses in sorted(result.tried.items(), key=lambda item: sum(item[1])):
+        typer.echo(f"tried  {' '.join(f'{loss:.4f}' for loss in losses)}  {shape.name}")
+    rows, names = [result.before[0]], ["dense"]
+    for choice, before, after in zip(result.choices, result.before[1:], result.after[1:], strict=True):
+        rows += [before, after]
+        names += [f"PPT {choice.ratio:g}", choice.shape.name]
+    print_rows(rows, names)
+
+
+def _document(model: Model, result: Calibrated, seed: int) -> dict[str, object]:
+    from prunepool.tools.evaluate import report
+
+    document = report(model, result.after, seed=seed)
+    return {
+        **document,
+        "before": [asdict(row) for row in result.before],
+        "shapes": [asdict(choice.shape) | {"loss": choice.loss} for choice in result.choices],
+        "tried": [asdict(shape) | {"losses": losses} for shape, losses in result.tried.items()],
+    }

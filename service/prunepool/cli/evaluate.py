@@ -1,0 +1,143 @@
+"""`prunepool evaluate`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from prunepool.cli.accuracy import (
+    BatchOption,
+    ImagesOption,
+    JsonOption,
+    LabelsOption,
+    LimitOption,
+    SeedOption,
+    load,
+    numbers,
+    preprocess_of,
+    print_rows,
+    progress,
+    save_json,
+)
+from prunepool.cli.options import WrongCall, flag, with_flags
+
+if TYPE_CHECKING:
+    from prunepool.tools.evaluate import Row
+
+_METHODS = "dial,ppt,prune,pool,fuse,tome,topk"
+
+
+@with_flags("model_store", "device", "dtype")
+def evaluate(
+    flags: Mapping[str, str],
+    images: ImagesOption,
+    model: Annotated[str | None, typer.Argument(help="Its name in the store, or a folder.")] = None,
+    labels: LabelsOption = None,
+    ratios: Annotated[str, typer.Option(help="Reduction ratios, comma-separated.")] = "0.25,0.5,0.755",
+    methods: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Which: dial is the model's own. [dim]\\[default: {_METHODS}][/dim]",
+            show_default=False,
+            metavar="NAMES",
+        ),
+    ] = None,
+    match_gmacs: Annotated[
+        bool,
+        typer.Option(
+            "--match-gmacs", help="Compare at equal cost: each method comes down to PPT's GMACs at the ratio."
+        ),
+    ] = False,
+    limit: LimitOption = None,
+    batch_size: BatchOption = 64,
+    seed: SeedOption = 0,
+    json_file: JsonOption = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the trade-off here.", metavar="FILE.png")] = None,
+    url: Annotated[
+        str | None, typer.Option(help="Ask this server instead of loading a model.", metavar="URL")
+    ] = None,
+) -> None:
+    """Measure what each ratio costs in accuracy: against labels, and against the dense model."""
+    wanted = numbers("--ratios", ratios)
+    if url is not None:
+        if flags or match_gmacs or methods:
+            given = (
+                [flag(name) for name in flags]
+                + ["--match-gmacs"] * match_gmacs
+                + ["--methods"] * bool(methods)
+            )
+            raise WrongCall(f"{given[0]} is the server's to choose; leave it out with --url")
+        rows, document = _of_server(url, model, images, labels, wanted, limit, seed)
+        title = f"{document['model']} at {url}"
+    else:
+        if model is None:
+            raise WrongCall("name a MODEL, or a server with --url")
+        chosen = (methods or _METHODS).split(",")
+        rows, document = _of_model(
+            model, flags, images, labels, wanted, chosen, match_gmacs, limit, batch_size, seed
+        )
+        title = str(document["model"])
+    print_rows(rows)
+    save_json({"images": str(images), "labels": labels, **document}, json_file)
+    if plot is not None:
+        from prunepool.tools.accuracy_plot import draw
+
+        draw(rows, plot, title=title)
+
+
+def _of_model(
+    name: str,
+    flags: Mapping[str, str],
+    folder: Path,
+    labels: str | None,
+    ratios: Sequence[float],
+    methods: Sequence[str],
+    match_gmacs: bool,
+    limit: int | None,
+    batch_size: int,
+    seed: int,
+) -> tuple[list[Row], dict[str, object]]:
+    from prunepool.tools import evaluate as tool
+    from prunepool.tools.images import crops, find_images
+
+    model = load(name, flags)
+    settings = tool.settings_of(model, methods, ratios, match_gmacs=match_gmacs)
+    images = find_images(folder, labels, model.manifest.labels)
+    images = images if limit is None else images.sample(limit, seed=seed)
+    plans = {setting.plan for setting in settings}
+    with progress() as begin:
+        advance = begin("evaluating", len(images) * len(plans))
+        batches = crops(images, preprocess_of(model), batch_size)
+        rows = tool.evaluate(model, batches, settings, seed=seed, advance=advance)
+    return rows, tool.report(model, rows, seed=seed)
+
+
+def _of_server(
+    url: str,
+    model: str | None,
+    folder: Path,
+    labels: str | None,
+    ratios: Sequence[float],
+    limit: int | None,
+    seed: int,
+) -> tuple[list[Row], dict[str, object]]:
+    from prunepool.client import Client
+    from prunepool.errors import ModelNotFound
+    from prunepool.tools.images import find_images
+    from prunepool.tools.served import evaluate_server
+
+    with Client(url) as client, progress() as begin:
+        served = {info.name: info for info in client.models()}
+        info = served.get(model) if model else next(iter(served.values()))
+        if info is None:
+            raise ModelNotFound(f"no model named {model!r} is served; there are: {', '.join(served)}")
+        images = find_images(folder, labels, [f"class {i}" for i in range(info.classes)])
+        images = images if limit is None else images.sample(limit, seed=seed)
+        advance = begin("evaluating", len(images) * len({0.0, *ratios}))
+        rows = evaluate_server(client, images, ratios, model=info.name, seed=seed, advance=advance)
+    document = {"model": info.name, "device": info.device, "dtype": info.dtype, "seed": seed, "url": url}
+    return rows, {**document, "rows": [asdict(row) for row in rows]}

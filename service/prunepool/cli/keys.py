@@ -1,0 +1,124 @@
+"""`prunepool keys …`: make, list and revoke the API keys of a file."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Annotated
+
+import orjson
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from prunepool.access import Key, KeysFile, digest_of, new_key
+from prunepool.access.keyfile import check_name, rate_of
+from prunepool.cli.models_input import JsonOption
+from prunepool.cli.options import PREFIX, WrongCall, flag, load_settings, with_flags
+
+Flags = Mapping[str, str]
+
+_SETTING = "api_keys_file"
+_RATE = re.compile(r"(?P<images>\d+(\.\d+)?)(/(?P<unit>s|min|h))?", re.ASCII)
+_SECONDS = {None: 1, "s": 1, "min": 60, "h": 3600}
+
+keys_app = typer.Typer(
+    name="keys",
+    help="API keys: create, list, revoke. A running server notices by itself.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@keys_app.command()
+@with_flags(_SETTING)
+def create(
+    flags: Flags,
+    name: Annotated[str, typer.Argument(help="Whose key it is; shown in the server's log.", metavar="NAME")],
+    rate: Annotated[
+        str | None, typer.Option(help="Most images in the long run: 50/s, 600/min or 1000/h.", metavar="N/s")
+    ] = None,
+    burst: Annotated[
+        str | None, typer.Option(help="Most images at once; one second's worth if left out.", metavar="N")
+    ] = None,
+) -> None:
+    """Make a key, write its hash into the file, and show the key this once."""
+    file = _file(flags)
+    check_name(name)
+    try:
+        limit = rate_of(_per_s(rate), None if burst is None else _number("--burst", burst))
+    except ValueError as error:
+        raise WrongCall(str(error)) from error
+    key = new_key()
+    _write(lambda: file.add(Key(name, digest_of(key), limit, datetime.now(UTC).date())), file)
+    typer.echo(key)
+    sys.stderr.write(f"the key of {name}, shown this once: {file.path} holds its hash alone\n")
+
+
+@keys_app.command("list")
+@with_flags(_SETTING)
+def list_keys(flags: Flags, as_json: JsonOption = False) -> None:
+    """List the keys in the file; not the keys themselves, which it does not hold."""
+    keys = _file(flags).read().values()
+    if as_json:
+        rows = [
+            {
+                "name": key.name,
+                "rate": None if key.rate is None else key.rate.per_s,
+                "burst": None if key.rate is None else key.rate.burst,
+                "created": None if key.created is None else key.created.isoformat(),
+            }
+            for key in keys
+        ]
+        typer.echo(orjson.dumps(rows, option=orjson.OPT_INDENT_2).decode())
+        return
+    table = Table(box=None, header_style="bold")
+    for column in ("NAME", "RATE", "CREATED"):
+        table.add_column(column)
+    for key in keys:
+        rate = "as much as the server takes" if key.rate is None else str(key.rate)
+        table.add_row(key.name, rate, "" if key.created is None else key.created.isoformat())
+    Console(width=None if sys.stdout.isatty() else 200, highlight=False).print(table)
+
+
+@keys_app.command()
+@with_flags(_SETTING)
+def revoke(
+    flags: Flags, name: Annotated[str, typer.Argument(help="Whose key it is.", metavar="NAME")]
+) -> None:
+    """Remove a key from the file; a running server refuses it within a second or two."""
+    file = _file(flags)
+    _write(lambda: file.remove(name), file)
+    sys.stderr.write(f"the key of {name} is no longer in {file.path}\n")
+
+
+def _file(flags: Flags) -> KeysFile:
+    path = load_settings(flags).api_keys_file
+    if path is None:
+        raise WrongCall(f"which file? {flag(_SETTING)} or {PREFIX}{_SETTING.upper()} names it")
+    return KeysFile(path)
+
+
+def _write(change: Callable[[], None], file: KeysFile) -> None:
+    try:
+        change()
+    except OSError as error:
+        raise typer.TyperException(f"{file.path} cannot be written: {error.strerror}") from error
+
+
+def _per_s(text: str | None) -> float | None:
+    if text is None:
+        return None
+    found = _RATE.fullmatch(text)
+    if found is None:
+        raise WrongCall(f"--rate must be a number of images like 50/s, 600/min or 1000/h; got {text!r}")
+    return float(found["images"]) / _SECONDS[found["unit"]]
+
+
+def _number(option: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise WrongCall(f"{option} must be a number of images; got {text!r}") from None

@@ -1,0 +1,88 @@
+"""The profile of a model: how it is reduced at measured points of its dial, and what that costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Text = Annotated[str, Field(min_length=1, max_length=1000)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Ratio = Annotated[float, Field(ge=0, lt=1)]
+Ascending = tuple[Annotated[int, Field(ge=0)], ...]
+Counts = tuple[Annotated[int, Field(ge=0)], ...]
+Thresholds = tuple[Annotated[float, Field(ge=0)], ...]
+
+_OPEN = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False, protected_namespaces=())
+
+
+class Speed(BaseModel):
+    """How much faster a plan ran than the dense model, both taking turns.
+
+    Attributes:
+        speedup: images per second over those of the dense model.
+        device: where.
+        dtype: in which number format.
+        batch: images at a time.
+    """
+
+    model_config = _OPEN
+
+    speedup: Annotated[float, Field(gt=0)]
+    device: Text
+    dtype: Text
+    batch: Annotated[int, Field(gt=0)]
+
+
+class ProfilePoint(BaseModel):
+    """One point of the dial: its plan, and the figures measured with it.
+
+    Keys that are not listed here are kept as they are, so that a newer measurement does not make an older
+    release refuse the model.
+
+    Attributes:
+        ratio: the reduction ratio.
+        gmacs: billions of multiply-accumulates for one image.
+        method: who leaves, and what becomes of it; see :data:`prunepool.ppt.plan.Method`.
+        blocks: the reducing blocks.
+        removed: tokens that leave at each. Without it, the point says nothing of how the model is reduced.
+        thresholds: score variance from which an image is pruned, one a stage.
+        images: how many were measured.
+        top1: share of images whose best class was right.
+        top5: share of images with the right class among the best five.
+        agreement: share of images whose best class was that of the dense model.
+        kl: mean divergence of the answer from the dense model's, in nats.
+        drop: what was lost against the dense model, in points: of top-1 where there were labels, else of
+            agreement. Below 0 where more was right than before.
+        intervals: for a figure's name, the ends of its 95 % confidence interval.
+        speed: where it was measured.
+    """
+
+    model_config = _OPEN
+
+    ratio: Ratio
+    gmacs: Annotated[float, Field(gt=0)]
+    method: Text | None = None
+    blocks: Ascending | None = None
+    removed: Counts | None = None
+    thresholds: Thresholds | None = None
+    images: Annotated[int, Field(gt=0)] | None = None
+    top1: Share | None = None
+    top5: Share | None = None
+    agreement: Share | None = None
+    kl: Annotated[float, Field(ge=0)] | None = None
+    drop: Annotated[float, Field(ge=-100, le=100)] | None = None
+    intervals: Mapping[str, tuple[float, float]] | None = None
+    speed: Speed | None = None
+
+    @model_validator(mode="after")
+    def _whole_plan(self) -> Self:
+        """Refuse half a plan."""
+        if self.removed is not None:
+            lengths = {len(part) for part in (self.blocks or (), self.removed, self.thresholds or ())}
+            if self.method is None or len(lengths) != 1:
+                raise ValueError(
+                    "removed needs a method, and as many blocks and thresholds as it has counts itself"
+                )
+        return self

@@ -1,0 +1,1 @@
+"""What is measured: accuracy and speed across the dial, and the profile that comes of it."""

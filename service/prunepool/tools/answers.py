@@ -1,0 +1,82 @@
+"""What a model answered to each image of a set, as plain arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answers:
+    """A model's answers to n images at one setting.
+
+    Attributes:
+        predicted: index of the best class, int64 [n].
+        confidence: its probability, float32 [n].
+        place: how many classes came before the right one, int64 [n]; None without labels.
+        kl: divergence of the dense model's answer from this one in nats, float32 [n]; None where the dense
+            model's probabilities are not known.
+    """
+
+    predicted: NDArray[np.int64]
+    confidence: NDArray[np.float32]
+    place: NDArray[np.int64] | None
+    kl: NDArray[np.float32] | None
+
+    @staticmethod
+    def from_logits(logits: Tensor, dense: Tensor, labels: NDArray[np.int64] | None) -> Answers:
+        """Read them off.
+
+        Args:
+            logits: float32 [n, classes].
+            dense: those of the dense model, float32 [n, classes].
+            labels: the right classes, [n], or None.
+        """
+        log_p, log_q = dense.log_softmax(-1), logits.log_softmax(-1)
+        # Rounding may make a divergence of nothing slightly negative.
+        kl = (log_p.exp() * (log_p - log_q)).sum(-1).clamp_min(0)
+        best, predicted = log_q.max(-1)
+        place = None
+        if labels is not None:
+            right = torch.from_numpy(labels).to(logits.device)[:, None]
+            score = logits.gather(1, right)
+            earlier = torch.arange(logits.shape[1], device=logits.device) < right
+            place = ((logits > score) | ((logits == score) & earlier)).sum(-1).cpu().numpy()
+        return Answers(predicted.cpu().numpy(), best.exp().cpu().numpy(), place, kl.cpu().numpy())
+
+    @staticmethod
+    def join(parts: Sequence[Answers]) -> Answers:
+        """Answers to several sets of images, one after the other."""
+
+        def joined(name: str) -> Any:
+            found = [getattr(part, name) for part in parts]
+            return None if any(array is None for array in found) else np.concatenate(found)
+
+        return Answers(joined("predicted"), joined("confidence"), joined("place"), joined("kl"))
+
+    def to_json(self) -> dict[str, list[float] | None]:
+        """As lists."""
+        return {
+            name: None if (array := getattr(self, name)) is None else array.tolist()
+            for name in self.__slots__
+        }
+
+    @staticmethod
+    def from_json(document: dict[str, Any]) -> Answers:
+        """Back from lists, the same to the bit."""
+
+        def array(name: str, dtype: type) -> Any:
+            return None if document[name] is None else np.array(document[name], dtype)
+
+        return Answers(
+            array("predicted", np.int64),
+            array("confidence", np.float32),
+            array("place", np.int64),
+            array("kl", np.float32),
+        )

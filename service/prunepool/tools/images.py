@@ -1,0 +1,152 @@
+"""Sets of images on disk, with or without labels, and their crops in batches."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prunepool.errors import ImageUndecodable, InvalidParameter, PrunepoolError
+from prunepool.imaging import ImageLimits, Preprocess, decode
+
+_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
+#: Columns of a file of labels.
+_FILE, _LABEL = "file", "label_index"
+#: In place of a file of labels: each class has a folder.
+FOLDERS = "folders"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageSet:
+    """Images on disk.
+
+    Attributes:
+        files: where they are.
+        labels: index of each one's class, int64 [n]; None where nobody said.
+    """
+
+    files: tuple[Path, ...]
+    labels: NDArray[np.int64] | None
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def subset(self, indices: NDArray[np.int64]) -> ImageSet:
+        """Some of them."""
+        labels = None if self.labels is None else self.labels[indices]
+        return ImageSet(tuple(self.files[i] for i in indices), labels)
+
+    def sample(self, count: int, *, seed: int) -> ImageSet:
+        """So many of them at random, or all if there are no more, in their order."""
+        if count >= len(self):
+            return self
+        return self.subset(np.sort(np.random.default_rng(seed).permutation(len(self))[:count]))
+
+
+def find_images(folder: Path, labels: Path | str | None, classes: Sequence[str]) -> ImageSet:
+    """The images of a folder and their classes.
+
+    Args:
+        folder: where they are, at any depth.
+        labels: a CSV with the columns `file` (relative to the folder) and `label_index`: then the images are
+            those that it lists. `folders`: each class has a folder, named as its label, or else as many
+            folders as there are classes, in alphabetical order. None: no labels.
+        classes: the model's labels.
+
+    Raises:
+        InvalidParameter: no images, or labels that cannot be read or are not the model's.
+    """
+    if not folder.is_dir():
+        raise InvalidParameter("images", str(folder), "a folder of images")
+    if labels is not None and str(labels) != FOLDERS:
+        return _from_csv(folder, Path(labels), len(classes))
+    files = tuple(sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES))
+    if not files:
+        raise InvalidParameter("images", str(folder), f"a folder with {', '.join(sorted(_SUFFIXES))} files")
+    if labels is None:
+        return ImageSet(files, None)
+    names = sorted({path.relative_to(folder).parts[0] for path in files if path.parent != folder})
+    index = _classes_of(names, classes)
+    if any(path.parent == folder for path in files):
+        raise InvalidParameter("labels", FOLDERS, f"a CSV where images lie in {folder} itself")
+    labelled = [index[path.relative_to(folder).parts[0]] for path in files]
+    return ImageSet(files, np.array(labelled, np.int64))
+
+
+def _classes_of(folders: Sequence[str], classes: Sequence[str]) -> dict[str, int]:
+    """The class that each folder stands for."""
+    if set(folders) <= set(classes):
+        return {name: list(classes).index(name) for name in folders}
+    if len(folders) == len(classes):
+        return {name: i for i, name in enumerate(folders)}
+    limit = f"a CSV, for there are {len(folders)} folders, neither named as labels nor one for each of the "
+    raise InvalidParameter("labels", FOLDERS, f"{limit}model's {len(classes)} classes")
+
+
+def _from_csv(folder: Path, path: Path, classes: int) -> ImageSet:
+    files, labels = [], []
+    try:
+        with path.open(newline="", encoding="utf-8") as lines:
+            rows = csv.DictReader(lines)
+            if not {_FILE, _LABEL} <= set(rows.fieldnames or ()):
+                raise InvalidParameter("labels", str(path), f"a CSV with the columns {_FILE} and {_LABEL}")
+            for row in rows:
+                files.append(folder / row[_FILE])
+                labels.append(_label(row[_LABEL], classes, f"{path}, line {rows.line_num}"))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InvalidParameter("labels", str(path), f"a CSV that can be read ({error})") from error
+    missing = [file for file in files if not file.is_file()]
+    if missing or not files:
+        named = f"{len(missing)} missing, such as {missing[0]}" if missing else "none"
+        raise InvalidParameter("images", named, f"the files that {path} lists, one or more")
+    return ImageSet(tuple(files), np.array(labels, np.int64))
+
+
+def _label(text: str, classes: int, where: str) -> int:
+    if text is None or not text.strip().isdecimal() or not int(text) < classes:
+        raise InvalidParameter(_LABEL, text, f"an integer from 0 to {classes - 1} ({where})")
+    return int(text)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Crops:
+    """Some images as the model takes them.
+
+    Attributes:
+        pixels: uint8 [n, size, size, 3].
+        labels: int64 [n], or None.
+        digest: sha256 of both.
+    """
+
+    pixels: NDArray[np.uint8]
+    labels: NDArray[np.int64] | None
+    digest: str
+
+
+def crops(images: ImageSet, preprocess: Preprocess, batch: int) -> Iterator[Crops]:
+    """Decode a set of images, so many at a time.
+
+    Raises:
+        ImageUndecodable: one cannot be decoded, or is not there; names it.
+    """
+    limits = ImageLimits()
+    for first in range(0, len(images), batch):
+        part = images.subset(np.arange(first, min(first + batch, len(images))))
+        pixels = np.stack([_decoded(file, preprocess, limits) for file in part.files])
+        digest = hashlib.sha256(pixels.tobytes())
+        digest.update(b"" if part.labels is None else part.labels.tobytes())
+        yield Crops(pixels, part.labels, digest.hexdigest())
+
+
+def _decoded(file: Path, preprocess: Preprocess, limits: ImageLimits) -> NDArray[np.uint8]:
+    try:
+        return decode(file.read_bytes(), preprocess, limits)
+    except PrunepoolError as error:
+        raise ImageUndecodable(f"{file}: {error.detail}") from error
+    except OSError as error:
+        raise ImageUndecodable(f"{file}: {error.strerror or error}") from error

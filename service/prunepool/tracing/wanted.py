@@ -1,0 +1,36 @@
+"""Whether traces are asked for, by our setting or by OpenTelemetry's own variables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from prunepool.errors import InvalidParameter
+
+_ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+_PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+_PROTOCOL = "http/protobuf"
+
+
+def wanted(endpoint: str | None, environment: Mapping[str, str]) -> bool:
+    """Whether traces shall be made and sent.
+
+    Args:
+        endpoint: our setting.
+        environment: the process's variables.
+
+    Raises:
+        InvalidParameter: the variables ask for an exporter or a protocol that is not there.
+    """
+    if environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return False
+    if not endpoint and not any(environment.get(name) for name in _ENDPOINTS):
+        return False
+    exporter = environment.get("OTEL_TRACES_EXPORTER") or "otlp"
+    if exporter == "none":
+        return False
+    if exporter != "otlp":
+        raise InvalidParameter("OTEL_TRACES_EXPORTER", exporter, "otlp or none")
+    spoken = next((environment[name] for name in _PROTOCOLS if environment.get(name)), _PROTOCOL)
+    if spoken != _PROTOCOL:
+        raise InvalidParameter("OTEL_EXPORTER_OTLP_PROTOCOL", spoken, _PROTOCOL)
+    return True

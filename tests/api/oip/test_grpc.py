@@ -1,0 +1,414 @@
+"""The protocol over gRPC, with Triton's client."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+import tritonclient.grpc as triton
+import tritonclient.grpc.aio as triton_aio
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+from tritonclient.utils import InferenceServerException
+
+from prunepool.access import Key, Keyring, Rate, digest_of
+from prunepool.api.drain import Drain
+from prunepool.api.oip import rpc
+from prunepool.api.oip.rpc.server import listening
+from prunepool.api.oip.statistics import Statistics
+from prunepool.api.server import CannotListen, bind
+from prunepool.api.services import Services
+from prunepool.engine import Image, Inference, Options, softmax
+from prunepool.errors import InvalidParameter, Overloaded
+from prunepool.metrics import Metrics
+from prunepool.testing import FakeEngine, fake_model
+
+PHOTOS = np.array([[b"\xff\xd8one"], [b"\xff\xd8two"]], np.object_)
+Serve = Callable[..., Any]
+
+
+@pytest.fixture(autouse=True)
+def quiet(log_lines: Callable[[], list[dict[str, Any]]]) -> Callable[[], list[dict[str, Any]]]:
+    """What the server logs."""
+    return log_lines
+
+
+@pytest.fixture
+def engine() -> FakeEngine:
+    return FakeEngine([fake_model("m", input_size=8)])
+
+
+@pytest.fixture
+def drain() -> Drain:
+    return Drain(5.0, time.monotonic)
+
+
+@pytest.fixture
+async def serve(
+    engine: FakeEngine, drain: Drain, metrics: Metrics, make_settings: Any
+) -> AsyncIterator[Serve]:
+    """Start a server with settings as keywords; where it listens."""
+    async with AsyncExitStack() as stack:
+
+        async def serve(keyring: Keyring | None = None, **settings: Any) -> str:
+            here = Services(engine, make_settings(grpc_port=0, **settings), metrics, drain)
+            port = await stack.enter_async_context(listening(here, Statistics(), keyring))
+            return f"127.0.0.1:{port}"
+
+        yield serve
+
+
+@pytest.fixture
+async def address(serve: Serve) -> str:
+    found: str = await serve()
+    return found
+
+
+@pytest.fixture
+async def client(address: str) -> AsyncIterator[triton_aio.InferenceServerClient]:
+    async with triton_aio.InferenceServerClient(address) as made:
+        yield made
+
+
+def tensors(*values: float) -> list[triton.InferInput]:
+    batch = np.stack([np.full((3, 8, 8), value, np.float32) for value in values])
+    return [triton.InferInput("images", batch.shape, "FP32").set_data_from_numpy(batch)]
+
+
+def photos(batch: np.ndarray = PHOTOS) -> list[triton.InferInput]:
+    return [triton.InferInput("images", batch.shape, "BYTES").set_data_from_numpy(batch)]
+
+
+async def logits(engine: FakeEngine) -> np.ndarray:
+    """What the engine says of everything that it has been asked so far."""
+    asked = list(engine.calls)
+    return np.stack([(await engine.infer(image, options)).logits for image, options in asked])
+
+
+async def test_health(client: triton_aio.InferenceServerClient, engine: FakeEngine) -> None:
+    assert await client.is_server_live()
+    assert await client.is_server_ready()
+    assert await client.is_model_ready("m")
+    assert await client.is_model_ready("m_jpeg", "1")
+    engine.ready = False
+    assert await client.is_server_live()
+    assert not await client.is_server_ready()
+
+
+async def test_metadata_and_configuration(client: triton_aio.InferenceServerClient) -> None:
+    assert (await client.get_server_metadata()).name == "prunepool"
+    metadata = await client.get_model_metadata("m")
+    assert (metadata.inputs[0].name, list(metadata.inputs[0].shape)) == ("images", [-1, 3, 8, 8])
+    config = (await client.get_model_config("m_jpeg")).config
+    assert (config.max_batch_size, config.input[0].name) == (128, "images")
+    assert config.input[0].data_type == triton.model_config_pb2.TYPE_STRING
+    assert config.parameters["crop_pct"].string_value == "0.9"
+
+
+async def test_repository(client: triton_aio.InferenceServerClient) -> None:
+    index = await client.get_model_repository_index()
+    assert [(one.name, one.state) for one in index.models] == [("m", "READY"), ("m_jpeg", "READY")]
+    await client.load_model("m")
+    with pytest.raises(InferenceServerException, match="m cannot be unloaded"):
+        await client.unload_model("m")
+    with pytest.raises(InferenceServerException, match=r"parameters\.config must be left out"):
+        await client.load_model("m", config="{}")
+
+
+@pytest.mark.parametrize("compression", [None, "gzip", "deflate"])
+async def test_tensors(
+    client: triton_aio.InferenceServerClient, engine: FakeEngine, compression: str | None
+) -> None:
+    result = await client.infer(
+        "m",
+        tensors(1.5, -0.25),
+        request_id="7",
+        parameters={"reduction_ratio": "0.5"},
+        compression_algorithm=compression,
+    )
+    values = [np.unique(image).tolist() for image, _ in engine.calls]
+    assert values == [[1.5], [-0.25]]
+    expected = await logits(engine)
+    np.testing.assert_array_equal(result.as_numpy("logits"), expected)
+    scores = np.stack([softmax(row) for row in expected])
+    np.testing.assert_array_equal(result.as_numpy("probabilities"), scores)
+    response = result.get_response()
+    assert (response.id, response.model_name, response.model_version) == ("7", "m", "1")
+    told = {name: value.string_param for name, value in response.parameters.items()}
+    assert told == {"reduction_ratio": "0.5", "gmacs": "1.5", "reason": "requested"}
+
+
+async def test_photos_and_classes(client: triton_aio.InferenceServerClient, engine: FakeEngine) -> None:
+    outputs = [triton.InferRequestedOutput("probabilities", class_count=2)]
+    result = (await client.infer("m_jpeg", photos(), outputs=outputs)).as_numpy("probabilities")
+    assert [image for image, _ in engine.calls] == [b"\xff\xd8one", b"\xff\xd8two"]
+    best = [row.argmax() for row in await logits(engine)]
+    assert [row[0].decode().split(":")[1:] for row in result] == [[str(i), f"class {i}"] for i in best]
+
+
+@pytest.mark.parametrize("parameter", [{"double_param": 0.5}, {"string_param": "0.5"}])
+async def test_typed_contents_and_parameters(
+    address: str, engine: FakeEngine, parameter: dict[str, Any]
+) -> None:
+    request = service_pb2.ModelInferRequest(model_name="m")
+    request.parameters["reduction_ratio"].CopyFrom(service_pb2.InferParameter(**parameter))
+    given = request.inputs.add(name="images", datatype="FP32", shape=[1, 3, 8, 8])
+    given.contents.fp32_contents.extend([0.5] * 192)
+    async with grpc.aio.insecure_channel(address) as channel:
+        response = await service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request)
+    image, options = engine.calls[0]
+    assert isinstance(image, np.ndarray)
+    np.testing.assert_array_equal(image, np.full((3, 8, 8), 0.5, np.float32))
+    assert options.reduction_ratio == 0.5
+    np.testing.assert_array_equal(
+        np.frombuffer(response.raw_output_contents[0], np.float32), (await logits(engine))[0]
+    )
+
+
+async def test_typed_photos(address: str, engine: FakeEngine) -> None:
+    request = service_pb2.ModelInferRequest(model_name="m_jpeg")
+    given = request.inputs.add(name="images", datatype="BYTES", shape=[2, 1])
+    given.contents.bytes_contents.extend([b"\xffone", b""])
+    async with grpc.aio.insecure_channel(address) as channel:
+        await service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request)
+    assert [image for image, _ in engine.calls] == [b"\xffone", b""]
+
+
+@pytest.mark.parametrize(
+    ("name", "inputs", "more", "status", "said"),
+    [
+        ("other", tensors(1.0), {}, "NOT_FOUND", "no model named 'other' is served; there are: m, m_jpeg"),
+        ("m", tensors(1.0), {"model_version": "2"}, "NOT_FOUND", "m has no version '2'"),
+        ("m", photos(), {}, "INVALID_ARGUMENT", "inputs.images.datatype must be FP32; got 'BYTES'"),
+        ("m", tensors(float("nan")), {}, "INVALID_ARGUMENT", "image must be"),
+        ("m", [], {}, "INVALID_ARGUMENT", "inputs must be one, named images"),
+        ("m_jpeg", photos(np.array([[b"bad"]], np.object_)), {}, "INVALID_ARGUMENT", "3 bytes are not"),
+        (
+            "m",
+            tensors(1.0),
+            {"parameters": {"reduction_ratio": 2}},
+            "INVALID_ARGUMENT",
+            "reduction_ratio must",
+        ),
+    ],
+)
+async def test_an_error_is_the_client_s_exception_with_the_message(
+    client: triton_aio.InferenceServerClient, name: str, inputs: Any, more: Any, status: str, said: str
+) -> None:
+    with pytest.raises(InferenceServerException) as caught:
+        await client.infer(name, inputs, **more)
+    assert caught.value.status() == f"StatusCode.{status}"
+    assert caught.value.message().startswith(said)
+
+
+async def test_negative_dimensions_are_refused(address: str) -> None:
+    request = service_pb2.ModelInferRequest(model_name="m")
+    request.inputs.add(name="images", datatype="FP32", shape=[-1, 3, 8, 8])
+    async with grpc.aio.insecure_channel(address) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_overload_says_when_to_try_again(address: str, engine: FakeEngine) -> None:
+    engine.error = Overloaded("full", retry_after=2.5)
+    request = service_pb2.ModelInferRequest(model_name="m_jpeg", raw_input_contents=[b"\x01\x00\x00\x00x"])
+    request.inputs.add(name="images", datatype="BYTES", shape=[1, 1])
+    metadata = (("x-request-id", "r1"),)
+    async with grpc.aio.insecure_channel(address) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request, metadata=metadata)
+    assert (caught.value.code(), caught.value.details()) == (grpc.StatusCode.UNAVAILABLE, "full")
+    trailing = dict(caught.value.trailing_metadata() or ())
+    assert (trailing["retry-after"], trailing["x-request-id"]) == ("3", "r1")
+
+
+async def test_what_nobody_foresaw_leaks_nothing(
+    client: triton_aio.InferenceServerClient, engine: FakeEngine, log_lines: Any
+) -> None:
+    engine.error = ZeroDivisionError("a secret")  # type: ignore[assignment]
+    with pytest.raises(InferenceServerException) as caught:
+        await client.infer("m", tensors(1.0))
+    assert caught.value.status() == "StatusCode.INTERNAL"
+    assert "secret" not in str(caught.value)
+    assert any("a secret" in str(line.get("exception")) for line in log_lines())
+
+
+async def test_a_call_has_its_line(client: triton_aio.InferenceServerClient, log_lines: Any) -> None:
+    await client.infer("m", tensors(1.0), headers={"x-request-id": "r1"})
+    line = log_lines()[-1]
+    assert (line["event"], line["request_id"], line["status"]) == ("call", "r1", "OK")
+    assert (line["method"], line["model"]) == ("inference.GRPCInferenceService/ModelInfer", "m")
+
+
+async def test_what_is_not_served_is_unimplemented(client: triton_aio.InferenceServerClient) -> None:
+    with pytest.raises(InferenceServerException) as caught:
+        await client.get_trace_settings()
+    assert caught.value.status() == "StatusCode.UNIMPLEMENTED"
+
+
+async def test_statistics(client: triton_aio.InferenceServerClient) -> None:
+    await client.infer("m", tensors(1.0, 2.0, 3.0))
+    listed = (await client.get_inference_statistics()).model_stats
+    assert [(one.name, one.inference_count) for one in listed] == [("m", 3), ("m_jpeg", 0)]
+    (one,) = (await client.get_inference_statistics("m")).model_stats
+    assert (one.execution_count, one.inference_stats.success.count) == (3, 1)
+    assert one.inference_stats.compute_infer.ns > 0
+
+
+async def test_a_stream_goes_on_after_an_error(
+    client: triton_aio.InferenceServerClient, engine: FakeEngine
+) -> None:
+    async def requests() -> AsyncIterator[dict[str, Any]]:
+        for number, photo in enumerate((b"one", b"bad", b"three")):
+            yield {
+                "model_name": "m_jpeg",
+                "inputs": photos(np.array([[photo]], np.object_)),
+                "request_id": str(number),
+            }
+
+    answers = [answer async for answer in client.stream_infer(requests())]
+    assert [result.get_response().id if result else None for result, _ in answers] == ["0", None, "2"]
+    assert "3 bytes are not an image" in str(answers[1][1])
+
+
+async def test_the_caller_s_deadline_is_the_image_s(
+    client: triton_aio.InferenceServerClient, engine: FakeEngine
+) -> None:
+    await client.infer("m", tensors(1.0), client_timeout=30)
+    await client.infer("m", tensors(1.0), client_timeout=30, parameters={"deadline_ms": 5})
+    await client.infer("m", tensors(1.0))
+    of_call, of_parameter, none = (options.deadline_ms for _, options in engine.calls)
+    assert of_call is not None
+    assert 1_000 < of_call <= 30_000
+    assert (of_parameter, none) == (5, None)
+
+
+async def test_a_caller_that_goes_away_takes_its_image_along(address: str, engine: FakeEngine) -> None:
+    begun, dropped = asyncio.Event(), asyncio.Event()
+
+    async def infer(image: Image, options: Options) -> Inference:
+        begun.set()
+        try:
+            return await asyncio.Future()
+        finally:
+            dropped.set()
+
+    engine.infer = infer  # type: ignore[method-assign]
+    async with triton_aio.InferenceServerClient(address) as client:
+        call = asyncio.create_task(client.infer("m", tensors(1.0)))
+        await begun.wait()
+        call.cancel()
+        async with asyncio.timeout(20):
+            await dropped.wait()
+        await asyncio.wait([call])
+
+
+async def test_while_draining_nothing_new_is_taken(
+    client: triton_aio.InferenceServerClient, drain: Drain
+) -> None:
+    drain.begin()
+    assert not await client.is_server_ready()
+    with pytest.raises(InferenceServerException, match="the server is stopping") as caught:
+        await client.infer("m", tensors(1.0))
+    assert caught.value.status() == "StatusCode.UNAVAILABLE"
+
+
+@pytest.mark.parametrize("compression", [None, "gzip"])
+async def test_a_long_message_is_refused(serve: Serve, engine: FakeEngine, compression: str | None) -> None:
+    address = await serve(max_body_bytes=1_000_000)
+    inputs = photos(np.array([[bytes(30_000_000)]], np.object_))
+    async with triton_aio.InferenceServerClient(address) as client:
+        with pytest.raises(InferenceServerException) as caught:
+            await client.infer("m_jpeg", inputs, compression_algorithm=compression)
+    assert caught.value.status() == "StatusCode.RESOURCE_EXHAUSTED"
+    assert engine.calls == []
+
+
+class Source:
+    """Keys of a test."""
+
+    def read(self) -> dict[str, Key]:
+        return {
+            "alice": Key("alice", digest_of("a" * 43)),
+            "bob": Key("bob", digest_of("b" * 43), Rate(per_s=0.001, burst=2)),
+        }
+
+    def stamp(self) -> object:
+        return None
+
+
+@pytest.fixture
+async def locked(serve: Serve) -> AsyncIterator[triton_aio.InferenceServerClient]:
+    """A client of a server that asks for keys."""
+    async with triton_aio.InferenceServerClient(await serve(Keyring(Source(), time.monotonic))) as made:
+        yield made
+
+
+def holding(key: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {key * 43}"}
+
+
+async def test_a_key_is_asked_for(locked: triton_aio.InferenceServerClient, metrics: Metrics) -> None:
+    for headers in (None, holding("c")):
+        with pytest.raises(InferenceServerException) as caught:
+            await locked.infer("m", tensors(1.0), headers=headers)
+        assert caught.value.status() == "StatusCode.UNAUTHENTICATED"
+    refused = metrics.registry.get_sample_value("prunepool_refused_requests_total", {"code": "unauthorized"})
+    assert refused == 2
+
+
+async def test_who_has_a_key_is_answered(locked: triton_aio.InferenceServerClient, log_lines: Any) -> None:
+    result = await locked.infer("m", tensors(1.0), headers=holding("a"))
+    assert result.as_numpy("logits").shape == (1, 10)
+    assert log_lines()[-1]["key"] == "alice"
+
+
+async def test_health_needs_no_key(locked: triton_aio.InferenceServerClient) -> None:
+    assert await locked.is_server_live()
+    assert await locked.is_server_ready()
+    with pytest.raises(InferenceServerException, match="API key"):
+        await locked.get_model_metadata("m")
+
+
+async def test_a_key_has_its_rate(locked: triton_aio.InferenceServerClient) -> None:
+    await locked.infer("m", tensors(1.0, 2.0), headers=holding("b"))
+    with pytest.raises(InferenceServerException) as caught:
+        await locked.infer("m", tensors(1.0), headers=holding("b"))
+    assert caught.value.status() == "StatusCode.RESOURCE_EXHAUSTED"
+
+
+async def test_a_taken_port_is_told(
+    engine: FakeEngine, drain: Drain, metrics: Metrics, make_settings: Any
+) -> None:
+    with bind("127.0.0.1", 0) as taken:
+        taken.listen()
+        settings = make_settings(grpc_port=taken.getsockname()[1])
+        with pytest.raises(CannotListen, match="for gRPC"):
+            async with rpc.serving(Services(engine, settings, metrics, drain), Statistics(), None):
+                pass
+
+
+async def test_without_a_port_there_is_no_server(
+    engine: FakeEngine, drain: Drain, metrics: Metrics, make_settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "prunepool.api.oip.rpc.server", None)
+    async with rpc.serving(Services(engine, make_settings(), metrics, drain), Statistics(), None):
+        pass
+
+
+async def test_without_the_extra_a_port_is_refused(
+    engine: FakeEngine, drain: Drain, metrics: Metrics, make_settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "prunepool.api.oip.rpc.server", None)
+    with pytest.raises(InvalidParameter, match=r"unset without pip install prunepool\[grpc\]; got 8001"):
+        async with rpc.serving(
+            Services(engine, make_settings(grpc_port=8001), metrics, drain), Statistics(), None
+        ):
+            pass

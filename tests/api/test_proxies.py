@@ -1,0 +1,48 @@
+"""What a proxy says of its client is believed of the proxies that are named, and of nobody else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from prunepool.testing import FakeEngine
+
+Start = Callable[..., Any]
+Lines = Callable[[], list[dict[str, Any]]]
+
+
+def client_logged(server: Any, log_lines: Lines, forwarded: str | None) -> object:
+    headers = {} if forwarded is None else {"X-Forwarded-For": forwarded}
+    httpx.get(f"{server.url}/models", headers=headers)
+    server.stop()
+    server.join()  # the line is written after the answer
+    (line,) = (line for line in log_lines() if line["event"] == "request")
+    client: object = line["client"]
+    return client
+
+
+@pytest.mark.parametrize("settings", [{}, {"trusted_proxies": "10.0.0.0/8"}])
+def test_a_stranger_is_not_believed(live: Start, log_lines: Lines, settings: dict[str, Any]) -> None:
+    server = live(FakeEngine(), **settings)
+    assert client_logged(server, log_lines, "203.0.113.7") == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("forwarded", "client"),
+    [
+        (None, "127.0.0.1"),
+        ("203.0.113.7", "203.0.113.7"),
+        ("2001:db8::7", "2001:db8::7"),
+        ("1.2.3.4, 203.0.113.7", "203.0.113.7"),
+        ("1.2.3.4, 203.0.113.7, 10.1.2.3", "203.0.113.7"),
+        ('no "address', "no%20%22address"),
+    ],
+)
+def test_a_named_proxy_is_and_its_clients_own_claims_are_not(
+    live: Start, log_lines: Lines, forwarded: str | None, client: str
+) -> None:
+    server = live(FakeEngine(), trusted_proxies="127.0.0.1, 10.0.0.0/8")
+    assert client_logged(server, log_lines, forwarded) == client

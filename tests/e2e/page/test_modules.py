@@ -1,0 +1,162 @@
+"""The page's own arithmetic, run where it will run: in the browser, from the files that are served."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from playwright.sync_api import Browser, Page, expect
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
+
+from prunepool.imaging.geometry import Preprocess, resize_and_crop
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+
+
+@pytest.fixture(scope="module")
+def modules(browser: Browser, site: str) -> Iterator[Page]:
+    """A tab from which the page's modules can be called; nothing of the page itself runs in it."""
+    page = browser.new_page()
+    page.goto(f"{site}/static/icon.svg")
+    yield page
+    page.close()
+
+
+def call(modules: Page, module: str, function: str, *arguments: Any) -> Any:
+    return modules.evaluate(
+        "async ([module, name, given]) => (await import(`/static/js/${module}.js`))[name](...given)",
+        [module, function, list(arguments)],
+    )
+
+
+@pytest.mark.parametrize("name", ["golf_ball", "church"])
+def test_the_map_lies_on_the_pixels_that_the_model_sees(page: Page, root: Path, name: str) -> None:
+    if name == "church":
+        page.get_by_role("button", name="Sample: church").click()
+        expect(page.locator("#label")).to_have_text("church")
+    url = page.locator("#crop").evaluate("canvas => canvas.toDataURL()")
+    shown = Image.open(io.BytesIO(base64.b64decode(url.split(",")[1]))).convert("RGB")
+    canvas = np.array(shown.resize((224, 224), Image.Resampling.BOX), dtype=np.float64)
+    with Image.open(root / "service/prunepool/api/static/samples" / f"{name}.jpg") as photo:
+        seen = resize_and_crop(photo.convert("RGB"), Preprocess(224, 0.9)).astype(np.float64)
+
+    def apart(dx: int, dy: int) -> float:
+        inner = np.s_[4:-4, 4:-4]
+        return float(np.abs(np.roll(canvas, (dy, dx), (0, 1))[inner] - seen[inner]).mean())
+
+    shifts = {(dx, dy): apart(dx, dy) for dx in (-1, 0, 1) for dy in (-1, 0, 1)}
+    assert min(shifts, key=lambda shift: shifts[shift]) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "size", "share"),
+    [
+        (500, 375, 224, 0.9),
+        (375, 500, 224, 0.9),
+        (333, 1000, 256, 0.875),
+        (64, 64, 224, 1.0),
+        (4000, 100, 224, 0.9),
+    ],
+)
+def test_the_crop_is_the_servers(modules: Page, width: int, height: int, size: int, share: float) -> None:
+    ramp: NDArray[np.uint8] = np.zeros((height, width, 3), np.uint8)
+    ramp[..., 0] = np.linspace(0, 255, width)[None, :]
+    ramp[..., 1] = np.linspace(0, 255, height)[:, None]
+    seen = resize_and_crop(Image.fromarray(ramp), Preprocess(size, share, "bilinear")).astype(float)
+    crop = call(modules, "crop", "cropOf", width, height, size, share)
+    for channel, start, extent, whole in ((0, "x", "width", width), (1, "y", "height", height)):
+        first, last = seen[size // 2, 0, channel], seen[size // 2, -1, channel]
+        if channel == 1:
+            first, last = seen[0, size // 2, channel], seen[-1, size // 2, channel]
+        tolerance = 1.5 * whole / 255 + crop[extent] / size
+        assert crop[start] == pytest.approx(first * whole / 255, abs=tolerance)
+        assert crop[start] + crop[extent] == pytest.approx(last * whole / 255, abs=tolerance)
+
+
+def area(path: str) -> float:
+    """The area within closed loops; holes count against it."""
+    total = 0.0
+    for loop in filter(None, path.replace("M", "").split("Z")):
+        points = [tuple(map(float, point.split())) for point in loop.split("L")]
+        total += sum(
+            x0 * y1 - x1 * y0 for (x0, y0), (x1, y1) in zip(points, [*points[1:], points[0]], strict=True)
+        )
+    return total / 2
+
+
+def test_an_outline_encloses_its_cells_and_nothing_else(modules: Page) -> None:
+    rng = np.random.default_rng(0)
+    sets = [sorted(map(int, np.flatnonzero(rng.random(196) < share))) for share in np.linspace(0.01, 1, 40)]
+    paths = modules.evaluate(
+        """async (sets) => { const { outline } = await import("/static/js/outline.js");
+            return sets.map((cells) => outline(cells, 14, 0)); }""",
+        sets,
+    )
+    assert [area(path) for path in paths] == [len(cells) for cells in sets]
+
+
+def test_outlines_of_cells_that_touch_at_a_corner_are_two(modules: Page) -> None:
+    assert call(modules, "outline", "outline", [0, 15], 14, 0).count("Z") == 2
+
+
+def test_an_outline_is_drawn_inside_of_its_cells(modules: Page) -> None:
+    assert area(call(modules, "outline", "outline", [20], 14, 0.1)) == pytest.approx(0.8 * 0.8)
+
+
+def test_percentiles_between_two_readings_are_prometheus(modules: Page) -> None:
+    registry = CollectorRegistry()
+    histogram = Histogram(
+        "prunepool_request_duration_seconds",
+        "d",
+        ("model", "stage"),
+        buckets=(0.01, 0.1, 1),
+        registry=registry,
+    )
+    of = histogram.labels('odd "name"\\', "total")
+    for _ in range(7):
+        of.observe(5.0)  # before: must not count
+    before = generate_latest(registry).decode()
+    for seconds in (0.005, 0.05, 0.05, 0.5):
+        of.observe(seconds)
+    after = generate_latest(registry).decode()
+    model = 'odd "name"\\'
+    figures = modules.evaluate(
+        """async ([before, after, model]) => { const m = await import("/static/js/readings.js");
+            return m.figures([m.reading(before, model, 0), m.reading(after, model, 5)]); }""",
+        [before, after, model],
+    )
+    assert figures["p50"] == pytest.approx(1000 * (0.01 + 0.09 * (2 - 1) / 2))
+    assert figures["p99"] == pytest.approx(1000 * (0.1 + 0.9 * (0.99 * 4 - 3) / 1))
+    assert figures["throughput"] == 0
+    assert figures["batch"] is None
+
+
+def test_a_restarted_server_counts_from_its_start(modules: Page) -> None:
+    def reading(n: int) -> str:
+        return f'prunepool_images_total{{model="m",reduction="0"}} {n}\n'
+
+    figures = modules.evaluate(
+        """async ([before, after]) => { const m = await import("/static/js/readings.js");
+            return m.figures([m.reading(before, "m", 0), m.reading(after, "m", 5)]); }""",
+        [reading(1000), reading(10)],
+    )
+    assert figures["throughput"] == 2
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [(0.99999, ">99.9"), (1, "100.0"), (0.5, "50.0"), (0.00001, "<0.1")],
+)
+def test_a_score_is_not_rounded_to_certainty(modules: Page, value: float, written: str) -> None:
+    assert call(modules, "format", "score", value).replace("\u202f", "").removesuffix("%") == written
+
+
+def test_a_small_figure_is_written_as_people_do(modules: Page) -> None:
+    assert call(modules, "format", "scientific", 0.00021) == "2.1\u202f×\u202f10⁻⁴"
