@@ -286,7 +286,7 @@ async def test_the_caller_s_deadline_is_the_image_s(
     await client.infer("m", tensors(1.0))
     of_call, of_parameter, none = (options.deadline_ms for _, options in engine.calls)
     assert of_call is not None
-    assert 1_000 < of_call <= 30_000
+    assert 1_000 < of_call <= 31_000  # the wire rounds a timeout up
     assert (of_parameter, none) == (5, None)
 
 
