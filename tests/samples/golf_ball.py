@@ -67,7 +67,8 @@ def _blades(
 
 def _ball(picture: Plane, rng: np.random.Generator) -> Plane:
     """A white sphere with dimples, lit from the left."""
-    x, y = paint.grid(_SHAPE)
+    part = np.s_[130:380, 220:470]
+    x, y = (place[part] for place in paint.grid(_SHAPE))
     nx, ny = (x - _CENTRE[0]) / _RADIUS, (y - _CENTRE[1]) / _RADIUS
     flat = nx**2 + ny**2
     inside = paint.smoothstep(1.012, 0.988, np.sqrt(flat))
@@ -87,7 +88,9 @@ def _ball(picture: Plane, rng: np.random.Generator) -> Plane:
         + 0.35 * shine[..., None]
     )
     edge = 0.75 + 0.25 * paint.smoothstep(0.0, 0.35, nz)
-    return paint.over(picture, np.clip(colour * edge[..., None], 0, 1), inside)
+    made = picture.copy()
+    made[part] = paint.over(picture[part], np.clip(colour * edge[..., None], 0, 1), inside)
+    return made
 
 
 def _dimpled(normal: Plane) -> Plane:

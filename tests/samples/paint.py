@@ -31,16 +31,20 @@ def fractal(shape: tuple[int, int], cells: float, octaves: int, rng: np.random.G
 
 def blur(image: Plane, radius: float) -> Plane:
     """Gaussian blur over height and width; the edges are mirrored."""
-    reach = max(1, round(3 * radius))
-    weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / radius) ** 2)
-    weights /= weights.sum()
-    for axis in (0, 1):
-        widths = [(0, 0)] * image.ndim
-        widths[axis] = (reach, reach)
-        wide, length = np.pad(image, widths, mode="reflect"), image.shape[axis]
-        parts = (w * np.take(wide, range(i, i + length), axis) for i, w in enumerate(weights))
-        image = np.add.reduce(list(parts))
-    return image
+    height, width = image.shape[:2]
+    down = (_gaussian(height, radius) @ image.reshape(height, -1)).reshape(image.shape)
+    across = np.tensordot(_gaussian(width, radius), down, axes=(1, 1))
+    return np.swapaxes(across, 0, 1)
+
+
+def _gaussian(length: int, radius: float) -> Plane:
+    """The matrix that blurs a row of pixels."""
+    offsets = np.arange(-max(1, round(3 * radius)), max(1, round(3 * radius)) + 1)
+    weights = np.exp(-0.5 * (offsets / radius) ** 2)
+    rows = np.arange(length)[:, None]
+    matrix = np.zeros((length, length))
+    np.add.at(matrix, (rows, _mirrored(rows + offsets, length)), weights / weights.sum())
+    return matrix
 
 
 def smoothstep(low: float, high: float, x: Plane) -> Plane:
@@ -93,8 +97,14 @@ def curve(points: Points, steps: int = 60) -> Points:
 
 def over(below: Plane, colour: Plane | Colour, mask: Plane) -> Plane:
     """Lay a colour over a picture where the mask is 1."""
-    alpha = np.clip(mask, 0, 1)[..., None]
-    return below * (1 - alpha) + np.asarray(colour) * alpha
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    made = below.copy()
+    if rows.size:
+        part = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        alpha = np.clip(mask[part], 0, 1)[..., None]
+        paint = np.asarray(colour)
+        made[part] = below[part] * (1 - alpha) + (paint[part] if paint.ndim == 3 else paint) * alpha
+    return made
 
 
 def vertical(shape: tuple[int, int], stops: list[tuple[float, Colour]]) -> Plane:
@@ -147,6 +157,5 @@ def clouds(picture: Plane, rng: np.random.Generator, least: float) -> Plane:
 def _drawn(shape: tuple[int, int], soft: float, draw: object, scale: int = 3) -> Plane:
     image = Image.new("L", (shape[1] * scale, shape[0] * scale))
     draw(ImageDraw.Draw(image), scale)  # type: ignore[operator]
-    small = image.resize((shape[1], shape[0]), Image.Resampling.BOX)
-    mask = np.asarray(small, dtype=np.float64) / 255
+    mask = np.asarray(image.reduce(scale), dtype=np.float64) / 255
     return blur(mask, soft) if soft else mask

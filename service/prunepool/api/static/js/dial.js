@@ -78,7 +78,7 @@ export class Dial {
     const shown = automatic ? applied : this.ratio;
     by("dial").classList.toggle("automatic", automatic);
     by("ratio-value").textContent = shown === null ? "…" : percent(shown);
-    by("ratio-meaning").textContent = automatic ? "removed, chosen by the server" : "of the patch tokens removed";
+    by("ratio-meaning").textContent = automatic ? "removed, chosen by the server" : "of the tokens removed";
     this.slider.style.setProperty("--at", Math.min(1, Number(this.slider.value) / Number(this.slider.max)));
     this.slider.setAttribute("aria-valuetext", automatic ? `auto, now ${shown === null ? "unknown" : percent(shown)}` : percent(shown));
     for (const button of by("presets").children) {
