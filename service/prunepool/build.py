@@ -26,6 +26,8 @@ from prunepool.metrics import Metrics
 from prunepool.settings import Settings
 
 _log = structlog.stdlib.get_logger("prunepool.server")
+#: Of the target: whoever comes while one batch runs and another is ready still is answered in time.
+_BATCH_SHARE = 0.25
 
 
 def create_metrics() -> Metrics:
@@ -80,8 +82,11 @@ def build_engine(settings: Settings, metrics: Metrics) -> Engine:
         image_limits=ImageLimits(settings.max_image_pixels),
         limits=Limits(
             max_batch_size=settings.max_batch_size,
+            max_batch_s=settings.target_latency_ms / 1000 * _BATCH_SHARE,
             max_wait_s=settings.max_wait_ms / 1000,
             max_queue_requests=settings.max_queue_requests,
+            max_queue_s=settings.max_queue_ms / 1000,
+            target_s=settings.target_latency_ms / 1000,
         ),
         resilience=Resilience(batch_timeout_s=settings.batch_timeout_s),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import torch
@@ -14,10 +15,13 @@ from prunepool.models.geometry import Geometry
 from prunepool.models.loader import build_vit, load_model
 from prunepool.models.model import Model
 from prunepool.models.runner import TorchRunner
-from prunepool.store import StoredModel
+from prunepool.store import ProfilePoint, StoredModel
 
 #: The points of the dial that a caller is shown, besides those of the model's profile.
 GRID = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.755, 0.8)
+
+#: Points of accuracy that `auto` may cost where nobody said how far it may go; see docs/elastic.md.
+MAX_AUTO_DROP = 2.0
 
 
 class HostedModel:
@@ -65,6 +69,7 @@ class HostedModel:
             profile=None
             if self.dial.profile is None
             else [point.model_dump(exclude_none=True) for point in self.dial.profile],
+            auto_max_reduction_ratio=ratio_within(MAX_AUTO_DROP, self.dial.profile or ()),
         )
 
     def served(self) -> ServedModel:
@@ -103,3 +108,21 @@ class HostedModel:
             macs_saved=max(0.0, 1 - gmacs / self.dial.gmacs(0.0)),
             method=plan.method,
         )
+
+
+def ratio_within(drop: float, profile: Iterable[ProfilePoint]) -> float | None:
+    """How far the dial can be turned before a measured point has lost more than `drop` points.
+
+    Args:
+        drop: points of accuracy, as in the profile.
+        profile: points of one dial, by ascending ratio.
+
+    Returns:
+        The last ratio before that; None where no measured point has lost as much.
+    """
+    last = 0.0
+    for point in profile:
+        if point.drop is not None and point.drop > drop:
+            return last
+        last = point.ratio
+    return None

@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 #: 1 ms to 10 s, about four to a decade.
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 0.75, 1, 2.5, 5, 10)
 RATIOS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+ERRORS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2)
 BATCH = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 TOKENS = (64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536)
 
@@ -100,6 +101,19 @@ class Metrics:
             "prunepool_queue_drain_seconds",
             "Predicted time to answer everything that waits.",
             m,
+            registry=registry,
+        )
+        self.cost_model = Gauge(
+            "prunepool_cost_model_seconds",
+            "Predicted time of each part of a batch: one run, one GMAC, one further plan, one reduced image.",
+            ("model", "part"),
+            registry=registry,
+        )
+        self.prediction_error = Histogram(
+            "prunepool_prediction_error_ratio",
+            "How far the predicted time of a batch was off: |predicted / actual − 1|.",
+            m,
+            buckets=ERRORS,
             registry=registry,
         )
         self.rejected = Counter(

@@ -114,7 +114,8 @@ class Settings(BaseSettings):
         description="auto never goes beyond this ratio; unset, the model's profile or its limit decides.",
     )
     target_latency_ms: PositiveFloat = Field(
-        default=500.0, description="The time within which auto tries to answer every request."
+        default=500.0,
+        description="The time within which auto tries to answer every request; inf takes the model's default.",
     )
     max_batch_size: PositiveInt = Field(default=32, description="Most images in one run of the model.")
     max_wait_ms: float = Field(
@@ -124,6 +125,10 @@ class Settings(BaseSettings):
     )
     max_queue_requests: PositiveInt = Field(
         default=512, description="Most images accepted and not yet answered; past it, 503 overloaded."
+    )
+    max_queue_ms: PositiveFloat = Field(
+        default=10_000.0,
+        description="Longest predicted time to answer all of them, reduced as far as allowed; past it, 503.",
     )
     max_body_bytes: PositiveInt = Field(
         default=32 * 1024 * 1024, description="Longest request body, found while reading it."

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
@@ -10,7 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from prunepool.batching.batcher import Batcher, expired, trim
+from prunepool.batching.costs import CostModel, Effort, Measured
 from prunepool.batching.policy import Choice
+from prunepool.batching.prediction import Predictor
 from prunepool.batching.types import Batch, Dial, Limits, Request, Work
 
 PIXELS = np.zeros((1, 1, 3), np.uint8)
@@ -33,8 +36,16 @@ def choose(request: Request) -> Choice:
     return Choice(0.5 if request.dial.requested is None else request.dial.requested, "chosen")
 
 
+def predictor(limits: Limits) -> Predictor:
+    """A run takes a second for each GMAC."""
+    model = CostModel()
+    model.fit([Measured(Effort(1, 1, 0, 0), 1.0)])
+    return Predictor(Costs(), limits, model)
+
+
 def batcher(**limits: float) -> Batcher:
-    return Batcher(Limits(**limits), Costs())  # type: ignore[arg-type]
+    bounds = Limits(**limits)  # type: ignore[arg-type]
+    return Batcher(bounds, predictor(bounds))
 
 
 def add(queue: Batcher, *requests: Request) -> None:
@@ -76,27 +87,27 @@ def test_what_did_not_fit_comes_next() -> None:
     assert members(queue.next_batch(0.0, choose)) == requests[2:]
 
 
-def test_a_batch_may_cost_exactly_the_bound() -> None:
-    queue = batcher(max_batch_gmacs=2.0)
+def test_a_batch_may_take_exactly_the_bound() -> None:
+    queue = batcher(max_batch_s=2.0)
     add(queue, request(), request())
     assert len(members(queue.next_batch(0.0, choose))) == 2
 
 
-def test_a_batch_never_costs_more_than_the_bound() -> None:
-    queue = batcher(max_batch_gmacs=1.75)
+def test_a_batch_never_takes_more_than_the_bound() -> None:
+    queue = batcher(max_batch_s=1.75)
     add(queue, request(), request())
     assert len(members(queue.next_batch(0.0, choose))) == 1
 
 
 def test_a_cheaper_request_does_not_overtake_one_that_does_not_fit() -> None:
-    queue = batcher(max_batch_gmacs=1.5)
+    queue = batcher(max_batch_s=1.5)
     requests = [request(), request(), request(ratio=0.75)]
     add(queue, *requests)
     assert members(queue.next_batch(0.0, choose)) == requests[:1]
 
 
 def test_an_image_over_the_bound_goes_alone() -> None:
-    queue = batcher(max_batch_gmacs=0.5)
+    queue = batcher(max_batch_s=0.5)
     big, small = request(), request(ratio=0.875)
     add(queue, big, small)
     assert members(queue.next_batch(0.0, choose)) == [big]
@@ -134,12 +145,29 @@ def test_each_considered_request_is_chosen_for_once() -> None:
     assert seen == requests[:2]
 
 
-def test_an_empty_queue_costs_nothing_whatever_was_rounded() -> None:
-    queue = batcher(max_batch_size=1)
-    add(queue, *(request(ratio=ratio) for ratio in (0.1, 0.2, 0.3)))
-    while queue.next_batch(0.0, choose):
-        pass
-    assert queue.gmacs == 0.0
+def test_what_waits_is_counted_by_ratio() -> None:
+    queue = batcher()
+    add(queue, request(ratio=0.25), request(ratio=None), request(ratio=None))
+    queue.put_back(works(request(ratio=0.75)))
+    assert queue.images(lambda dial: 0.5 if dial.requested is None else dial.requested) == {
+        0.25: 1,
+        0.5: 2,
+        0.75: 1,
+    }
+
+
+def test_company_that_would_cost_a_deadline_is_left_for_the_next_batch() -> None:
+    queue = batcher()
+    hurried, other, third = request(deadline=12.5), request(), request()
+    add(queue, hurried, other, third)
+    assert members(queue.next_batch(10.0, choose, free_at=10.5)) == [hurried, other]
+
+
+def test_a_deadline_that_cannot_be_kept_anyway_keeps_no_company_away() -> None:
+    queue = batcher()
+    late, other = request(deadline=10.5), request()
+    add(queue, late, other)
+    assert members(queue.next_batch(10.0, choose)) == [late, other]
 
 
 def test_a_cancelled_request_is_in_no_batch() -> None:
@@ -231,8 +259,8 @@ def test_the_deadline_of_a_cancelled_request_is_no_event() -> None:
         ({}, 0, False),
         ({"max_batch_size": 2}, 1, False),
         ({"max_batch_size": 2}, 2, True),
-        ({"max_batch_gmacs": 2.0}, 1, False),
-        ({"max_batch_gmacs": 2.0}, 2, True),
+        ({"max_batch_s": 2.0}, 1, False),
+        ({"max_batch_s": 2.0}, 2, True),
     ],
 )
 def test_full_is_when_more_requests_would_not_fit(limits: dict[str, float], count: int, full: bool) -> None:
@@ -320,13 +348,11 @@ def test_expired(deadline: float | None, now: float, late: bool) -> None:
 class Interleavings(RuleBasedStateMachine):
     """Any order of operations against a list: nothing is lost or doubled, and the bounds hold."""
 
-    MAX_SIZE, MAX_GMACS, MAX_WAIT = 4, 2.5, 0.5
+    MAX_SIZE, MAX_S, MAX_WAIT = 4, 2.5, 0.5
 
     def __init__(self) -> None:
         super().__init__()
-        self.queue = batcher(
-            max_batch_size=self.MAX_SIZE, max_batch_gmacs=self.MAX_GMACS, max_wait_s=self.MAX_WAIT
-        )
+        self.queue = batcher(max_batch_size=self.MAX_SIZE, max_batch_s=self.MAX_S, max_wait_s=self.MAX_WAIT)
         self.now = 0.0
         self.waiting: list[Request] = []
         self.returned: list[list[Work]] = []
@@ -376,7 +402,7 @@ class Interleavings(RuleBasedStateMachine):
         elif batch is None:
             # Only an open batch whose company may still come may be kept back.
             assert len(self.waiting) < self.MAX_SIZE
-            assert sum(1 - choose(one).ratio for one in self.waiting) < self.MAX_GMACS
+            assert sum(1 - choose(one).ratio for one in self.waiting) < self.MAX_S
             assert not self.waiting or self.now < self.waiting[0].arrival + self.MAX_WAIT
             return
         else:
@@ -387,11 +413,15 @@ class Interleavings(RuleBasedStateMachine):
             places = [(work.ratio, order[work.request]) for work in batch.works]
             assert places == sorted(places)
             assert len(got) <= self.MAX_SIZE
-            assert batch.gmacs <= self.MAX_GMACS or len(got) == 1
+            assert batch.gmacs <= self.MAX_S or len(got) == 1
             assert batch.gmacs == sum(1 - work.ratio for work in batch.works)
             rest = self.waiting[len(got) :]
-            if rest and len(got) < self.MAX_SIZE:  # as many as fit
-                assert batch.gmacs + 1 - choose(rest[0]).ratio > self.MAX_GMACS
+            if rest and len(got) < self.MAX_SIZE:  # as many as fit without costing anybody's deadline
+                longer = batch.gmacs + 1 - choose(rest[0]).ratio
+                kept = [
+                    one.deadline for one in got if one.deadline and self.now + batch.gmacs <= one.deadline
+                ]
+                assert longer > self.MAX_S or any(self.now + longer > deadline for deadline in kept)
             self.waiting = rest
         assert batch is not None
         self.running.append(list(batch.works))
@@ -413,7 +443,10 @@ class Interleavings(RuleBasedStateMachine):
     @invariant()
     def counts_agree(self) -> None:
         assert len(self.queue) == len(self._all())
-        assert self.queue.gmacs == sum(1 - choose(one).ratio for one in self._all())
+        ratios = [work.ratio for group in self.returned for work in group]
+        ratios += [choose(one).ratio for one in self.waiting]
+        assert self.queue.images(lambda dial: choose(Request(PIXELS, dial, 0.0)).ratio) == Counter(ratios)
+        assert self.queue.dials == Counter(one.dial for one in self.waiting)
 
     @invariant()
     def nothing_that_waits_is_without_an_event(self) -> None:

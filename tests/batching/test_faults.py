@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from prunepool.batching.types import Batch, Limits, Outcome, OutOfMemory
+from prunepool.batching.types import Batch, Dial, Limits, Outcome, OutOfMemory
 from prunepool.batching.worker import Worker
 from prunepool.errors import DeadlineExceeded, EngineUnavailable
 from prunepool.testing import FakeRunner, Gate
@@ -271,7 +271,7 @@ async def test_who_waited_in_vain_is_told_when_to_come_back(rig: Any, until: Unt
 
 async def test_who_comes_from_decoding_when_patience_is_used_up_does_not_wait(rig: Any, until: Until) -> None:
     scheduler = await rig.start(DIES, first_delay_s=2.0, patience_s=0.5)
-    with scheduler.accept():
+    with scheduler.accept(Dial(0.0, 0.0)):
         await rig.submit(scheduler, 1)
         await until(lambda: not scheduler.ready)
         await rig.clock.advance(0.5)

@@ -3,10 +3,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from prunepool.batching.costs import CostModel
 from prunepool.batching.policy import Choice, DefaultRatio, Load
-from prunepool.batching.types import Dial, Request
+from prunepool.batching.prediction import Predictor
+from prunepool.batching.types import Dial, Limits, Request
+from prunepool.testing import FakeCosts
 
-LOAD = Load(now=0.0, waiting=(), busy_gmacs=0.0, seconds=lambda gmacs: gmacs)
+LOAD = Load(
+    now=0.0,
+    waiting=(),
+    dials={},
+    arriving={},
+    busy_s=0.0,
+    predictor=Predictor(FakeCosts(), Limits(), CostModel()),
+)
 
 
 @pytest.mark.parametrize(
@@ -27,4 +37,4 @@ def test_fixed_as_asked_and_auto_at_the_default_within_its_maximum(dial: Dial, c
 def test_the_forecast_is_what_will_be_chosen(dial: Dial) -> None:
     request = Request(np.zeros((1, 1, 3), np.uint8), dial, 0.0)
     policy = DefaultRatio(0.5)
-    assert policy.forecast(dial) == policy.plan(LOAD)(request).ratio
+    assert policy.forecast(dial, 0.0) == policy.plan(LOAD)(request).ratio

@@ -12,8 +12,20 @@ from prunepool.batching.types import Batch, Dial, Limits, Outcome, Request
 from prunepool.errors import DeadlineExceeded, Draining, EngineUnavailable, Overloaded, PrunepoolError
 from prunepool.testing import FakeRunner, Gate
 
+DENSE = Dial(0.0, 0.0)
 Tasks = list[asyncio.Task[Any]]
 Top = Callable[[asyncio.Task[Any]], int]
+
+
+class Timed(FakeRunner):
+    """Every batch takes two seconds a GMAC of the test's time."""
+
+    clock: Any
+
+    def run(self, batch: Batch, prepared: object) -> list[Outcome]:
+        outcomes = list(super().run(batch, prepared))
+        self.clock.now += 2 * sum(outcome.gmacs for outcome in outcomes)
+        return outcomes
 
 
 async def answers(tasks: Tasks) -> list[Any]:
@@ -164,7 +176,7 @@ async def test_the_ratio_of_auto_is_decided_when_the_batch_is_formed(rig: Any) -
         def plan(self, load: Load) -> Callable[[Request], Choice]:
             return lambda request: Choice(self.now, "auto:load")
 
-        def forecast(self, dial: Dial) -> float:
+        def forecast(self, dial: Dial, now: float) -> float:
             return self.now
 
     policy = Late()
@@ -176,21 +188,22 @@ async def test_the_ratio_of_auto_is_decided_when_the_batch_is_formed(rig: Any) -
     assert (await task).ratio == 0.75
 
 
-async def test_a_policy_sees_what_waits_and_what_runs(rig: Any) -> None:
+async def test_a_policy_sees_what_waits_and_what_runs(rig: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     class Witness:
-        seen: list[tuple[int, float]] = []  # noqa: RUF012
+        seen: list[tuple[int, int, float]] = []  # noqa: RUF012
 
         def plan(self, load: Load) -> Callable[[Request], Choice]:
-            self.seen.append((len(load.waiting), load.busy_gmacs))
+            self.seen.append((len(load.waiting), sum(load.dials.values()), load.busy_s))
             return lambda request: Choice(0.0, "requested")
 
-        def forecast(self, dial: Dial) -> float:
+        def forecast(self, dial: Dial, now: float) -> float:
             return 0.0
 
-    scheduler = await rig.start(policy=Witness(), limits=Limits(max_batch_size=2))
+    monkeypatch.setattr(Timed, "clock", rig.clock, raising=False)
+    scheduler = await rig.start({"make": Timed}, policy=Witness(), limits=Limits(max_batch_size=2))
     await busy(rig, scheduler)
     await rig.submit(scheduler, 1, 2, 3)
-    assert Witness.seen == [(1, 0.0), (3, 1.0)]
+    assert Witness.seen == [(1, 1, 0.0), (3, 3, 2.0)]
 
 
 async def test_a_full_queue_refuses(rig: Any) -> None:
@@ -199,17 +212,6 @@ async def test_a_full_queue_refuses(rig: Any) -> None:
     await rig.submit(scheduler, 1)
     with pytest.raises(Overloaded, match="2 is the limit"):
         await scheduler.submit(rig.request(2))
-
-
-class Timed(FakeRunner):
-    """Every batch takes two seconds a GMAC of the test's time."""
-
-    clock: Any
-
-    def run(self, batch: Batch, prepared: object) -> list[Outcome]:
-        outcomes = list(super().run(batch, prepared))
-        self.clock.now += 2 * sum(outcome.gmacs for outcome in outcomes)
-        return outcomes
 
 
 async def test_the_refused_are_told_the_predicted_drain_before_any_batch_was_run(
@@ -331,7 +333,7 @@ async def test_a_draining_scheduler_is_not_ready(rig: Any) -> None:
 
 async def test_who_has_a_place_when_draining_begins_is_answered(rig: Any) -> None:
     scheduler = await rig.start()
-    with scheduler.accept():
+    with scheduler.accept(DENSE):
         scheduler.begin_drain()
         done = await scheduler.answer(rig.request(7))
     assert done.outcome.logits.argmax() == 7
@@ -350,7 +352,7 @@ async def test_closing_answers_all_that_wait(rig: Any, top: Top) -> None:
 
 async def test_closing_waits_for_those_who_still_decode(rig: Any) -> None:
     scheduler = await rig.start()
-    with scheduler.accept():
+    with scheduler.accept(DENSE):
         closing = asyncio.create_task(scheduler.close(30.0))
         await rig.clock.advance(29.0)
         await scheduler.answer(rig.request())
@@ -430,7 +432,7 @@ async def test_closing_frees_the_device(rig: Any) -> None:
 
 async def test_a_closed_scheduler_refuses(rig: Any) -> None:
     scheduler = await rig.start()
-    with scheduler.accept():
+    with scheduler.accept(DENSE):
         await scheduler.close(0.0)
         with pytest.raises(Draining):
             await scheduler.answer(rig.request())
@@ -441,7 +443,7 @@ async def test_a_policy_that_fails_leaves_nobody_waiting(rig: Any, caplog: pytes
         def plan(self, load: Load) -> Callable[[Request], Choice]:
             raise ZeroDivisionError
 
-        def forecast(self, dial: Dial) -> float:
+        def forecast(self, dial: Dial, now: float) -> float:
             return 0.0
 
     scheduler = await rig.start(policy=Broken())

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from prunepool.batching.costs import Effort, Measured
 from prunepool.batching.types import Batch, Dial, Request, Work
 from prunepool.batching.worker import Ended, Event, Ready, Report, Worker
 from prunepool.testing import FakeCosts, FakeRunner, Gate
@@ -47,9 +48,9 @@ async def test_it_says_when_it_is_warm() -> None:
 
 
 async def test_warmth_comes_with_the_time_of_one_dense_image() -> None:
-    ticks = iter([0.0, 10.0, 10.25])
+    ticks = iter([0.0, 10.0, 10.25, 11.0])
     bench = Bench(clock=lambda: next(ticks))
-    assert await bench.events.get() == Ready(gmacs=1.0, seconds=0.25)
+    assert await bench.events.get() == Ready((Measured(Effort(1, 1.0, 0, 0), 0.25),))
     await bench.ended()
 
 

@@ -480,7 +480,7 @@ async def test_a_policy_of_ones_own_decides(metrics: Metrics) -> None:
         def plan(self, load: Any) -> Any:
             return lambda request: Choice(0.75, "auto:load")
 
-        def forecast(self, dial: Dial) -> float:
+        def forecast(self, dial: Dial, now: float) -> float:
             return 0.75
 
     engine = LocalEngine(

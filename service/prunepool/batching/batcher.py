@@ -5,14 +5,16 @@ No clock, no thread, no device: whoever holds it says what time it is.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
-from collections.abc import Callable, Collection, Sequence
-from functools import lru_cache
+import math
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Collection, Mapping, Sequence
 from heapq import heapify, heappop, heappush
 from itertools import count
+from typing import Any
 
 from prunepool.batching.policy import Choice
-from prunepool.batching.types import Batch, Costs, Limits, Request, Work
+from prunepool.batching.prediction import Predictor
+from prunepool.batching.types import Batch, Costs, Dial, Limits, Request, Work
 
 
 def trim(batch: Batch, keep: Callable[[Request], bool], costs: Costs) -> Batch:
@@ -29,33 +31,41 @@ def expired(request: Request, now: float) -> bool:
 
 
 class Batcher:
-    """First come, first served, in batches bounded by images and by predicted cost.
+    """First come, first served, in batches bounded by images and by predicted time.
 
     Args:
         limits: the bounds.
-        costs: what a ratio costs.
+        predictor: how long a batch takes.
     """
 
-    def __init__(self, limits: Limits, costs: Costs) -> None:
+    def __init__(self, limits: Limits, predictor: Predictor) -> None:
         self._limits = limits
-        self._gmacs = lru_cache(maxsize=1024)(costs.gmacs)
-        #: Requests in order of arrival, each with its predicted cost.
+        self._predictor = predictor
+        #: Requests in order of arrival, each with the ratio that it would run at.
         self._waiting: OrderedDict[Request, float] = OrderedDict()
+        self._dials: Counter[Dial] = Counter()
+        self._ratios: Counter[float] = Counter()
         #: What came back from a device, and those of its requests that still wait.
         self._returned: deque[Sequence[Work]] = deque()
         self._returned_waiting: dict[Request, float] = {}
         self._deadlines: list[tuple[float, int, Request]] = []
         self._numbers = count()
-        self._waiting_gmacs = 0.0
 
     def __len__(self) -> int:
         """How many requests wait."""
         return len(self._waiting) + len(self._returned_waiting)
 
+    def images(self, ratio_of: Callable[[Dial], float]) -> Counter[float]:
+        """How many wait at each ratio, if those whose ratio can still be chosen get it from `ratio_of`."""
+        images = Counter(self._returned_waiting.values())
+        for dial, number in self._dials.items():
+            images[ratio_of(dial)] += number
+        return images
+
     @property
-    def gmacs(self) -> float:
-        """Predicted cost of everything that waits."""
-        return self._waiting_gmacs + sum(self._returned_waiting.values())
+    def dials(self) -> Mapping[Dial, int]:
+        """How many of `waiting` there are of each dial."""
+        return self._dials
 
     @property
     def waiting(self) -> Collection[Request]:
@@ -65,10 +75,10 @@ class Batcher:
     @property
     def full(self) -> bool:
         """Whether the next batch would gain nothing from waiting for more requests."""
-        return bool(
-            self._returned_waiting
+        return (
+            bool(self._returned_waiting)
             or len(self._waiting) >= self._limits.max_batch_size
-            or (self._waiting and self._waiting_gmacs >= self._limits.max_batch_gmacs)
+            or self._predictor.run_s(self._ratios) >= self._limits.max_batch_s
         )
 
     def add(self, request: Request, ratio: float) -> None:
@@ -76,29 +86,29 @@ class Batcher:
 
         Args:
             request: not waiting yet.
-            ratio: the ratio at which it would run now, for the prediction of cost.
+            ratio: the ratio at which it would run now, for the prediction of time.
         """
         assert request not in self._waiting
-        self._waiting[request] = cost = self._gmacs(ratio)
-        self._waiting_gmacs += cost
+        self._waiting[request] = ratio
+        self._dials[request.dial] += 1
+        self._ratios[ratio] += 1
         self._note_deadline(request)
 
     def put_back(self, works: Sequence[Work]) -> None:
         """Let works that came back from a device be a batch by themselves, before all that is new."""
         self._returned.append(works)
         for work in works:
-            self._returned_waiting[work.request] = self._gmacs(work.ratio)
+            self._returned_waiting[work.request] = work.ratio
             self._note_deadline(work.request)
 
     def cancel(self, request: Request) -> bool:
         """Forget a request; whether it was waiting."""
-        cost = self._waiting.pop(request, None)
-        if cost is not None:
-            self._waiting_gmacs -= cost
+        ratio = self._waiting.pop(request, None)
+        if ratio is not None:
+            _take_one(self._dials, request.dial)
+            _take_one(self._ratios, ratio)
         elif self._returned_waiting.pop(request, None) is None:
             return False
-        if not self._waiting:
-            self._waiting_gmacs = 0.0  # what rounding left over must not add up over the days
         self._compact()
         return True
 
@@ -132,38 +142,47 @@ class Batcher:
             times.append(self._company_until())
         return min((time for time in times if time > now), default=None)
 
-    def next_batch(self, now: float, choose: Callable[[Request], Choice]) -> Batch | None:
+    def next_batch(
+        self, now: float, choose: Callable[[Request], Choice], free_at: float | None = None
+    ) -> Batch | None:
         """Take the next batch out of the queue; None if there is nothing to take or company may still come.
+
+        Company that would make the batch miss a deadline which it could keep without is left for the next.
 
         Args:
             now: the time.
             choose: decides the ratio of a request; called once for each that is considered.
+            free_at: when the device should take the batch; now, if not given.
         """
         while self._returned:
             back = [work for work in self._returned.popleft() if work.request in self._returned_waiting]
             if back:
-                costs = [self._returned_waiting[work.request] for work in back]
-                return self._take(back, sum(costs))
+                return self._take(back)
         if not self.ready(now):
             return None
+        start = now if free_at is None else free_at
         works: list[Work] = []
-        total = 0.0
+        images: Counter[float] = Counter()
+        promised = math.inf
         for request in self._waiting:
             choice = choose(request)
-            cost = self._gmacs(choice.ratio)
-            if works and total + cost > self._limits.max_batch_gmacs:
+            images[choice.ratio] += 1
+            run_s = self._predictor.run_s(images)
+            if works and (run_s > self._limits.max_batch_s or start + run_s > promised):
                 break
             works.append(Work(request, choice.ratio, choice.reason))
-            total += cost
+            if request.deadline is not None and start + run_s <= request.deadline:
+                promised = min(promised, request.deadline)
             if len(works) == self._limits.max_batch_size:
                 break
-        return self._take(works, total)
+        return self._take(works)
 
-    def _take(self, works: list[Work], gmacs: float) -> Batch:
+    def _take(self, works: list[Work]) -> Batch:
         for work in works:
             self.cancel(work.request)
         # One ratio's images next to each other are one rectangle of tokens on the device.
-        return Batch(tuple(sorted(works, key=lambda work: work.ratio)), gmacs)
+        ordered = tuple(sorted(works, key=lambda work: work.ratio))
+        return Batch(ordered, sum(self._predictor.gmacs(work.ratio) for work in ordered))
 
     def _company_until(self) -> float:
         return next(iter(self._waiting)).arrival + self._limits.max_wait_s
@@ -185,3 +204,10 @@ class Batcher:
 
     def _waits(self, request: Request) -> bool:
         return request in self._waiting or request in self._returned_waiting
+
+
+def _take_one(counts: Counter[Any], key: object) -> None:
+    """One less; nothing is left of a key that has none."""
+    counts[key] -= 1
+    if not counts[key]:
+        del counts[key]

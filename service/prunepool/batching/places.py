@@ -1,10 +1,13 @@
-"""How many images are accepted and not yet answered."""
+"""How many images are accepted and not yet answered, and how far they are."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+
+from prunepool.batching.types import Dial
 
 
 class Places:
@@ -12,20 +15,37 @@ class Places:
 
     def __init__(self) -> None:
         self.taken = 0
+        self._arriving: Counter[Dial] = Counter()
         self._free = asyncio.Event()
         self._free.set()
 
+    @property
+    def arriving(self) -> Mapping[Dial, int]:
+        """The images that have a place and have not come to the queue yet, by dial."""
+        return self._arriving
+
     @contextmanager
-    def take(self) -> Iterator[None]:
+    def take(self, dial: Dial) -> Iterator[None]:
         """Hold a place while the block runs, however it ends."""
         self.taken += 1
         self._free.clear()
+        self._count(dial, 1)
         try:
             yield
         finally:
+            self._count(dial, -1)
             self.taken -= 1
             if not self.taken:
                 self._free.set()
+
+    @contextmanager
+    def arrived(self, dial: Dial) -> Iterator[None]:
+        """Not to be counted among the arriving while the block runs; for who holds a place."""
+        self._count(dial, -1)
+        try:
+            yield
+        finally:
+            self._count(dial, 1)
 
     async def all_free(self, timeout_s: float) -> bool:
         """Wait until no place is taken; whether that came in time."""
@@ -35,3 +55,8 @@ class Places:
         except TimeoutError:
             return False
         return True
+
+    def _count(self, dial: Dial, step: int) -> None:
+        self._arriving[dial] += step
+        if not self._arriving[dial]:
+            del self._arriving[dial]

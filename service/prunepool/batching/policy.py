@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from prunepool.batching.prediction import Predictor
 from prunepool.batching.types import Dial, Request
 
 
@@ -24,14 +25,18 @@ class Load:
         now: the time.
         waiting: the requests that wait, oldest first, those of the coming batch among them; valid during
             the call only.
-        busy_gmacs: predicted cost of what the device has been given and not yet answered.
-        seconds: predicted seconds for a number of GMACs, as measured so far.
+        dials: how many of them there are of each dial.
+        arriving: accepted requests that are still being decoded, by dial.
+        busy_s: predicted seconds until the device has finished what it was given.
+        predictor: how long a run takes.
     """
 
     now: float
     waiting: Collection[Request]
-    busy_gmacs: float
-    seconds: Callable[[float], float]
+    dials: Mapping[Dial, int]
+    arriving: Mapping[Dial, int]
+    busy_s: float
+    predictor: Predictor
 
 
 class RatioPolicy(Protocol):
@@ -43,7 +48,7 @@ class RatioPolicy(Protocol):
     def plan(self, load: Load) -> Callable[[Request], Choice]:
         """Look at the load, once for each batch; what is returned chooses for the requests of that batch."""
 
-    def forecast(self, dial: Dial) -> float:
+    def forecast(self, dial: Dial, now: float) -> float:
         """The ratio that a dial would get now, for predicting cost; changes no state."""
 
 
@@ -61,8 +66,8 @@ class DefaultRatio:
         """The load changes nothing here."""
         return lambda request: self._choose(request.dial)
 
-    def forecast(self, dial: Dial) -> float:
-        """The ratio that a dial gets."""
+    def forecast(self, dial: Dial, now: float) -> float:
+        """The ratio that a dial gets at any time."""
         return self._choose(dial).ratio
 
     def _choose(self, dial: Dial) -> Choice:

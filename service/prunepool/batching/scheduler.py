@@ -9,23 +9,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from functools import partial
 
 from prunepool.batching.answers import Answers, too_late
-from prunepool.batching.batcher import Batcher, expired, trim
-from prunepool.batching.pace import Pace
+from prunepool.batching.batcher import expired, trim
 from prunepool.batching.patience import Patience
 from prunepool.batching.places import Places
-from prunepool.batching.policy import Load, RatioPolicy
+from prunepool.batching.planner import Planner
+from prunepool.batching.policy import RatioPolicy
+from prunepool.batching.rehearsal import rehearsal
 from prunepool.batching.supervisor import Resilience, Supervisor
 from prunepool.batching.tally import Tally
 from prunepool.batching.types import Batch, Completion, Costs, Dial, Limits, Request, Runner
-from prunepool.batching.worker import Ready, Report, Worker
-from prunepool.errors import Draining, EngineUnavailable, Overloaded, PrunepoolError
+from prunepool.batching.worker import Post, Ready, Report, Worker
+from prunepool.errors import Draining, EngineUnavailable, PrunepoolError
 from prunepool.metrics import Metrics
+
+#: How long a new engine may rehearse, so that the first predictions are good.
+_REHEARSAL_S = 2.0
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +46,8 @@ class Scheduler:
         metrics: the service's series.
         limits: bounds of queue and batches.
         resilience: how long to bear with a failing engine.
+        auto_maximum: the largest ratio of `auto` where a request says nothing, for the metric that shows what
+            it would take now; what the model can do, if not given.
         clock: seconds, monotonic; arrivals and deadlines of requests are on it.
     """
 
@@ -56,16 +62,20 @@ class Scheduler:
         metrics: Metrics,
         limits: Limits | None = None,
         resilience: Resilience | None = None,
+        auto_maximum: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._name = name
+        self._factory = factory
+        self._image_size = image_size
         self._costs = costs
-        self._policy = policy
         self._limits = limits or Limits()
         self._clock = clock
-        self._batcher = Batcher(self._limits, costs)
-        self._pace = Pace()
+        self._planner = Planner(costs, policy, self._limits)
+        self._batcher = self._planner.batcher
         self._tally = Tally(metrics, name, costs)
+        auto = Dial(None, costs.max_ratio if auto_maximum is None else auto_maximum)
+        self._tally.auto(lambda: policy.forecast(auto, clock()))
         self._answers = Answers()
         self._places = Places()
         self._draining = False
@@ -76,11 +86,8 @@ class Scheduler:
         self._gave_up = False
         resilience = resilience or Resilience()
         self._patience = Patience(resilience.patience_s, clock, self._give_up)
-        make_worker = partial(
-            Worker, f"prunepool-engine-{name}", factory, costs=costs, image_size=image_size, clock=clock
-        )
         self._supervisor = Supervisor(
-            name, make_worker, owner=self, resilience=resilience, metrics=metrics, clock=clock
+            name, self._make_worker, owner=self, resilience=resilience, metrics=metrics, clock=clock
         )
 
     @property
@@ -96,7 +103,9 @@ class Scheduler:
     @property
     def drain_s(self) -> float:
         """Predicted seconds to answer everything accepted."""
-        return self._pace.seconds(self._batcher.gmacs + self._supervisor.gmacs)
+        return self._planner.drain_s(
+            self._clock(), device=self._supervisor.device, arriving=self._places.arriving
+        )
 
     async def start(self) -> None:
         """Start the engine; returns when it is warm.
@@ -106,8 +115,12 @@ class Scheduler:
         """
         await self._supervisor.start()
 
-    def accept(self) -> AbstractContextManager[None]:
+    def accept(self, dial: Dial, deadline: float | None = None) -> AbstractContextManager[None]:
         """Take a place among the accepted, for a request that may still have to be decoded.
+
+        Args:
+            dial: what it asks for.
+            deadline: when an answer becomes worthless, or None.
 
         Returns:
             A context that gives the place back when it is left; enter it at once.
@@ -115,21 +128,26 @@ class Scheduler:
         Raises:
             Draining: the server is stopping.
             EngineUnavailable: there is no engine now.
-            Overloaded: all places are taken.
+            Overloaded: all places are taken, or there is more to do than the limits allow.
+            DeadlineExceeded: by prediction its answer would come too late.
         """
         if self._draining:
             raise self._stopping()
         if not self._supervisor.up:
             raise self._unavailable()
-        taken, limit = self._places.taken, self._limits.max_queue_requests
-        if taken >= limit:
-            message = f"{taken} images wait for their answers, and {limit} is the limit"
-            raise Overloaded(message, retry_after=self.drain_s)
-        return self._places.take()
+        self._planner.admit(
+            dial,
+            deadline,
+            self._clock(),
+            device=self._supervisor.device,
+            arriving=self._places.arriving,
+            accepted=self._places.taken,
+        )
+        return self._places.take(dial)
 
     async def submit(self, request: Request) -> Completion:
         """Accept a request and answer it; raises what :meth:`accept` and :meth:`answer` raise."""
-        with self.accept():
+        with self.accept(request.dial, request.deadline):
             return await self.answer(request)
 
     async def answer(self, request: Request) -> Completion:
@@ -149,15 +167,16 @@ class Scheduler:
             raise self._stopping()
         if self._gave_up:
             raise self._unavailable()
-        self._batcher.add(request, self._policy.forecast(request.dial))
-        future = self._answers.open(request)
-        self._wake()
-        try:
-            return await future
-        finally:
-            if self._answers.forget(request):
-                self._batcher.cancel(request)
-                self._wake()
+        with self._places.arrived(request.dial):
+            self._planner.add(request, now)
+            future = self._answers.open(request)
+            self._wake()
+            try:
+                return await future
+            finally:
+                if self._answers.forget(request):
+                    self._batcher.cancel(request)
+                    self._wake()
 
     def begin_drain(self) -> None:
         """Refuse what comes from now on; what has a place is still answered."""
@@ -183,12 +202,15 @@ class Scheduler:
         self._batcher.clear()
         self._answers.fail_all(self._stopping())
         await self._supervisor.stop()
-        self._tally.queue(0, 0.0, self._auto_ratio())
+        self._tally.queue(0, 0.0)
         return answered
 
     def on_up(self, ready: Ready) -> None:
         """The engine takes batches (again)."""
-        self._pace.observe(ready.gmacs, ready.seconds)
+        model = self._planner.cost_model
+        if not model.measured:
+            model.fit(ready.measured)
+            self._tally.learnt(model)
         self._gave_up = False
         self._pump()
 
@@ -198,7 +220,9 @@ class Scheduler:
             self._halve(report.ran)
         elif report.ran.works:
             self._patience.proven()
-            self._pace.observe(report.ran.gmacs, report.finished - report.started)
+            model = self._planner.cost_model
+            effort = self._planner.predictor.effort(report.ran)
+            self._tally.learnt(model, model.observe(effort, report.finished - report.started))
         self._pump()
         self._answers.deliver(report)
         self._tally.batch(report)
@@ -253,7 +277,7 @@ class Scheduler:
                 self._answers.fail([request], too_late(request, now))
             while self._supervisor.room and (batch := self._next_batch(now)) is not None:
                 self._supervisor.give(batch)
-            self._tally.queue(len(self._batcher), self.drain_s, self._auto_ratio())
+            self._tally.queue(len(self._batcher), self.drain_s)
         except Exception:
             log.exception("%s: no batch could be formed", self._name)
             # A bug, in the policy for one; whoever was on the way into a batch must not wait for ever.
@@ -264,9 +288,10 @@ class Scheduler:
 
     def _next_batch(self, now: float) -> Batch | None:
         """What the device should get now, without those whose caller has just left."""
-        while self._batcher.full if self._supervisor.busy else self._batcher.ready(now):
-            load = Load(now, self._batcher.waiting, self._supervisor.gmacs, self._pace.seconds)
-            batch = self._batcher.next_batch(now, self._policy.plan(load))
+        while self._planner.due(now, device_busy=self._supervisor.busy):
+            batch = self._planner.next_batch(
+                now, device=self._supervisor.device, arriving=self._places.arriving
+            )
             batch = batch and trim(batch, self._answers.awaited, self._costs)
             if batch and batch.works:
                 return batch
@@ -278,8 +303,21 @@ class Scheduler:
         loop = asyncio.get_running_loop()
         self._alarm = None if delay_s is None else loop.call_later(delay_s, self._pump)
 
-    def _auto_ratio(self) -> float:
-        return self._policy.forecast(Dial(None, self._costs.max_ratio))
+    def _make_worker(self, *, post: Post) -> Worker:
+        """A worker; the first rehearses if its speed matters at all: what is learnt later is better."""
+        limits = self._limits
+        matters = min(limits.max_batch_s, limits.max_queue_s, limits.target_s) < math.inf
+        rehearses = matters and not self._planner.cost_model.measured
+        return Worker(
+            f"prunepool-engine-{self._name}",
+            self._factory,
+            costs=self._costs,
+            image_size=self._image_size,
+            clock=self._clock,
+            post=post,
+            rehearse=rehearsal(self._costs.max_ratio, limits.max_batch_size) if rehearses else (),
+            rehearsal_s=_REHEARSAL_S,
+        )
 
     def _unavailable(self, detail: str | None = None) -> EngineUnavailable:
         return EngineUnavailable(

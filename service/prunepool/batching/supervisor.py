@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from prunepool.batching.planner import Device
 from prunepool.batching.types import Batch
 from prunepool.batching.worker import Ended, Event, Post, Ready, Report, Worker
 from prunepool.metrics import Metrics
@@ -103,6 +104,7 @@ class Supervisor:
         self._error: BaseException | None = None
         self._worker: Worker | None = None
         self._given: deque[Batch] = deque()
+        self._since = 0.0
         self._failures = 0
         self._start_s = _START_S
         self._started_at = 0.0
@@ -127,9 +129,9 @@ class Supervisor:
         return bool(self._given)
 
     @property
-    def gmacs(self) -> float:
-        """Predicted cost of the batches given and not yet reported."""
-        return sum(batch.gmacs for batch in self._given)
+    def device(self) -> Device:
+        """What has been given and not yet reported."""
+        return Device(self._given, self._since)
 
     @property
     def missing(self) -> str | None:
@@ -237,6 +239,7 @@ class Supervisor:
             self._owner.on_report(event)
 
     def _watch(self) -> None:
+        self._since = self._clock()
         self._set_timer(self._resilience.batch_timeout_s, self._on_hang)
 
     def _on_hang(self) -> None:

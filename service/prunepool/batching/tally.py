@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from prunepool.batching.costs import CostModel
 from prunepool.batching.types import Batch, Costs, Outcome
 from prunepool.batching.worker import Report
 from prunepool.metrics import Metrics, reduction_band
@@ -23,6 +24,7 @@ class Tally:
         self._model = model
         self._dense_gmacs = costs.gmacs(0.0)
         self._queue_requests = metrics.queue_requests.labels(model)
+        self._prediction_error = metrics.prediction_error.labels(model)
         self._queue_drain = metrics.queue_drain.labels(model)
         self._auto_ratio = metrics.auto_ratio.labels(model)
         self._batch_size = metrics.batch_size.labels(model)
@@ -31,11 +33,21 @@ class Tally:
         self._fates = {fate: metrics.tokens.labels(model, fate) for fate in ("kept", "pruned", "pooled")}
         self._gmacs = {kind: metrics.gmacs.labels(model, kind) for kind in ("spent", "saved")}
 
-    def queue(self, requests: int, drain_s: float, auto_ratio: float) -> None:
-        """What waits now, how long that would take, and what `auto` would apply."""
+    def auto(self, ratio_now: Callable[[], float]) -> None:
+        """What `auto` would apply, asked for whenever somebody looks: it falls while nothing happens."""
+        self._auto_ratio.set_function(ratio_now)
+
+    def queue(self, requests: int, drain_s: float) -> None:
+        """What waits now, and how long that would take."""
         self._queue_requests.set(requests)
         self._queue_drain.set(drain_s)
-        self._auto_ratio.set(auto_ratio)
+
+    def learnt(self, cost_model: CostModel, error: float | None = None) -> None:
+        """What the model's runs are believed to cost, and how far the last prediction was off."""
+        for part, seconds in cost_model.coefficients.items():
+            self._metrics.cost_model.labels(self._model, part).set(seconds)
+        if error is not None:
+            self._prediction_error.observe(error)
 
     def batch(self, report: Report) -> None:
         """A batch that was run. Images whose client left meanwhile count: the device did the work."""

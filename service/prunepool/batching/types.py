@@ -11,8 +11,9 @@ Times are seconds of one monotonic clock that is passed in. No torch, no HTTP, n
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -208,12 +209,16 @@ class Limits:
 
     Attributes:
         max_batch_size: images a batch.
-        max_batch_gmacs: predicted cost a batch; a single image may exceed it.
+        max_batch_s: predicted seconds a batch; a single image may exceed it.
         max_wait_s: how long an idle device waits for company, from the oldest arrival; 0: not at all.
         max_queue_requests: requests accepted and not yet answered.
+        max_queue_s: predicted seconds to answer all that is accepted, at the largest ratios allowed.
+        target_s: the time within which `auto` tries to answer every request; inf: it does not try.
     """
 
     max_batch_size: int = 32
-    max_batch_gmacs: float = field(default=float("inf"))
+    max_batch_s: float = math.inf
     max_wait_s: float = 0.0
     max_queue_requests: int = 512
+    max_queue_s: float = math.inf
+    target_s: float = math.inf

@@ -1,8 +1,8 @@
 """One thread that owns a runner: batches in, events out, and no death goes unreported.
 
-The thread makes the runner, warms it up, times one image and says `Ready`; then it answers each batch with a
-`Report`. However it ends, by order or by any exception, it closes the runner and says `Ended`. Events arrive
-on the event loop as calls of `post`. What the thread cannot say itself, that it hangs, is for others to see.
+The thread makes the runner, warms it up, times some batches and says `Ready`; then it answers each batch
+with a `Report`. However it ends, by order or by any exception, it closes the runner and says `Ended`. Events
+arrive on the event loop as calls of `post`. What the thread cannot say itself, that it hangs, others see.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from typing import TypeAlias
 import numpy as np
 
 from prunepool.batching.batcher import expired, trim
+from prunepool.batching.costs import Measured, effort
+from prunepool.batching.rehearsal import ROUNDS
 from prunepool.batching.types import Batch, Costs, Dial, Outcome, OutOfMemory, Request, Runner, Work
 
 #: The reason of a work that nobody asked for, run to see that a new runner works and how fast.
@@ -32,12 +35,10 @@ class Ready:
     """The runner is warm.
 
     Attributes:
-        gmacs: predicted cost of the image that was timed.
-        seconds: how long it took.
+        measured: batches that were timed, at least a single dense image.
     """
 
-    gmacs: float
-    seconds: float
+    measured: tuple[Measured, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,8 @@ class Ended:
     error: BaseException | None
 
 
+#: The ratio of each image of a batch.
+Ratios: TypeAlias = tuple[float, ...]
 Event = Ready | Report | Ended
 Post: TypeAlias = "Callable[[Worker, Event], None]"
 
@@ -81,7 +84,9 @@ class Worker:
         name: of the thread.
         factory: makes the runner, in the thread.
         costs: what a ratio costs.
-        image_size: pixels a side of the image that is timed.
+        image_size: pixels a side of the images that are timed.
+        rehearse: the ratios of the batches to time after a single dense image, the smallest first.
+        rehearsal_s: how long that may take.
         clock: seconds, monotonic; the one that deadlines are given in.
         post: takes each event, on the loop that runs when the worker is made; dropped once that is closed.
     """
@@ -95,10 +100,14 @@ class Worker:
         image_size: int,
         clock: Callable[[], float],
         post: Post,
+        rehearse: Sequence[Ratios] = (),
+        rehearsal_s: float = 0.0,
     ) -> None:
         self._factory = factory
         self._costs = costs
         self._image_size = image_size
+        self._rehearse = rehearse
+        self._rehearsal_s = rehearsal_s
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._post = post
@@ -136,7 +145,7 @@ class Worker:
         runner = self._factory()
         try:
             runner.warm_up()
-            self._say(self._time_one_image(runner))
+            self._say(Ready(self._rehearsed(runner)))
             while (batch := self._batches.get()) is not None and not self._stopped:
                 self._say(self._run(runner, batch))
         finally:
@@ -146,15 +155,35 @@ class Worker:
                 # What matters, the batch or the death, is reported; a device half closed cannot be helped.
                 log.exception("closing the runner of %s failed", self._thread.name)
 
-    def _time_one_image(self, runner: Runner) -> Ready:
-        """The first prediction of speed, and proof that a batch goes through."""
-        pixels = np.zeros((self._image_size, self._image_size, 3), np.uint8)
-        request = Request(pixels, Dial(0.0, 0.0), self._clock())
-        gmacs = self._costs.gmacs(0.0)
-        report = self._run(runner, Batch((Work(request, 0.0, WARM_UP),), gmacs))
-        if report.outcomes is None:
+    def _rehearsed(self, runner: Runner) -> tuple[Measured, ...]:
+        """The first predictions of speed, and proof that a batch goes through."""
+        dense_image = self._time(runner, (0.0,))
+        if dense_image is None:
             raise OutOfMemory("the device has no room for a single image")
-        return Ready(gmacs, report.finished - report.started)
+        best: dict[Ratios, float] = {(0.0,): dense_image}
+        over = self._clock() + self._rehearsal_s
+        for ratios in [ratios for _ in range(ROUNDS) for ratios in self._rehearse]:
+            pace = min(seconds / self._gmacs(one) for one, seconds in best.items())
+            if self._stopped or self._clock() + pace * self._gmacs(ratios) > over:
+                continue
+            seconds = self._time(runner, ratios)
+            if seconds is None:
+                break
+            best[ratios] = min(seconds, best.get(ratios, seconds))
+        return tuple(
+            Measured(effort(Counter(ratios), self._costs.gmacs), seconds) for ratios, seconds in best.items()
+        )
+
+    def _gmacs(self, ratios: Ratios) -> float:
+        return sum(map(self._costs.gmacs, ratios))
+
+    def _time(self, runner: Runner, ratios: Ratios) -> float | None:
+        """Seconds that a batch of black images takes; None where the device has no room for it."""
+        pixels = np.zeros((self._image_size, self._image_size, 3), np.uint8)
+        now = self._clock()
+        works = tuple(Work(Request(pixels, Dial(ratio, ratio), now), ratio, WARM_UP) for ratio in ratios)
+        report = self._run(runner, Batch(works, self._gmacs(ratios)))
+        return None if report.outcomes is None else report.finished - report.started
 
     def _run(self, runner: Runner, batch: Batch) -> Report:
         started = self._clock()

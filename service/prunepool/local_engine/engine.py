@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from prunepool.batching.policy import DefaultRatio, RatioPolicy
+from prunepool.batching.policy import RatioPolicy
 from prunepool.batching.scheduler import Scheduler
 from prunepool.batching.types import Completion, Pixels, Request
 from prunepool.engine import (
@@ -27,6 +27,7 @@ from prunepool.engine import (
 from prunepool.errors import DeadlineExceeded, InvalidParameter, ModelNotFound, PrunepoolError
 from prunepool.imaging import ImageLimits, Preprocess, decode
 from prunepool.local_engine.answer import classification, inference
+from prunepool.local_engine.policies import policy_for
 from prunepool.local_engine.served import EngineConfig, ServedModel
 from prunepool.local_engine.tensors import checked
 from prunepool.metrics import Metrics
@@ -55,7 +56,7 @@ class LocalEngine:
         config: how.
         metrics: the service's series.
         decode: makes a model's crop of an encoded image; called in a thread of the pool.
-        policy: makes a model's ratio policy.
+        policy: makes a model's ratio policy; the one that holds the target, where there is one, if not given.
         clock: seconds, monotonic.
 
     Raises:
@@ -69,13 +70,13 @@ class LocalEngine:
         config: EngineConfig,
         metrics: Metrics,
         decode: Decode = decode,
-        policy: Policy = lambda info: DefaultRatio(info.default_reduction_ratio),
+        policy: Policy | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._config = config
         self._metrics = metrics
         self._decode = decode
-        self._policy = policy
+        self._policy = policy or (lambda info: policy_for(info, config.limits.target_s))
         self._clock = clock
         self._served: dict[str, tuple[ServedModel, Scheduler]] = {}
         for model in models:
@@ -162,7 +163,7 @@ class LocalEngine:
             model, scheduler = self._find(name)
             wanted = self._resolve(options, model)
             deadline = None if wanted.deadline_s is None else arrival + wanted.deadline_s
-            with scheduler.accept():
+            with scheduler.accept(wanted.dial, deadline):
                 pixels = await self._pixels(image, model, arrival, deadline)
                 decoded = self._clock()
                 progress.request = Request(pixels, wanted.dial, arrival, deadline, options.explain)
@@ -245,6 +246,7 @@ class LocalEngine:
             raise InvalidParameter("default_reduction_ratio", error.extra["value"], limit) from None
 
     def _scheduler(self, model: ServedModel) -> Scheduler:
+        auto = self._resolve(Options(reduction_ratio="auto"), model).dial
         return Scheduler(
             model.name,
             model.runner,
@@ -254,5 +256,6 @@ class LocalEngine:
             metrics=self._metrics,
             limits=self._config.limits,
             resilience=self._config.resilience,
+            auto_maximum=auto.maximum,
             clock=self._clock,
         )

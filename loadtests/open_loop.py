@@ -1,0 +1,164 @@
+"""Sends requests when their time has come, whatever became of those before; cheap enough to share a machine.
+
+A connection for each request under way, kept for the next one when it is answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import cycle
+from typing import cast
+
+import httptools
+import orjson
+
+#: Connections that wait for a request; more are closed.
+_MOST_IDLE = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What became of one request.
+
+    Attributes:
+        at: when it was due, in seconds since the beginning.
+        seconds: from then to its answer.
+        status: of the answer; 0: there was none.
+        code: of the error, if it was one.
+        ratio: the reduction ratio applied to its image; None without an answer.
+    """
+
+    at: float
+    seconds: float
+    status: int
+    code: str
+    ratio: float | None
+
+
+class _Connection(asyncio.Protocol):
+    """One connection, one request at a time."""
+
+    def __init__(self) -> None:
+        self._transport: asyncio.Transport | None = None
+        self._answer: asyncio.Future[tuple[int, bytes]] | None = None
+        self.open = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport, self.open = cast("asyncio.Transport", transport), True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.open = False
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_result((0, b""))
+
+    async def ask(self, request: bytes) -> tuple[int, bytes]:
+        """Status and body of the answer; status 0 if the connection ended first."""
+        assert self._transport is not None
+        self._answer = asyncio.get_running_loop().create_future()
+        self._parser = httptools.HttpResponseParser(self)
+        self._body = b""
+        if not self.open:
+            return 0, b""
+        self._transport.write(request)
+        return await self._answer
+
+    def data_received(self, data: bytes) -> None:
+        self._parser.feed_data(data)
+
+    def on_body(self, body: bytes) -> None:
+        self._body += body
+
+    def on_message_complete(self) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_result((self._parser.get_status_code(), self._body))
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+
+class Sender:
+    """Asks one server.
+
+    Args:
+        host: its address.
+        port: its port.
+        images: encoded JPEGs, sent in turn.
+        query: of each request, as in `reduction_ratio=0.5`.
+    """
+
+    def __init__(self, host: str, port: int, images: Sequence[bytes], query: str = "") -> None:
+        self._host, self._port = host, port
+        head = (
+            f"POST /classify?top_k=1&{query} HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: image/jpeg\r\n"
+        )
+        self._requests = cycle(
+            [f"{head}Content-Length: {len(image)}\r\n\r\n".encode() + image for image in images]
+        )
+        self._idle: list[_Connection] = []
+
+    async def follow(self, times: Sequence[float], patience_s: float) -> list[Seen]:
+        """Send a request at each of these times; what is not answered so long after the last is given up."""
+        begin = time.perf_counter()
+        tasks = []
+        for at in times:
+            wait = begin + at - time.perf_counter()
+            if wait > 0:
+                await asyncio.sleep(wait)
+            tasks.append(asyncio.create_task(self._one(begin, at)))
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=patience_s)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+        return [
+            Seen(at, time.perf_counter() - begin - at, 0, "no answer", None)
+            if task.cancelled()
+            else task.result()
+            for at, task in zip(times, tasks, strict=True)
+        ]
+
+    async def saturate(self, clients: int, seconds: float) -> float:
+        """Answers a second when there is always more to do; closed loop."""
+        begin = time.perf_counter()
+
+        async def client() -> int:
+            answered = 0
+            while time.perf_counter() - begin < seconds:
+                answered += (await self._one(begin, time.perf_counter() - begin)).status == 200
+            return answered
+
+        answered = sum(await asyncio.gather(*(client() for _ in range(clients))))
+        return answered / (time.perf_counter() - begin)
+
+    async def _one(self, begin: float, at: float) -> Seen:
+        connection = await self._connection()
+        try:
+            status, body = await connection.ask(next(self._requests))
+        except asyncio.CancelledError:
+            connection.close()
+            raise
+        seconds = time.perf_counter() - begin - at
+        if connection.open and len(self._idle) < _MOST_IDLE:
+            self._idle.append(connection)
+        else:
+            connection.close()
+        answer = orjson.loads(body) if body else {"code": "no answer"}
+        ratio = answer["reduction"]["applied"] if status == 200 else None
+        return Seen(at, seconds, status, answer.get("code", ""), ratio)
+
+    async def _connection(self) -> _Connection:
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.open:
+                return connection
+        loop = asyncio.get_running_loop()
+        return (await loop.create_connection(_Connection, self._host, self._port))[1]
+
+    def close(self) -> None:
+        """Close what is open."""
+        while self._idle:
+            self._idle.pop().close()

@@ -1,0 +1,29 @@
+"""A model with random weights in a store of its own: speed is what it is for."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import timm
+from safetensors.torch import save_file
+
+_CLASSES = 10
+
+
+def random_model(architecture: str, store: Path) -> str:
+    """Add a timm architecture with random weights and ten classes to a store.
+
+    Returns:
+        Its name there.
+    """
+    vit = timm.create_model(architecture, pretrained=False, num_classes=_CLASSES)
+    weights = store / "random.safetensors"
+    save_file({key: value.contiguous() for key, value in vit.state_dict().items()}, weights)
+    name = f"{architecture}_random"
+    program = str(Path(sys.executable).with_name("prunepool"))
+    command = [program, "models", "add", str(weights), "--name", name, "--architecture", architecture]
+    subprocess.run([*command, "--model-store", str(store)], check=True, stdout=sys.stderr)
+    weights.unlink()
+    return name

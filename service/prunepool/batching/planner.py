@@ -1,0 +1,129 @@
+"""All that is decided about one model's queue: who is let in, what goes together, at which ratio.
+
+Everything that needs no waiting: no clock, no thread, no event loop. The scheduler asks it, and so does the
+simulation that it is tested in.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from prunepool.batching.admission import Admission, Arrival
+from prunepool.batching.batcher import Batcher
+from prunepool.batching.costs import CostModel
+from prunepool.batching.policy import Load, RatioPolicy
+from prunepool.batching.prediction import Predictor
+from prunepool.batching.types import Batch, Costs, Dial, Limits, Request
+
+
+class Device(NamedTuple):
+    """What the device has been given and not yet reported.
+
+    Attributes:
+        batches: in order; the first of them runs.
+        since: when that began.
+    """
+
+    batches: Sequence[Batch]
+    since: float
+
+
+def largest(dial: Dial) -> float:
+    """The largest ratio that a dial allows."""
+    return dial.maximum if dial.requested is None else dial.requested
+
+
+class Planner:
+    """Decides for one model.
+
+    Args:
+        costs: what a ratio costs.
+        policy: which ratio a request gets.
+        limits: bounds of queue and batches.
+    """
+
+    def __init__(self, costs: Costs, policy: RatioPolicy, limits: Limits) -> None:
+        self._limits = limits
+        self._policy = policy
+        self._admission = Admission(limits)
+        self.cost_model = CostModel()
+        self.predictor = Predictor(costs, limits, self.cost_model)
+        self.batcher = Batcher(limits, self.predictor)
+
+    def admit(
+        self,
+        dial: Dial,
+        deadline: float | None,
+        now: float,
+        *,
+        device: Device,
+        arriving: Mapping[Dial, int],
+        accepted: int,
+    ) -> None:
+        """Let a request in.
+
+        Args:
+            dial: what it asks for.
+            deadline: when an answer becomes worthless, or None.
+            now: the time.
+            device: what it has to do.
+            arriving: accepted requests that are still being decoded, by dial.
+            accepted: requests accepted and not yet answered.
+
+        Raises:
+            Overloaded: too much is accepted already.
+            DeadlineExceeded: its answer would come too late.
+        """
+        busy_s = self.busy_s(device, now)
+        planned = self._images(arriving, self._forecast(now)) + Counter({largest(dial): 1})
+        least = self._images(arriving, largest) + Counter({largest(dial): 1})
+        self._admission.check(
+            Arrival(
+                now=now,
+                dial=dial,
+                deadline=deadline,
+                accepted=accepted,
+                answered_in_s=busy_s + self.predictor.drain(planned).seconds,
+                drain_s=busy_s + self.predictor.drain(least).seconds,
+                alone_s=self.predictor.run_s({largest(dial): 1}),
+            )
+        )
+
+    def add(self, request: Request, now: float) -> None:
+        """Let a request that was let in wait for a batch."""
+        self.batcher.add(request, self._policy.forecast(request.dial, now))
+
+    def due(self, now: float, *, device_busy: bool) -> bool:
+        """Whether to give the device a batch: while it runs one, only what gains nothing by waiting."""
+        return self.batcher.full if device_busy else self.batcher.ready(now)
+
+    def next_batch(self, now: float, *, device: Device, arriving: Mapping[Dial, int]) -> Batch | None:
+        """Take the next batch out of the queue, its ratios chosen; None if there is none yet."""
+        busy_s = self.busy_s(device, now)
+        batcher = self.batcher
+        load = Load(now, batcher.waiting, batcher.dials, arriving, busy_s, self.predictor)
+        return batcher.next_batch(now, self._policy.plan(load), now + busy_s)
+
+    def busy_s(self, device: Device, now: float) -> float:
+        """Predicted seconds until the device has done what it was given."""
+        if not device.batches:
+            return 0.0
+        first, *rest = map(self.predictor.batch_s, device.batches)
+        return max(0.0, first - (now - device.since)) + sum(rest)
+
+    def drain_s(self, now: float, *, device: Device, arriving: Mapping[Dial, int]) -> float:
+        """Predicted seconds to answer all that is accepted, at the ratios that it would get now."""
+        images = self._images(arriving, self._forecast(now))
+        return self.busy_s(device, now) + self.predictor.drain(images).seconds
+
+    def _forecast(self, now: float) -> Callable[[Dial], float]:
+        return lambda dial: self._policy.forecast(dial, now)
+
+    def _images(self, arriving: Mapping[Dial, int], ratio_of: Callable[[Dial], float]) -> Counter[float]:
+        """How many images are ahead at each ratio."""
+        images = self.batcher.images(ratio_of)
+        for dial, count in arriving.items():
+            images[ratio_of(dial)] += count
+        return images

@@ -1,0 +1,18 @@
+"""Which policy decides the ratio of `auto`."""
+
+from __future__ import annotations
+
+import math
+
+from prunepool.batching.controller import Controller, levels_for
+from prunepool.batching.policy import DefaultRatio, RatioPolicy
+from prunepool.engine import ModelInfo
+
+
+def policy_for(info: ModelInfo, target_s: float) -> RatioPolicy:
+    """What holds the latency target; where there is none to hold, the model's default ratio."""
+    if math.isinf(target_s):
+        return DefaultRatio(info.default_reduction_ratio)
+    measured = [point["ratio"] for point in info.profile or ()]
+    ratios = [float(ratio) for ratio in measured if isinstance(ratio, float | int)]
+    return Controller(levels_for(info.max_reduction_ratio, ratios), target_s)
