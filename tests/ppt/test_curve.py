@@ -7,7 +7,7 @@ import math
 from itertools import accumulate
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from prunepool.ppt.curve import PlanCurve, split_by_shares
@@ -100,6 +100,16 @@ def test_every_plan_of_the_curve_removes_what_was_asked(plans: list[ReductionPla
         plan = curve.plan(removed)
         assert sum(plan.removed) == removed
         assert fits(plan.removed, T)
+
+
+@given(plans=measured())
+@example(plans=[ReductionPlan((0, 1, 2, 3), (94, 51, 18, 9), (0.0,) * 4)])
+@settings(max_examples=60)
+def test_one_more_token_lowers_no_cumulative_removal_of_the_curve(plans: list[ReductionPlan]) -> None:
+    curve = PlanCurve(plans, patches=T)
+    gone = [gone_after_each_block(curve.plan(removed)) for removed in range(curve.max_removed + 1)]
+    for before, after in itertools.pairwise(gone):
+        assert all(a <= b for a, b in zip(before, after, strict=True))
 
 
 @given(plans=measured())

@@ -76,12 +76,7 @@ class PlanCurve:
         self.patches = patches
         self._blocks = sorted({block for plan in plans for block in plan.blocks})
         last = plans[-1]
-        end = ReductionPlan(
-            last.blocks,
-            split_evenly(patches, max_removed(patches, len(last.blocks)), len(last.blocks)),
-            last.thresholds,
-            last.method,
-        )
+        end = _end_after(last, patches)
         self._plans = list(plans) if _total(end) == _total(last) else [*plans, end]
         self._totals = [0, *map(_total, self._plans)]
         self._curve = [[0] * len(self._blocks), *map(self._cumulative, self._plans)]
@@ -153,6 +148,18 @@ class PlanCurve:
                     self._measured[i].removed,
                     "such that after each block at least as many tokens have left as in the plan before it",
                 )
+
+
+def _end_after(last: ReductionPlan, patches: int) -> ReductionPlan:
+    """The plan that removes all that can be removed at the blocks of the last measured one.
+
+    The paper's even split, but nowhere behind the measured plan: of two plans within half at each stage, the
+    larger cumulative removals are within half at each stage again.
+    """
+    stages = len(last.blocks)
+    even = split_evenly(patches, max_removed(patches, stages), stages)
+    most = [max(pair) for pair in zip(accumulate(last.removed), accumulate(even), strict=True)]
+    return ReductionPlan(last.blocks, _differences(most), last.thresholds, last.method)
 
 
 def _total(plan: ReductionPlan) -> int:
