@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from prunepool.models.geometry import Geometry
 from prunepool.models.model import Model
 from prunepool.ppt.curve import PlanCurve
 from prunepool.ppt.plan import ReductionPlan, default_blocks
@@ -15,6 +16,9 @@ from prunepool.tools.search import Choice, Search, best_path, follows
 from prunepool.tools.shapes import Shape, candidates, paper, with_tau
 
 RATIOS = (0.3, 0.5, 0.75)
+GEOMETRY = Geometry(
+    depth=12, width=192, hidden=768, patches=196, grid=(14, 14), patch_inputs=768, prefix=1, classes=1000
+)
 Loss = Callable[[ReductionPlan], float]
 
 
@@ -89,7 +93,7 @@ def test_everything_that_was_tried_is_remembered(small: Model) -> None:
     found.run()
     names = {shape.name for shape in found.tried}
     assert {shape.name for shape in candidates(12)} <= names
-    assert any("rising" in name for name in names)
+    assert "PPT, thresholds chosen" in names or found.paper in found.tried
 
 
 def choice(ratio: float, blocks: tuple[int, ...], removed: tuple[int, ...], loss: float) -> Choice:
@@ -136,12 +140,29 @@ def test_candidates_fit_every_depth(depth: int) -> None:
         assert gone(plan) == 30
 
 
-@pytest.mark.parametrize("slope", [-0.4, 0.4])
-def test_a_slope_moves_removals_along_the_depth(slope: float) -> None:
-    shape = Shape("even", "fuse", tuple(range(3, 11))).sloped(slope)
-    removed = shape.plan(100, 196).removed
-    assert list(removed) == sorted(removed, reverse=slope < 0)
-    assert removed[0] != removed[-1]
+@pytest.mark.parametrize("removed", [40, 100, 148, 171])
+@pytest.mark.parametrize("blocks", [tuple(range(3, 11)), tuple(range(2, 11)), (2, 4, 6, 8, 10)])
+def test_removals_are_as_late_as_the_cost_allows(removed: int, blocks: tuple[int, ...]) -> None:
+    limit = GEOMETRY.gmacs(paper(12).plan(removed, 196))
+    shape = Shape("any", "fuse", blocks)
+    fitting = shape.within(limit, removed, GEOMETRY)
+    assert fitting is not None
+    cost = GEOMETRY.gmacs(fitting.plan(removed, 196))
+    assert 0.985 * limit < cost <= limit
+
+
+def test_removals_that_cannot_be_afforded_are_none() -> None:
+    shape = Shape("late", "fuse", (8, 10))
+    assert shape.within(GEOMETRY.gmacs(paper(12).plan(100, 196)), 100, GEOMETRY) is None
+    assert shape.within(9.9, 171, GEOMETRY) is None
+
+
+@pytest.mark.parametrize("removed", range(1, 172, 10))
+def test_at_the_papers_blocks_and_cost_the_split_is_the_papers(removed: int) -> None:
+    limit = GEOMETRY.gmacs(paper(12).plan(removed, 196))
+    fitting = Shape("pool", "pool", default_blocks(12)).within(limit, removed, GEOMETRY)
+    assert fitting is not None
+    assert fitting.plan(removed, 196).removed == paper(12).plan(removed, 196).removed
 
 
 def test_a_threshold_on_variance_times_n_squared_follows_n() -> None:

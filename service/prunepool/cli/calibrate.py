@@ -50,7 +50,7 @@ def calibrate(
     ] = None,
     ratios: Annotated[
         str | None,
-        typer.Option(help="PPT's GMACs at these ratios are the costs that plans are chosen for."),
+        typer.Option(help="Choose a plan for each of these, at no more GMACs than the paper's."),
     ] = None,
     keep_split: Annotated[
         bool,

@@ -15,11 +15,11 @@ from prunepool.tools.images import Crops
 from prunepool.tools.journal import Journal
 from prunepool.tools.measure import measure
 from prunepool.tools.plan_speed import time_plans
-from prunepool.tools.profile import point, shown_ratio
+from prunepool.tools.profile import point
 from prunepool.tools.search import Choice, Search
 from prunepool.tools.shapes import Shape
 
-#: The costs of the paper's plans at these ratios are the points of the profile.
+#: The points of the profile; what the paper's plan costs at each is the limit there.
 GRID = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.755, 0.8, 0.87)
 #: Enough to tell shapes apart, by divergence, that differ at all.
 _QUICK_IMAGES = 192
@@ -33,9 +33,9 @@ class Calibrated:
     """What came of a calibration.
 
     Attributes:
-        choices: what was chosen, one for each cost.
-        before: the dense model, and the paper's plan at each cost.
-        after: the dense model, and what was chosen at each cost, on the same images.
+        choices: what was chosen, one for each ratio.
+        before: the dense model, and the paper's plan at each ratio.
+        after: the dense model, and what was chosen at each ratio, on the same images.
         tried: what each shape that was looked at lost at the anchors.
         points: of the profile.
     """
@@ -68,7 +68,7 @@ def calibrate(
         journal: of what was measured before.
         begin: begins a progress bar.
         seed: of the bootstrap.
-        ratios: the paper's plans at these set the costs.
+        ratios: where plans are chosen.
         keep_split: whether only thresholds are chosen.
         speed_rounds: how often each plan is timed; 0 leaves speed out.
 
@@ -118,7 +118,7 @@ def calibrate(
             point(0.0, geometry.gmacs(DENSE), None, found[DENSE], None),
             *(
                 point(
-                    shown_ratio(choice.plan, choice.ratio, geometry.patches),
+                    choice.ratio,
                     geometry.gmacs(choice.plan),
                     choice.plan,
                     found[choice.plan],

@@ -7,14 +7,6 @@ from prunepool.store import ProfilePoint, Speed
 from prunepool.tools.figures import Figures
 
 
-def shown_ratio(plan: ReductionPlan, asked: float, patches: int) -> float:
-    """The ratio of a plan: the one asked for where it comes to the same, else its own, rounded down."""
-    removed = sum(plan.removed)
-    if round(asked * patches) == removed:
-        return asked
-    return int(removed / patches * 1e4) / 1e4
-
-
 def point(
     ratio: float, gmacs: float, plan: ReductionPlan | None, f: Figures, speed: Speed | None
 ) -> ProfilePoint:

@@ -1,4 +1,4 @@
-"""Choosing a dial: for each of several costs, the plan whose answers stray least from the dense model's.
+"""Choosing a dial: for each of several ratios, at no more than its cost so far, the plan whose answers stray least from the dense model's.
 
 Nothing is known here of images: whoever calls it says what a plan's loss is.
 """
@@ -10,10 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from prunepool.errors import InvalidParameter
 from prunepool.models.geometry import Geometry
 from prunepool.ppt.plan import ReductionPlan
-from prunepool.tools.evaluate import cheapest_within
 from prunepool.tools.shapes import Shape, candidates, paper, with_tau
 
 #: What a set of plans loses on the images of one phase, in their order.
@@ -21,7 +19,6 @@ Losses = Callable[[str, Sequence[ReductionPlan]], Sequence[float]]
 
 #: Factors on the threshold of a stage; 0 prunes always, the last pools always.
 _FACTORS = (0.0, 1 / 3, 3.0, 1e6)
-_SLOPE = 0.4
 #: Ratios whose costs the shapes are first compared at.
 _ANCHORS = (0.5, 0.755)
 _FINALISTS = 3
@@ -31,12 +28,12 @@ _NOTHING = 1e-7
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The plan chosen for one cost.
+    """The plan chosen for one ratio.
 
     Attributes:
-        ratio: whose plan by the paper sets the cost.
+        ratio: of the tokens that leave; what the paper's plan costs there is the limit.
         shape: what won.
-        plan: its plan within that cost.
+        plan: its plan.
         loss: on the images that it was chosen on.
     """
 
@@ -51,7 +48,7 @@ class Search:
 
     Args:
         geometry: of the model.
-        ratios: the paper's plans at these set the costs; ascending, above 0.
+        ratios: where plans are chosen; ascending, above 0.
         quick: losses on few images, to leave shapes out.
         thorough: losses on all images to choose on.
         keep_split: whether blocks and split stay the paper's, and only thresholds are chosen.
@@ -76,15 +73,11 @@ class Search:
         self.tried: dict[Shape, tuple[float, ...]] = {}
 
     def plan(self, shape: Shape, ratio: float) -> ReductionPlan | None:
-        """The least reduction of a shape within the cost of the paper's plan; None if it has none."""
-        patches = self._geometry.patches
-        gmacs = self._geometry.gmacs(self.paper.plan(round(ratio * patches), patches))
-        try:
-            return cheapest_within(
-                gmacs, lambda removed: shape.plan(removed, patches), shape.most(patches), self._geometry
-            )
-        except InvalidParameter:
-            return None
+        """A shape's plan of a ratio, at no more than what the paper's costs there; None if it has none."""
+        geometry = self._geometry
+        removed = round(ratio * geometry.patches)
+        fitting = shape.within(geometry.gmacs(self.paper.plan(removed, geometry.patches)), removed, geometry)
+        return None if fitting is None else fitting.plan(removed, geometry.patches)
 
     def run(self) -> list[Choice]:
         """Choose a plan for each ratio."""
@@ -103,8 +96,7 @@ class Search:
         if self._keep_split:
             self._rank([self.paper], "the paper's plan")
             return [self.paper, self._tuned()]
-        ranked = self._rank(candidates(self._geometry.depth), "shapes")
-        self._rank([ranked[0].sloped(slope) for slope in (-_SLOPE, _SLOPE)], "slopes")
+        self._rank(candidates(self._geometry.depth), "shapes")
         tuned = self._tuned()
         self._rank([tuned], "thresholds")
         ranked = sorted(self.tried, key=self._total)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
+from prunepool.models.geometry import Geometry
 from prunepool.ppt.curve import split_by_shares
 from prunepool.ppt.plan import (
     DEFAULT_THRESHOLD,
@@ -15,6 +17,9 @@ from prunepool.ppt.plan import (
     max_removed,
     split_evenly,
 )
+
+#: From one stage's removals to the next one's, falling; at a half each stage takes all that it may.
+_FACTORS = tuple((150 - i) / 100 for i in range(101))
 
 #: Variance of normalised scores times n², a threshold on which means the same at any number n of tokens.
 Tau = tuple[float, ...]
@@ -59,16 +64,27 @@ class Shape:
         """The most tokens that it can remove."""
         return max_removed(patches, len(self.blocks))
 
-    def sloped(self, slope: float) -> Shape:
-        """The same with removals that rise along the depth (slope above 0) or fall, linearly.
+    def within(self, gmacs: float, removed: int, geometry: Geometry) -> Shape | None:
+        """The same with removals as late as a cost allows: by one factor from each stage to the next.
 
         Args:
-            slope: −1 … 1, exclusive; the first and last stage take 1 − slope and 1 + slope shares.
+            gmacs: the cost.
+            removed: tokens that leave in all.
+            geometry: of the model.
+
+        Returns:
+            None where no factor is enough, or where so many cannot leave at its blocks.
         """
-        last = max(1, len(self.blocks) - 1)
-        shares = tuple(1 + slope * (2 * i / last - 1) for i in range(len(self.blocks)))
-        word = "rising" if slope > 0 else "falling"
-        return replace(self, name=f"{self.name}, {word}", shares=shares)
+        if removed > self.most(geometry.patches):
+            return None
+        even = replace(self, shares=None)
+        if math.isclose(geometry.gmacs(even.plan(removed, geometry.patches)), gmacs):
+            return even  # at the paper's blocks, the paper's split
+        for factor in _FACTORS:
+            shape = replace(self, shares=tuple(factor**i for i in range(len(self.blocks))))
+            if geometry.gmacs(shape.plan(removed, geometry.patches)) <= gmacs:
+                return shape
+        return None
 
 
 def paper(depth: int) -> Shape:
