@@ -1,4 +1,4 @@
-"""Choosing a dial: for each of several ratios, at no more than its cost so far, the plan whose answers stray least from the dense model's.
+"""Choosing a dial: for each ratio, at the paper's cost, the plan that strays least from the dense model.
 
 Nothing is known here of images: whoever calls it says what a plan's loss is.
 """
