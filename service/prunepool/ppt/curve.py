@@ -77,7 +77,7 @@ class PlanCurve:
         self._blocks = sorted({block for plan in plans for block in plan.blocks})
         last = plans[-1]
         end = _end_after(last, patches)
-        self._plans = list(plans) if _total(end) == _total(last) else [*plans, end]
+        self._plans = list(plans) if end is last else [*plans, end]
         self._totals = [0, *map(_total, self._plans)]
         self._curve = [[0] * len(self._blocks), *map(self._cumulative, self._plans)]
         self._measured = list(plans)
@@ -151,15 +151,19 @@ class PlanCurve:
 
 
 def _end_after(last: ReductionPlan, patches: int) -> ReductionPlan:
-    """The plan that removes all that can be removed at the blocks of the last measured one.
+    """The plan that the dial ends in: it removes what the paper's three stages can, or the last measured plan.
 
-    The paper's even split, but nowhere behind the measured plan: of two plans within half at each stage, the
-    larger cumulative removals are within half at each stage again.
+    More stages could remove nearly all, but nobody measured what that is worth. The split is even, but nowhere
+    behind the measured plan: of two plans within half at each stage, the larger cumulative removals are within
+    half at each stage again.
     """
     stages = len(last.blocks)
-    even = split_evenly(patches, max_removed(patches, stages), stages)
-    most = [max(pair) for pair in zip(accumulate(last.removed), accumulate(even), strict=True)]
-    return ReductionPlan(last.blocks, _differences(most), last.thresholds, last.method)
+    most = max_removed(patches, min(stages, 3))
+    if most <= _total(last):
+        return last
+    even = accumulate(split_evenly(patches, most, stages))
+    ahead = [max(pair) for pair in zip(accumulate(last.removed), even, strict=True)]
+    return ReductionPlan(last.blocks, _differences(ahead), last.thresholds, last.method)
 
 
 def _total(plan: ReductionPlan) -> int:
