@@ -89,6 +89,8 @@ def build_engine(settings: Settings, metrics: Metrics) -> Engine:
             target_s=settings.target_latency_ms / 1000,
         ),
         resilience=Resilience(batch_timeout_s=settings.batch_timeout_s),
+        escalate_below=settings.escalate_below,
+        shadow_sample=settings.shadow_sample,
     )
     return LocalEngine([hosted.served()], config=config, metrics=metrics)
 

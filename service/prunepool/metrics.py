@@ -128,6 +128,36 @@ class Metrics:
             ("code",),
             registry=registry,
         )
+        self.escalations = Counter(
+            "prunepool_escalations_total",
+            "Images with a small margin, by what came of a second look: confirmed, changed; or skipped.",
+            ("model", "outcome"),
+            registry=registry,
+        )
+        self.shadow_images = Counter(
+            "prunepool_shadow_images_total",
+            "Sampled images that were run again dense, by whether the reduced answer agrees: true, false.",
+            ("model", "reduction", "agrees"),
+            registry=registry,
+        )
+        self.shadow_agreement = Gauge(
+            "prunepool_shadow_agreement",
+            "Share of the last hundred or so sampled images whose reduced answer agrees with the dense one.",
+            ("model", "reduction"),
+            registry=registry,
+        )
+        self.shadow_dropped = Counter(
+            "prunepool_shadow_dropped_total",
+            "Sampled images that were not run again, because the device had other work.",
+            m,
+            registry=registry,
+        )
+        self.shadow_seconds = Counter(
+            "prunepool_shadow_seconds_total",
+            "Device time spent on sampled images, beside prunepool_inference_seconds_total.",
+            m,
+            registry=registry,
+        )
         self.engine_up = Gauge(
             "prunepool_engine_up", "1 while the model's engine can run a batch.", m, registry=registry
         )

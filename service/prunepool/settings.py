@@ -117,6 +117,18 @@ class Settings(BaseSettings):
         default=500.0,
         description="The time within which auto tries to answer every request; inf takes the model's default.",
     )
+    escalate_below: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="Run an image again unreduced where the best two scores are closer than this; unset, never.",
+    )
+    shadow_sample: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Share of reduced images run again unreduced when the device is idle, to watch agreement.",
+    )
     max_batch_size: PositiveInt = Field(default=32, description="Most images in one run of the model.")
     max_wait_ms: float = Field(
         default=0.0,

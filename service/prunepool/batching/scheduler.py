@@ -23,11 +23,13 @@ from prunepool.batching.policy import RatioPolicy
 from prunepool.batching.rehearsal import rehearsal
 from prunepool.batching.supervisor import Resilience, Supervisor
 from prunepool.batching.tally import Tally
-from prunepool.batching.types import Batch, Completion, Costs, Dial, Limits, Request, Runner
+from prunepool.batching.types import Batch, Completion, Costs, Dial, Limits, Request, Runner, Work
 from prunepool.batching.worker import Post, Ready, Report, Worker
 from prunepool.errors import Draining, EngineUnavailable, PrunepoolError
 from prunepool.metrics import Metrics
 
+#: The reason of a work that only an idle device does.
+SPARE = "spare"
 #: How long a new engine may rehearse, so that the first predictions are good.
 _REHEARSAL_S = 2.0
 
@@ -84,6 +86,7 @@ class Scheduler:
         self._waking = False
         self._alarm: asyncio.TimerHandle | None = None
         self._gave_up = False
+        self._when_idle: Callable[[], object] = lambda: None
         resilience = resilience or Resilience()
         self._patience = Patience(resilience.patience_s, clock, self._give_up)
         self._supervisor = Supervisor(
@@ -106,6 +109,40 @@ class Scheduler:
         return self._planner.drain_s(
             self._clock(), device=self._supervisor.device, arriving=self._places.arriving
         )
+
+    @property
+    def dense_image_s(self) -> float:
+        """Predicted seconds to run one image by itself, unreduced."""
+        return self._planner.predictor.run_s({0.0: 1})
+
+    @property
+    def idle(self) -> bool:
+        """Whether the device has nothing to do and nothing is on its way to it."""
+        taken = self._supervisor.busy or len(self._batcher) or self._places.arriving
+        return self._supervisor.up and not taken and not self._draining
+
+    def when_idle(self, callback: Callable[[], object]) -> None:
+        """Have this called whenever the device has run out of work, for :meth:`spare`."""
+        self._when_idle = callback
+
+    def spare(self, request: Request) -> asyncio.Future[Completion]:
+        """Run one image by itself on a device that is :attr:`idle`, beside all limits and series.
+
+        Whoever comes meanwhile waits for it as for any batch. It is not tried again where the engine dies.
+
+        Args:
+            request: of a fixed ratio.
+
+        Returns:
+            What the model says, or any error.
+        """
+        assert self.idle
+        assert request.dial.requested is not None
+        ratio = request.dial.requested
+        request.attempts = 1  # a death is then the second, after which it is given up
+        future = self._answers.open(request)
+        self._supervisor.give(Batch((Work(request, ratio, SPARE),), self._costs.gmacs(ratio)))
+        return future
 
     async def start(self) -> None:
         """Start the engine; returns when it is warm.
@@ -225,7 +262,10 @@ class Scheduler:
             self._tally.learnt(model, model.observe(effort, report.finished - report.started))
         self._pump()
         self._answers.deliver(report)
-        self._tally.batch(report)
+        if not any(work.reason == SPARE for work in report.batch.works):
+            self._tally.batch(report)
+        if self.idle:
+            self._when_idle()
 
     def on_down(self, lost: Batch | None, unstarted: Sequence[Batch]) -> None:
         """The engine died: what it had comes back, and waits for the next one with patience."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from random import Random
 
 from prunepool.batching.policy import RatioPolicy
 from prunepool.batching.scheduler import Scheduler
@@ -27,8 +28,10 @@ from prunepool.engine import (
 from prunepool.errors import DeadlineExceeded, InvalidParameter, ModelNotFound, PrunepoolError
 from prunepool.imaging import ImageLimits, Preprocess, decode
 from prunepool.local_engine.answer import classification, inference
+from prunepool.local_engine.escalation import Escalation
 from prunepool.local_engine.policies import policy_for
 from prunepool.local_engine.served import EngineConfig, ServedModel
+from prunepool.local_engine.shadow import Shadow
 from prunepool.local_engine.tensors import checked
 from prunepool.metrics import Metrics
 
@@ -58,6 +61,7 @@ class LocalEngine:
         decode: makes a model's crop of an encoded image; called in a thread of the pool.
         policy: makes a model's ratio policy; the one that holds the target, where there is one, if not given.
         clock: seconds, monotonic.
+        random: decides which images are watched; one of its own, if not given.
 
     Raises:
         InvalidParameter: the default ratio is more than a model can do.
@@ -72,6 +76,7 @@ class LocalEngine:
         decode: Decode = decode,
         policy: Policy | None = None,
         clock: Callable[[], float] = time.monotonic,
+        random: Random | None = None,
     ) -> None:
         self._config = config
         self._metrics = metrics
@@ -82,6 +87,22 @@ class LocalEngine:
         for model in models:
             self._check_default(model)
             self._served[model.name] = (model, self._scheduler(model))
+        self._escalations: dict[str, Escalation] = {}
+        self._shadows: dict[str, Shadow] = {}
+        for name, (_, scheduler) in self._served.items():
+            if (below := config.escalate_below) is not None:
+                self._escalations[name] = Escalation(
+                    scheduler, name, below, limits=config.limits, metrics=metrics, clock=clock
+                )
+            if (share := config.shadow_sample) > 0:
+                self._shadows[name] = Shadow(
+                    scheduler,
+                    name,
+                    share,
+                    metrics=metrics,
+                    random=random or Random(),  # noqa: S311 - a sample, no secret
+                    clock=clock,
+                )
         self._default = next(iter(self._served))
         threads = config.decode_threads or max(1, (os.cpu_count() or 1) // 2)
         self._decoders = ThreadPoolExecutor(threads, thread_name_prefix="prunepool-decode")
@@ -169,9 +190,18 @@ class LocalEngine:
                 progress.request = Request(pixels, wanted.dial, arrival, deadline, options.explain)
                 done = await scheduler.answer(progress.request)
             progress.answered = True
+            done = await self._second_look(name, progress.request, done)
             total_s = self._clock() - arrival
             timing = self._timing(name, decoded - arrival, done, total_s)
             return wanted, inference(model, wanted, done, timing)
+
+    async def _second_look(self, name: str, request: Request, done: Completion) -> Completion:
+        """The answer, or the unreduced model's where that is needed; a sample of the others is watched."""
+        if (escalation := self._escalations.get(name)) is not None:
+            done = await escalation.settle(request, done)
+        if (shadow := self._shadows.get(name)) is not None:
+            shadow.offer(request.pixels, done)
+        return done
 
     async def _pixels(
         self, image: Image, model: ServedModel, arrival: float, deadline: float | None

@@ -45,6 +45,9 @@ class EngineConfig:
         image_limits: which images are decoded at all.
         limits: of each model's queue and batches.
         resilience: how long to bear with a failing device.
+        escalate_below: images whose best two probabilities are closer than this are run again, unreduced;
+            None: none.
+        shadow_sample: share of the reduced images that an idle device runs again, unreduced.
     """
 
     default_ratio: float | Literal["auto"] = "auto"
@@ -53,3 +56,5 @@ class EngineConfig:
     image_limits: ImageLimits = field(default_factory=ImageLimits)
     limits: Limits = field(default_factory=Limits)
     resilience: Resilience = field(default_factory=Resilience)
+    escalate_below: float | None = None
+    shadow_sample: float = 0.0
