@@ -101,6 +101,7 @@ def candidates(depth: int) -> tuple[Shape, ...]:
         f"{first} … {last}{every}": tuple(range(first, last + 1, step))
         for first, step, every in (
             (quarter, 1, ""),
+            (quarter, 2, ", every second"),
             (max(1, sixth), 1, ""),
             (max(1, sixth), 2, ", every second"),
         )
