@@ -49,6 +49,22 @@ def test_a_divergence_of_nothing_is_not_negative() -> None:
     assert kl.min() >= 0
 
 
+def test_the_margin_is_between_the_two_most_probable() -> None:
+    best = LOGITS.softmax(-1).sort(-1, descending=True).values
+    np.testing.assert_allclose(answers().margin, best[:, 0] - best[:, 1], rtol=1e-6)
+
+
+def test_where_the_margin_is_small_the_dense_answer_stands() -> None:
+    """The first image's margin is 0.42, the second one's 0.86."""
+    dense = Answers.from_logits(DENSE, DENSE, LABELS)
+    assert answers().escalated(dense, 0.4).predicted.tolist() == [1, 2]
+    again = answers().escalated(dense, 0.5)
+    assert again.predicted.tolist() == [0, 2]
+    assert again.place is not None
+    assert again.kl is not None
+    assert (again.place.tolist(), again.kl[0]) == ([0, 0], 0)
+
+
 def test_without_labels_there_is_no_place() -> None:
     assert Answers.from_logits(LOGITS, DENSE, None).place is None
 
@@ -64,7 +80,7 @@ def test_answers_to_two_sets_are_joined_in_order() -> None:
 def test_lists_give_the_same_answers_back_to_the_bit(labels: np.ndarray | None) -> None:
     before = Answers.from_logits(LOGITS, DENSE, labels)
     again = Answers.from_json(before.to_json())
-    for name in ("predicted", "confidence", "place", "kl"):
+    for name in ("predicted", "confidence", "place", "kl", "margin"):
         a, b = getattr(before, name), getattr(again, name)
         assert (a is None) == (b is None)
         if a is not None:

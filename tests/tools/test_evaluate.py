@@ -71,6 +71,17 @@ def test_each_row_is_against_the_dense_model(small: Model, batches: Callable[...
     assert document["rows"][1]["plan"]["removed"] == list(rows[1].plan.removed if rows[1].plan else ())
 
 
+def test_a_second_look_costs_what_it_takes(small: Model, batches: Callable[..., list[Crops]]) -> None:
+    settings = settings_of(small, ["ppt"], [0.755], escalate_below=[0.2, 1.0])
+    dense, plain, some, every = evaluate(small, batches(8), settings, seed=0)
+    assert (plain.escalated, every.escalated) == (None, 1.0)
+    assert every.figures.agreement == 1.0
+    assert every.gmacs == pytest.approx(plain.gmacs + dense.gmacs)
+    assert some.escalated is not None
+    assert some.gmacs == pytest.approx(plain.gmacs + some.escalated * dense.gmacs)
+    assert some.figures.agreement >= plain.figures.agreement
+
+
 def run(*arguments: str) -> int:
     return cli.run(["evaluate", *arguments])
 
@@ -97,6 +108,15 @@ def test_the_command_prints_a_table_and_writes_json_and_a_picture(
         ("fuse", 12),
     ]
     assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_second_looks_are_lines_of_their_own(
+    small_store: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ("small", "--model-store", str(small_store), "--images", str(photos))
+    options = ("--ratios", "0.5", "--methods", "dial", "--escalate-below", "0.3", "--plot")
+    assert run(*common, *options, str(tmp_path / "a.png")) == 0
+    assert "dial, again below 0.3: " in capsys.readouterr().out
 
 
 def test_without_labels_only_agreement_is_told(

@@ -91,7 +91,7 @@ def print_rows(rows: Iterable[Row], titles: Sequence[str] = ()) -> None:
         titles: what to call each instead of its method.
     """
     rows = list(rows)
-    names = list(titles) or [row.method for row in rows]
+    names = list(titles) or [_name(row) for row in rows]
     labelled = rows[0].figures.top1 is not None
     table = Table(box=None, header_style="bold")
     table.add_column("METHOD")
@@ -108,6 +108,12 @@ def print_rows(rows: Iterable[Row], titles: Sequence[str] = ()) -> None:
     width = None if sys.stdout.isatty() else _PIPE_WIDTH
     Console(width=width, highlight=False).print(table)
     typer.echo(f"{rows[0].figures.images} images; ranges are 95 % bootstrap intervals; DROP is in points")
+
+
+def _name(row: Row) -> str:
+    if row.escalate_below is None:
+        return row.method
+    return f"{row.method}, again below {row.escalate_below:g}: {row.escalated:.1%}"
 
 
 def _cells(row: Row, labelled: bool) -> list[str]:

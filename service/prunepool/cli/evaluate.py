@@ -52,6 +52,13 @@ def evaluate(
             "--match-gmacs", help="Compare at equal cost: each method comes down to PPT's GMACs at the ratio."
         ),
     ] = False,
+    escalate_below: Annotated[
+        str | None,
+        typer.Option(
+            help="Also measure a second, dense look at images whose best two scores are closer than these.",
+            metavar="MARGINS",
+        ),
+    ] = None,
     limit: LimitOption = None,
     batch_size: BatchOption = 64,
     seed: SeedOption = 0,
@@ -64,11 +71,12 @@ def evaluate(
     """Measure what each ratio costs in accuracy: against labels, and against the dense model."""
     wanted = numbers("--ratios", ratios)
     if url is not None:
-        if flags or match_gmacs or methods:
+        if flags or match_gmacs or methods or escalate_below:
             given = (
                 [flag(name) for name in flags]
                 + ["--match-gmacs"] * match_gmacs
                 + ["--methods"] * bool(methods)
+                + ["--escalate-below"] * bool(escalate_below)
             )
             raise WrongCall(f"{given[0]} is the server's to choose; leave it out with --url")
         rows, document = _of_server(url, model, images, labels, wanted, limit, seed)
@@ -77,8 +85,9 @@ def evaluate(
         if model is None:
             raise WrongCall("name a MODEL, or a server with --url")
         chosen = (methods or _METHODS).split(",")
+        margins = numbers("--escalate-below", escalate_below) if escalate_below else ()
         rows, document = _of_model(
-            model, flags, images, labels, wanted, chosen, match_gmacs, limit, batch_size, seed
+            model, flags, images, labels, wanted, chosen, match_gmacs, margins, limit, batch_size, seed
         )
         title = str(document["model"])
     print_rows(rows)
@@ -97,6 +106,7 @@ def _of_model(
     ratios: Sequence[float],
     methods: Sequence[str],
     match_gmacs: bool,
+    margins: Sequence[float],
     limit: int | None,
     batch_size: int,
     seed: int,
@@ -105,7 +115,7 @@ def _of_model(
     from prunepool.tools.images import crops, find_images
 
     model = load(name, flags)
-    settings = tool.settings_of(model, methods, ratios, match_gmacs=match_gmacs)
+    settings = tool.settings_of(model, methods, ratios, match_gmacs=match_gmacs, escalate_below=margins)
     images = find_images(folder, labels, model.manifest.labels)
     images = images if limit is None else images.sample(limit, seed=seed)
     plans = {setting.plan for setting in settings}

@@ -45,7 +45,7 @@ def draw(rows: Sequence[Row], path: Path, *, title: str) -> None:
         title: over the panels.
     """
     dense = next(row for row in rows if row.method == DENSE_ROW)
-    others = [row for row in rows if row.method != DENSE_ROW]
+    others = [row for row in rows if row.method != DENSE_ROW and row.escalate_below is None]
     with mpl.rc_context(
         {
             "font.size": 9,

@@ -22,12 +22,15 @@ class Answers:
         place: how many classes came before the right one, int64 [n]; None without labels.
         kl: divergence of the dense model's answer from this one in nats, float32 [n]; None where the dense
             model's probabilities are not known.
+        margin: by how much the best class is more probable than the next, float32 [n]; None where that is not
+            known.
     """
 
     predicted: NDArray[np.int64]
     confidence: NDArray[np.float32]
     place: NDArray[np.int64] | None
     kl: NDArray[np.float32] | None
+    margin: NDArray[np.float32] | None = None
 
     @staticmethod
     def from_logits(logits: Tensor, dense: Tensor, labels: NDArray[np.int64] | None) -> Answers:
@@ -42,13 +45,37 @@ class Answers:
         # Rounding may make a divergence of nothing slightly negative.
         kl = (log_p.exp() * (log_p - log_q)).sum(-1).clamp_min(0)
         best, predicted = log_q.max(-1)
+        scores = log_q.topk(min(2, log_q.shape[-1]), dim=-1).values.exp()
+        margin = scores[:, 0] - scores[:, 1] if scores.shape[1] > 1 else scores[:, 0]
         place = None
         if labels is not None:
             right = torch.from_numpy(labels).to(logits.device)[:, None]
             score = logits.gather(1, right)
             earlier = torch.arange(logits.shape[1], device=logits.device) < right
             place = ((logits > score) | ((logits == score) & earlier)).sum(-1).cpu().numpy()
-        return Answers(predicted.cpu().numpy(), best.exp().cpu().numpy(), place, kl.cpu().numpy())
+        return Answers(
+            predicted.cpu().numpy(),
+            best.exp().cpu().numpy(),
+            place,
+            kl.cpu().numpy(),
+            margin.cpu().numpy(),
+        )
+
+    def escalated(self, dense: Answers, below: float) -> Answers:
+        """The dense model's answers where these are less sure than that; see `escalate_below`.
+
+        Args:
+            dense: to the same images.
+            below: margins smaller than this are not sure.
+        """
+        assert self.margin is not None
+        again = self.margin < below
+
+        def chosen(name: str) -> Any:
+            pair = getattr(dense, name), getattr(self, name)
+            return None if any(array is None for array in pair) else np.where(again, *pair)
+
+        return Answers(*map(chosen, self.__slots__))
 
     @staticmethod
     def join(parts: Sequence[Answers]) -> Answers:
@@ -58,7 +85,7 @@ class Answers:
             found = [getattr(part, name) for part in parts]
             return None if any(array is None for array in found) else np.concatenate(found)
 
-        return Answers(joined("predicted"), joined("confidence"), joined("place"), joined("kl"))
+        return Answers(*map(joined, Answers.__slots__))
 
     def to_json(self) -> dict[str, list[float] | None]:
         """As lists."""
@@ -79,4 +106,5 @@ class Answers:
             array("confidence", np.float32),
             array("place", np.int64),
             array("kl", np.float32),
+            array("margin", np.float32),
         )

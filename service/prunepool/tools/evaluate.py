@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from prunepool.errors import InvalidParameter
@@ -18,6 +18,7 @@ from prunepool.ppt.plan import (
     max_removed,
     plan_for_ratio,
 )
+from prunepool.tools.answers import Answers
 from prunepool.tools.environment import environment
 from prunepool.tools.figures import Figures, figures
 from prunepool.tools.images import Crops
@@ -36,11 +37,13 @@ class Setting:
         method: `dial`, or the method whose default rule made the plan; `dense` for no reduction.
         ratio: share of the patch tokens that leave.
         plan: what it comes to.
+        escalate_below: images of a smaller margin get the dense model's answer; None: none.
     """
 
     method: str
     ratio: float
     plan: ReductionPlan
+    escalate_below: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +53,11 @@ class Row:
     Attributes:
         method: see :class:`Setting`.
         ratio: share of the patch tokens that leave.
-        gmacs: billions of multiply-accumulates for one image.
+        gmacs: billions of multiply-accumulates for one image; with escalation, for the mean image.
         plan: what was run; None where a server did it.
         figures: what came of it.
+        escalate_below: see :class:`Setting`.
+        escalated: share of the images that were run a second time; None without escalation.
     """
 
     method: str
@@ -60,10 +65,17 @@ class Row:
     gmacs: float
     plan: ReductionPlan | None
     figures: Figures
+    escalate_below: float | None = None
+    escalated: float | None = None
 
 
 def settings_of(
-    model: Model, methods: Sequence[str], ratios: Sequence[float], *, match_gmacs: bool = False
+    model: Model,
+    methods: Sequence[str],
+    ratios: Sequence[float],
+    *,
+    match_gmacs: bool = False,
+    escalate_below: Sequence[float] = (),
 ) -> list[Setting]:
     """What is to be measured: the dense model first, then each method at each ratio.
 
@@ -73,6 +85,7 @@ def settings_of(
         ratios: ascending or not; 0 is left to the dense model.
         match_gmacs: instead of the ratios themselves take, for each method, the smallest reduction that
             costs no more than PPT's plan does at that ratio.
+        escalate_below: each method and ratio is also measured with these margins.
 
     Raises:
         InvalidParameter: a ratio that a method cannot do, or a cost that it cannot come down to.
@@ -82,7 +95,8 @@ def settings_of(
         for ratio in ratios:
             plan = _plan(model, method, ratio, match_gmacs)
             if not plan.dense:
-                settings.append(Setting(method, sum(plan.removed) / model.geometry.patches, plan))
+                share = sum(plan.removed) / model.geometry.patches
+                settings += [Setting(method, share, plan, below) for below in (None, *escalate_below)]
     return settings
 
 
@@ -159,16 +173,19 @@ def evaluate(
         advance: called with how many (image, plan) pairs came off.
     """
     answers = measure(model, batches, [DENSE, *(s.plan for s in settings)], advance=advance)
-    return [
-        Row(
-            setting.method,
-            setting.ratio,
-            model.geometry.gmacs(setting.plan),
-            setting.plan,
-            figures(answers[setting.plan], answers[DENSE], seed=seed),
-        )
-        for setting in settings
-    ]
+    return [_row(model, setting, answers, seed) for setting in settings]
+
+
+def _row(model: Model, setting: Setting, answers: Mapping[ReductionPlan, Answers], seed: int) -> Row:
+    dense, found = answers[DENSE], answers[setting.plan]
+    gmacs, again = model.geometry.gmacs(setting.plan), None
+    if (below := setting.escalate_below) is not None:
+        assert found.margin is not None
+        again = float((found.margin < below).mean())
+        gmacs += again * model.geometry.gmacs(DENSE)
+        found = found.escalated(dense, below)
+    shown = figures(found, dense, seed=seed)
+    return Row(setting.method, setting.ratio, gmacs, setting.plan, shown, below, again)
 
 
 def report(model: Model, rows: Sequence[Row], *, seed: int) -> dict[str, object]:

@@ -18,7 +18,7 @@ from prunepool.ppt.plan import ReductionPlan
 from prunepool.tools.answers import Answers
 
 #: Changes when the same key would no longer mean the same answers.
-_VERSION = 1
+_VERSION = 2
 
 
 def key_of(model: Model, plan: ReductionPlan, crops: str) -> str:
@@ -56,9 +56,9 @@ class Journal:
         for line in lines.splitlines():
             try:
                 document = orjson.loads(line)
-            except orjson.JSONDecodeError:
+                self._found[document["key"]] = Answers.from_json(document)
+            except (orjson.JSONDecodeError, KeyError):  # cut short, or of another version
                 continue
-            self._found[document["key"]] = Answers.from_json(document)
 
     def __len__(self) -> int:
         return len(self._found)
