@@ -91,7 +91,7 @@ def test_with_the_split_kept_the_dial_stays_the_papers(small: Model, batches: Ma
     dial = ModelDial(with_profile(small, found), small.geometry)
     for ratio in RATIOS:
         assert dial.plan(ratio).removed == small.plan(ratio).removed
-        assert dial.plan(ratio).method == "ppt"
+        assert dial.plan(ratio).blocks == small.plan(ratio).blocks
 
 
 def test_speed_is_measured_where_it_was_asked_for(small: Model, batches: Make) -> None:

@@ -88,6 +88,11 @@ def test_with_the_split_kept_tokens_are_the_papers(small: Model) -> None:
         assert (choice.plan.blocks, choice.plan.removed) == (paper_plan.blocks, paper_plan.removed)
 
 
+def test_with_the_split_kept_it_is_chosen_who_leaves(small: Model) -> None:
+    choices = search(small, lambda p: 0.1 if p.method == "fuse" else 0.2, keep_split=True).run()
+    assert {choice.plan.method for choice in choices} == {"fuse"}
+
+
 def test_everything_that_was_tried_is_remembered(small: Model) -> None:
     found = search(small, lambda p: 1.0)
     found.run()

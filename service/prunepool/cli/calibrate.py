@@ -55,7 +55,7 @@ def calibrate(
     keep_split: Annotated[
         bool,
         typer.Option(
-            "--keep-split", help="Keep the paper's blocks and split; choose only between thresholds."
+            "--keep-split", help="Keep the paper's blocks and token counts; choose only who leaves."
         ),
     ] = False,
     speed_rounds: Annotated[

@@ -69,7 +69,7 @@ def calibrate(
         begin: begins a progress bar.
         seed: of the bootstrap.
         ratios: where plans are chosen.
-        keep_split: whether only thresholds are chosen.
+        keep_split: whether only who leaves is chosen, not how many and where.
         speed_rounds: how often each plan is timed; 0 leaves speed out.
 
     Raises:

@@ -51,7 +51,7 @@ class Search:
         ratios: where plans are chosen; ascending, above 0.
         quick: losses on few images, to leave shapes out.
         thorough: losses on all images to choose on.
-        keep_split: whether blocks and split stay the paper's, and only thresholds are chosen.
+        keep_split: whether blocks and split stay the paper's, and only who leaves is chosen.
     """
 
     def __init__(
@@ -93,10 +93,10 @@ class Search:
         return best_path([[c for c in choices if c.ratio == ratio] for ratio in self._ratios])
 
     def _finalists(self) -> list[Shape]:
+        shapes = candidates(self._geometry.depth)
         if self._keep_split:
-            self._rank([self.paper], "the paper's plan")
-            return [self.paper, self._tuned()]
-        self._rank(candidates(self._geometry.depth), "shapes")
+            shapes = tuple(shape for shape in shapes if shape.blocks == self.paper.blocks)
+        self._rank(shapes, "shapes")
         tuned = self._tuned()
         self._rank([tuned], "thresholds")
         ranked = sorted(self.tried, key=self._total)
