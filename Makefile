@@ -44,6 +44,7 @@ format: setup ## Format the code
 lock: ## Resolve the lock files again (needs uv)
 	uv pip compile pyproject.toml --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links --no-header --no-annotate --generate-hashes -o requirements.lock
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links --no-header --no-annotate --generate-hashes -o requirements-dev.lock
+	uv pip compile tests/interop/requirements.in --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links --no-header --no-annotate --generate-hashes -o tests/interop/requirements.lock
 
 # So many examples for each test of hostile input, times a factor of the test's own.
 FUZZ_EXAMPLES ?= 1500
@@ -52,15 +53,15 @@ FUZZ_EXAMPLES ?= 1500
 fuzz: setup ## Feed damaged images and bodies to the decoder and the parsers
 	FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/python -m pytest -q --timeout=0 --hypothesis-profile=fuzz tests/imaging/test_hostile_input.py tests/api/test_hostile_bodies.py
 
-GENERATOR := .venv-generator/bin/openapi-python-client
+INTEROP := .venv-interop/.installed
 
-.PHONY: generator
-generator: $(GENERATOR) ## Install openapi-python-client, which a test makes a client with
+.PHONY: interop
+interop: $(INTEROP) ## Install the clients that tests call the server with, and that need a .venv of their own
 
-$(GENERATOR): tests/client/generator.txt
+$(INTEROP): tests/interop/requirements.lock
 	@test -n "$(PYTHON)" || { echo "prunepool needs Python 3.11 or 3.12 on the PATH (or PYTHON=/path/to/python)"; exit 1; }
-	$(PYTHON) -m venv .venv-generator
-	.venv-generator/bin/python -m pip install --quiet --disable-pip-version-check -r tests/client/generator.txt
+	$(PYTHON) -m venv .venv-interop
+	.venv-interop/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r tests/interop/requirements.lock
 	@touch $@
 
 .PHONY: audit

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 # Before torch is imported: test processes share the cores, and should sleep while they wait, not spin.
@@ -12,7 +16,11 @@ import hypothesis
 import pytest
 from prometheus_client import CollectorRegistry
 
+from prunepool import build
+from prunepool.api.server import bind, url_of
+from prunepool.engine import Engine
 from prunepool.metrics import Metrics
+from prunepool.settings import Settings
 
 # For make fuzz; tests of hostile input have multiples of a profile's examples.
 hypothesis.settings.register_profile(
@@ -21,6 +29,8 @@ hypothesis.settings.register_profile(
     suppress_health_check=list(hypothesis.HealthCheck),
 )
 
+#: Long enough for a slow machine; nothing waits for it to pass.
+PATIENCE_S = 20.0
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("PRUNEPOOL_SHARED", ROOT.parent / "shared"))
 
@@ -46,3 +56,25 @@ def shared() -> Path:
 def metrics() -> Metrics:
     """The series on a registry of their own."""
     return Metrics(CollectorRegistry())
+
+
+@contextmanager
+def _serving(settings: Settings, engine: Engine) -> Iterator[str]:
+    server = build.create_server(settings, engine, Metrics(CollectorRegistry()))
+    bound = bind("127.0.0.1", 0)
+    ready = threading.Event()
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve_until_signal(bound, ready.set)))
+    thread.start()
+    assert ready.wait(PATIENCE_S), "the server did not start"
+    try:
+        yield url_of(bound)
+    finally:
+        server.stop("test")
+        thread.join(PATIENCE_S)
+        assert not thread.is_alive(), "the server did not end"
+
+
+@pytest.fixture(scope="session")
+def serving() -> Callable[[Settings, Engine], AbstractContextManager[str]]:
+    """Runs a server over an engine in a thread of its own while a block lasts; the block gets its URL."""
+    return _serving

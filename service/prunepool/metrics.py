@@ -122,10 +122,21 @@ class Metrics:
             ("model", "reason"),
             registry=registry,
         )
-        self.refused = Counter(
-            "prunepool_refused_requests_total",
-            "Requests refused for want of an API key or by its rate, by the code of the error.",
-            ("code",),
+        self.http_requests = Counter(
+            "prunepool_http_requests_total",
+            "HTTP requests, each once however it ended, by route, status and the error's code (ok without one).",
+            ("route", "status", "code"),
+            registry=registry,
+        )
+        self.grpc_calls = Counter(
+            "prunepool_grpc_calls_total",
+            "gRPC calls, each once however it ended, by method, status and the error's code (ok without one).",
+            ("method", "status", "code"),
+            registry=registry,
+        )
+        self.body_bytes = Gauge(
+            "prunepool_body_bytes",
+            "Bytes of request bodies that are held until their requests are answered.",
             registry=registry,
         )
         self.escalations = Counter(

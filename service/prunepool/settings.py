@@ -145,6 +145,14 @@ class Settings(BaseSettings):
     max_body_bytes: PositiveInt = Field(
         default=32 * 1024 * 1024, description="Longest request body, found while reading it."
     )
+    max_buffered_bytes: PositiveInt = Field(
+        default=512 * 1024 * 1024,
+        description="Most bytes of request bodies held at once, of all requests; past it, 503 overloaded.",
+    )
+    max_connections: PositiveInt = Field(
+        default=900,
+        description="Most HTTP connections; past it, idle ones end, or new ones get 503 overloaded.",
+    )
     max_image_pixels: PositiveInt = Field(
         default=50_000_000, description="Largest image, found in its header before decoding."
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import httpx
@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from starlette.requests import Request
 
 from prunepool.api.connection import read_body
+from prunepool.api.room import Place, Room
 from prunepool.errors import BodyTooLarge
 from prunepool.testing import FakeEngine
 
@@ -42,6 +43,13 @@ async def test_a_longer_body_of_undeclared_length_is_refused_too(http: httpx.Asy
     assert (await http.post("/classify", content=chunks())).status_code == 413
 
 
+@pytest.fixture
+def place() -> Iterator[Place]:
+    """Where there is room enough."""
+    with Room(10 * LIMIT, lambda: 0.0).place() as made:
+        yield made
+
+
 def request_with(headers: dict[str, str], *, chunks: list[bytes]) -> tuple[Request, list[bytes]]:
     """A request and the chunks of it that nobody has taken yet."""
     scope = {
@@ -56,17 +64,17 @@ def request_with(headers: dict[str, str], *, chunks: list[bytes]) -> tuple[Reque
 
 
 @pytest.mark.parametrize("declared", ["1001", "9" * 5000])
-async def test_a_declared_length_is_refused_before_anything_is_read(declared: str) -> None:
+async def test_a_declared_length_is_refused_before_anything_is_read(place: Place, declared: str) -> None:
     request, left = request_with({"content-length": declared}, chunks=[b"x"])
     with pytest.raises(BodyTooLarge):
-        await read_body(request, LIMIT)
+        await read_body(request, LIMIT, place)
     assert left == [b"x"]
 
 
-async def test_reading_ends_where_the_limit_is_passed() -> None:
+async def test_reading_ends_where_the_limit_is_passed(place: Place) -> None:
     request, left = request_with({}, chunks=[b"x" * 600, b"x" * 600, b"never read"])
     with pytest.raises(BodyTooLarge):
-        await read_body(request, LIMIT)
+        await read_body(request, LIMIT, place)
     assert left == [b"never read"]
 
 

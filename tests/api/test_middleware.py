@@ -10,6 +10,8 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from prunepool.metrics import Metrics
+
 Lines = Callable[[], list[dict[str, Any]]]
 
 
@@ -142,3 +144,29 @@ async def test_a_client_that_goes_away_gets_no_answer_but_a_line(
     (line,) = log_lines()
     assert line["status"] == 499
     assert sent == []
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "counted"),
+    [
+        ("GET", "/healthz", None, ("/healthz", "200", "ok")),
+        ("GET", "/models/fake", None, ("/models/{name}", "200", "ok")),
+        ("GET", "/models/made-up", None, ("/models/{name}", "404", "model_not_found")),
+        ("GET", "/made-up", None, ("none", "404", "not_found")),
+        ("PUT", "/classify", None, ("/classify", "405", "method_not_allowed")),
+        ("POST", "/classify", b"photo", ("/classify", "200", "ok")),
+        ("POST", "/classify", b"bad", ("/classify", "400", "image_undecodable")),
+        ("POST", "/classify?top_k=0", b"photo", ("/classify", "422", "invalid_parameter")),
+        ("POST", "/v2/models/fake/infer", b"{}", ("/v2/models/{name}/infer", "422", "invalid_parameter")),
+        ("GET", "/v2/made-up", None, ("/v2/{path}", "404", "model_not_found")),
+    ],
+)
+async def test_every_request_is_counted_once_under_labels_that_are_few(
+    http: httpx.AsyncClient, metrics: Metrics, method: str, path: str, body: bytes | None, counted: Any
+) -> None:
+    for _ in range(2):
+        await http.request(method, path, content=body)
+    samples = [sample for family in metrics.registry.collect() for sample in family.samples]
+    (found,) = [sample for sample in samples if sample.name == "prunepool_http_requests_total"]
+    assert tuple(found.labels[name] for name in ("route", "status", "code")) == counted
+    assert found.value == 2

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import json
 import sys
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry
 
-from prunepool import build
 from prunepool.api.server import bind, url_of
 from prunepool.engine import Options
 from prunepool.errors import EngineUnavailable
-from prunepool.metrics import Metrics
 from prunepool.settings import Settings
 from prunepool.testing import FakeEngine
 
-PATIENCE_S = 20.0
 Run = Callable[..., Any]
 
 
@@ -37,25 +30,8 @@ def photos(folder: Path) -> Path:
     return folder / "photos"
 
 
-@contextmanager
-def serving(settings: Settings, engine: FakeEngine) -> Iterator[str]:
-    """A real server in a thread."""
-    made = build.create_server(settings, engine, Metrics(CollectorRegistry()))
-    bound = bind("127.0.0.1", 0)
-    ready = threading.Event()
-    thread = threading.Thread(target=lambda: asyncio.run(made.serve_until_signal(bound, ready.set)))
-    thread.start()
-    assert ready.wait(PATIENCE_S)
-    try:
-        yield url_of(bound)
-    finally:
-        made.stop("test")
-        thread.join(PATIENCE_S)
-        assert not thread.is_alive()
-
-
 @pytest.fixture
-def server(folder: Path) -> Iterator[tuple[str, FakeEngine]]:
+def server(folder: Path, serving: Any) -> Iterator[tuple[str, FakeEngine]]:
     """A real server, and its engine."""
     engine = FakeEngine()
     with serving(Settings(), engine) as url:
@@ -171,20 +147,6 @@ def test_the_map_of_a_server_is_that_of_the_process(
         run("classify", "photos", "--json", "--explain", *where) for where in ((), ("--url", server[0]))
     )
     assert there.out == here.out
-
-
-def test_a_key_comes_from_the_flag_or_the_environment(
-    run: Run, photos: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    key = run("keys", "create", "alice", "--api-keys-file", "keys.toml").out.strip()
-    with serving(Settings(api_keys_file=folder / "keys.toml"), FakeEngine()) as url:
-        refused = run("classify", "photos/one.jpg", "--url", url)
-        by_flag = run("classify", "photos/one.jpg", "--url", url, "--api-key", key)
-        monkeypatch.setenv("PRUNEPOOL_API_KEY", key)
-        by_variable = run("classify", "photos/one.jpg", "--url", url)
-    assert (refused.status, refused.out) == (1, "")
-    assert refused.err.startswith("prunepool: an API key is needed")
-    assert (by_flag.status, by_variable.status) == (0, 0)
 
 
 def test_a_model_is_named_to_the_server(run: Run, server: tuple[str, FakeEngine], photos: Path) -> None:

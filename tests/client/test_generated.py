@@ -2,67 +2,41 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 import io
 import json
-import os
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
-from prometheus_client import CollectorRegistry
 
-from prunepool import build
 from prunepool.access import Key, KeysFile, digest_of
-from prunepool.api.server import bind, url_of
-from prunepool.metrics import Metrics
 from prunepool.settings import Settings
 from prunepool.testing import FakeEngine
 
-PATIENCE_S = 20.0
 NAME = "openapi-python-client"
-
-
-@contextmanager
-def serving(settings: Settings) -> Iterator[str]:
-    server = build.create_server(settings, FakeEngine(), Metrics(CollectorRegistry()))
-    bound = bind("127.0.0.1", 0)
-    ready = threading.Event()
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve_until_signal(bound, ready.set)))
-    thread.start()
-    assert ready.wait(PATIENCE_S)
-    try:
-        yield url_of(bound)
-    finally:
-        server.stop("test")
-        thread.join(PATIENCE_S)
-        assert not thread.is_alive()
 
 
 @pytest.fixture(scope="module")
 def generator(root: Path) -> str:
-    own = root / ".venv-generator" / "bin" / NAME
-    found = os.environ.get("PRUNEPOOL_OPENAPI_GENERATOR") or shutil.which(str(own)) or shutil.which(NAME)
+    found = shutil.which(root / ".venv-interop" / "bin" / NAME)
     if found is None:
-        pytest.skip(f"needs {NAME} (make generator)")
+        pytest.skip(f"needs {NAME} (make interop)")
     return found
 
 
 @pytest.fixture(scope="module")
-def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def keyed(serving: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server that asks for a key."""
     path = tmp_path_factory.mktemp("keys") / "keys.toml"
     KeysFile(path).add(Key("alice", digest_of("pp_alice")))
-    with serving(Settings.model_construct(api_keys_file=path)) as url:
+    with serving(Settings.model_construct(api_keys_file=path), FakeEngine()) as url:
         yield url
 
 

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry
 
-from prunepool import build, cli
-from prunepool.api.server import bind, url_of
+from prunepool import cli
 from prunepool.client import Client
 from prunepool.errors import ModelNotFound
-from prunepool.metrics import Metrics
 from prunepool.settings import Settings
 from prunepool.testing import FakeEngine, fake_gmacs, fake_model
 from prunepool.tools.images import ImageSet, find_images
 from prunepool.tools.served import evaluate_server
-
-PATIENCE_S = 20.0
 
 
 @pytest.fixture
@@ -31,18 +25,10 @@ def engine() -> FakeEngine:
 
 
 @pytest.fixture
-def url(engine: FakeEngine) -> Iterator[str]:
+def url(serving: Any, engine: FakeEngine) -> Iterator[str]:
     """A server over it in a thread."""
-    made = build.create_server(Settings(), engine, Metrics(CollectorRegistry()))
-    bound = bind("127.0.0.1", 0)
-    ready = threading.Event()
-    thread = threading.Thread(target=lambda: asyncio.run(made.serve_until_signal(bound, ready.set)))
-    thread.start()
-    assert ready.wait(PATIENCE_S)
-    yield url_of(bound)
-    made.stop("test")
-    thread.join(PATIENCE_S)
-    assert not thread.is_alive()
+    with serving(Settings(), engine) as found:
+        yield found
 
 
 @pytest.fixture

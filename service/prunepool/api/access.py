@@ -17,7 +17,6 @@ from prunepool.api.oip.errors import error_response
 from prunepool.api.problems import error_headers, problem_response
 from prunepool.errors import PrunepoolError, Unauthorized
 from prunepool.logs import request_fields
-from prunepool.metrics import Metrics
 from prunepool.settings import Settings
 
 HEADER = "X-API-Key"
@@ -43,16 +42,12 @@ class Access:
     Args:
         app: what it wraps.
         keyring: the keys.
-        metrics: where refusals are counted.
         needs_key: which paths need a key.
     """
 
-    def __init__(
-        self, app: ASGIApp, keyring: Keyring, metrics: Metrics, needs_key: Callable[[str], bool]
-    ) -> None:
+    def __init__(self, app: ASGIApp, keyring: Keyring, needs_key: Callable[[str], bool]) -> None:
         self._app = app
         self._keyring = keyring
-        self._metrics = metrics
         self._needs_key = needs_key
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -69,7 +64,6 @@ class Access:
                 caller.check()
         except PrunepoolError as error:
             fields["code"] = error.code
-            self._metrics.refused.labels(error.code).inc()
             await _refusal(_path(scope), error)(scope, receive, send)
             return
         await self._app(scope, receive, send)
@@ -109,11 +103,7 @@ def charge(request: Request, images: int) -> None:
     if caller is None:  # no keys are asked for
         return
     assert isinstance(caller, Caller)
-    try:
-        caller.spend(images)
-    except PrunepoolError as error:
-        request.app.state.services.metrics.refused.labels(error.code).inc()
-        raise
+    caller.spend(images)
 
 
 def _path(scope: Scope) -> str:

@@ -20,6 +20,7 @@ from prunepool.api.middleware import QUIET, RequestContext
 from prunepool.api.oip import rpc
 from prunepool.api.oip.router import mount as mount_oip
 from prunepool.api.problems import handlers
+from prunepool.api.room import Room
 from prunepool.api.services import Services
 from prunepool.engine import Engine
 from prunepool.metrics import Metrics
@@ -91,12 +92,14 @@ def create_app(
         generate_unique_id_function=lambda route: route.name,
         telemetry=_telemetry(tracing),
     )
-    app.state.services = Services(engine, settings, metrics, made)
+    room = Room(settings.max_buffered_bytes, time.monotonic)
+    metrics.body_bytes.set_function(lambda: room.held)
+    app.state.services = Services(engine, settings, metrics, made, room)
     needs_key = access.needs_key(settings) if keyring is not None else lambda _: False
     app.openapi = lambda: describe.openapi(app, needs_key)  # type: ignore[method-assign]
     # The last that is added is the first to see a request.
     if keyring is not None:
-        app.add_middleware(access.Access, keyring=keyring, metrics=metrics, needs_key=needs_key)
+        app.add_middleware(access.Access, keyring=keyring, needs_key=needs_key)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -105,7 +108,8 @@ def create_app(
             allow_headers=_HEADERS_IN,
             expose_headers=_HEADERS_OUT,
         )
-    app.add_middleware(RequestContext, log_fields=dict if tracing is None else tracing.log_fields)
+    log_fields = dict if tracing is None else tracing.log_fields
+    app.add_middleware(RequestContext, metrics=metrics, log_fields=log_fields)
     for part in (classify, health, page):
         app.include_router(part.router)
     mount_oip(app)

@@ -34,22 +34,29 @@ _log = structlog.stdlib.get_logger("prunepool.http")
 async def classify(request: Request) -> Response:
     """Classify what a request brings; several images run at the same time."""
     here = services(request)
-    async with here.drain.receiving():
-        body = await read_body(request, here.settings.max_body_bytes)
-    async with here.drain.answering():
-        submission = _unpack(request, body, here.settings.max_images_per_request)
-        options = read_options([*_outside_the_body(request), *submission.options])
-        # Once for all images: a wrong option is the whole request's fault, not one image's.
-        resolve(options, here.engine.model(options.model or here.engine.default_model))
-        charge(request, len(submission.images))
-        async with while_connected(request):
-            results = await _classify_all(here.engine, submission, options)
-        request_fields(request.scope).update(_for_the_log(results))
-        if submission.several:
-            return json_response({"results": [_entry(result) for result in results]})
-        if isinstance(results[0], PrunepoolError):
-            raise results[0]
-        return json_response(classification_json(results[0]))
+    with here.room.place() as place:
+        async with here.drain.receiving():
+            body = await read_body(request, here.settings.max_body_bytes, place)
+        async with here.drain.answering():
+            submission = _unpack(request, body, here.settings.max_images_per_request)
+            del body  # only its images are still needed
+            return await _answer(request, submission)
+
+
+async def _answer(request: Request, submission: Submission) -> Response:
+    engine = services(request).engine
+    options = read_options([*_outside_the_body(request), *submission.options])
+    # Once for all images: a wrong option is the whole request's fault, not one image's.
+    resolve(options, engine.model(options.model or engine.default_model))
+    charge(request, len(submission.images))
+    async with while_connected(request):
+        results = await _classify_all(engine, submission, options)
+    request_fields(request.scope).update(_for_the_log(results))
+    if submission.several:
+        return json_response({"results": [_entry(result) for result in results]})
+    if isinstance(results[0], PrunepoolError):
+        raise results[0]
+    return json_response(classification_json(results[0]))
 
 
 def _unpack(request: Request, body: bytes, max_images: int) -> Submission:

@@ -9,6 +9,7 @@ from typing import Any
 
 from starlette.requests import Request
 
+from prunepool.api.room import Place
 from prunepool.errors import BodyTooLarge, RequestTimeout
 
 _COMPLETE_BY = "prunepool.complete_by"
@@ -28,21 +29,25 @@ def expect_by(state: MutableMapping[str, Any], time_s: float) -> None:
     state[_COMPLETE_BY] = time_s
 
 
-async def read_body(request: Request, limit: int) -> bytes:
+async def read_body(request: Request, limit: int, place: Place) -> bytes:
     """The whole body.
 
     Args:
         request: what to read from.
         limit: most bytes; a declared length is believed before anything is read.
+        place: where they are held; until when is up to the caller.
 
     Raises:
         BodyTooLarge: it is, or says that it is, longer.
+        Overloaded: there is no room for it beside those of other requests.
         RequestTimeout: it has not arrived by the time that the server was told to expect it.
         starlette.requests.ClientDisconnect: the client went away while sending.
     """
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and (len(declared) > 18 or int(declared) > limit):
         raise BodyTooLarge(f"the body has {declared[:18]} bytes; the limit is {limit}", limit=limit)
+    if declared.isdecimal():
+        place.expect(int(declared))
     chunks: list[bytes] = []
     size = 0
     try:
@@ -55,6 +60,7 @@ async def read_body(request: Request, limit: int) -> bytes:
                 if size > limit:
                     raise BodyTooLarge(f"the body is longer than the limit of {limit} bytes", limit=limit)
                 if chunk:
+                    place.take(len(chunk))
                     chunks.append(chunk)
     except TimeoutError:
         if not patience.expired():

@@ -1,4 +1,4 @@
-"""Around every request: an id, one log line, and an answer even to what nobody foresaw."""
+"""Around every request: an id, one log line, one count, and an answer even to what nobody foresaw."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from prunepool.api.connection import ClientGone
 from prunepool.api.problems import unexpected_response
 from prunepool.logs import request_fields
+from prunepool.metrics import Metrics
 
 _log = structlog.stdlib.get_logger("prunepool.http")
 
@@ -25,13 +26,16 @@ _REQUEST_ID = re.compile(r"[\x21-\x7e]([\x20-\x7e]{0,126}[\x21-\x7e])?")
 QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
 #: What nginx logs for a client that went away; nobody receives it.
 CLIENT_GONE = 499
+#: The label of what is for no route: a path that is not there, a file of the page, a call without its key.
+NO_ROUTE = "none"
 
 
 class RequestContext:
-    """Gives each request its id, logs it, and turns an unexpected error into a problem document.
+    """Gives each request its id, logs and counts it, and turns an unexpected error into a problem document.
 
     Args:
         app: what it wraps.
+        metrics: where it is counted.
         clock: seconds of a monotonic clock.
         new_id: makes the id of a request that brings none.
         log_fields: what else every line of a request has, as its trace.
@@ -40,11 +44,13 @@ class RequestContext:
     def __init__(
         self,
         app: ASGIApp,
+        metrics: Metrics,
         clock: Callable[[], float] = time.perf_counter,
         new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
         log_fields: Callable[[], dict[str, str]] = dict,
     ) -> None:
         self._app = app
+        self._metrics = metrics
         self._clock = clock
         self._new_id = new_id
         self._log_fields = log_fields
@@ -77,7 +83,13 @@ class RequestContext:
                     raise
                 await unexpected_response()(scope, receive, send_with_id)
             finally:
-                self._write_line(scope, CLIENT_GONE if status is None else status, self._clock() - start)
+                ended = CLIENT_GONE if status is None else status
+                self._count(scope, ended)
+                self._write_line(scope, ended, self._clock() - start)
+
+    def _count(self, scope: Scope, status: int) -> None:
+        code = str(request_fields(scope).get("code", "ok" if status < 400 else "none"))
+        self._metrics.http_requests.labels(route_of(scope), str(status), code).inc()
 
     def _write_line(self, scope: Scope, status: int, seconds: float) -> None:
         path = quote(scope["path"])
@@ -91,6 +103,13 @@ class RequestContext:
             ms=round(seconds * 1000, 2),
             **request_fields(scope),
         )
+
+
+def route_of(scope: Scope) -> str:
+    """The route that a request was for; never its path, for there is no end to those."""
+    route = scope.get("route")
+    path = getattr(route, "path_format", None) or getattr(route, "path", None)
+    return path if isinstance(path, str) else NO_ROUTE
 
 
 def _client(scope: Scope) -> str | None:

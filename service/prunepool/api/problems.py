@@ -61,6 +61,7 @@ async def _of_the_framework(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     status = HTTPStatus(error.status_code)
     code = status.phrase.lower().replace(" ", "_").replace("-", "_")
+    request_fields(request.scope)["code"] = code
     detail = error.detail
     if status is HTTPStatus.NOT_FOUND:
         detail = f"nothing is served at {request.url.path}"
@@ -77,8 +78,9 @@ async def _of_the_framework(request: Request, error: Exception) -> Response:
     return _response(document, error.status_code, dict(error.headers or {}))
 
 
-async def _of_validation(_: Request, error: Exception) -> Response:
+async def _of_validation(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
+    request_fields(request.scope)["code"] = InvalidParameter.code
     first = error.errors()[0]
     name = str(first["loc"][-1]) if first["loc"] else "body"
     return problem_response(InvalidParameter(name, first.get("input"), f"valid ({first['msg']})"))

@@ -1,8 +1,9 @@
-"""HTTP/1.1 as uvicorn and httptools speak it, with limits on how long a request is and takes to arrive."""
+"""HTTP/1.1 as uvicorn and httptools speak it, with limits on requests, their time and their connections."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from http import HTTPStatus
 
 import orjson
@@ -11,6 +12,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from prunepool.api.connection import expect_by
 from prunepool.api.problems import MEDIA_TYPE
+from prunepool.errors import Overloaded
 
 #: As much as common servers and proxies let through.
 MAX_HEAD_BYTES = 32 * 1024
@@ -19,13 +21,22 @@ _LAST_WORDS_S = 1.0
 _log = structlog.stdlib.get_logger("prunepool.http")
 
 
-def bounded_protocol(request_timeout_s: float) -> type[BoundedHttpProtocol]:
-    """The protocol with its limit of time.
+def bounded_protocol(
+    request_timeout_s: float, max_connections: int, count: Callable[[int, str], None]
+) -> type[BoundedHttpProtocol]:
+    """The protocol with its limits.
 
     Args:
         request_timeout_s: how long a request may take to arrive, from its first byte to its last.
+        max_connections: most connections at once.
+        count: told the status and the code of what is refused here, before it is a request.
     """
-    return type("BoundedHttpProtocol", (BoundedHttpProtocol,), {"request_timeout_s": request_timeout_s})
+    limits = {
+        "request_timeout_s": request_timeout_s,
+        "max_connections": max_connections,
+        "count": staticmethod(count),
+    }
+    return type("BoundedHttpProtocol", (BoundedHttpProtocol,), limits)
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
@@ -36,7 +47,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     when the time is over, and answers; here the connection of a client that still does not end is closed.
     """
 
-    request_timeout_s = 60.0
+    request_timeout_s: float
+    max_connections: int
+    count: Callable[[int, str], None]
+    _idle_since = 0.0
     _head_bytes = 0
     _in_head = True
     _begun = False
@@ -47,6 +61,15 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A connection that says nothing is a request that does not arrive."""
         super().connection_made(transport)
+        self._idle_since = self.loop.time()
+        if len(self.connections) > self.max_connections and not self._free_a_place():
+            detail = (
+                f"{self.max_connections} connections are open, which is the limit, and none of them is idle"
+            )
+            # A place is free with the next answer: as soon as this header can say.
+            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, Overloaded.code, detail, retry_after_s=1)
+            self.connections.discard(self)
+            return
         self._wait(self.request_timeout_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -86,6 +109,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._begun = False
         self._head_bytes = 0
 
+    def on_response_complete(self) -> None:
+        """It may be idle from now on."""
+        self._idle_since = self.loop.time()
+        super().on_response_complete()
+
     def send_400_response(self, msg: str) -> None:
         """What is no HTTP is refused in the shape of all other errors."""
         self._refuse(HTTPStatus.BAD_REQUEST, "bad_request", msg)
@@ -93,6 +121,20 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     @property
     def _answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
+
+    @property
+    def _idle(self) -> bool:
+        return self._in_head and not self._head_bytes and not self._answering
+
+    def _free_a_place(self) -> bool:
+        """End the connection that has been idle longest, for one that has something to say; whether any was."""
+        idle = [other for other in self.connections if other is not self and other._idle]  # type: ignore[union-attr]
+        if not idle:
+            return False
+        longest = min(idle, key=lambda other: other._idle_since)  # type: ignore[union-attr]
+        longest.transport.close()
+        self.connections.discard(longest)
+        return True
 
     def _wait(self, seconds: float) -> None:
         self._over_at = self.loop.time() + seconds
@@ -119,9 +161,14 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         else:
             self.transport.close()
 
-    def _refuse(self, status: HTTPStatus, code: str, detail: str) -> None:
+    def _refuse(
+        self, status: HTTPStatus, code: str, detail: str, *, retry_after_s: int | None = None
+    ) -> None:
         client = self.client[0] if self.client else None
-        _log.info("request refused", client=client, status=status.value, code=code)
+        self.count(status.value, code)
+        # A flood of connections shall not become a flood of lines; the count tells of it.
+        write = _log.debug if status is HTTPStatus.SERVICE_UNAVAILABLE else _log.info
+        write("request refused", client=client, status=status.value, code=code)
         if self._answering:  # these would be taken for the answer that is still to come
             self.transport.abort()
             return
@@ -132,9 +179,13 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             "code": code,
             "detail": detail,
         }
+        later = ""
+        if retry_after_s is not None:
+            document["retry_after"] = retry_after_s
+            later = f"retry-after: {retry_after_s}\r\n"
         body = orjson.dumps(document)
         head = (
-            f"HTTP/1.1 {status.value} {status.phrase}\r\n"
+            f"HTTP/1.1 {status.value} {status.phrase}\r\n{later}"
             f"content-type: {MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
         )
         self.transport.write(head.encode("ascii") + body)

@@ -17,6 +17,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from prunepool.api.drain import Drain
+from prunepool.api.middleware import NO_ROUTE
 from prunepool.api.protocol import bounded_protocol
 from prunepool.engine import Engine
 from prunepool.settings import Settings
@@ -93,10 +94,15 @@ class Server(uvicorn.Server):
         settings: Settings,
         on_hangup: Callable[[], None] | None = None,
     ) -> None:
+        requests = app.state.services.metrics.http_requests
+
+        def count(status: int, code: str) -> None:
+            requests.labels(NO_ROUTE, str(status), code).inc()
+
         super().__init__(
             uvicorn.Config(
                 app,
-                http=bounded_protocol(settings.request_timeout_s),
+                http=bounded_protocol(settings.request_timeout_s, settings.max_connections, count),
                 ws="none",
                 loop="uvloop",
                 lifespan="off",

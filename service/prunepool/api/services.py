@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from starlette.requests import Request
 
 from prunepool.api.drain import Drain
+from prunepool.api.room import Room
 from prunepool.engine import Engine
 from prunepool.metrics import Metrics
 from prunepool.settings import Settings
@@ -20,6 +21,7 @@ class Services:
     settings: Settings
     metrics: Metrics
     drain: Drain
+    room: Room
 
 
 def services(request: Request) -> Services:

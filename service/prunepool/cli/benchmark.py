@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from prunepool.cli.options import WrongCall, load_settings, with_flags
+from prunepool.cli.options import ApiKeyOption, WrongCall, load_settings, with_flags
 
 _DTYPES = ("float32", "bfloat16", "float16")
 _IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
@@ -40,6 +40,7 @@ def benchmark(
     url: Annotated[
         str | None, typer.Option(help="Measure this running server over HTTP instead.", metavar="URL")
     ] = None,
+    api_key: ApiKeyOption = None,
     images: Annotated[
         Path | None, typer.Option(help="With --url: the folder of images to send.", metavar="DIR")
     ] = None,
@@ -54,7 +55,7 @@ def benchmark(
 ) -> None:
     """Measure images/s at several ratios, beside the best dense baseline, or a server over HTTP."""
     if url is not None:
-        _over_http(url, images, ratios.split(","), clients, seconds, rounds, json_file)
+        _over_http(url, api_key, images, ratios.split(","), clients, seconds, rounds, json_file)
         return
     from prunepool.tools.benchmark import Benchmark, Case
 
@@ -99,6 +100,7 @@ def _network(flags: Mapping[str, str], architecture: str | None) -> tuple[Any, i
 
 def _over_http(
     url: str,
+    api_key: str | None,
     folder: Path | None,
     ratios: Sequence[str],
     clients: int,
@@ -116,9 +118,8 @@ def _over_http(
     files = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in _IMAGE_SUFFIXES]
     if not files:
         raise WrongCall(f"--images {folder} holds no {', '.join(sorted(_IMAGE_SUFFIXES))} file")
-    bench = HttpBenchmark(
-        url, [f.read_bytes() for f in files], clients=clients, seconds=seconds, phases=phases
-    )
+    photos = [file.read_bytes() for file in files]
+    bench = HttpBenchmark(url, photos, clients=clients, seconds=seconds, phases=phases, api_key=api_key)
     with _progress(phases * len(ratios)) as advance:
         rows = asyncio.run(bench.run(ratios, advance))
     table = Table("ratio", "images/s", "over the first", "p50 ms", "p99 ms", "failed")

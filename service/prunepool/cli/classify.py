@@ -15,14 +15,13 @@ import orjson
 import typer
 
 from prunepool.cli import inputs
-from prunepool.cli.options import WrongCall, flag, load_settings, with_flags
+from prunepool.cli.options import ApiKeyOption, WrongCall, flag, load_settings, with_flags
 from prunepool.cli.output import Output
 from prunepool.errors import InvalidParameter, ModelNotFound, PrunepoolError
 
 if TYPE_CHECKING:
     from prunepool.engine import Options
 
-API_KEY = "PRUNEPOOL_API_KEY"
 #: The answer in the JSON of the API, or why there is none.
 Result = dict[str, Any] | PrunepoolError
 
@@ -57,15 +56,7 @@ def classify(
     url: Annotated[
         str | None, typer.Option(help="Ask this server instead of loading a model.", metavar="URL")
     ] = None,
-    api_key: Annotated[
-        str | None,
-        typer.Option(
-            help="For a server that asks for one. The variable keeps it out of the list of processes.",
-            envvar=API_KEY,
-            metavar="KEY",
-            show_envvar=True,
-        ),
-    ] = None,
+    api_key: ApiKeyOption = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object a line, with the members of the API's answer.")
     ] = False,

@@ -23,7 +23,7 @@ from prunepool.cli.accuracy import (
     progress,
     save_json,
 )
-from prunepool.cli.options import WrongCall, flag, with_flags
+from prunepool.cli.options import ApiKeyOption, WrongCall, flag, with_flags
 
 if TYPE_CHECKING:
     from prunepool.tools.evaluate import Row
@@ -67,6 +67,7 @@ def evaluate(
     url: Annotated[
         str | None, typer.Option(help="Ask this server instead of loading a model.", metavar="URL")
     ] = None,
+    api_key: ApiKeyOption = None,
 ) -> None:
     """Measure what each ratio costs in accuracy: against labels, and against the dense model."""
     wanted = numbers("--ratios", ratios)
@@ -79,7 +80,7 @@ def evaluate(
                 + ["--escalate-below"] * bool(escalate_below)
             )
             raise WrongCall(f"{given[0]} is the server's to choose; leave it out with --url")
-        rows, document = _of_server(url, model, images, labels, wanted, limit, seed)
+        rows, document = _of_server(url, api_key, model, images, labels, wanted, limit, seed)
         title = f"{document['model']} at {url}"
     else:
         if model is None:
@@ -128,6 +129,7 @@ def _of_model(
 
 def _of_server(
     url: str,
+    api_key: str | None,
     model: str | None,
     folder: Path,
     labels: str | None,
@@ -140,7 +142,7 @@ def _of_server(
     from prunepool.tools.images import find_images
     from prunepool.tools.served import evaluate_server
 
-    with Client(url) as client, progress() as begin:
+    with Client(url, api_key=api_key) as client, progress() as begin:
         served = {info.name: info for info in client.models()}
         info = served.get(model) if model else next(iter(served.values()))
         if info is None:

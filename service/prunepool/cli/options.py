@@ -17,6 +17,16 @@ from pydantic_core import PydanticUndefined
 from prunepool.settings import Settings
 
 PREFIX = "PRUNEPOOL_"
+API_KEY = "PRUNEPOOL_API_KEY"
+ApiKeyOption = Annotated[
+    str | None,
+    typer.Option(
+        help="For a server that asks for one. The variable keeps it out of the list of processes.",
+        envvar=API_KEY,
+        metavar="KEY",
+        show_envvar=True,
+    ),
+]
 FILE = "prunepool.toml"
 
 

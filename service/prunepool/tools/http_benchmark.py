@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import httpx
 
-from prunepool.client import ServerUnreachable
+from prunepool.client.connection import Connection, reaching
+from prunepool.client.wire import read_answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,29 +51,43 @@ class HttpBenchmark:
         clients: connections that ask at the same time.
         seconds: of each phase.
         phases: of each setting.
+        api_key: for a server that asks for one.
+
+    Raises:
+        InvalidParameter: a URL or a key that cannot be one.
     """
 
     def __init__(
-        self, url: str, images: Sequence[bytes], *, clients: int, seconds: float, phases: int
+        self,
+        url: str,
+        images: Sequence[bytes],
+        *,
+        clients: int,
+        seconds: float,
+        phases: int,
+        api_key: str | None = None,
     ) -> None:
-        self._url = url.rstrip("/")
+        self._connection = Connection(url, api_key, timeout_s=60, connect_timeout_s=60).settings()
         self._images = itertools.cycle(images)
         self._clients = clients
         self._seconds = seconds
         self._phases = phases
 
     async def run(self, ratios: Sequence[str], advance: Callable[[], object] = lambda: None) -> list[HttpRow]:
-        """Measure every setting."""
+        """Measure every setting.
+
+        Raises:
+            PrunepoolError: there is no server, or it does not answer the first image at the first setting.
+        """
         latencies: dict[str, list[float]] = {ratio: [] for ratio in ratios}
         rates: dict[str, list[float]] = {ratio: [] for ratio in ratios}
         failed = dict.fromkeys(ratios, 0)
         limits = httpx.Limits(max_connections=self._clients)
-        async with httpx.AsyncClient(limits=limits, timeout=60) as http:
-            try:
+        async with httpx.AsyncClient(**{**self._connection, "limits": limits}) as http:
+            with reaching(http.base_url):
+                read_answer(await self._ask(http, ratios[0]))
                 for ratio in ratios:
                     await self._phase(http, ratio, min(1.0, self._seconds))  # connections, caches, clocks
-            except httpx.TransportError as error:
-                raise ServerUnreachable(f"no server answers at {self._url}: {error}") from error
             for _ in range(self._phases):
                 for ratio in ratios:
                     start = time.perf_counter()
@@ -92,12 +107,7 @@ class HttpBenchmark:
         async def client() -> None:
             nonlocal failed
             while (start := time.perf_counter()) < until:
-                answer = await http.post(
-                    f"{self._url}/classify",
-                    params={"reduction_ratio": ratio},
-                    content=next(self._images),
-                    headers={"content-type": "image/jpeg"},
-                )
+                answer = await self._ask(http, ratio)
                 if answer.status_code == httpx.codes.OK:
                     seen.append(time.perf_counter() - start)
                 else:
@@ -105,6 +115,14 @@ class HttpBenchmark:
 
         await asyncio.gather(*(client() for _ in range(self._clients)))
         return seen, failed
+
+    async def _ask(self, http: httpx.AsyncClient, ratio: str) -> httpx.Response:
+        return await http.post(
+            "/classify",
+            params={"reduction_ratio": ratio},
+            content=next(self._images),
+            headers={"content-type": "image/jpeg"},
+        )
 
     def _row(self, ratio: str, seconds: list[float], rates: list[float], failed: int) -> HttpRow:
         ordered = sorted(seconds) or [float("nan")]

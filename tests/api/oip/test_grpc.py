@@ -22,6 +22,7 @@ from prunepool.api.drain import Drain
 from prunepool.api.oip import rpc
 from prunepool.api.oip.rpc.server import listening
 from prunepool.api.oip.statistics import Statistics
+from prunepool.api.room import Room
 from prunepool.api.server import CannotListen, bind
 from prunepool.api.services import Services
 from prunepool.engine import Image, Inference, Options, softmax
@@ -29,6 +30,7 @@ from prunepool.errors import InvalidParameter, Overloaded
 from prunepool.metrics import Metrics
 from prunepool.testing import FakeEngine, fake_model
 
+ROOM = Room(10**9, time.monotonic)
 PHOTOS = np.array([[b"\xff\xd8one"], [b"\xff\xd8two"]], np.object_)
 Serve = Callable[..., Any]
 
@@ -57,7 +59,7 @@ async def serve(
     async with AsyncExitStack() as stack:
 
         async def serve(keyring: Keyring | None = None, **settings: Any) -> str:
-            here = Services(engine, make_settings(grpc_port=0, **settings), metrics, drain)
+            here = Services(engine, make_settings(grpc_port=0, **settings), metrics, drain, ROOM)
             port = await stack.enter_async_context(listening(here, Statistics(), keyring))
             return f"127.0.0.1:{port}"
 
@@ -360,8 +362,8 @@ async def test_a_key_is_asked_for(locked: triton_aio.InferenceServerClient, metr
         with pytest.raises(InferenceServerException) as caught:
             await locked.infer("m", tensors(1.0), headers=headers)
         assert caught.value.status() == "StatusCode.UNAUTHENTICATED"
-    refused = metrics.registry.get_sample_value("prunepool_refused_requests_total", {"code": "unauthorized"})
-    assert refused == 2
+    labels = {"method": "ModelInfer", "status": "UNAUTHENTICATED", "code": "unauthorized"}
+    assert metrics.registry.get_sample_value("prunepool_grpc_calls_total", labels) == 2
 
 
 async def test_who_has_a_key_is_answered(locked: triton_aio.InferenceServerClient, log_lines: Any) -> None:
@@ -391,7 +393,7 @@ async def test_a_taken_port_is_told(
         taken.listen()
         settings = make_settings(grpc_port=taken.getsockname()[1])
         with pytest.raises(CannotListen, match="for gRPC"):
-            async with rpc.serving(Services(engine, settings, metrics, drain), Statistics(), None):
+            async with rpc.serving(Services(engine, settings, metrics, drain, ROOM), Statistics(), None):
                 pass
 
 
@@ -399,7 +401,7 @@ async def test_without_a_port_there_is_no_server(
     engine: FakeEngine, drain: Drain, metrics: Metrics, make_settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "prunepool.api.oip.rpc.server", None)
-    async with rpc.serving(Services(engine, make_settings(), metrics, drain), Statistics(), None):
+    async with rpc.serving(Services(engine, make_settings(), metrics, drain, ROOM), Statistics(), None):
         pass
 
 
@@ -409,6 +411,6 @@ async def test_without_the_extra_a_port_is_refused(
     monkeypatch.setitem(sys.modules, "prunepool.api.oip.rpc.server", None)
     with pytest.raises(InvalidParameter, match=r"unset without pip install prunepool\[grpc\]; got 8001"):
         async with rpc.serving(
-            Services(engine, make_settings(grpc_port=8001), metrics, drain), Statistics(), None
+            Services(engine, make_settings(grpc_port=8001), metrics, drain, ROOM), Statistics(), None
         ):
             pass

@@ -18,6 +18,7 @@ from prunepool.api.oip.responses import encode
 from prunepool.api.oip.statistics import Statistics
 from prunepool.api.oip.views import View, find
 from prunepool.api.options import HEADER, Given
+from prunepool.api.room import Place
 from prunepool.api.services import services
 from prunepool.engine import Inference, Options
 from prunepool.logs import request_fields
@@ -41,31 +42,32 @@ async def infer(request: Request, statistics: Statistics, name: str, version: st
     """
     here = services(request)
     limit = here.settings.max_body_bytes
-    async with here.drain.receiving():
-        body = await read_body(request, limit)
-    async with here.drain.answering():
-        view = find(here.engine, here.settings, name, version)
-        exchange = Exchange(
-            unpack=partial(_unpack, request, body, view, limit),
-            charge=partial(charge, request),
-            connected=while_connected(request),
-            pack=partial(_pack, view, request.headers.get("accept-encoding")),
-        )
-        response, answers = await answer(here.engine, view, statistics, exchange)
-        request_fields(request.scope).update(for_the_log(view, answers))
-        return response
+    with here.room.place() as place:
+        async with here.drain.receiving():
+            body = await read_body(request, limit, place)
+        async with here.drain.answering():
+            view = find(here.engine, here.settings, name, version)
+            exchange = Exchange(
+                unpack=partial(_unpack, request, body, view, limit, place),
+                charge=partial(charge, request),
+                connected=while_connected(request),
+                pack=partial(_pack, view, request.headers.get("accept-encoding")),
+            )
+            response, answers = await answer(here.engine, view, statistics, exchange)
+            request_fields(request.scope).update(for_the_log(view, answers))
+            return response
 
 
-async def _unpack(request: Request, body: bytes, view: View, limit: int) -> tuple[InferRequest, Options]:
+async def _unpack(
+    request: Request, body: bytes, view: View, limit: int, place: Place
+) -> tuple[InferRequest, Options]:
     coding = request.headers.get("content-encoding", compression.IDENTITY)
     length = request.headers.get(HEADER_LENGTH)
-
-    def unpack() -> InferRequest:
-        return parse(compression.decompress(body, coding, limit), length, view)
-
+    if coding != compression.IDENTITY:
+        body = await asyncio.to_thread(compression.decompress, body, coding, limit)
+        place.take(len(body))
     in_json = length is None and len(body) > _SMALL
-    slow = in_json or coding != compression.IDENTITY
-    asked = await asyncio.to_thread(unpack) if slow else unpack()
+    asked = await asyncio.to_thread(parse, body, length, view) if in_json else parse(body, length, view)
     # For clients that know no parameters there are the query and the header.
     given = [Given("header", HEADER, value) for value in request.headers.getlist(HEADER)]
     given += [Given("query", name, value) for name, value in request.query_params.multi_items()]

@@ -78,6 +78,13 @@ def _view(request: Request, name: str, version: str | None) -> View:
     return find(here.engine, here.settings, name, version)
 
 
+async def _question(request: Request) -> bytes:
+    """The body of a request to the repository."""
+    here = services(request)
+    with here.room.place() as place:
+        return await read_body(request, here.settings.max_body_bytes, place)
+
+
 @router.get("")
 async def server() -> Response:
     """Who answers, and what it can do beyond the protocol's core."""
@@ -159,15 +166,14 @@ async def infer(request: Request, name: str, version: str | None = None) -> Resp
 async def index(request: Request) -> Response:
     """Every view and its state."""
     here = services(request)
-    body = await read_body(request, here.settings.max_body_bytes)
-    return json_response(repository.index(here.engine, here.settings, body))
+    return json_response(repository.index(here.engine, here.settings, await _question(request)))
 
 
 @router.post("/repository/models/{name}/load")
 async def load(request: Request, name: str) -> Response:
     """See that a model is served."""
     here = services(request)
-    repository.load(here.engine, here.settings, name, await read_body(request, here.settings.max_body_bytes))
+    repository.load(here.engine, here.settings, name, await _question(request))
     return json_response({"name": name, "load": True})
 
 
@@ -175,7 +181,7 @@ async def load(request: Request, name: str) -> Response:
 async def unload(request: Request, name: str) -> Response:
     """Stop serving a model."""
     here = services(request)
-    await read_body(request, here.settings.max_body_bytes)
+    await _question(request)
     repository.unload(here.engine, here.settings, name)
     return json_response({"name": name, "unload": True})
 
@@ -183,5 +189,4 @@ async def unload(request: Request, name: str) -> Response:
 @router.api_route("/{path:path}", methods=_EVERY_METHOD)
 async def nothing(request: Request, path: str) -> Response:
     """What is not served still has the protocol's shape of an error."""
-    missing = ModelNotFound(f"nothing is served at {request.method} /v2/{path[:200]}")
-    return error_response(missing)
+    raise ModelNotFound(f"nothing is served at {request.method} /v2/{path[:200]}")

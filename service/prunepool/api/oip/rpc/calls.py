@@ -117,17 +117,19 @@ class Calls:
         here = self._here
         async with here.drain.receiving():
             pass  # it is here already: all that is left is to refuse it
-        async with here.drain.answering():
-            view = self._view(message.model_name, message.model_version)
-            exchange = Exchange(
-                unpack=partial(_unpack, message, view, call.left_ms),
-                charge=call.charge,
-                connected=nullcontext(),
-                pack=partial(_pack, view),
-            )
-            response, answers = await answer(here.engine, view, self._statistics, exchange)
-            call.fields.update(for_the_log(view, answers))
-            return response
+        with here.room.place() as place:
+            place.take(message.ByteSize())
+            async with here.drain.answering():
+                view = self._view(message.model_name, message.model_version)
+                exchange = Exchange(
+                    unpack=partial(_unpack, message, view, call.left_ms),
+                    charge=call.charge,
+                    connected=nullcontext(),
+                    pack=partial(_pack, view),
+                )
+                response, answers = await answer(here.engine, view, self._statistics, exchange)
+                call.fields.update(for_the_log(view, answers))
+                return response
 
     async def model_stream_infer(self, messages: AsyncIterator[Any], call: Call) -> AsyncIterator[Any]:
         """Answer requests one after the other; the error of one does not end the stream."""

@@ -55,7 +55,7 @@ class Guard:
 
     Args:
         keyring: the keys; None lets everybody through.
-        metrics: where refusals are counted.
+        metrics: where calls are counted.
         protect_health: whether even health needs a key.
     """
 
@@ -121,6 +121,8 @@ class Guard:
                     trailing = tuple((key.lower(), value) for key, value in headers.items())
                     await context.abort(status, error.detail, trailing)
             finally:
+                code = call.fields.get("code", "ok")
+                self._metrics.grpc_calls.labels(name, status.name, code).inc()
                 write = _log.debug if name in _HEALTH else _log.info
                 write(
                     "call",
@@ -134,15 +136,6 @@ class Guard:
     def _let_through(self, name: str, metadata: Headers, call: Call) -> None:
         if self._keyring is None or name in self._open:
             return
-        caller = self._counted(lambda keyring: keyring.identify(presented_key(metadata)))
+        caller = self._keyring.identify(presented_key(metadata))
         call.fields["key"] = caller.name
-        call.charge = lambda images: self._counted(lambda _: caller.spend(images))
-
-    def _counted(self, attempt: Callable[[Keyring], Any]) -> Any:
-        """Try something that may be refused, and count the refusal."""
-        assert self._keyring is not None
-        try:
-            return attempt(self._keyring)
-        except PrunepoolError as error:
-            self._metrics.refused.labels(error.code).inc()
-            raise
+        call.charge = caller.spend

@@ -42,7 +42,8 @@ async def listening(here: Services, statistics: Statistics, keyring: Keyring | N
             ("grpc.max_receive_message_length", settings.max_body_bytes),
             ("grpc.max_send_message_length", -1),
             ("grpc.so_reuseport", 0),
-        )
+        ),
+        maximum_concurrent_rpcs=settings.max_connections,
     )
     guard = Guard(keyring, here.metrics, protect_health=settings.protect_health)
     server.add_generic_rpc_handlers((handlers(Calls(here, statistics), guard),))

@@ -1,0 +1,180 @@
+"""All bodies together are bounded, and what is refused for want of room is told when to come again."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import socket
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prunepool.api.room import Room
+from prunepool.errors import Overloaded
+from prunepool.metrics import Metrics
+from prunepool.testing import FakeEngine
+
+PATIENCE_S = 20.0
+SIZE = 1000
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def room(clock: Clock) -> Room:
+    return Room(SIZE, clock)
+
+
+def test_what_does_not_fit_beside_others_is_refused(room: Room) -> None:
+    with room.place() as one, room.place() as other:
+        one.take(600)
+        other.take(400)
+        with pytest.raises(Overloaded, match="hold 1000 bytes, 1 more do not fit, and 1000 is the limit"):
+            other.take(1)
+
+
+def test_what_left_makes_room(room: Room) -> None:
+    with room.place() as one:
+        one.take(SIZE)
+    with room.place() as other:
+        other.take(SIZE)
+        assert room.held == SIZE
+    assert room.held == 0
+
+
+def test_who_is_alone_always_fits(room: Room) -> None:
+    with room.place() as one, room.place():
+        one.take(SIZE)
+        one.take(SIZE)
+        assert room.held == 2 * SIZE
+
+
+def test_a_length_that_is_only_declared_takes_nothing(room: Room) -> None:
+    with room.place() as one, room.place() as other:
+        one.expect(SIZE)
+        other.take(SIZE)
+        with pytest.raises(Overloaded):
+            one.expect(1)
+
+
+def test_the_refused_are_told_how_long_bodies_are_held(room: Room, clock: Clock) -> None:
+    for _ in range(100):
+        with room.place() as one:
+            one.take(1)
+            clock.now += 4.0
+    with room.place() as one, room.place() as other:
+        one.take(SIZE)
+        with pytest.raises(Overloaded) as caught:
+            other.take(1)
+    assert caught.value.retry_after == pytest.approx(4.0, rel=0.01)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 700)), max_size=60))
+def test_it_never_holds_more_than_it_may_or_one_alone_brings(steps: list[tuple[int, int]]) -> None:
+    room = Room(SIZE, lambda: 0.0)
+    contexts = {i: room.place() for i in range(4)}
+    places = {i: context.__enter__() for i, context in contexts.items()}
+    for who, count in steps:
+        try:
+            places[who].take(count)
+        except Overloaded:
+            contexts[who].__exit__(None, None, None)
+            contexts[who] = room.place()
+            places[who] = contexts[who].__enter__()
+        held = [place.held for place in places.values()]
+        assert room.held == sum(held)
+        assert room.held <= SIZE or room.held == max(held)
+
+
+def held_bytes(metrics: Metrics) -> float | None:
+    return metrics.registry.get_sample_value("prunepool_body_bytes")
+
+
+def post(url: str, body: bytes) -> httpx.Response:
+    return httpx.post(f"{url}/classify", content=body, timeout=PATIENCE_S)
+
+
+def test_a_body_is_held_until_it_is_answered(live: Callable[..., Any], held: Any, metrics: Metrics) -> None:
+    server = live(held, max_buffered_bytes=SIZE)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(post, server.url, b"x" * 600)
+        held.wait_held()
+        assert held_bytes(metrics) == 600
+        refused = post(server.url, b"free" * 150)
+        assert (refused.status_code, refused.json()["code"]) == (503, "overloaded")
+        assert refused.headers["retry-after"] == "1"
+        assert post(server.url, b"free" * 100).status_code == 200
+        held.release()
+        assert first.result(PATIENCE_S).status_code == 200
+    assert post(server.url, b"free" * 150).status_code == 200
+    assert held_bytes(metrics) == 0
+
+
+async def test_a_body_of_undeclared_length_finds_no_room_while_it_is_read(
+    make_app: Callable[..., FastAPI], engine: FakeEngine, connect: Any
+) -> None:
+    http = connect(make_app(engine, max_buffered_bytes=SIZE))
+    reading, going_on = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield b"x" * 600
+        reading.set()
+        await going_on.wait()
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(6):
+            yield b"x" * 100
+
+    async with asyncio.TaskGroup() as group:
+        first = group.create_task(http.post("/classify", content=slow()))
+        await reading.wait()
+        refused = await http.post("/classify", content=chunks())
+        going_on.set()
+    assert (refused.status_code, refused.json()["code"]) == (503, "overloaded")
+    assert first.result().status_code == 200
+
+
+def test_the_inference_protocol_counts_what_a_body_unpacks_to(live: Callable[..., Any], held: Any) -> None:
+    server = live(held, max_buffered_bytes=200_000)
+    packed = gzip.compress(bytes(150_000))
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(post, server.url, b"x" * 100_000)
+        held.wait_held()
+        refused = httpx.post(
+            f"{server.url}/v2/models/fake_jpeg/infer",
+            content=packed,
+            headers={"Content-Encoding": "gzip"},
+            timeout=PATIENCE_S,
+        )
+        assert (refused.status_code, set(refused.json())) == (503, {"error"})
+        assert "retry-after" in refused.headers
+        held.release()
+        first.result(PATIENCE_S)
+
+
+def test_who_goes_away_leaves_nothing_behind(live: Callable[..., Any], held: Any, metrics: Metrics) -> None:
+    server = live(held)
+    head = b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: 600\r\n\r\n"
+    with socket.create_connection(server.address) as connection:
+        connection.sendall(head + b"x" * 600)
+        held.wait_held()
+        assert held_bytes(metrics) == 600
+    held.wait_dropped()
+    post(server.url, b"free")
+    assert held_bytes(metrics) == 0
