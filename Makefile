@@ -61,7 +61,7 @@ interop: $(INTEROP) ## Install the clients that tests call the server with, and 
 $(INTEROP): tests/interop/requirements.lock
 	@test -n "$(PYTHON)" || { echo "prunepool needs Python 3.11 or 3.12 on the PATH (or PYTHON=/path/to/python)"; exit 1; }
 	$(PYTHON) -m venv .venv-interop
-	.venv-interop/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r tests/interop/requirements.lock
+	.venv-interop/bin/python -m pip install --quiet --no-compile --disable-pip-version-check --require-hashes -r tests/interop/requirements.lock
 	@touch $@
 
 .PHONY: audit

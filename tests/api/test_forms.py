@@ -180,7 +180,7 @@ def test_json_of_another_shape_is_refused_by_name(document: object, parameter: s
     assert error.value.parameter == parameter
 
 
-@pytest.mark.parametrize("body", [b"{", b"\xff", b"NaN", b'{"image": "A', b"[" * 5000])
+@pytest.mark.parametrize("body", [b"{", b"\xff", b"NaN", b'{"image": "A', b"[" * 900])
 def test_what_is_not_json_is_refused(body: bytes) -> None:
     with pytest.raises(InvalidParameter, match="valid JSON"):
         parse("application/json", body)
@@ -277,3 +277,15 @@ def test_no_body_does_worse_than_being_refused(content_type: str | None, body: b
         return
     assert 1 <= len(found.images) <= MAX_IMAGES
     assert found.several or len(found.images) == 1
+
+
+@pytest.mark.parametrize("part", ["[]", "{}", "1", '"a"'])
+def test_json_of_very_many_parts_is_refused_before_it_is_read(part: str) -> None:
+    body = b'{"images": [' + b",".join([part.encode()] * 2_000) + b"]}"
+    with pytest.raises(InvalidParameter, match="at most 1016 brackets and commas"):
+        parse_body("application/json", body, 4)
+
+
+def test_json_of_as_many_data_urls_as_there_may_be_is_read() -> None:
+    body = orjson.dumps({"images": ["data:image/jpeg;base64,AAAA"] * 128, "top_k": 1})
+    assert len(parse_body("application/json", body, 128).images) == 128

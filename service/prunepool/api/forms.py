@@ -18,6 +18,10 @@ from prunepool.errors import ImageUndecodable, InvalidParameter, PrunepoolError,
 _LONGEST_FIELD = 1024
 #: More than there are options, so that a contradiction is named as one.
 _MOST_FIELDS = 32
+#: Brackets and commas that a JSON document may have beside those of its images. Each can become an object that
+#: is twenty times as large: without a limit, a body of the longest length would keep the process for seconds.
+_MOST_MARKS, _MARKS_PER_IMAGE = 1000, 4
+_MARKS = (b"[", b"{", b",")
 _CURL_DEFAULT = "application/x-www-form-urlencoded"
 _RAW = "image/*, application/octet-stream"
 _DATA_URL = re.compile(r"data:(?P<type>[^;,]*)(?P<parameters>(;[^;,]*)*),", re.ASCII)
@@ -163,6 +167,9 @@ class _Parts:
 
 
 def _parse_json(body: bytes, max_images: int) -> Submission:
+    most = _MOST_MARKS + _MARKS_PER_IMAGE * max_images
+    if sum(map(body.count, _MARKS)) > most:
+        raise InvalidParameter("body", "one with more", f"JSON with at most {most} brackets and commas")
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:

@@ -264,3 +264,9 @@ def test_any_cut_or_flip_of_a_binary_request_is_taken_or_refused(data: st.DataOb
     length = data.draw(st.just(len(text)) | st.integers(0, len(body)))
     with contextlib.suppress(RequestError):
         parse(bytes(body[:cut]), str(length), view)
+
+
+def test_json_of_a_million_lists_is_refused_before_it_is_read() -> None:
+    text = b'{"inputs": [' + b"[]," * 1_000_000 + b"1]}"
+    with pytest.raises(InvalidParameter, match="at most 1000000 brackets"):
+        parse(text, None, TENSORS)

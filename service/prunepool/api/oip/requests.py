@@ -19,6 +19,8 @@ _SHAPE = f"inputs.{INPUT}.shape"
 _SIZE = "binary_data_size"
 #: Lengths that no server has room for are refused before they become a number.
 _MOST_DIGITS = 18
+#: Rows of tensors are lists in JSON, so there may be many; each takes twenty times the memory of its brackets.
+_MOST_BRACKETS = 1_000_000
 
 Parameters = dict[str, Any] | None
 # A list is given up at its first fault: to describe a million of them would cost more than the request.
@@ -141,6 +143,8 @@ def _raw(body: bytes, view: View) -> InferRequest:
 
 
 def _header_of_json(text: bytes) -> Header:
+    if text.count(b"[") + text.count(b"{") > _MOST_BRACKETS:
+        raise InvalidParameter("body", "one with more", f"JSON with at most {_MOST_BRACKETS} brackets")
     try:
         document = orjson.loads(text)
     except orjson.JSONDecodeError as error:
