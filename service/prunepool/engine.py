@@ -60,9 +60,10 @@ class Reduction:
     Attributes:
         requested: the ratio asked for, or `auto`.
         applied: the ratio done: never more than asked, and never more than the share that really left.
-        reason: `requested`, `accuracy` (the caller's `max_accuracy_drop` decided), or `auto:…`.
+        reason: `requested`, `accuracy` (the caller's `max_accuracy_drop` decided), `escalated` (an unsure
+            answer was replaced by the unreduced model's), or `auto:…`.
         tokens: token counts, prefix included, before the first and after each reducing block.
-        gmacs: billions of multiply-accumulates spent.
+        gmacs: billions of multiply-accumulates spent, on both looks where there were two.
         macs_saved: share saved against the dense model.
     """
 

@@ -30,7 +30,8 @@ class Reduction(_Out):
     reason: Annotated[
         str,
         Field(
-            description="`requested`, `accuracy` (from `max_accuracy_drop`), or `auto:` and what decided.",
+            description="`requested`, `accuracy` (from `max_accuracy_drop`), `escalated` (an unsure answer was"
+            " looked at again, unreduced), or `auto:` and what decided.",
             examples=["requested"],
         ),
     ]
