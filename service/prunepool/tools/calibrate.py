@@ -22,7 +22,7 @@ from prunepool.tools.shapes import Shape
 #: The points of the profile; what the paper's plan costs at each is the limit there.
 GRID = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.755, 0.8, 0.87)
 #: Enough to tell shapes apart, by divergence, that differ at all.
-_QUICK_IMAGES = 192
+_QUICK_IMAGES = 128
 
 #: Begins a bar, of a name and a length in (image, plan) pairs; what it returns moves it.
 Begin = Callable[[str, int], Callable[[int], object]]

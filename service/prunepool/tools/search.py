@@ -21,7 +21,6 @@ Losses = Callable[[str, Sequence[ReductionPlan]], Sequence[float]]
 _FACTORS = (0.0, 1 / 3, 3.0, 1e6)
 #: Ratios whose costs the shapes are first compared at.
 _ANCHORS = (0.5, 0.755)
-_FINALISTS = 3
 #: A loss below this is none.
 _NOTHING = 1e-7
 
@@ -96,11 +95,11 @@ class Search:
         shapes = candidates(self._geometry.depth)
         if self._keep_split:
             shapes = tuple(shape for shape in shapes if shape.blocks == self.paper.blocks)
-        self._rank(shapes, "shapes")
-        tuned = self._tuned()
-        self._rank([tuned], "thresholds")
-        ranked = sorted(self.tried, key=self._total)
-        return list(dict.fromkeys([*ranked[:_FINALISTS], self.paper]))
+        best = self._rank(shapes, "shapes")[0]
+        if best.method == "ppt":
+            self._rank([self._tuned()], "thresholds")
+            best = min(self.tried, key=self._total)
+        return list(dict.fromkeys([best, self.paper]))
 
     def _rank(self, shapes: Sequence[Shape], phase: str) -> list[Shape]:
         """The shapes by what they lose at the anchors, the best first."""
