@@ -74,13 +74,16 @@ def main(
     labels: Annotated[str | None, typer.Option(help="CSV, or 'folders'.")] = None,
     model_store: Annotated[Path, typer.Option(help="Folder of the models.")] = Path("model_store"),
     ratio: Annotated[float, typer.Option(help="PPT's GMACs at this ratio are the limit.")] = 0.755,
-    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+    limit: Annotated[int | None, typer.Option(help="Take so many of the images, at random.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the bootstrap, and of the limit.")] = 0,
 ) -> None:
     """Measure every variant on the same images."""
     loaded = load_model(model, dtype="float32", store=model_store)
     manifest = loaded.manifest
     preprocess = Preprocess(manifest.input_size, manifest.crop_pct, manifest.interpolation)
-    batches = list(crops(find_images(images, labels, manifest.labels), preprocess, 64))
+    found_images = find_images(images, labels, manifest.labels)
+    wanted = found_images if limit is None else found_images.sample(limit, seed=seed)
+    batches = list(crops(wanted, preprocess, 64))
     dense_logits = [
         loaded(loaded.normalise(torch.from_numpy(batch.pixels).to(loaded.device))).logits for batch in batches
     ]
