@@ -87,11 +87,19 @@ def test_labels_do_not_decide(small: Model, batches: Make, result: Calibrated) -
 
 
 def test_with_the_split_kept_the_dial_stays_the_papers(small: Model, batches: Make) -> None:
-    found = calibrated(small, batches(8), batches(8, seed=1), keep_split=True)
+    found = calibrated(small, batches(8), batches(8, seed=1), keep="split")
     dial = ModelDial(with_profile(small, found), small.geometry)
     for ratio in RATIOS:
         assert dial.plan(ratio).removed == small.plan(ratio).removed
         assert dial.plan(ratio).blocks == small.plan(ratio).blocks
+
+
+def test_with_the_plans_kept_they_are_only_measured(store: ModelStore, photos: Path) -> None:
+    assert run(store, photos, "--keep", "plans") == 0
+    profile = store.open("small").manifest.profile
+    assert profile is not None
+    assert [point.images for point in profile] == [24, 24, 24]
+    assert [(point.method, point.blocks) for point in profile[1:]] == [("ppt", (3, 6, 9))] * 2
 
 
 def test_speed_is_measured_where_it_was_asked_for(small: Model, batches: Make) -> None:
@@ -206,3 +214,5 @@ def test_the_papers_own_setting_is_not_calibrated(
     path.write_text(json.dumps(json.loads(path.read_text()) | {"reduction": {"method": "ppt-paper"}}))
     assert run(store, photos) == 2
     assert "reduction.method of small must be another one" in capsys.readouterr().err
+    assert run(store, photos, "--keep", "plans") == 0
+    assert store.open("small").manifest.profile is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -22,7 +23,7 @@ GEOMETRY = Geometry(
 Loss = Callable[[ReductionPlan], float]
 
 
-def search(model: Model, loss: Loss, **options: bool) -> Search:
+def search(model: Model, loss: Loss, **options: Any) -> Search:
     def losses(phase: str, plans: Sequence[ReductionPlan]) -> list[float]:
         return [loss(plan) for plan in plans]
 
@@ -73,7 +74,7 @@ def test_thresholds_are_chosen_stage_by_stage(small: Model) -> None:
             for a, b in zip(plan.thresholds, wanted, strict=True)
         )
 
-    choices = search(small, loss, keep_split=True).run()
+    choices = search(small, loss, keep="split").run()
     thresholds = choices[-1].plan.thresholds
     assert thresholds[0] == 0
     assert thresholds[1] == pytest.approx(7e-5)
@@ -81,7 +82,7 @@ def test_thresholds_are_chosen_stage_by_stage(small: Model) -> None:
 
 
 def test_with_the_split_kept_tokens_are_the_papers(small: Model) -> None:
-    found = search(small, lambda p: 1.0 + p.thresholds[0], keep_split=True)
+    found = search(small, lambda p: 1.0 + p.thresholds[0], keep="split")
     for choice in found.run():
         paper_plan = found.plan(found.paper, choice.ratio)
         assert paper_plan is not None
@@ -89,7 +90,7 @@ def test_with_the_split_kept_tokens_are_the_papers(small: Model) -> None:
 
 
 def test_with_the_split_kept_it_is_chosen_who_leaves(small: Model) -> None:
-    choices = search(small, lambda p: 0.1 if p.method == "fuse" else 0.2, keep_split=True).run()
+    choices = search(small, lambda p: 0.1 if p.method == "fuse" else 0.2, keep="split").run()
     assert {choice.plan.method for choice in choices} == {"fuse"}
 
 

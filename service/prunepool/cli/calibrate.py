@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -31,6 +32,14 @@ if TYPE_CHECKING:
     from prunepool.tools.calibrate import Calibrated
     from prunepool.tools.images import ImageSet
 
+
+class Keep(StrEnum):
+    """What a calibration leaves as it is in the paper."""
+
+    SPLIT = "split"
+    PLANS = "plans"
+
+
 #: In the model's folder, until the profile is written.
 JOURNAL = "calibration.jsonl"
 
@@ -52,12 +61,12 @@ def calibrate(
         str | None,
         typer.Option(help="Choose a plan for each of these, at no more GMACs than the paper's."),
     ] = None,
-    keep_split: Annotated[
-        bool,
+    keep: Annotated[
+        Keep | None,
         typer.Option(
-            "--keep-split", help="Keep the paper's blocks and token counts; choose only who leaves."
+            help="Keep what the paper has: its split, and choose only who leaves; or its plans, and only measure."
         ),
-    ] = False,
+    ] = None,
     speed_rounds: Annotated[
         int, typer.Option(min=0, help="How often each plan is timed; 0 for not at all.")
     ] = 5,
@@ -72,8 +81,11 @@ def calibrate(
     """Choose a model's plans by what they cost in accuracy, and write its profile.
 
     On one half of the images plans are chosen whose answers stray least from the dense model's; on the other
-    half they are measured. It can be interrupted: the same call goes on where it stopped.
+    half they are measured. With --keep plans nothing is chosen, and all images measure. It can be interrupted:
+    the same call goes on where it stopped.
     """
+    import numpy as np
+
     from prunepool.store import ModelStore
     from prunepool.tools.calibrate import GRID
     from prunepool.tools.calibrate import calibrate as run
@@ -85,15 +97,17 @@ def calibrate(
         raise WrongCall("--report-labels needs --report-images")
     store = ModelStore(load_settings(flags).model_store)
     stored = store.open(model)
-    if stored.manifest.reduction.method == "ppt-paper":
+    if stored.manifest.reduction.method == "ppt-paper" and keep is not Keep.PLANS:
         raise InvalidParameter(
-            f"reduction.method of {model}", "ppt-paper", "another one: the paper's own plans are not chosen"
+            f"reduction.method of {model}", "ppt-paper", "another one, or go with --keep plans"
         )
     loaded = load(model, flags)
     classes = loaded.manifest.labels
     found = find_images(images, labels, classes)
     found = found if limit is None else found.sample(limit, seed=seed)
-    if report_images is None:
+    if keep is Keep.PLANS and report_images is None:
+        choose_set, report_set = found.subset(np.arange(0)), found
+    elif report_images is None:
         choose_set, report_set = _halves(found, seed)
     else:
         choose_set, _ = _halves(found, seed, parts=1)
@@ -109,7 +123,7 @@ def calibrate(
             begin=begin,
             seed=seed,
             ratios=tuple(ratio for ratio in wanted if ratio),
-            keep_split=keep_split,
+            keep=None if keep is None else keep.value,
             speed_rounds=speed_rounds,
         )
     _print(result)

@@ -16,7 +16,7 @@ from prunepool.tools.journal import Journal
 from prunepool.tools.measure import measure
 from prunepool.tools.plan_speed import time_plans
 from prunepool.tools.profile import point
-from prunepool.tools.search import Choice, Search
+from prunepool.tools.search import Choice, Keep, Search
 from prunepool.tools.shapes import Shape
 
 #: The points of the profile; what the paper's plan costs at each is the limit there.
@@ -56,7 +56,7 @@ def calibrate(
     begin: Begin,
     seed: int,
     ratios: Sequence[float] = GRID,
-    keep_split: bool = False,
+    keep: Keep | None = None,
     speed_rounds: int = 5,
 ) -> Calibrated:
     """Calibrate a model.
@@ -69,7 +69,7 @@ def calibrate(
         begin: begins a progress bar.
         seed: of the bootstrap.
         ratios: where plans are chosen.
-        keep_split: whether only who leaves is chosen, not how many and where.
+        keep: what stays as in the paper, if anything; see :class:`Search`.
         speed_rounds: how often each plan is timed; 0 leaves speed out.
 
     Raises:
@@ -94,7 +94,7 @@ def calibrate(
         ratios,
         quick=losses_on(_first(choose, _QUICK_IMAGES)),
         thorough=losses_on(choose),
-        keep_split=keep_split,
+        keep=keep,
     )
     choices = search.run()
     papers = [plan for choice in choices if (plan := search.plan(search.paper, choice.ratio)) is not None]

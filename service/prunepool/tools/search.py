@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Literal
 
 from prunepool.models.geometry import Geometry
 from prunepool.ppt.plan import ReductionPlan
@@ -16,6 +17,9 @@ from prunepool.tools.shapes import Shape, candidates, paper, with_tau
 
 #: What a set of plans loses on the images of one phase, in their order.
 Losses = Callable[[str, Sequence[ReductionPlan]], Sequence[float]]
+
+#: What a search leaves as it is in the paper.
+Keep = Literal["split", "plans"]
 
 #: Factors on the threshold of a stage; 0 prunes always, the last pools always.
 _FACTORS = (0.0, 1 / 3, 3.0, 1e6)
@@ -33,7 +37,7 @@ class Choice:
         ratio: of the tokens that leave; what the paper's plan costs there is the limit.
         shape: what won.
         plan: its plan.
-        loss: on the images that it was chosen on.
+        loss: on the images that it was chosen on; 0 where nothing was chosen.
     """
 
     ratio: float
@@ -50,7 +54,8 @@ class Search:
         ratios: where plans are chosen; ascending, above 0.
         quick: losses on few images, to leave shapes out.
         thorough: losses on all images to choose on.
-        keep_split: whether blocks and split stay the paper's, and only who leaves is chosen.
+        keep: what stays as in the paper: its `split` over its blocks, so that only who leaves is chosen; or
+            its `plans`, so that nothing is.
     """
 
     def __init__(
@@ -60,13 +65,13 @@ class Search:
         *,
         quick: Losses,
         thorough: Losses,
-        keep_split: bool = False,
+        keep: Keep | None = None,
     ) -> None:
         self._geometry = geometry
         self._ratios = tuple(ratios)
         self._quick = quick
         self._thorough = thorough
-        self._keep_split = keep_split
+        self._keep = keep
         self.paper = paper(geometry.depth)
         #: Every shape that was looked at, with its losses at the anchors, for the record.
         self.tried: dict[Shape, tuple[float, ...]] = {}
@@ -87,13 +92,17 @@ class Search:
             for shape in shapes
             if (plan := self.plan(shape, ratio)) is not None
         ]
+        if self._keep == "plans":
+            return [Choice(*found, 0.0) for found in wanted]
         losses = self._thorough("all ratios", [plan for _, _, plan in wanted])
         choices = [Choice(*found, loss) for found, loss in zip(wanted, losses, strict=True)]
         return best_path([[c for c in choices if c.ratio == ratio] for ratio in self._ratios])
 
     def _finalists(self) -> list[Shape]:
+        if self._keep == "plans":
+            return [self.paper]
         shapes = candidates(self._geometry.depth)
-        if self._keep_split:
+        if self._keep == "split":
             shapes = tuple(shape for shape in shapes if shape.blocks == self.paper.blocks)
         best = self._rank(shapes, "shapes")[0]
         if best.method == "ppt":
