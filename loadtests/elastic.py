@@ -9,25 +9,22 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import io
 import random
 import statistics
 import sys
 import tempfile
 from contextlib import ExitStack
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import httpx
-import numpy as np
 import orjson
 import torch
 import uvloop
 from arrivals import Trace, bursty, poisson, step
 from elastic_report import draw, effective_accuracy, quantile, share_below, summary
 from open_loop import Seen, Sender
-from PIL import Image
+from pictures import pictures
 from prometheus_client.parser import text_string_to_metric_families
 from random_model import random_model
 from servers import Server, serving
@@ -39,20 +36,6 @@ ERROR_LIMIT = 0.15
 CLIENTS = 24
 #: After a trace, how long its last requests may still take.
 PATIENCE_S = 20.0
-
-
-def pictures(count: int = 16, size: int = 300) -> list[bytes]:
-    """JPEGs of about 15 kB, made of smooth noise: as much work to decode as photos of their size."""
-    source = np.random.default_rng(0)
-    encoded = []
-    for _ in range(count):
-        coarse = Image.fromarray(source.integers(0, 256, (24, 24, 3), dtype=np.uint8))
-        smooth = np.asarray(coarse.resize((size, size), Image.Resampling.BICUBIC), np.int16)
-        grain = smooth + source.integers(-12, 13, smooth.shape, dtype=np.int16)
-        buffer = io.BytesIO()
-        Image.fromarray(grain.clip(0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=75)
-        encoded.append(buffer.getvalue())
-    return encoded
 
 
 class Run:
@@ -216,7 +199,7 @@ def main() -> None:
             "load": wanted.load,
             "calm": wanted.calm,
             "environment": environment(torch.device("cpu")),
-            "servers": {name: asdict(server)["flags"] for name, server in servers.items()},
+            "servers": {name: server.flags for name, server in servers.items()},
             "capacity": capacity,
             "rows": rows,
         }

@@ -17,6 +17,8 @@ import orjson
 
 #: Connections that wait for a request; more are closed.
 _MOST_IDLE = 256
+#: Codes of requests that nobody took, and that nobody answered.
+NO_CONNECTION, NO_ANSWER = "no connection", "no answer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +117,7 @@ class Sender:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
         return [
-            Seen(at, time.perf_counter() - begin - at, 0, "no answer", None)
+            Seen(at, time.perf_counter() - begin - at, 0, NO_ANSWER, None)
             if task.cancelled()
             else task.result()
             for at, task in zip(times, tasks, strict=True)
@@ -135,7 +137,10 @@ class Sender:
         return answered / (time.perf_counter() - begin)
 
     async def _one(self, begin: float, at: float) -> Seen:
-        connection = await self._connection()
+        try:
+            connection = await self._connection()
+        except OSError:
+            return Seen(at, time.perf_counter() - begin - at, 0, NO_CONNECTION, None)
         try:
             status, body = await connection.ask(next(self._requests))
         except asyncio.CancelledError:
@@ -146,7 +151,7 @@ class Sender:
             self._idle.append(connection)
         else:
             connection.close()
-        answer = orjson.loads(body) if body else {"code": "no answer"}
+        answer = orjson.loads(body) if body else {"code": NO_ANSWER}
         ratio = answer["reduction"]["applied"] if status == 200 else None
         return Seen(at, seconds, status, answer.get("code", ""), ratio)
 

@@ -7,10 +7,11 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 from urllib.parse import urlsplit
 
 _STOP_S = 30
@@ -24,11 +25,13 @@ class Server:
         name: what it is called in reports.
         url: where it is.
         flags: how it was started.
+        process: its first process.
     """
 
     name: str
     url: str
     flags: tuple[str, ...]
+    process: subprocess.Popen[str]
 
     @property
     def address(self) -> tuple[str, int]:
@@ -40,23 +43,37 @@ class Server:
 
 
 @contextmanager
-def serving(name: str, flags: Sequence[str]) -> Iterator[Server]:
+def serving(
+    name: str,
+    flags: Sequence[str],
+    *,
+    environment: Mapping[str, str] | None = None,
+    log: IO[str] | None = None,
+) -> Iterator[Server]:
     """A server on a free port, ready; stopped at the end.
+
+    Args:
+        name: what it is called in reports.
+        flags: of `prunepool serve`.
+        environment: variables that it gets besides this process's.
+        log: where its log goes; where this process's standard error goes, if not given.
 
     Raises:
         RuntimeError: it ended before it served; with what it printed.
     """
     program = str(Path(sys.executable).with_name("prunepool"))
     command = [program, "serve", "--port", "0", "--log-level", "warning", *flags]
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("PRUNEPOOL_")}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("PRUNEPOOL_")}
+    process = subprocess.Popen(
+        command, env={**inherited, **(environment or {})}, stdout=subprocess.PIPE, stderr=log, text=True
+    )
     assert process.stdout is not None
     try:
         printed = ""
         for line in process.stdout:
             printed += line
             if found := re.search(r"at (http://\S+)", line):
-                yield Server(name, found[1], tuple(flags))
+                yield Server(name, found[1], tuple(flags), process)
                 break
         else:
             raise RuntimeError(f"{' '.join(command)} ended before it served: {printed}")

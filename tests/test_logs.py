@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from io import StringIO
@@ -12,7 +14,7 @@ from typing import Literal
 import pytest
 import structlog
 
-from prunepool.logs import logging_to
+from prunepool.logs import level_by_signal, logging_to
 
 Configure = Callable[[Literal["console", "json"], str], StringIO]
 
@@ -87,3 +89,20 @@ def test_afterwards_all_is_as_it_was() -> None:
     with logging_to(StringIO(), "json", "error"):
         assert root.level == logging.ERROR
     assert (list(root.handlers), root.level, structlog.get_config()) == before
+
+
+@pytest.mark.parametrize(("level", "seen"), [("warning", ["debug"]), ("debug", ["debug", "debug"])])
+def test_a_signal_switches_the_level_and_another_switches_back(
+    configure: Configure, level: str, seen: list[str]
+) -> None:
+    stream = configure("json", level)
+    log = structlog.stdlib.get_logger("ours")
+    with level_by_signal(level):
+        for _ in range(3):
+            log.debug("detail")
+            os.kill(os.getpid(), signal.SIGUSR1)
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [line["level"] for line in lines if line["event"] == "detail"] == seen
+    other = "info" if level == "debug" else "debug"
+    # Whichever way it goes, the change itself is seen.
+    assert [line["least"] for line in lines if line["event"] == "log level"] == [other, level, other]

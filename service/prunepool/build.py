@@ -21,7 +21,7 @@ from prunepool.api.drain import Drain
 from prunepool.api.server import Server, bind, url_of
 from prunepool.engine import Engine
 from prunepool.errors import InvalidParameter
-from prunepool.logs import logging_to
+from prunepool.logs import level_by_signal, logging_to
 from prunepool.metrics import Metrics
 from prunepool.settings import Settings
 
@@ -132,7 +132,7 @@ def serve(
         PrunepoolError: the model cannot be served.
     """
     _refuse_unserved(settings)
-    with logging_to(sys.stderr, settings.log_format, settings.log_level):
+    with logging_to(sys.stderr, settings.log_format, settings.log_level), level_by_signal(settings.log_level):
         start = time.monotonic()
         with bind(settings.host, settings.port) as bound, _tracing(settings) as tracing:
             metrics = create_metrics()

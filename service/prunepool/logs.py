@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import signal
+import threading
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from typing import Any, Literal, TextIO
@@ -37,16 +39,12 @@ def logging_to(stream: TextIO, form: Literal["console", "json"], level: str) -> 
             ],
         )
     )
-    # The server's and the clients' chatter is of use to who debugs only.
-    chatter = "DEBUG" if level == "debug" else "WARNING"
-    levels = {"": level.upper(), **dict.fromkeys(("uvicorn", "httpx", "httpcore", "PIL", "asyncio"), chatter)}
     root = logging.getLogger()
-    handlers, before = root.handlers, {name: logging.getLogger(name).level for name in levels}
+    handlers, before = root.handlers, {name: logging.getLogger(name).level for name in _levels(level)}
     structured = structlog.get_config()
     try:
         root.handlers = [handler]
-        for name, least in levels.items():
-            logging.getLogger(name).setLevel(least)
+        set_level(level)
         logging.captureWarnings(True)
         structlog.configure(
             processors=[
@@ -65,6 +63,44 @@ def logging_to(stream: TextIO, form: Literal["console", "json"], level: str) -> 
         for name, least_before in before.items():
             logging.getLogger(name).setLevel(least_before)
         root.handlers = handlers
+
+
+def set_level(level: str) -> None:
+    """The least severe line that is written from now on: debug, info, warning or error."""
+    for name, least in _levels(level).items():
+        logging.getLogger(name).setLevel(least)
+
+
+@contextmanager
+def level_by_signal(level: str) -> Iterator[None]:
+    """While the block runs, SIGUSR1 switches between the level and debug (info, if debug is the level).
+
+    Only the main thread can catch signals; in another this does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    log = structlog.stdlib.get_logger("prunepool.server")
+    now, other = level, "info" if level == "debug" else "debug"
+
+    def switch(*_: object) -> None:
+        nonlocal now, other
+        now, other = other, now
+        set_level("info")  # so that the change itself is seen, whichever way it goes
+        log.info("log level", least=now)
+        set_level(now)
+
+    before = signal.signal(signal.SIGUSR1, switch)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def _levels(level: str) -> dict[str, str]:
+    """Of every logger that has one: the libraries' chatter is of use to who debugs only."""
+    chatter = "DEBUG" if level == "debug" else "WARNING"
+    return {"": level.upper(), **dict.fromkeys(("uvicorn", "httpx", "httpcore", "PIL", "asyncio"), chatter)}
 
 
 def _rendering(form: Literal["console", "json"], stream: TextIO) -> list[Processor]:

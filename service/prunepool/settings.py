@@ -204,7 +204,8 @@ class Settings(BaseSettings):
         default="console", description="Log lines for people, or one JSON object each."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="The least severe line that is written."
+        default="info",
+        description="The least severe line that is written; SIGUSR1 switches to debug and back.",
     )
 
     @classmethod

@@ -1,0 +1,161 @@
+"""Everything that goes wrong, on purpose: does the server lose a request, a descriptor or its memory?
+
+Each scene runs against a real server. After each, what the clients got is held against what the server counted,
+and what the server holds against what it held before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import IO
+
+import orjson
+import scenes
+import torch
+import uvloop
+from ledger import Ledger
+from observed import at_rest, held
+from pictures import pictures
+from scenes import Stage
+from servers import Server, serving
+
+from prunepool.tools.environment import environment
+
+Scene = Callable[[Stage], Awaitable[Ledger]]
+#: What an allocator may keep of memory that was needed once.
+SLACK_MB = 60.0
+FLAGS = ("--dtype", "float32", "--target-latency-ms", "500", "--request-timeout-s", "3")
+
+#: Scenes that one server goes through, one after the other, and must be as before after each.
+SURVIVED: tuple[Scene, ...] = (
+    scenes.vanishing_clients,
+    scenes.slow_senders,
+    scenes.flood,
+    scenes.rubbish_among_good_ones,
+    scenes.stopped_and_continued,
+)
+
+
+@dataclass
+class Verdict:
+    """What a scene showed.
+
+    Attributes:
+        scene: its name.
+        outcomes: of its requests.
+        faults: what was wrong; empty if nothing was.
+        notes: figures worth keeping.
+    """
+
+    scene: str
+    outcomes: dict[str, int] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+    notes: dict[str, float | str] = field(default_factory=dict)
+
+
+async def play(scene: Scene, stage: Stage) -> Verdict:
+    """One scene, with what was counted and held before and after."""
+    verdict = Verdict(scene.__name__.replace("_", " "))
+    before = await at_rest(stage.server)
+    was = held(stage.server)
+    ledger = await scene(stage)
+    try:
+        after = await at_rest(stage.server)
+    except TimeoutError as error:
+        verdict.faults.append(str(error))
+        return verdict
+    verdict.outcomes = dict(ledger.outcomes)
+    served = after.outcomes()
+    served.subtract(before.outcomes())
+    verdict.faults += ledger.faults(served) + stage.faults
+    now = held(stage.server)
+    verdict.faults += now.leaks(was, slack_mb=SLACK_MB)
+    verdict.notes = {**stage.notes, "memory_mb_before": was.resident_mb, "memory_mb_after": now.resident_mb}
+    return verdict
+
+
+async def warm(server: Server, seconds: float) -> Stage:
+    """A stage on a server that has seen a flood, so that it holds by now what it may ever need."""
+    images = pictures()
+    stage = Stage(server, images, seconds, await scenes.dense_capacity(server, images))
+    await scenes.flood(stage)
+    return stage
+
+
+async def survived(server: Server, played: Sequence[Scene], seconds: float) -> list[Verdict]:
+    """Scenes one after the other on one server."""
+    stage = await warm(server, min(seconds, 4.0))
+    return [await play(scene, Stage(server, stage.images, seconds, stage.capacity)) for scene in played]
+
+
+@contextmanager
+def stages(log: IO[str] | None, extra: Sequence[str], **variables: str) -> Iterator[Server]:
+    """A server for scenes that need one of their own."""
+    with serving("chaos", [*FLAGS, *extra], environment=variables, log=log) as server:
+        yield server
+
+
+def run(seconds: float) -> list[Verdict]:
+    """All scenes."""
+    verdicts: list[Verdict] = []
+
+    def add(made: list[Verdict]) -> None:
+        for verdict in made:
+            show(verdict)
+        verdicts.extend(made)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        with stages(None, ()) as server:
+            add(runner.run(survived(server, SURVIVED, seconds)))
+        with Path("/dev/full").open("w") as full, stages(full, ("--log-level", "debug")) as server:
+            add(runner.run(survived(server, (scenes.full_disk,), seconds)))
+        with scenes.other_clock() as clock, stages(None, (), **clock.variables) as server:
+            add(runner.run(survived(server, (clock.jumps,), seconds)))
+        with stages(None, ()) as server:
+            add([runner.run(scenes_end(server, seconds))])
+    return verdicts
+
+
+async def scenes_end(server: Server, seconds: float) -> Verdict:
+    """SIGTERM under load; there is nothing left to look into afterwards but the exit."""
+    images = pictures()
+    stage = Stage(server, images, seconds, await scenes.dense_capacity(server, images))
+    ledger = await scenes.told_to_end(stage)
+    return Verdict("told to end", dict(ledger.outcomes), stage.faults, dict(stage.notes))
+
+
+def show(verdict: Verdict) -> None:
+    """One line, and one for each fault."""
+    outcomes = ", ".join(f"{count} {name}" for name, count in sorted(verdict.outcomes.items()))
+    print(f"{'FAULT' if verdict.faults else 'ok':>5}  {verdict.scene}: {outcomes}", flush=True)
+    for fault in verdict.faults:
+        print(f"       {fault}", flush=True)
+
+
+def main() -> None:
+    """Run, report; exit 1 if anything was lost."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=20.0, help="length of a scene")
+    parser.add_argument("--json", type=Path)
+    wanted = parser.parse_args()
+    verdicts = run(wanted.seconds)
+    if wanted.json:
+        report = {
+            "environment": environment(torch.device("cpu")),
+            "seconds": wanted.seconds,
+            "scenes": [asdict(verdict) for verdict in verdicts],
+        }
+        wanted.json.parent.mkdir(parents=True, exist_ok=True)
+        wanted.json.write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2) + b"\n")
+    if any(verdict.faults for verdict in verdicts):
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

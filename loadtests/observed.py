@@ -1,0 +1,114 @@
+"""What a server holds: descriptors, threads, memory, shared memory; and what it counted."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+from prometheus_client.parser import text_string_to_metric_families
+from servers import Server
+
+_SHARED_MEMORY = Path("/dev/shm")
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What all processes of a server hold together.
+
+    Attributes:
+        processes: how many there are.
+        descriptors: open files and sockets.
+        threads: how many run.
+        resident_mb: memory.
+        shared: names in shared memory that are the product's.
+    """
+
+    processes: int
+    descriptors: int
+    threads: int
+    resident_mb: float
+    shared: frozenset[str]
+
+    def leaks(self, before: Held, *, slack_mb: float) -> list[str]:
+        """What is held now that was not held before.
+
+        Args:
+            before: an earlier look at the same server.
+            slack_mb: what an allocator may keep.
+        """
+        found = [
+            f"{name}: {was} before, {now} after"
+            for name, was, now in (
+                ("processes", before.processes, self.processes),
+                ("descriptors", before.descriptors, self.descriptors),
+                ("threads", before.threads, self.threads),
+            )
+            if now > was
+        ]
+        if self.resident_mb > before.resident_mb + slack_mb:
+            found.append(f"memory: {before.resident_mb:.0f} MB before, {self.resident_mb:.0f} MB after")
+        if left := self.shared - before.shared:
+            found.append(f"shared memory: {', '.join(sorted(left))}")
+        return found
+
+
+def held(server: Server) -> Held:
+    """Look at a running server."""
+    first = psutil.Process(server.process.pid)
+    family = [first, *first.children(recursive=True)]
+    return Held(
+        processes=len(family),
+        descriptors=sum(one.num_fds() for one in family),
+        threads=sum(one.num_threads() for one in family),
+        resident_mb=sum(one.memory_info().rss for one in family) / 1e6,
+        shared=frozenset(one.name for one in _SHARED_MEMORY.glob("prunepool*")),
+    )
+
+
+class Scrape:
+    """The server's own figures at one time."""
+
+    def __init__(self, server: Server) -> None:
+        self._text = httpx.get(f"{server.url}/metrics", timeout=30).text
+
+    def total(self, name: str) -> float:
+        """The sum of a series over all its labels."""
+        return sum(value for _, value in self._samples(name))
+
+    def outcomes(self) -> Counter[str]:
+        """Images by what became of them."""
+        counted: Counter[str] = Counter()
+        for labels, value in self._samples("prunepool_requests_total"):
+            counted[labels["outcome"]] += round(value)
+        return counted
+
+    def _samples(self, name: str) -> Iterator[tuple[dict[str, str], float]]:
+        for family in text_string_to_metric_families(self._text):
+            for sample in family.samples:
+                if sample.name == name:
+                    yield sample.labels, sample.value
+
+
+async def at_rest(server: Server, within_s: float = 20.0) -> Scrape:
+    """Wait until nothing waits for an answer and nothing is counted any more.
+
+    Raises:
+        TimeoutError: that did not come to be in time.
+    """
+    over = time.monotonic() + within_s
+    before: Counter[str] | None = None
+    while time.monotonic() < over:
+        scrape = await asyncio.to_thread(Scrape, server)
+        counted = scrape.outcomes()
+        busy = scrape.total("prunepool_queue_requests") + scrape.total("prunepool_queue_drain_seconds")
+        if not busy and counted == before:
+            return scrape
+        before = counted
+        await asyncio.sleep(0.3)
+    raise TimeoutError(f"{server.name} was still busy after {within_s:g} s")

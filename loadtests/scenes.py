@@ -1,0 +1,243 @@
+"""What goes wrong, one scene each."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+import hostile
+from arrivals import poisson
+from ledger import Ledger
+from open_loop import NO_ANSWER, Seen, Sender
+from servers import Server
+
+#: After a scene, how long its last requests may still take.
+PATIENCE_S = 20.0
+#: A server that can answer some requests a second answers a good one within this, whatever others do.
+SOON_S = 2.0
+
+
+async def dense_capacity(server: Server, images: Sequence[bytes], seconds: float = 2.0) -> float:
+    """Images a second that a server can answer without reduction."""
+    sender = Sender(*server.address, images, "reduction_ratio=0")
+    try:
+        return await sender.saturate(16, seconds)
+    finally:
+        sender.close()
+
+
+@dataclass
+class Stage:
+    """Where a scene is played.
+
+    Attributes:
+        server: the server.
+        images: encoded JPEGs.
+        seconds: how long.
+        capacity: images a second that it can answer without reduction.
+        faults: what was seen to be wrong.
+        notes: figures worth keeping.
+    """
+
+    server: Server
+    images: Sequence[bytes]
+    seconds: float
+    capacity: float
+    faults: list[str] = field(default_factory=list)
+    notes: dict[str, float | str] = field(default_factory=dict)
+
+    async def follow(self, rate: float, seed: int = 0) -> list[Seen]:
+        """Good requests at random times, so many a second; nobody waits for another."""
+        sender = Sender(*self.server.address, self.images)
+        try:
+            times = poisson("", rate, self.seconds, random.Random(seed)).times
+            return await sender.follow(times, PATIENCE_S)
+        finally:
+            sender.close()
+
+    def check(self, right: bool, otherwise: str) -> None:
+        """Note a fault unless something is right."""
+        if not right:
+            self.faults.append(otherwise)
+
+    def check_all_good(self, seen: Sequence[Seen], within_s: float = SOON_S) -> None:
+        """Every one of these requests was answered, and soon."""
+        bad = [one for one in seen if one.status != 200]
+        self.check(not bad, f"{len(bad)} of {len(seen)} good requests failed: {bad[:3]}")
+        slowest = max((one.seconds for one in seen), default=0.0)
+        self.notes["slowest_good_s"] = slowest
+        self.check(slowest <= within_s, f"a good request took {slowest:.1f} s")
+
+
+async def vanishing_clients(stage: Stage) -> Ledger:
+    """Half of the clients leave, at any time; the others must not notice."""
+    ledger, source = Ledger(), random.Random(0)
+
+    async def leave(image: bytes) -> None:
+        ledger.outcomes[await hostile.vanish(stage.server, image, source)] += 1
+
+    good = asyncio.create_task(stage.follow(8.0))
+    leaving: list[asyncio.Task[None]] = []
+    while not good.done():
+        leaving.append(asyncio.create_task(leave(source.choice(stage.images))))
+        await asyncio.sleep(source.expovariate(12.0))
+    await asyncio.gather(*leaving)
+    seen = await good
+    ledger.add(seen)
+    stage.check_all_good(seen)
+    return ledger
+
+
+async def slow_senders(stage: Stage) -> Ledger:
+    """A hundred connections that send a byte now and then; the server ends them, and serves the others."""
+    slow = [
+        asyncio.create_task(hostile.dawdle(stage.server, stage.images[0], stage.seconds)) for _ in range(100)
+    ]
+    seen = await stage.follow(8.0)
+    lasted = await asyncio.gather(*slow)
+    limit = 3.0  # the server's request_timeout_s
+    stage.notes["longest_slow_sender_s"] = max(lasted)
+    if stage.seconds > limit + 2:
+        stage.check(max(lasted) < limit + 2, f"a slow sender was borne for {max(lasted):.1f} s")
+    stage.check_all_good(seen)
+    ledger = Ledger()
+    ledger.add(seen)
+    return ledger
+
+
+async def flood(stage: Stage) -> Ledger:
+    """Five times what the dense model can do; each request is answered, or refused at once with a time."""
+    seen = await stage.follow(5 * stage.capacity)
+    ledger = Ledger()
+    ledger.add(seen)
+    others = {one.code for one in seen if one.status not in (200, 503)}
+    stage.check(not others, f"neither answered nor told to come later: {others}")
+    stage.notes["dense_capacity_per_s"] = stage.capacity
+    return ledger
+
+
+async def rubbish_among_good_ones(stage: Stage) -> Ledger:
+    """Every second request is wrong; those are refused by name, the others answered."""
+    source = random.Random(0)
+    wrong = hostile.rubbish(stage.server, stage.images[0], source)
+    good = asyncio.create_task(stage.follow(8.0))
+    ledger = Ledger()
+    while not good.done():
+        for asked in [hostile.refused(stage.server, raw) for raw in islice(wrong, 4)]:
+            status, code = await asked
+            ledger.outcomes[code] += 1
+            stage.check(400 <= status < 500, f"rubbish was answered with {status} {code}")
+        await asyncio.sleep(0.05)
+    seen = await good
+    stage.check_all_good(seen)
+    ledger.add(seen)
+    return ledger
+
+
+async def stopped_and_continued(stage: Stage) -> Ledger:
+    """All of the server stands still for a second, again and again; nothing is lost."""
+    following = asyncio.create_task(stage.follow(8.0))
+    while not following.done():
+        await asyncio.sleep(1.0)
+        os.kill(stage.server.process.pid, signal.SIGSTOP)
+        await asyncio.sleep(1.0)
+        os.kill(stage.server.process.pid, signal.SIGCONT)
+    seen = await following
+    ledger = Ledger()
+    ledger.add(seen)
+    stage.check_all_good(seen, within_s=1.0 + 2 * SOON_S)
+    return ledger
+
+
+async def full_disk(stage: Stage) -> Ledger:
+    """Not one line of the log can be written."""
+    seen = await stage.follow(8.0)
+    stage.check_all_good(seen)
+    ledger = Ledger()
+    ledger.add(seen)
+    return ledger
+
+
+@dataclass(frozen=True)
+class OtherClock:
+    """A wall clock that can be set, for one process; its monotonic clock goes on as ever.
+
+    Attributes:
+        variables: that process's environment.
+        setting: a file with what the clock is ahead.
+    """
+
+    variables: Mapping[str, str]
+    setting: Path
+
+    async def jumps(self, stage: Stage) -> Ledger:
+        """The clock jumps a day ahead and a day back, every second."""
+        following = asyncio.create_task(stage.follow(8.0))
+        ahead = False
+        while not following.done():
+            await asyncio.sleep(1.0)
+            ahead = not ahead
+            self.setting.write_text("+1d" if ahead else "-1d")
+        seen = await following
+        stage.check_all_good(seen)
+        ledger = Ledger()
+        ledger.add(seen)
+        return ledger
+
+
+@contextmanager
+def other_clock() -> Iterator[OtherClock]:
+    """A clock for a server, by libfaketime.
+
+    Raises:
+        FileNotFoundError: libfaketime is not installed.
+    """
+    found = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
+    if found is None:
+        raise FileNotFoundError("libfaketime is not installed (Debian: apt install libfaketime)")
+    with tempfile.TemporaryDirectory() as folder:
+        setting = Path(folder) / "clock"
+        setting.write_text("+0")
+        variables = {
+            "LD_PRELOAD": str(found),
+            "FAKETIME_TIMESTAMP_FILE": str(setting),
+            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        }
+        yield OtherClock(variables, setting)
+
+
+async def told_to_end(stage: Stage) -> Ledger:
+    """SIGTERM at full load: what was accepted is answered, what comes later is refused, the exit is clean."""
+    following = asyncio.create_task(stage.follow(1.3 * stage.capacity))
+    await asyncio.sleep(stage.seconds / 2)
+    begin = time.perf_counter()
+    stage.server.process.send_signal(signal.SIGTERM)
+    try:
+        code = await asyncio.to_thread(stage.server.process.wait, 40)
+    except subprocess.TimeoutExpired:
+        code = -1
+    ended = time.perf_counter() - begin
+    stage.notes["drained_s"] = ended
+    stage.check(code == 0, f"the server ended with {code}")
+    seen = await following
+    ledger = Ledger()
+    ledger.add(seen)
+    # A request that finds nobody listening was never accepted; one that was is answered or told why not.
+    lost = [
+        one for one in seen if one.code == NO_ANSWER and one.at < stage.seconds / 2 - 0.05 and one.seconds > 0
+    ]
+    stage.check(not lost, f"{len(lost)} requests that were sent before the signal got no answer")
+    codes = {one.code for one in seen if one.status not in (0, 200)}
+    stage.check(codes <= {"draining", "overloaded"}, f"refused with {codes}")
+    return ledger

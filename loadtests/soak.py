@@ -1,0 +1,260 @@
+"""Half an hour of everything: two models, every kind of request, calm and bursts; does anything grow or get lost?
+
+Each window, half a minute, has its own figures. Memory at the end is held against memory once all was warm,
+the windows' p99 against each other, and what the clients got against what the server counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import hostile
+import matplotlib as mpl
+import orjson
+import torch
+import uvloop
+from arrivals import arrivals
+from elastic_report import percentile
+from ledger import Ledger
+from matplotlib.figure import Figure
+from observed import Held, at_rest, held
+from open_loop import Seen, Sender
+from pictures import pictures
+from servers import Server, serving
+
+from prunepool.tools.environment import environment
+
+WINDOW_S = 30.0
+#: Until everything that is made once has been made.
+WARM_WINDOWS = 4
+MOST_GROWTH, MOST_P99 = 0.05, 2.0
+#: Load as shares of the dense capacity: most of the time, and for a third of each window.
+CALM, BURST = 0.5, 1.2
+PATIENCE_S = 20.0
+QUERIES = (
+    "",
+    "reduction_ratio=auto",
+    "reduction_ratio=0",
+    "reduction_ratio=0.5",
+    "reduction_ratio=0.755&explain=true",
+    "reduction_ratio=auto&max_reduction_ratio=0.4",
+    "reduction_ratio=auto&deadline_ms=2000",
+)
+
+
+@dataclass
+class Window:
+    """What half a minute showed.
+
+    Attributes:
+        at: seconds since the beginning, at its end.
+        asked: requests whose clients waited.
+        outcomes: what became of them, and of those who left.
+        p50_ms: median latency of the answered.
+        p99_ms: and nearly the worst.
+        resident_mb: memory of the server afterwards.
+        descriptors: open files and sockets.
+        threads: running threads.
+    """
+
+    at: float
+    asked: int
+    outcomes: dict[str, int]
+    p50_ms: float
+    p99_ms: float
+    resident_mb: float
+    descriptors: int
+    threads: int
+
+
+class Soak:
+    """One run.
+
+    Args:
+        server: with all models loaded.
+        models: their names.
+        capacity: images a second that it can do without reduction, the models in turn.
+    """
+
+    def __init__(self, server: Server, models: Sequence[str], capacity: float) -> None:
+        self._server = server
+        self._images = [*pictures(), *pictures(count=4, size=900)]
+        self._senders = [
+            Sender(*server.address, self._images[i::2], f"model={model}&{query}")
+            for i, (model, query) in enumerate((m, q) for m in models for q in QUERIES)
+        ]
+        self._capacity = capacity
+        self._source = random.Random(0)
+        self._rubbish = hostile.rubbish(server, self._images[0], self._source)
+        self.ledger = Ledger()
+
+    async def window(self, begin: float) -> Window:
+        """Half a minute of everything."""
+        ledger = Ledger()
+        hostilities = asyncio.create_task(self._hostilities(ledger))
+        try:
+            seen = await self._good()
+        finally:
+            hostilities.cancel()
+        await asyncio.gather(hostilities, return_exceptions=True)
+        ledger.add(seen)
+        self.ledger.outcomes.update(ledger.outcomes)
+        latencies = [one.seconds * 1000 for one in seen if one.status == 200]
+        now = held(self._server)
+        return Window(
+            time.monotonic() - begin,
+            len(seen),
+            dict(ledger.outcomes),
+            percentile(latencies, 0.5) or 0.0,
+            percentile(latencies, 0.99) or 0.0,
+            now.resident_mb,
+            now.descriptors,
+            now.threads,
+        )
+
+    async def _good(self) -> list[Seen]:
+        """Good requests, every kind at random times of its own; calm, then a burst, then calm."""
+
+        def rate(now: float) -> float:
+            share = BURST if WINDOW_S / 3 < now < WINDOW_S * 2 / 3 else CALM
+            return share * self._capacity / len(self._senders)
+
+        most = BURST * self._capacity / len(self._senders)
+        found = await asyncio.gather(
+            *(
+                sender.follow(arrivals(rate, most, WINDOW_S, self._source), PATIENCE_S)
+                for sender in self._senders
+            )
+        )
+        return [one for seen in found for one in seen]
+
+    async def _hostilities(self, ledger: Ledger) -> None:
+        """Now and then somebody leaves, or sends rubbish."""
+        async with asyncio.TaskGroup() as group:
+            while True:
+                await asyncio.sleep(self._source.expovariate(1.0))
+                image = self._source.choice(self._images)
+                group.create_task(self._leave(ledger, image))
+                group.create_task(self._send_rubbish(ledger))
+
+    async def _leave(self, ledger: Ledger, image: bytes) -> None:
+        ledger.outcomes[await asyncio.shield(hostile.vanish(self._server, image, self._source))] += 1
+
+    async def _send_rubbish(self, ledger: Ledger) -> None:
+        status, code = await asyncio.shield(hostile.refused(self._server, next(self._rubbish)))
+        ledger.outcomes[code if status < 500 else f"rubbish answered with {status}"] += 1
+
+
+def faults(windows: Sequence[Window], before: Held, after: Held) -> list[str]:
+    """What was not as it should be."""
+    warm = windows[WARM_WINDOWS:]
+    if len(warm) < 2:
+        return [f"{len(windows)} windows are too few to compare"]
+    early, late = (
+        statistics.median(w.resident_mb for w in part) for part in (warm[: len(warm) // 4 + 1], warm[-3:])
+    )
+    p99 = [w.p99_ms for w in warm]
+    found = []
+    if late > early * (1 + MOST_GROWTH):
+        found.append(f"memory grew from {early:.0f} MB to {late:.0f} MB")
+    if max(p99) > MOST_P99 * statistics.median(p99):
+        found.append(
+            f"p99 was {statistics.median(p99):.0f} ms in the median window, {max(p99):.0f} ms in the worst"
+        )
+    found += [
+        leak
+        for leak in after.leaks(before, slack_mb=MOST_GROWTH * before.resident_mb)
+        if "memory" not in leak
+    ]
+    found += [
+        f"{name}: {count}"
+        for w in windows
+        for name, count in w.outcomes.items()
+        if "rubbish answered" in name
+    ]
+    return found
+
+
+async def run(server: Server, models: Sequence[str], minutes: float) -> dict[str, object]:
+    """All windows, and what they come to."""
+    capacities = []
+    for model in models:
+        sender = Sender(*server.address, pictures(), f"model={model}&reduction_ratio=0")
+        capacities.append(await sender.saturate(16, 5.0))
+        sender.close()
+    capacity = statistics.harmonic_mean(capacities)
+    soak = Soak(server, models, capacity)
+    first = await at_rest(server)
+    windows: list[Window] = []
+    warm: Held | None = None
+    begin = time.monotonic()
+    while time.monotonic() - begin < minutes * 60:
+        windows.append(await soak.window(begin))
+        print(orjson.dumps(asdict(windows[-1])).decode(), file=sys.stderr, flush=True)
+        if len(windows) == WARM_WINDOWS:
+            warm = held(server)
+    last = await at_rest(server)
+    served = last.outcomes()
+    served.subtract(first.outcomes())
+    return {
+        "models": list(models),
+        "minutes": minutes,
+        "dense_capacity_per_s": capacity,
+        "environment": environment(torch.device("cpu")),
+        "flags": list(server.flags),
+        "outcomes": dict(soak.ledger.outcomes),
+        "windows": [asdict(window) for window in windows],
+        "faults": soak.ledger.faults(served) + faults(windows, warm or held(server), held(server)),
+    }
+
+
+def draw(report: dict[str, object], path: Path) -> None:
+    """Memory and latency over the windows."""
+    windows: list[dict[str, float]] = report["windows"]  # type: ignore[assignment]
+    minutes = [w["at"] / 60 for w in windows]
+    with mpl.rc_context({"axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "soak"}):
+        figure = Figure(figsize=(9, 5), layout="constrained")
+        above, below = figure.subplots(2, 1, sharex=True)
+        above.plot(minutes, [w["p99_ms"] for w in windows], label="p99", color="#c2255c")
+        above.plot(minutes, [w["p50_ms"] for w in windows], label="p50", color="#0b7285")
+        above.set(ylabel="latency, ms", ylim=(0, None))
+        above.legend(frameon=False)
+        below.plot(minutes, [w["resident_mb"] for w in windows], color="#5f3dc4")
+        below.set(ylabel="memory, MB", xlabel="minutes", ylim=(0, None))
+        figure.savefig(path, dpi=130)
+
+
+def main() -> None:
+    """Run, report, draw; exit 1 if anything grew or was lost."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--models", nargs="+", default=["deit_tiny_imagenette"])
+    parser.add_argument("--model-store", default="model_store")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--plot", type=Path)
+    wanted = parser.parse_args()
+    flags = ["--model-store", wanted.model_store, "--dtype", "float32", "--request-timeout-s", "5"]
+    for model in wanted.models:
+        flags += ["--model", model]
+    with serving("soak", flags) as server, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        report = runner.run(run(server, wanted.models, wanted.minutes))
+    if wanted.json:
+        wanted.json.parent.mkdir(parents=True, exist_ok=True)
+        wanted.json.write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2) + b"\n")
+    if wanted.plot:
+        draw(report, wanted.plot)
+    print("\n".join(map(str, report["faults"])) or "nothing lost, nothing grown")  # type: ignore[call-overload]
+    if report["faults"]:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
