@@ -67,3 +67,15 @@ $(INTEROP): tests/interop/requirements.lock
 .PHONY: audit
 audit: ## Look for known weaknesses of the locked dependencies (needs uv and the network)
 	uvx pip-audit --require-hashes --disable-pip -r requirements.lock
+
+.PHONY: elastic
+elastic: setup ## Does auto hold its latency target where the dense model cannot? (15 minutes)
+	$(BIN)/python loadtests/elastic.py --architecture deit_small_patch16_224 --target-ms 1000 --rounds 3 --json docs/benchmarks/elastic.json --plot docs/benchmarks/elastic.png
+
+.PHONY: chaos
+chaos: setup ## Break things on purpose, and see that nothing is lost (5 minutes; needs libfaketime)
+	$(BIN)/python loadtests/chaos.py --json docs/benchmarks/chaos.json
+
+.PHONY: soak
+soak: setup ## Half an hour of everything: nothing may grow or get lost
+	$(BIN)/python loadtests/soak.py --json docs/benchmarks/soak.json --plot docs/benchmarks/soak.png

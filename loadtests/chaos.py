@@ -30,7 +30,10 @@ from prunepool.tools.environment import environment
 Scene = Callable[[Stage], Awaitable[Ledger]]
 #: What an allocator may keep of memory that was needed once.
 SLACK_MB = 60.0
-FLAGS = ("--dtype", "float32", "--target-latency-ms", "500", "--request-timeout-s", "3")
+FLAGS = (
+    *("--dtype", "float32", "--target-latency-ms", "500"),
+    *("--request-timeout-s", f"{scenes.REQUEST_TIMEOUT_S:g}"),
+)
 
 #: Scenes that one server goes through, one after the other, and must be as before after each.
 SURVIVED: tuple[Scene, ...] = (

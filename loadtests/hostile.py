@@ -7,6 +7,7 @@ import random
 import re
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 import orjson
 from ledger import VANISHED
@@ -49,8 +50,8 @@ async def vanish(server: Server, image: bytes, source: random.Random) -> str:
         writer.transport.abort()
 
 
-async def dawdle(server: Server, image: bytes, seconds: float) -> float:
-    """Send a byte now and then, at most so long; after how many seconds the server had enough."""
+async def dawdle(server: Server, image: bytes, seconds: float) -> tuple[float, str]:
+    """Send a byte now and then, at most so long; how long the server bore it, and what it said then."""
     reader, writer = await asyncio.open_connection(*server.address)
     begin = time.perf_counter()
     ended = asyncio.create_task(reader.read())
@@ -61,9 +62,12 @@ async def dawdle(server: Server, image: bytes, seconds: float) -> float:
             if done or time.perf_counter() - begin > seconds:
                 break
     finally:
-        ended.cancel()
         writer.transport.abort()
-    return time.perf_counter() - begin
+    with suppress(ConnectionError):
+        answer = await ended
+        if body := answer.partition(b"\r\n\r\n")[2]:
+            return time.perf_counter() - begin, orjson.loads(body)["code"]
+    return time.perf_counter() - begin, VANISHED
 
 
 def rubbish(server: Server, image: bytes, source: random.Random) -> Iterator[bytes]:

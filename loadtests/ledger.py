@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from open_loop import NO_ANSWER, Seen
+from open_loop import NO_ANSWER, NO_CONNECTION, Seen
 
 #: A client that ended its connection before its answer came.
 VANISHED = "vanished"
@@ -29,26 +29,22 @@ class Ledger:
     def faults(self, served: Counter[str]) -> list[str]:
         """Where the two sides differ; empty if every request is accounted for.
 
-        An answer that was ready when its client left is `ok` to the server and nothing to the client. What is
-        refused before its images are counted, such as no image at all, is told to the client only.
+        A client that left may have been answered, refused, or never noticed.
 
         Args:
-            served: images by outcome, as the server counted them meanwhile.
+            served: requests by outcome, as the server counted them meanwhile.
         """
         mine = self.outcomes
         gone = mine[VANISHED]
         faults = [f"{mine[NO_ANSWER]} requests got no answer"] if mine[NO_ANSWER] else []
-        if not mine["ok"] <= served["ok"] <= mine["ok"] + gone:
-            faults.append(f"{mine['ok']} answers came, {gone} clients left, {served['ok']} were sent")
         if served["cancelled"] > gone:
             faults.append(f"{served['cancelled']} requests were dropped, though {gone} clients left")
-        # Those that left may have been refused as well.
         faults += [
-            f"{code}: {mine[code]} clients were told, {served[code]} were refused"
-            for code in served.keys() - {"ok", "cancelled"}
-            if not mine[code] <= served[code] <= mine[code] + gone
+            f"{code}: {mine[code]} clients were told, the server counted {served[code]}"
+            for code in sorted(served.keys() | mine.keys() - {VANISHED, NO_ANSWER, NO_CONNECTION})
+            if code != "cancelled" and not mine[code] <= served[code] <= mine[code] + gone
         ]
-        total, most = sum(served.values()), sum(mine.values())
-        if total > most:
-            faults.append(f"{total} images were counted, {most} requests were made")
+        total, most = sum(served.values()), sum(mine.values()) - mine[NO_CONNECTION]
+        if not most - gone <= total <= most:
+            faults.append(f"{most} requests were made, {gone} of them left, and {total} were counted")
         return faults

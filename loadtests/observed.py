@@ -14,6 +14,8 @@ import psutil
 from prometheus_client.parser import text_string_to_metric_families
 from servers import Server
 
+#: Routes that are asked while looking.
+_NOT_COUNTED = {"/metrics", "/healthz", "/readyz"}
 _SHARED_MEMORY = Path("/dev/shm")
 
 
@@ -82,10 +84,11 @@ class Scrape:
         return sum(value for _, value in self._samples(name))
 
     def outcomes(self) -> Counter[str]:
-        """Images by what became of them."""
+        """Requests by what became of them: `ok`, an error's code, or `cancelled` where the client left."""
         counted: Counter[str] = Counter()
-        for labels, value in self._samples("prunepool_requests_total"):
-            counted[labels["outcome"]] += round(value)
+        for labels, value in self._samples("prunepool_http_requests_total"):
+            if labels["route"] not in _NOT_COUNTED:
+                counted["cancelled" if labels["status"] == "499" else labels["code"]] += round(value)
         return counted
 
     def _samples(self, name: str) -> Iterator[tuple[dict[str, str], float]]:

@@ -64,6 +64,13 @@ def trickle(connection: socket.socket, first: bytes, then: bytes) -> bytes:
     pytest.fail("the server goes on waiting")
 
 
+def test_headers_that_are_too_long_though_they_come_at_once(live: Start) -> None:
+    with connect(live(FakeEngine())) as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nX: " + b"x" * 100_000 + b"\r\n\r\n")
+        connection.shutdown(socket.SHUT_WR)
+        assert problem_in(until_closed(connection))["code"] == "headers_too_large"
+
+
 def test_headers_that_do_not_come_to_an_end(live: Start) -> None:
     with connect(live(FakeEngine(), request_timeout_s=LIMIT_S)) as connection:
         answer = trickle(connection, b"POST /classify HTTP/1.1\r\nHost: x\r\nX-Slow: ", b"s")

@@ -78,11 +78,18 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Count what arrives before the headers are complete, then parse it."""
+        """Parse what arrives, in pieces that end where headers that are too long would be complete."""
+        if self._in_head and self._patience is None:
+            self._wait(self.request_timeout_s)
+        while data and not self.transport.is_closing():
+            piece = MAX_HEAD_BYTES - self._head_bytes + 1 if self._in_head else MAX_HEAD_BYTES
+            self._parse(data[:piece])
+            data = data[piece:]
+
+    def _parse(self, data: bytes) -> None:
+        """Parse a piece, counted if headers are not complete before it."""
         if self._in_head:
             self._head_bytes += len(data)
-            if self._patience is None:
-                self._wait(self.request_timeout_s)
         super().data_received(data)
         if self._in_head and self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
             limit = f"the request line and headers must end within {MAX_HEAD_BYTES} bytes"
