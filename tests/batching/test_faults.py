@@ -407,6 +407,18 @@ async def test_an_engine_that_hangs_is_replaced(rig: Any, top: Top) -> None:
     assert [top(task) for task in tasks] == [1, 2]
 
 
+async def test_a_process_that_stood_still_is_not_taken_for_an_engine_that_hangs(rig: Any) -> None:
+    stuck = Gate(is_open=False)
+    scheduler = await rig.start({"gate": stuck}, batch_timeout_s=60.0)
+    tasks = await rig.submit(scheduler, 1)
+    await stuck.arrived(1)
+    await rig.clock.stand_still(3600.0)
+    await rig.clock.advance(40.0)
+    stuck.open()
+    await answers(tasks)
+    assert rig.sample("engine_restarts_total") == 0
+
+
 async def test_a_batch_may_take_its_whole_time(rig: Any) -> None:
     stuck = Gate(is_open=False)
     scheduler = await rig.start({"gate": stuck}, batch_timeout_s=60.0)

@@ -24,6 +24,9 @@ from prunepool.metrics import Metrics
 
 #: Batches given to a worker: one that runs and one that follows without a pause.
 _MOST_GIVEN = 2
+#: A limit of time is waited for in so many parts: a process that stood still (SIGSTOP, a suspended machine)
+#: loses one of them, and what it had begun has the others to come to an end.
+_PARTS = 4
 #: Until a start has been measured, and the least a caller is told to wait for an engine.
 _START_S, _LEAST_RETRY_S = 1.0, 0.1
 
@@ -204,7 +207,7 @@ class Supervisor:
         self._up.set(0)
         self._started_at = self._clock()
         self._worker = self._make_worker(post=self._on_event)
-        self._set_timer(self._resilience.start_timeout_s, self._on_hang)
+        self._wait_for(self._resilience.start_timeout_s)
         try:
             self._worker.start()
         except RuntimeError as error:  # the system has no thread left to give
@@ -240,7 +243,18 @@ class Supervisor:
 
     def _watch(self) -> None:
         self._since = self._clock()
-        self._set_timer(self._resilience.batch_timeout_s, self._on_hang)
+        self._wait_for(self._resilience.batch_timeout_s)
+
+    def _wait_for(self, seconds: float, parts: int = _PARTS) -> None:
+        """Bear with the worker for so long, of which so many parts are left."""
+
+        def passed() -> None:
+            if parts > 1:
+                self._wait_for(seconds, parts - 1)
+            else:
+                self._on_hang()
+
+        self._set_timer(seconds / _PARTS, passed)
 
     def _on_hang(self) -> None:
         self._timer = None
