@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from simulation import PIXELS
 
@@ -230,6 +230,7 @@ def test_no_choice_goes_beyond_what_was_asked_for(
             assert choice == Choice(request.dial.requested, "requested")
 
 
+@example(1, 1, 8.0)
 @given(st.integers(1, 200), st.integers(0, 200), st.floats(0.0, 20.0))
 def test_more_load_never_means_less_reduction(few: int, more: int, busy_s: float) -> None:
     light, heavy = (

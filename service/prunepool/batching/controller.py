@@ -105,14 +105,12 @@ class Controller:
 
     def _needed(self, load: Load, share: float) -> int:
         """The smallest level that keeps everybody's wait within a share of the target, or comes closest."""
-        best, best_wait = 0, math.inf
+        waits: list[float] = []
         for level in range(len(self._levels)):
-            wait = self._worst_wait(load, level)
-            if wait <= share * self._target_s:
+            waits.append(self._worst_wait(load, level))
+            if waits[-1] <= share * self._target_s:
                 return level
-            if wait * _SAME < best_wait:
-                best, best_wait = level, wait
-        return best
+        return next(level for level, wait in enumerate(waits) if wait <= min(waits) * _SAME)
 
     def _worst_wait(self, load: Load, level: int) -> float:
         """The longest time from arrival to answer, predicted, of all that wait or are on their way.
