@@ -51,7 +51,11 @@ FUZZ_EXAMPLES ?= 1500
 
 .PHONY: fuzz
 fuzz: setup ## Feed damaged images and bodies to the decoder and the parsers
-	FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/python -m pytest -q --timeout=0 --hypothesis-profile=fuzz tests/imaging/test_hostile_input.py tests/api/test_hostile_bodies.py
+	FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/python -m pytest -q -rP -p no:logging --timeout=0 --hypothesis-profile=fuzz tests/imaging/test_hostile_input.py tests/api/test_hostile_bodies.py
+
+.PHONY: screenshots
+screenshots: setup ## Take the documentation's pictures of the page again (needs Chromium)
+	PRUNEPOOL_SCREENSHOTS=docs/images $(BIN)/python -m pytest -q tests/e2e/page/test_access.py -k picture
 
 INTEROP := .venv-interop/.installed
 
@@ -66,7 +70,7 @@ $(INTEROP): tests/interop/requirements.lock
 
 .PHONY: audit
 audit: ## Look for known weaknesses of the locked dependencies (needs uv and the network)
-	uvx pip-audit --require-hashes --disable-pip -r requirements.lock
+	uvx pip-audit --strict --require-hashes --disable-pip -r requirements.lock
 
 .PHONY: elastic
 elastic: setup ## Does auto hold its latency target where the dense model cannot? (15 minutes)

@@ -397,7 +397,7 @@ PARSERS: dict[str, tuple[Callable[[bytes], object], list[bytes]]] = {
 
 @pytest.mark.timeout(0)
 @pytest.mark.parametrize("name", [*PARSERS, "app"])
-def test_memory_does_not_grow(app: App, name: str) -> None:
+def test_memory_and_descriptors_do_not_grow(app: App, name: str) -> None:
     """After a while, a long run of hostile bodies leaves nothing behind."""
     rng = random.Random(name)
     if name == "app":
@@ -414,9 +414,16 @@ def test_memory_does_not_grow(app: App, name: str) -> None:
             with suppress(RequestError):
                 parser(damaged(rng, rng.choice(bodies)))
 
+    process = psutil.Process()
     for _ in range(5 * EXAMPLES):
         feed()
-    before = rss()
+    before, open_before = rss(), process.num_fds()
     for _ in range(20 * EXAMPLES):
         feed()
-    assert rss() - before < GROWTH_BYTES
+    grown = rss() - before
+    # make fuzz shows it.
+    print(
+        f"{name}: {grown / 2**20:+.2f} MiB and {process.num_fds() - open_before:+} files after {20 * EXAMPLES}"
+    )
+    assert grown < GROWTH_BYTES
+    assert process.num_fds() == open_before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -12,21 +13,50 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+
+from prunepool.access import KeysFile
+from prunepool.settings import Settings
 
 pytestmark = pytest.mark.e2e
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
 
-#: Commands that need what a test has not (a hub, the reader's files, an hour): checked for their form.
-FORM_ONLY = ("prunepool models pull", "prunepool models add", "prunepool keys", "prunepool serve")
+#: Commands that need what a test has not (a hub, the reader's files, a port): that each option is one is checked.
+FORM_ONLY = ("prunepool models pull", "prunepool models add", "prunepool serve")
+#: Commands that write into the folder where they run: run in order, in a folder of the test.
+WRITING = "prunepool keys"
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The examples of a page in one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def lines(block: str) -> Iterator[str]:
+    for line in re.sub(r"\\\n\s*", "", block).splitlines():
+        if command := line.split(" #")[0].strip():
+            yield command
+
+
+def bash(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["bash", "-c", command],
+        cwd=folder,
+        env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
 
 
 def commands() -> Iterator[Any]:
     for page in PAGES:
-        for block in re.findall(r"^```sh\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE):
-            for line in re.sub(r"\\\n\s*", "", block).splitlines():
-                if command := line.split(" #")[0].strip():
+        for block in blocks(page, "sh"):
+            for command in lines(block):
+                if not command.startswith(WRITING):
                     yield pytest.param(command, id=f"{page.name}: {command[:70]}")
 
 
@@ -35,23 +65,19 @@ def targets() -> set[str]:
 
 
 @pytest.mark.parametrize("command", list(commands()))
-def test_command(command: str, server: Any, tmp_path: Path) -> None:
+def test_command(command: str, server: Any) -> None:
     if command.startswith("make "):
         assert command.split()[1] in targets(), f"there is no target {command!r}"
         return
     if command.startswith(FORM_ONLY):
         words = command.split()
-        command = " ".join([*words[: 3 if words[1] in ("models", "keys") else 2], "--help"])
-    command = command.replace("http://127.0.0.1:8000", server.url)
-    done = subprocess.run(
-        ["bash", "-c", command],
-        cwd=ROOT,
-        env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
-        capture_output=True,
-        text=True,
-        timeout=110,
-        check=False,
-    )
+        named = 3 if words[1] == "models" else 2
+        help_text = bash(" ".join([*words[:named], "--help"]), ROOT).stdout
+        options = [word.split("=")[0] for word in words if word.startswith("--")]
+        assert [option for option in options if option not in help_text] == []
+        assert "Usage: prunepool" in help_text
+        return
+    done = bash(command.replace("http://127.0.0.1:8000", server.url), ROOT)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
     if "/classify" in command and "=0.9'" not in command:
@@ -59,7 +85,68 @@ def test_command(command: str, server: Any, tmp_path: Path) -> None:
         assert "predictions" in (answer["results"][0] if "results" in answer else answer), answer
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_that_write(page: Path, tmp_path: Path) -> None:
+    wanted = [line for block in blocks(page, "sh") for line in lines(block) if line.startswith(WRITING)]
+    for command in wanted:
+        done = bash(command, tmp_path)
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "keys.toml").exists() == bool(wanted)
+
+
+def test_the_answer_that_the_readme_shows_is_the_one_that_comes(server: Any) -> None:
+    (shown,) = blocks(ROOT / "README.md", "json")
+    (command,) = (
+        line for block in blocks(ROOT / "README.md", "sh") for line in lines(block) if "curl" in line
+    )
+    answer = json.loads(bash(command.replace("http://127.0.0.1:8000", server.url), ROOT).stdout)
+    first = answer["predictions"][0]
+    assert f'"index": {first["index"]}, "label": "{first["label"]}"' in shown
+    assert float(re.findall(r'"score": ([\d.]+)', shown)[0]) == pytest.approx(first["score"], abs=2e-4)
+    reduction = answer["reduction"]
+    assert f'"tokens": {reduction["tokens"]}' in shown
+    for name in ("gmacs", "macs_saved"):
+        assert float(re.findall(rf'"{name}": ([\d.]+)', shown)[0]) == pytest.approx(reduction[name], abs=1e-4)
+
+
+def test_the_python_of_the_readme_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    (example,) = blocks(ROOT / "README.md", "python")
+    names: dict[str, Any] = {"images": torch.zeros(2, 3, 224, 224)}
+    exec(example, names)
+    assert names["out"].logits.shape == (2, 10)
+    (said,) = re.findall(r"# (ReductionPlan\(.*), \.\.\.\)", example)
+    assert repr(names["plan"]).startswith(said)
+
+
+def test_the_settings_file_that_is_shown_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (example,) = blocks(ROOT / "docs" / "configuration.md", "toml")
+    (tmp_path / "prunepool.toml").write_text(example)
+    monkeypatch.chdir(tmp_path)
+    assert Settings().target_latency_ms == 200
+
+
+def test_the_keys_file_that_is_shown_is_one(tmp_path: Path) -> None:
+    (example,) = blocks(ROOT / "docs" / "security.md", "toml")
+    (tmp_path / "keys.toml").write_text(example.replace("64 hexadecimal digits", "0" * 64))
+    assert [str(key.rate) for key in KeysFile(tmp_path / "keys.toml").read().values()] == [
+        "50 images a second, 100 at once"
+    ]
+
+
+def test_every_language_of_an_example_is_tried_somewhere() -> None:
+    """Beside this module: clients.md in tests/client, the inference protocol's page in test_oip."""
+    tried = {
+        "python": {"README.md", "clients.md", "open-inference-protocol.md"},
+        "toml": {"configuration.md", "security.md"},
+        "json": {"README.md"},
+    }
+    for language, pages in tried.items():
+        assert {page.name for page in PAGES if blocks(page, language)} == pages
+
+
 def test_links_lead_somewhere() -> None:
     for page in PAGES:
-        for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
+        links = re.findall(r"\]\((?!https?:|#)([^)#]+)|(?:src|srcset)=\"([^\"]+)\"", page.read_text())
+        for link in filter(None, itertools.chain(*links)):
             assert (page.parent / link).exists(), f"{page.name} links to {link}, which is not there"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
 from playwright.sync_api import Page, expect
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
@@ -118,6 +120,16 @@ def test_nothing_is_cut_off_at_the_side(page: Page) -> None:
     assert {width: need for width, need in needed.items() if need > width} == {}
 
 
+def test_a_phone_is_told_to_tap_and_a_mouse_to_point(page: Page, visit: Visit) -> None:
+    expect(page.locator("#patch")).to_have_text(
+        "Point at a patch to see its way through the model.", use_inner_text=True
+    )
+    phone = visit(**PHONE)
+    expect(phone.locator("#patch")).to_have_text(
+        "Tap a patch to see its way through the model.", use_inner_text=True
+    )
+
+
 def test_on_a_phone_the_dial_stays_in_view_beside_the_map_and_beside_the_answer(visit: Visit) -> None:
     page = visit(**PHONE)
     for place in ("#map", "#top"):
@@ -142,11 +154,11 @@ def test_the_choice_of_colours_outlasts_the_visit(visit: Visit) -> None:
 @pytest.mark.parametrize("device", ["desktop", "phone"])
 def test_a_picture_of_the_page_can_be_taken(visit: Visit, tmp_path: Path, device: str, scheme: str) -> None:
     """With PRUNEPOOL_SCREENSHOTS set to a folder, the pictures of the documentation are written there."""
+    kept = os.environ.get("PRUNEPOOL_SCREENSHOTS")
     page = visit(color_scheme=scheme, **(DESKTOP if device == "desktop" else PHONE))
     page.get_by_role("button", name="Sample: church").click()
     expect(page.locator("#label")).to_have_text("church")
     expect(page.locator("#agreement")).to_be_visible()
-    kept = os.environ.get("PRUNEPOOL_SCREENSHOTS")
     if kept:  # a picture shows the charts at work, and no single time: that is mostly noise
         page.get_by_role("button", name="Send load").click()
         expect(page.locator("#load-text")).to_contain_text("answered in", timeout=90_000)
@@ -156,6 +168,8 @@ def test_a_picture_of_the_page_can_be_taken(visit: Visit, tmp_path: Path, device
     page.evaluate("document.activeElement.blur(); scrollTo(0, 0)")
     if device == "phone":
         page.locator("#photos").evaluate("element => scrollTo(0, element.getBoundingClientRect().top - 24)")
-    written = Path(kept or tmp_path) / f"page-{device}{'-dark' if scheme == 'dark' else ''}.png"
-    page.screenshot(path=written, full_page=device == "desktop")
-    assert written.stat().st_size > 50_000
+    taken = Image.open(io.BytesIO(page.screenshot(full_page=device == "desktop"))).convert("RGB")
+    name = f"page-{device}{'-dark' if scheme == 'dark' else ''}.webp"
+    written = Path(kept or tmp_path) / name
+    taken.save(written, quality=95, method=6)
+    assert 50_000 < written.stat().st_size < 300_000

@@ -345,9 +345,27 @@ def test_the_load_is_sent_counted_and_can_be_stopped(page: Page, site: str) -> N
     page.get_by_role("button", name="Stop").click()
     expect(page.get_by_role("button", name="Send load")).to_be_visible()
     said = page.locator("#load-text")
-    expect(said).to_contain_text(re.compile(r"^\d+ answered in .* 0 refused, 0 failed\. auto removed \d"))
+    expect(said).to_contain_text(re.compile(r"^\d+ answered in .* images/s\)\. Auto removed \d"))
+    expect(said).not_to_contain_text(re.compile("refused|failed"))
     count = int(said.inner_text().split()[0])
     assert 0 < count <= answered() - before
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (503, "so many in flight are more than this server answers in time"),
+        (429, "your API key's rate is lower"),
+    ],
+)
+def test_a_load_that_is_too_much_is_explained(page: Page, status: int, said: str) -> None:
+    problem = {"title": "Refused", "status": status, "code": "refused", "detail": "later"}
+    later = {"Retry-After": "60"}
+    page.route("**/classify", lambda route: route.fulfill(status=status, headers=later, json=problem))
+    with page.expect_response(lambda r: r.url.endswith("/classify")):
+        page.get_by_role("button", name="Send load").click()
+    page.get_by_role("button", name="Stop").click()
+    expect(page.locator("#load-text")).to_contain_text(re.compile(rf"^0 answered in .* \d+ refused: {said}"))
 
 
 def test_the_load_ends_by_itself(page: Page) -> None:

@@ -8,10 +8,12 @@ const SECONDS = 10;
 //: A browser opens six connections to a server; two are left for the page itself.
 const LANES = 4;
 const SIDE = 256;
-//: A client that was refused is to come back later.
+//: A client that was refused comes back when the server says, or after this.
 const PAUSE_S = 1;
 
-const refused = ({ status }) => status === 503 || status === 429;
+//: What becomes of an image: the server is too busy, or its key has a lower rate.
+const fates = { 503: "refused", 429: "limited" };
+const fate = ({ status }) => fates[status] ?? "failed";
 
 /** Runs a load when asked; `photo()` gives the canvas to send. */
 export class Load {
@@ -37,7 +39,7 @@ export class Load {
   async run(clients) {
     this.running = new AbortController();
     this.seen = this.auto === null ? [] : [this.auto];
-    this.sums = { answered: 0, refused: 0, failed: 0, ratio: 0 };
+    this.sums = { answered: 0, refused: 0, limited: 0, failed: 0, ratio: 0 };
     this.show(true);
     const image = await small(this.canvas);
     const start = performance.now();
@@ -58,25 +60,25 @@ export class Load {
     while (!signal.aborted && performance.now() < end) {
       try {
         const results = await classifyMany(image, copies, { ...this.options(), reduction_ratio: "auto" }, signal);
-        if (this.count(results)) await pause(PAUSE_S, signal);
+        const later = this.count(results);
+        if (later !== null) await pause(later, signal);
       } catch (error) {
         if (error.name === "AbortError") return;
-        if (refused(error)) this.sums.refused += copies;
-        else this.sums.failed += copies;
-        await pause(PAUSE_S, signal);
+        this.sums[fate(error)] += copies;
+        await pause(error.retryAfter ?? PAUSE_S, signal);
       }
     }
   }
 
-  /** Add up the answers of one request; whether any image was not answered. */
+  /** Add up the answers of one request; seconds to wait if any image was not answered, or null. */
   count(results) {
     const answers = results.filter((result) => result.predictions);
-    const shed = results.filter((result) => !result.predictions && refused(result)).length;
+    const others = results.filter((result) => !result.predictions);
     this.sums.answered += answers.length;
     this.sums.ratio += answers.reduce((sum, answer) => sum + answer.reduction.applied, 0);
-    this.sums.refused += shed;
-    this.sums.failed += results.length - answers.length - shed;
-    return answers.length < results.length;
+    for (const other of others) this.sums[fate(other)] += 1;
+    if (!others.length) return null;
+    return Math.max(...others.map(({ retry_after: seconds }) => seconds ?? PAUSE_S));
   }
 
   progress(share) {
@@ -92,11 +94,13 @@ export class Load {
   }
 
   summary(seconds) {
-    const { answered, refused, failed, ratio } = this.sums;
-    if (!answered) return `Nothing was answered: ${refused} refused, ${failed} failed.`;
-    const parts = [`${answered} answered in ${digits(seconds)} s (${digits(answered / seconds)} images/s), ${refused} refused, ${failed} failed.`];
-    parts.push(`auto removed ${percent(ratio / answered)} of the tokens on average`);
-    return parts.join(" ") + this.moved();
+    const { answered, refused, limited, failed, ratio } = this.sums;
+    const parts = [`${answered} answered in ${digits(seconds)} s (${digits(answered / seconds)} images/s).`];
+    if (answered) parts.push(`Auto removed ${percent(ratio / answered)} of the tokens on average${this.moved()}`);
+    if (refused) parts.push(`${refused} refused: so many in flight are more than this server answers in time, even with the most removed. It says when to come back, rather than answer everybody late.`);
+    if (limited) parts.push(`${limited} refused: your API key's rate is lower.`);
+    if (failed) parts.push(`${failed} failed.`);
+    return parts.join(" ");
   }
 
   moved() {
