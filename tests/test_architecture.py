@@ -28,11 +28,13 @@ ARROWS: dict[str, set[str]] = {
     "tracing": {"engine", "errors"},
     "api": {"access", "engine", "settings", "metrics", "errors", "logs"},
     "client": {"errors"},
+    "control": {"errors", "store"},
     "hosting": {"engine", "local_engine", "models", "store", "imaging", "ppt"},
     "build": {
         "access",
         "api",
         "batching",
+        "control",
         "engine",
         "errors",
         "hosting",

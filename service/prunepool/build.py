@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from importlib.metadata import version
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
 
 import structlog
 import uvloop
@@ -19,11 +21,16 @@ from prunepool.access import Keyring, KeysFile
 from prunepool.api.app import Tracing, create_app
 from prunepool.api.drain import Drain
 from prunepool.api.server import Server, bind, url_of
+from prunepool.control import Control
 from prunepool.engine import Engine
 from prunepool.errors import InvalidParameter
 from prunepool.logs import level_by_signal, logging_to
 from prunepool.metrics import Metrics
 from prunepool.settings import Settings
+from prunepool.store import ModelStore, Repository
+
+if TYPE_CHECKING:
+    from prunepool.hosting import Host
 
 _log = structlog.stdlib.get_logger("prunepool.server")
 #: Of the target: whoever comes while one batch runs and another is ready still is answered in time.
@@ -63,18 +70,10 @@ def build_engine(settings: Settings, metrics: Metrics) -> Engine:
     share_cores(os.environ)
     from prunepool.batching.supervisor import Resilience
     from prunepool.batching.types import Limits
-    from prunepool.hosting import HostedModel
     from prunepool.imaging import ImageLimits
     from prunepool.local_engine import EngineConfig, LocalEngine
-    from prunepool.models.loader import resolve_device
-    from prunepool.store import ModelStore
 
-    hosted = HostedModel(
-        ModelStore(settings.model_store).open(settings.model),
-        device=str(resolve_device(settings.device)),
-        dtype=settings.dtype,
-        max_batch_size=settings.max_batch_size,
-    )
+    host = _create_host(settings)
     config = EngineConfig(
         default_ratio=settings.default_reduction_ratio,
         max_ratio=settings.max_reduction_ratio,
@@ -91,14 +90,62 @@ def build_engine(settings: Settings, metrics: Metrics) -> Engine:
         resilience=Resilience(batch_timeout_s=settings.batch_timeout_s),
         escalate_below=settings.escalate_below,
         shadow_sample=settings.shadow_sample,
+        unload_timeout_s=settings.drain_timeout_s,
     )
-    return LocalEngine([hosted.served()], config=config, metrics=metrics)
+    models = {model.name: model for model in map(host.model, references(settings))}
+    return LocalEngine(models.values(), config=config, metrics=metrics)
+
+
+def create_control(settings: Settings, engine: Engine) -> Control | None:
+    """What changes the models of an engine while it serves; None for one whose models cannot be changed.
+
+    Raises:
+        ModelNotFound: no such model.
+        ManifestInvalid: its model.json does not say what it must.
+    """
+    from prunepool.hosting import LocalModels
+    from prunepool.local_engine import LocalEngine
+
+    if not isinstance(engine, LocalEngine):
+        return None
+    repository = Repository(ModelStore(settings.model_store))
+    return Control(LocalModels(engine, _create_host(settings)), repository, references(settings))
+
+
+def _create_host(settings: Settings) -> Host:
+    from prunepool.hosting import Host
+    from prunepool.models.loader import resolve_device
+
+    return Host(
+        ModelStore(settings.model_store),
+        device=str(resolve_device(settings.device)),
+        dtype=settings.dtype,
+        max_batch_size=settings.max_batch_size,
+    )
+
+
+def references(settings: Settings) -> tuple[str, ...]:
+    """The models that the settings ask for, the default first: names in the store, or folders."""
+    return tuple(dict.fromkeys((settings.model, *(settings.models or ()))))
 
 
 def create_server(
-    settings: Settings, engine: Engine, metrics: Metrics, tracing: Tracing | None = None
+    settings: Settings,
+    engine: Engine,
+    metrics: Metrics,
+    tracing: Tracing | None = None,
+    control: Control | None = None,
+    reread: Callable[[], Settings] | None = None,
 ) -> Server:
     """A server of the app over an engine.
+
+    Args:
+        settings: everything about it.
+        engine: what classifies.
+        metrics: what `/metrics` shows.
+        tracing: where the spans of requests go, if anywhere.
+        control: changes the engine's models: for SIGHUP, and for callers where the settings let them.
+        reread: the settings as they are at a SIGHUP; without it they stay as they are.
 
     Raises:
         InvalidParameter: the API keys cannot be read.
@@ -107,14 +154,50 @@ def create_server(
     keyring = None
     if settings.api_keys_file is not None:
         keyring = Keyring(KeysFile(settings.api_keys_file), time.monotonic)
-    app = create_app(engine, settings, metrics, drain, keyring=keyring, tracing=tracing)
-    return Server(app, engine, drain, settings, on_hangup=None if keyring is None else keyring.reload)
+    for_callers = control if settings.model_control == "explicit" else None
+    app = create_app(engine, settings, metrics, drain, keyring=keyring, tracing=tracing, control=for_callers)
+    hangup = Hangup(keyring, control, reread or (lambda: settings))
+    return Server(app, engine, drain, settings, on_hangup=hangup if keyring or control else None)
+
+
+class Hangup:
+    """What SIGHUP does: keys, settings and models are read again.
+
+    Args:
+        keyring: the keys, if any are asked for.
+        control: changes which models are served, if they can be changed.
+        reread: the settings as they are now.
+    """
+
+    def __init__(
+        self, keyring: Keyring | None, control: Control | None, reread: Callable[[], Settings]
+    ) -> None:
+        self._keyring = keyring
+        self._control = control
+        self._reread = reread
+        self._following: set[asyncio.Task[None]] = set()
+
+    def __call__(self) -> None:
+        """Begin; on the event loop."""
+        if self._keyring is not None:
+            self._keyring.reload()
+        if self._control is None:
+            return
+        try:
+            settings = self._reread()
+        except Exception as error:  # of whoever reads the settings; what was read before is good still
+            _log.error("settings stay as they were", why=str(error))
+            return
+        task = asyncio.ensure_future(self._control.follow(references(settings)))
+        self._following.add(task)
+        task.add_done_callback(self._following.discard)
 
 
 def serve(
     settings: Settings,
     announce: Callable[[str], None],
     make_engine: Callable[[Settings, Metrics], Engine] = build_engine,
+    reread: Callable[[], Settings] | None = None,
 ) -> int:
     """Serve until a signal.
 
@@ -122,6 +205,7 @@ def serve(
         settings: everything about it.
         announce: told in one line what is served and where, once it is.
         make_engine: makes the engine.
+        reread: the settings as they are at a SIGHUP.
 
     Returns:
         How many accepted requests the drain left unanswered.
@@ -137,9 +221,10 @@ def serve(
         with bind(settings.host, settings.port) as bound, _tracing(settings) as tracing:
             metrics = create_metrics()
             engine = make_engine(settings, metrics)
+            control = create_control(settings, engine)
             if tracing is not None:
                 engine = tracing.traced(engine)
-            server = create_server(settings, engine, metrics, tracing)
+            server = create_server(settings, engine, metrics, tracing, control, reread)
             return _run(server, bound, engine, metrics, announce, start)
 
 
@@ -196,3 +281,15 @@ def _refuse_unserved(settings: Settings) -> None:
     """A setting that would be passed over in silence is refused instead."""
     if settings.frontends != 1:
         raise InvalidParameter("frontends", settings.frontends, "1 in this version")
+    anybody = settings.api_keys_file is None and not is_loopback(settings.host)
+    if settings.model_control == "explicit" and anybody:
+        limit = f"none where {settings.host} can be reached by others and api_keys_file is unset"
+        raise InvalidParameter("model_control", settings.model_control, limit)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address to listen on can be reached from this machine alone."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

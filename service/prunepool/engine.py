@@ -241,6 +241,29 @@ class Engine(Protocol):
         """
 
 
+class ModelControl(Protocol):
+    """Changes what an engine serves while it serves."""
+
+    def loadable(self) -> tuple[str, ...]:
+        """Names of the models that could be served."""
+
+    async def load(self, name: str) -> None:
+        """Serve a model, or serve it anew if it has changed; returns when it answers.
+
+        Raises:
+            ModelNotFound: none of that name can be loaded.
+            PrunepoolError: it cannot be served; what was served is served on.
+        """
+
+    async def unload(self, name: str) -> None:
+        """Serve a model no longer; returns when all that it had accepted is answered.
+
+        Raises:
+            ModelNotFound: none of that name is served.
+            RequestError: it is the default model.
+        """
+
+
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     """Probabilities, float32 [classes], of finite logits of the same shape, computed stably."""
     weights = np.exp(logits - logits.max())  # the largest is 1: nothing overflows

@@ -9,6 +9,7 @@
     │   ├── UnsupportedMediaType     415 unsupported_media_type
     │   ├── ModelNotFound            404 model_not_found
     │   ├── Unauthorized             401 unauthorized
+    │   ├── Forbidden                403 forbidden
     │   ├── RequestTimeout           408 request_timeout
     │   └── RateLimited              429 rate_limited
     ├── Unavailable                  503, try again after `retry_after` seconds
@@ -139,6 +140,14 @@ class Unauthorized(RequestError):
     code = "unauthorized"
     status = 401
     title = "Unauthorized"
+
+
+class Forbidden(RequestError):
+    """The caller is known, or need not be, and still may not do this."""
+
+    code = "forbidden"
+    status = 403
+    title = "Forbidden"
 
 
 class RequestTimeout(RequestError):

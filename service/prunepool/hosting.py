@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -9,13 +10,13 @@ import torch
 
 from prunepool.engine import ModelInfo, PlanInfo
 from prunepool.imaging import Preprocess
-from prunepool.local_engine import ServedModel
+from prunepool.local_engine import LocalEngine, ServedModel
 from prunepool.models.dial import ModelDial
 from prunepool.models.geometry import Geometry
 from prunepool.models.loader import build_vit, load_model
 from prunepool.models.model import Model
 from prunepool.models.runner import TorchRunner
-from prunepool.store import ProfilePoint, StoredModel
+from prunepool.store import ModelStore, ProfilePoint, StoredModel
 
 #: The points of the dial that a caller is shown, besides those of the model's profile.
 GRID = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.755, 0.8)
@@ -82,6 +83,7 @@ class HostedModel:
             costs=self.dial,
             applied=self.dial.applied,
             runner=self._runner,
+            version=manifest,
         )
 
     def _runner(self) -> TorchRunner:
@@ -108,6 +110,73 @@ class HostedModel:
             macs_saved=max(0.0, 1 - gmacs / self.dial.gmacs(0.0)),
             method=plan.method,
         )
+
+
+class Host:
+    """Makes what the engine serves of what is in the store.
+
+    Args:
+        store: the folder of models.
+        device: where they shall run.
+        dtype: what they shall compute in.
+        max_batch_size: the largest batch to warm up for.
+    """
+
+    def __init__(self, store: ModelStore, *, device: str, dtype: str, max_batch_size: int) -> None:
+        self._store = store
+        self._device = device
+        self._dtype = dtype
+        self._max_batch_size = max_batch_size
+
+    def model(self, reference: str) -> ServedModel:
+        """A model, its weights not loaded yet.
+
+        Args:
+            reference: its name in the store, or its folder.
+
+        Raises:
+            ModelNotFound: no such model.
+            ManifestInvalid: its model.json does not say what it must.
+            ArchitectureUnsupported: its tokens cannot be reduced.
+        """
+        stored = self._store.open(reference)
+        hosted = HostedModel(
+            stored, device=self._device, dtype=self._dtype, max_batch_size=self._max_batch_size
+        )
+        return hosted.served()
+
+
+class LocalModels:
+    """The models of the engine in this process, to be changed while they are served.
+
+    Args:
+        engine: what serves them.
+        host: makes them.
+    """
+
+    def __init__(self, engine: LocalEngine, host: Host) -> None:
+        self._engine = engine
+        self._host = host
+
+    def served(self) -> tuple[str, ...]:
+        """Their names."""
+        return tuple(info.name for info in self._engine.models())
+
+    async def load(self, reference: str) -> bool:
+        """Serve a model, or serve it anew if it has changed; whether there was anything to do."""
+        model = await asyncio.to_thread(self._host.model, reference)
+        if self._engine.serves(model):
+            return False
+        await self._engine.load(model)
+        return True
+
+    async def unload(self, name: str) -> None:
+        """Serve a model no longer."""
+        await self._engine.unload(name)
+
+    async def prefer(self, name: str) -> None:
+        """Have a served model answer requests that name none."""
+        self._engine.prefer(name)
 
 
 def ratio_within(drop: float, profile: Iterable[ProfilePoint]) -> float | None:

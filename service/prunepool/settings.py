@@ -87,6 +87,14 @@ class Settings(BaseSettings):
         default="deit_tiny_imagenette",
         description="The model that answers when a request names none: its name in the store, or a folder.",
     )
+    models: Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_parts)] = Field(
+        default=None,
+        description="Further models to serve, as `model`, with commas between them; SIGHUP reads both anew.",
+    )
+    model_control: Literal["none", "explicit"] = Field(
+        default="none",
+        description="Whether callers may load and unload models (explicit); see docs/security.md for who may.",
+    )
     device: str = Field(
         default="auto",
         pattern=r"^(auto|cpu|cuda(:\d+)?)$",

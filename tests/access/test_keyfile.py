@@ -145,6 +145,7 @@ def test_nothing_is_left_lying_about(file: KeysFile, tmp_path: Path) -> None:
         (f'alice = {{ sha256 = "{HEX}", rate = 1, burst = 0.5 }}', "burst must be at least 1"),
         (f'alice = {{ sha256 = "{HEX}", burst = 2 }}', "burst needs a rate"),
         (f'alice = {{ sha256 = "{HEX}", created = "May" }}', "created must be a date"),
+        (f'alice = {{ sha256 = "{HEX}", admin = 1 }}', "admin must be true or false"),
         (f'"a b" = {{ sha256 = "{HEX}" }}', "its name must be 1 to 64"),
         (f'alice = {{ sha256 = "{HEX}" }}\nbob = {{ sha256 = "{HEX}" }}', "is the same key as 'alice'"),
     ],

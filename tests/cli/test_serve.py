@@ -31,7 +31,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
     """The settings of every server that would have been started."""
     seen: list[Settings] = []
 
-    def serve(settings: Settings, announce: object) -> int:
+    def serve(settings: Settings, announce: object, reread: object) -> int:
         seen.append(settings)
         return 0
 
@@ -71,6 +71,10 @@ def test_a_flag_wins_over_the_environment_and_that_over_the_file(
         (
             ("--otel-endpoint", "localhost"),
             "--otel-endpoint is 'localhost': it must be http://… or https://…",
+        ),
+        (
+            ("--model-control", "explicit", "--host", "0.0.0.0"),
+            "model_control must be none where 0.0.0.0 can be reached by others and api_keys_file is unset",
         ),
         (("--frontends", "2"), "frontends must be 1 in this version; got 2"),
     ],

@@ -2,8 +2,9 @@
 
     alice = { sha256 = "…64 hexadecimal digits…", rate = 50.0, burst = 100.0, created = 2026-01-31 }
 
-`rate` (images a second), `burst` (images at once; one second's worth if left out) and `created` may be
-missing. A line is added and removed as a line, so that comments and other lines stay as they are.
+`rate` (images a second), `burst` (images at once; one second's worth if left out), `created` and `admin` (true
+for a key that may load and unload models) may be missing. A line is added and removed as a line, so that
+comments and other lines stay as they are.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from prunepool.access.keys import NAME, Key
 from prunepool.errors import InvalidParameter
 
 _HEAD = "# API keys of prunepool, one a line, each as the hash of it: made by `prunepool keys`.\n"
-_MEMBERS = frozenset({"sha256", "rate", "burst", "created"})
+_MEMBERS = frozenset({"sha256", "rate", "burst", "created", "admin"})
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _PARAMETER = "api_keys_file"
 
@@ -186,8 +187,11 @@ def _key(name: str, entry: object) -> Key:
         raise ValueError("sha256 must be 64 lower-case hexadecimal digits")
     if created is not None and not isinstance(created, date):
         raise ValueError("created must be a date")
+    admin = entry.get("admin", False)
+    if not isinstance(admin, bool):
+        raise ValueError("admin must be true or false")
     rate = rate_of(entry.get("rate"), entry.get("burst"))
-    return Key(name, bytes.fromhex(digest), rate, created)
+    return Key(name, bytes.fromhex(digest), rate, created, admin)
 
 
 def rate_of(per_s: object, burst: object) -> Rate | None:
@@ -232,6 +236,8 @@ def line_of(key: Key) -> str:
     parts = [f'sha256 = "{key.digest.hex()}"']
     if key.rate is not None:
         parts += [f"rate = {key.rate.per_s!r}", f"burst = {key.rate.burst!r}"]
+    if key.admin:
+        parts.append("admin = true")
     if key.created is not None:
         parts.append(f"created = {key.created.isoformat()}")
     return f"{key.name} = {{ {', '.join(parts)} }}\n"

@@ -38,10 +38,15 @@ class Caller:
     Args:
         key: the key.
         clock: seconds, monotonic.
+
+    Attributes:
+        name: of the key.
+        admin: whether it may load and unload models.
     """
 
     def __init__(self, key: Key, clock: Callable[[], float]) -> None:
         self.name = key.name
+        self.admin = key.admin
         self._rate = key.rate
         self._clock = clock
         self._bucket = None if key.rate is None else full(key.rate, clock())

@@ -25,12 +25,14 @@ class Key:
         digest: SHA-256 of the key, 32 bytes.
         rate: how much it may send; None: as much as the server takes.
         created: when it was made, if that is known.
+        admin: whether it may load and unload models.
     """
 
     name: str
     digest: bytes
     rate: Rate | None = None
     created: date | None = None
+    admin: bool = False
 
 
 def new_key() -> str:

@@ -6,6 +6,7 @@ What is not named here needs a key, so a new route is protected unless somebody 
 from __future__ import annotations
 
 from collections.abc import Callable
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.requests import Request
@@ -15,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from prunepool.access import Caller, Keyring
 from prunepool.api.oip.errors import error_response
 from prunepool.api.problems import error_headers, problem_response
-from prunepool.errors import PrunepoolError, Unauthorized
+from prunepool.errors import Forbidden, PrunepoolError, Unauthorized
 from prunepool.logs import request_fields
 from prunepool.settings import Settings
 
@@ -99,11 +100,44 @@ def charge(request: Request, images: int) -> None:
         RateLimited: not yet.
         InvalidParameter: more than the key may ever send at once.
     """
-    caller = request.scope.get("state", {}).get(_CALLER)
-    if caller is None:  # no keys are asked for
+    caller = _caller(request)
+    if caller is None:
         return
-    assert isinstance(caller, Caller)
     caller.spend(images)
+
+
+def check_admin(request: Request) -> None:
+    """Let those pass who may change what is served.
+
+    Where keys are asked for, that is who has one for it. A page in somebody's browser must be our own: it can
+    send such requests to every server that the browser reaches, and needs no key where none is asked for.
+
+    Raises:
+        Forbidden: not this caller.
+    """
+    caller = _caller(request)
+    if caller is not None:
+        check_admin_key(caller)
+    origin = request.headers.get("origin")
+    if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+        raise Forbidden(f"pages from {origin[:100]!r} may not load or unload models here")
+
+
+def check_admin_key(caller: Caller) -> None:
+    """Let pass who has a key that may load and unload models.
+
+    Raises:
+        Forbidden: it may not.
+    """
+    if not caller.admin:
+        raise Forbidden(f"the key {caller.name!r} may not load or unload models: it is not an admin's")
+
+
+def _caller(request: Request) -> Caller | None:
+    """Whose key a request came with; None where no keys are asked for."""
+    caller = request.scope.get("state", {}).get(_CALLER)
+    assert caller is None or isinstance(caller, Caller)
+    return caller
 
 
 def _path(scope: Scope) -> str:

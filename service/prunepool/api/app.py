@@ -22,7 +22,7 @@ from prunepool.api.oip.router import mount as mount_oip
 from prunepool.api.problems import handlers
 from prunepool.api.room import Room
 from prunepool.api.services import Services
-from prunepool.engine import Engine
+from prunepool.engine import Engine, ModelControl
 from prunepool.metrics import Metrics
 from prunepool.settings import Settings
 
@@ -58,6 +58,7 @@ def create_app(
     *,
     keyring: Keyring | None = None,
     tracing: Tracing | None = None,
+    control: ModelControl | None = None,
 ) -> FastAPI:
     """The service as an ASGI application; its lifespan starts and closes the engine.
 
@@ -68,6 +69,7 @@ def create_app(
         drain: shared with whoever stops the server; one of its own if None.
         keyring: who may ask; everybody if None.
         tracing: where the spans of requests go; nothing is traced if None.
+        control: lets callers load and unload models; none may if None.
     """
     made = drain or Drain(settings.drain_timeout_s, time.monotonic)
 
@@ -94,7 +96,7 @@ def create_app(
     )
     room = Room(settings.max_buffered_bytes, time.monotonic)
     metrics.body_bytes.set_function(lambda: room.held)
-    app.state.services = Services(engine, settings, metrics, made, room)
+    app.state.services = Services(engine, settings, metrics, made, room, control)
     needs_key = access.needs_key(settings) if keyring is not None else lambda _: False
     app.openapi = lambda: describe.openapi(app, needs_key)  # type: ignore[method-assign]
     # The last that is added is the first to see a request.

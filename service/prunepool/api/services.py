@@ -8,20 +8,21 @@ from starlette.requests import Request
 
 from prunepool.api.drain import Drain
 from prunepool.api.room import Room
-from prunepool.engine import Engine
+from prunepool.engine import Engine, ModelControl
 from prunepool.metrics import Metrics
 from prunepool.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The parts behind the routes."""
+    """The parts behind the routes; without `control` no caller may load or unload a model."""
 
     engine: Engine
     settings: Settings
     metrics: Metrics
     drain: Drain
     room: Room
+    control: ModelControl | None = None
 
 
 def services(request: Request) -> Services:

@@ -16,6 +16,7 @@ from contextlib import AbstractContextManager
 
 from prunepool.batching.answers import Answers, too_late
 from prunepool.batching.batcher import expired, trim
+from prunepool.batching.gauges import Gauges
 from prunepool.batching.patience import Patience
 from prunepool.batching.places import Places
 from prunepool.batching.planner import Planner
@@ -50,7 +51,11 @@ class Scheduler:
         resilience: how long to bear with a failing engine.
         auto_maximum: the largest ratio of `auto` where a request says nothing, for the metric that shows what
             it would take now; what the model can do, if not given.
+        shown: whether its gauges are; not those of a successor before it takes over.
         clock: seconds, monotonic; arrivals and deadlines of requests are on it.
+
+    Attributes:
+        gauges: what it shows of its state.
     """
 
     def __init__(
@@ -65,6 +70,7 @@ class Scheduler:
         limits: Limits | None = None,
         resilience: Resilience | None = None,
         auto_maximum: float | None = None,
+        shown: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._name = name
@@ -75,9 +81,10 @@ class Scheduler:
         self._clock = clock
         self._planner = Planner(costs, policy, self._limits)
         self._batcher = self._planner.batcher
-        self._tally = Tally(metrics, name, costs)
+        self.gauges = Gauges(metrics, name, shown=shown)
+        self._tally = Tally(metrics, name, costs, self.gauges)
         auto = Dial(None, costs.max_ratio if auto_maximum is None else auto_maximum)
-        self._tally.auto(lambda: policy.forecast(auto, clock()))
+        self.gauges.auto(lambda: policy.forecast(auto, clock()))
         self._answers = Answers()
         self._places = Places()
         self._draining = False
@@ -90,7 +97,13 @@ class Scheduler:
         resilience = resilience or Resilience()
         self._patience = Patience(resilience.patience_s, clock, self._give_up)
         self._supervisor = Supervisor(
-            name, self._make_worker, owner=self, resilience=resilience, metrics=metrics, clock=clock
+            name,
+            self._make_worker,
+            owner=self,
+            resilience=resilience,
+            metrics=metrics,
+            gauges=self.gauges,
+            clock=clock,
         )
 
     @property

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from prunepool.batching.gauges import Gauges
 from prunepool.batching.planner import Device
 from prunepool.batching.types import Batch
 from prunepool.batching.worker import Ended, Event, Post, Ready, Report, Worker
@@ -83,6 +84,7 @@ class Supervisor:
         owner: who is told.
         resilience: how long to bear with what.
         metrics: the service's series.
+        gauges: where it says whether the model is up.
         clock: seconds, monotonic.
     """
 
@@ -94,6 +96,7 @@ class Supervisor:
         owner: Owner,
         resilience: Resilience,
         metrics: Metrics,
+        gauges: Gauges,
         clock: Callable[[], float],
     ) -> None:
         self._name = name
@@ -101,7 +104,8 @@ class Supervisor:
         self._owner = owner
         self._resilience = resilience
         self._clock = clock
-        self._up = metrics.engine_up.labels(name)
+        self._metrics = metrics
+        self._gauges = gauges
         self._restarts = metrics.engine_restarts.labels(name)
         self._state: Literal["new", "starting", "up", "down", "failed", "stopped"] = "new"
         self._error: BaseException | None = None
@@ -185,7 +189,7 @@ class Supervisor:
         """End the worker, or leave it behind if it does not let go in time; nobody is told any more."""
         self._cancel_timer()
         self._state = "stopped"
-        self._up.set(0)
+        self._show_up(0)
         if self._first_start is not None and not self._first_start.done():
             self._first_start.set_exception(RuntimeError(f"{self._name}: stopped while it was starting"))
         if self._worker is None:
@@ -204,7 +208,7 @@ class Supervisor:
         if self._failures:
             self._restarts.inc()
         self._state = "starting"
-        self._up.set(0)
+        self._show_up(0)
         self._started_at = self._clock()
         self._worker = self._make_worker(post=self._on_event)
         self._wait_for(self._resilience.start_timeout_s)
@@ -228,7 +232,7 @@ class Supervisor:
             self._state = "up"
             self._error = None
             self._start_s = self._clock() - self._started_at
-            self._up.set(1)
+            self._show_up(1)
             self._owner.on_up(event)
             if self._first_start is not None and not self._first_start.done():
                 self._first_start.set_result(None)
@@ -240,6 +244,9 @@ class Supervisor:
             if self._given:
                 self._watch()
             self._owner.on_report(event)
+
+    def _show_up(self, up: int) -> None:
+        self._gauges.set(self._metrics.engine_up, up)
 
     def _watch(self) -> None:
         self._since = self._clock()
@@ -273,7 +280,7 @@ class Supervisor:
         running = self._state == "up"
         self._worker = None
         self._error = error
-        self._up.set(0)
+        self._show_up(0)
         log.error("%s: the engine died", self._name, exc_info=error)
         given, self._given = list(self._given), deque()
         if self._first_start is not None and not self._first_start.done():

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from prunepool.batching.costs import CostModel
+from prunepool.batching.gauges import Gauges
 from prunepool.batching.types import Batch, Costs, Outcome
 from prunepool.batching.worker import Report
 from prunepool.metrics import Metrics, reduction_band
@@ -17,35 +18,30 @@ class Tally:
         metrics: the service's series.
         model: the value of the label.
         costs: what a ratio costs; the dense model's cost is what savings are counted against.
+        gauges: what of it is a state rather than a count.
     """
 
-    def __init__(self, metrics: Metrics, model: str, costs: Costs) -> None:
+    def __init__(self, metrics: Metrics, model: str, costs: Costs, gauges: Gauges | None = None) -> None:
         self._metrics = metrics
         self._model = model
+        self._gauges = gauges or Gauges(metrics, model)
         self._dense_gmacs = costs.gmacs(0.0)
-        self._queue_requests = metrics.queue_requests.labels(model)
         self._prediction_error = metrics.prediction_error.labels(model)
-        self._queue_drain = metrics.queue_drain.labels(model)
-        self._auto_ratio = metrics.auto_ratio.labels(model)
         self._batch_size = metrics.batch_size.labels(model)
         self._batch_tokens = metrics.batch_tokens.labels(model)
         self._applied_ratio = metrics.applied_ratio.labels(model)
         self._fates = {fate: metrics.tokens.labels(model, fate) for fate in ("kept", "pruned", "pooled")}
         self._gmacs = {kind: metrics.gmacs.labels(model, kind) for kind in ("spent", "saved")}
 
-    def auto(self, ratio_now: Callable[[], float]) -> None:
-        """What `auto` would apply, asked for whenever somebody looks: it falls while nothing happens."""
-        self._auto_ratio.set_function(ratio_now)
-
     def queue(self, requests: int, drain_s: float) -> None:
         """What waits now, and how long that would take."""
-        self._queue_requests.set(requests)
-        self._queue_drain.set(drain_s)
+        self._gauges.set(self._metrics.queue_requests, requests)
+        self._gauges.set(self._metrics.queue_drain, drain_s)
 
     def learnt(self, cost_model: CostModel, error: float | None = None) -> None:
         """What the model's runs are believed to cost, and how far the last prediction was off."""
         for part, seconds in cost_model.coefficients.items():
-            self._metrics.cost_model.labels(self._model, part).set(seconds)
+            self._gauges.set(self._metrics.cost_model, seconds, part)
         if error is not None:
             self._prediction_error.observe(error)
 

@@ -43,6 +43,9 @@ def create(
     burst: Annotated[
         str | None, typer.Option(help="Most images at once; one second's worth if left out.", metavar="N")
     ] = None,
+    admin: Annotated[
+        bool, typer.Option("--admin", help="Let it load and unload models, see --model-control.")
+    ] = False,
 ) -> None:
     """Make a key, write its hash into the file, and show the key this once."""
     file = _file(flags)
@@ -52,7 +55,7 @@ def create(
     except ValueError as error:
         raise WrongCall(str(error)) from error
     key = new_key()
-    _write(lambda: file.add(Key(name, digest_of(key), limit, datetime.now(UTC).date())), file)
+    _write(lambda: file.add(Key(name, digest_of(key), limit, datetime.now(UTC).date(), admin)), file)
     typer.echo(key)
     sys.stderr.write(f"the key of {name}, shown this once: {file.path} holds its hash alone\n")
 
@@ -69,17 +72,19 @@ def list_keys(flags: Flags, as_json: JsonOption = False) -> None:
                 "rate": None if key.rate is None else key.rate.per_s,
                 "burst": None if key.rate is None else key.rate.burst,
                 "created": None if key.created is None else key.created.isoformat(),
+                "admin": key.admin,
             }
             for key in keys
         ]
         typer.echo(orjson.dumps(rows, option=orjson.OPT_INDENT_2).decode())
         return
     table = Table(box=None, header_style="bold")
-    for column in ("NAME", "RATE", "CREATED"):
+    for column in ("NAME", "RATE", "CREATED", "ADMIN"):
         table.add_column(column)
     for key in keys:
         rate = "as much as the server takes" if key.rate is None else str(key.rate)
-        table.add_row(key.name, rate, "" if key.created is None else key.created.isoformat())
+        created = "" if key.created is None else key.created.isoformat()
+        table.add_row(key.name, rate, created, "yes" if key.admin else "")
     Console(width=None if sys.stdout.isatty() else 200, highlight=False).print(table)
 
 

@@ -19,7 +19,7 @@ def serve(flags: Mapping[str, str]) -> None:
 
     settings = load_settings(flags)
     try:
-        unanswered = build.serve(settings, announce=_announce)
+        unanswered = build.serve(settings, announce=_announce, reread=lambda: load_settings(flags))
     except CannotListen as error:
         raise typer.TyperException(f"{error}; choose another with --host or --port") from error
     if unanswered:

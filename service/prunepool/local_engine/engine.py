@@ -25,10 +25,11 @@ from prunepool.engine import (
     Timing,
     resolve,
 )
-from prunepool.errors import DeadlineExceeded, InvalidParameter, ModelNotFound, PrunepoolError
+from prunepool.errors import DeadlineExceeded, InvalidParameter, PrunepoolError
 from prunepool.imaging import ImageLimits, Preprocess, decode
 from prunepool.local_engine.answer import classification, inference
 from prunepool.local_engine.escalation import Escalation
+from prunepool.local_engine.lineup import Line, Lineup
 from prunepool.local_engine.policies import policy_for
 from prunepool.local_engine.served import EngineConfig, ServedModel
 from prunepool.local_engine.shadow import Shadow
@@ -83,38 +84,22 @@ class LocalEngine:
         self._decode = decode
         self._policy = policy or (lambda info: policy_for(info, config.limits.target_s))
         self._clock = clock
-        self._served: dict[str, tuple[ServedModel, Scheduler]] = {}
+        models = tuple(models)
         for model in models:
             self._check_default(model)
-            self._served[model.name] = (model, self._scheduler(model))
-        self._escalations: dict[str, Escalation] = {}
-        self._shadows: dict[str, Shadow] = {}
-        for name, (_, scheduler) in self._served.items():
-            if (below := config.escalate_below) is not None:
-                self._escalations[name] = Escalation(
-                    scheduler, name, below, limits=config.limits, metrics=metrics, clock=clock
-                )
-            if (share := config.shadow_sample) > 0:
-                self._shadows[name] = Shadow(
-                    scheduler,
-                    name,
-                    share,
-                    metrics=metrics,
-                    random=random or Random(),  # noqa: S311 - a sample, no secret
-                    clock=clock,
-                )
-        self._default = next(iter(self._served))
+        self._random = random or Random()  # noqa: S311 - it draws a sample, no secret
+        self._lineup = Lineup(models, self._line, config.unload_timeout_s)
         threads = config.decode_threads or max(1, (os.cpu_count() or 1) // 2)
         self._decoders = ThreadPoolExecutor(threads, thread_name_prefix="prunepool-decode")
 
     @property
     def default_model(self) -> str:
         """Name of the model that answers when a request names none."""
-        return self._default
+        return self._lineup.default
 
     def models(self) -> tuple[ModelInfo, ...]:
         """All served models."""
-        return tuple(self.model(name) for name in self._served)
+        return tuple(self.model(name) for name in self._lineup.names)
 
     def model(self, name: str) -> ModelInfo:
         """One served model.
@@ -122,12 +107,12 @@ class LocalEngine:
         Raises:
             ModelNotFound: none of that name is served.
         """
-        served, scheduler = self._find(name)
-        return replace(served.info(), ready=scheduler.ready)
+        line = self._lineup.find(name)
+        return replace(line.model.info(), ready=line.scheduler.ready)
 
     def readiness(self) -> Readiness:
         """Whether every model can be asked now."""
-        missing = tuple(why for _, scheduler in self._served.values() if (why := scheduler.missing))
+        missing = tuple(why for line in self._lineup.lines if (why := line.scheduler.missing))
         return Readiness(not missing, missing)
 
     async def start(self) -> None:
@@ -137,24 +122,49 @@ class LocalEngine:
             Exception: whatever kept the first that failed from getting warm; the others are stopped.
         """
         try:
-            for _, scheduler in self._served.values():
-                await scheduler.start()
+            await self._lineup.start()
         except BaseException:
             await self.close(0.0)
             raise
 
     def begin_drain(self) -> None:
         """Refuse what comes from now on; what was accepted is still answered."""
-        for _, scheduler in self._served.values():
-            scheduler.begin_drain()
+        self._lineup.begin_drain()
 
     async def close(self, timeout_s: float) -> bool:
         """Answer what was accepted within `timeout_s`, then stop; whether all of it was answered."""
-        self.begin_drain()
-        closing = (scheduler.close(timeout_s) for _, scheduler in self._served.values())
-        answered = await asyncio.gather(*closing)
+        answered = await self._lineup.close(timeout_s)
         self._decoders.shutdown(wait=False, cancel_futures=True)
-        return all(answered)
+        return answered
+
+    def serves(self, model: ServedModel) -> bool:
+        """Whether this very version of a model is served."""
+        return self._lineup.has(model)
+
+    async def load(self, model: ServedModel) -> None:
+        """Serve a model as soon as it is warm; one of its name answers until then, and is let go.
+
+        Calls must not overlap.
+
+        Raises:
+            InvalidParameter: the default ratio is more than it can do.
+            Exception: whatever kept it from getting warm; what was served is served on.
+        """
+        self._check_default(model)
+        await self._lineup.load(model)
+
+    async def unload(self, name: str) -> None:
+        """Serve a model no longer; what it had accepted is still answered, and then it is let go.
+
+        Raises:
+            ModelNotFound: none of that name is served.
+            RequestError: it is the default model.
+        """
+        await self._lineup.unload(name)
+
+    def prefer(self, name: str) -> None:
+        """Have a served model answer requests that name none."""
+        self._lineup.prefer(name)
 
     async def classify(self, image: bytes, options: Options) -> Classification:
         """Classify one encoded image.
@@ -163,8 +173,8 @@ class LocalEngine:
             PrunepoolError: why it cannot be.
             asyncio.CancelledError: the caller went away; its place in the queue is given up.
         """
-        wanted, answer = await self._answer(image, options)
-        return classification(answer, self._served[answer.model][0].info().labels, wanted.top_k)
+        model, wanted, answer = await self._answer(image, options)
+        return classification(answer, model.info().labels, wanted.top_k)
 
     async def infer(self, image: Image, options: Options) -> Inference:
         """The logits of one image, encoded or normalised.
@@ -173,15 +183,16 @@ class LocalEngine:
             PrunepoolError: why there are none.
             asyncio.CancelledError: the caller went away; its place in the queue is given up.
         """
-        return (await self._answer(image, options))[1]
+        return (await self._answer(image, options))[2]
 
-    async def _answer(self, image: Image, options: Options) -> tuple[Resolved, Inference]:
+    async def _answer(self, image: Image, options: Options) -> tuple[ServedModel, Resolved, Inference]:
         arrival = self._clock()
-        name = self._default if options.model is None else options.model
+        name = self.default_model if options.model is None else options.model
         # A name that callers made up must not become a label: there is no end to those.
-        label = name if name in self._served else "unknown"
+        label = name if name in self._lineup.names else "unknown"
         with self._counted(label) as progress:
-            model, scheduler = self._find(name)
+            line = self._lineup.find(name)
+            model, scheduler = line.model, line.scheduler
             wanted = self._resolve(options, model)
             deadline = None if wanted.deadline_s is None else arrival + wanted.deadline_s
             with scheduler.accept(wanted.dial, deadline):
@@ -190,18 +201,10 @@ class LocalEngine:
                 progress.request = Request(pixels, wanted.dial, arrival, deadline, options.explain)
                 done = await scheduler.answer(progress.request)
             progress.answered = True
-            done = await self._second_look(name, progress.request, done)
+            done = await line.second_look(progress.request, done)
             total_s = self._clock() - arrival
             timing = self._timing(name, decoded - arrival, done, total_s)
-            return wanted, inference(model, wanted, done, timing)
-
-    async def _second_look(self, name: str, request: Request, done: Completion) -> Completion:
-        """The answer, or the unreduced model's where that is needed; a sample of the others is watched."""
-        if (escalation := self._escalations.get(name)) is not None:
-            done = await escalation.settle(request, done)
-        if (shadow := self._shadows.get(name)) is not None:
-            shadow.offer(request.pixels, done)
-        return done
+            return model, wanted, inference(model, wanted, done, timing)
 
     async def _pixels(
         self, image: Image, model: ServedModel, arrival: float, deadline: float | None
@@ -256,13 +259,6 @@ class LocalEngine:
         finally:
             self._metrics.requests.labels(label, outcome).inc()
 
-    def _find(self, name: str) -> tuple[ServedModel, Scheduler]:
-        if name not in self._served:
-            raise ModelNotFound(
-                f"no model named {name[:100]!r} is served; there are: {', '.join(self._served)}"
-            )
-        return self._served[name]
-
     def _resolve(self, options: Options, model: ServedModel) -> Resolved:
         config = self._config
         return resolve(options, model.info(), default_ratio=config.default_ratio, max_ratio=config.max_ratio)
@@ -275,7 +271,21 @@ class LocalEngine:
             limit = f"{error.extra['limit']}, for {model.name}"
             raise InvalidParameter("default_reduction_ratio", error.extra["value"], limit) from None
 
-    def _scheduler(self, model: ServedModel) -> Scheduler:
+    def _line(self, model: ServedModel, shown: bool) -> Line:
+        """A model with what answers for it, and with what looks again at its answers."""
+        config, name = self._config, model.name
+        metrics, clock = self._metrics, self._clock
+        scheduler = self._scheduler(model, shown)
+        escalation, shadow = None, None
+        if (below := config.escalate_below) is not None:
+            escalation = Escalation(
+                scheduler, name, below, limits=config.limits, metrics=metrics, clock=clock
+            )
+        if (share := config.shadow_sample) > 0:
+            shadow = Shadow(scheduler, name, share, metrics=metrics, random=self._random, clock=clock)
+        return Line(model, scheduler, escalation, shadow)
+
+    def _scheduler(self, model: ServedModel, shown: bool) -> Scheduler:
         auto = self._resolve(Options(reduction_ratio="auto"), model).dial
         return Scheduler(
             model.name,
@@ -287,5 +297,6 @@ class LocalEngine:
             limits=self._config.limits,
             resilience=self._config.resilience,
             auto_maximum=auto.maximum,
+            shown=shown,
             clock=self._clock,
         )

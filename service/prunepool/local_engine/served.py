@@ -24,6 +24,7 @@ class ServedModel:
         costs: what a ratio costs.
         applied: the share of patch tokens that a ratio really removes, never more than the ratio.
         runner: loads it on its device; called in the thread that will own it, again for each restart.
+        version: what differs between two models of one name, if they differ.
     """
 
     name: str
@@ -32,6 +33,7 @@ class ServedModel:
     costs: Costs
     applied: Callable[[float], float]
     runner: Callable[[], Runner]
+    version: object = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,8 @@ class EngineConfig:
         escalate_below: images whose best two probabilities are closer than this are run again, unreduced;
             None: none.
         shadow_sample: share of the reduced images that an idle device runs again, unreduced.
+        unload_timeout_s: how long accepted images may take to be answered by a model that is unloaded or
+            replaced.
     """
 
     default_ratio: float | Literal["auto"] = "auto"
@@ -58,3 +62,4 @@ class EngineConfig:
     resilience: Resilience = field(default_factory=Resilience)
     escalate_below: float | None = None
     shadow_sample: float = 0.0
+    unload_timeout_s: float = 30.0

@@ -3,6 +3,7 @@
 from prunepool.store.manifest import Manifest, ReductionDefaults, Weights
 from prunepool.store.model import StoredModel, sha256_of, tensor_shapes
 from prunepool.store.profile import ProfilePoint, Speed
+from prunepool.store.repository import Repository
 from prunepool.store.store import ModelStore, check_name
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "ModelStore",
     "ProfilePoint",
     "ReductionDefaults",
+    "Repository",
     "Speed",
     "StoredModel",
     "Weights",

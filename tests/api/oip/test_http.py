@@ -427,7 +427,7 @@ async def test_loading_in_another_way_is_refused(http: httpx.AsyncClient, parame
 
 async def test_unloading_is_refused(http: httpx.AsyncClient) -> None:
     response = await http.post("/v2/repository/models/fake/unload", json={"parameters": {}})
-    assert response.status_code == 400
+    assert response.status_code == 403
     assert "fake cannot be unloaded" in error(response)
 
 

@@ -1,22 +1,24 @@
-"""What is in the repository of models, and loading and unloading as far as it goes.
+"""What is in the repository of models, and loading and unloading them.
 
-Models are loaded when the server starts. Asking for one that is served changes nothing and is answered with
-success, as clients load what they are about to use; anything else is refused. :func:`load` and :func:`unload`
-are the places where more can begin.
+Asking for a model that is served, and has not changed, is answered with success: clients load what they are
+about to use. Anything more needs a server that lets callers control its models.
 """
 
 from __future__ import annotations
 
+import asyncio
+
 import orjson
 
-from prunepool.api.oip.views import VERSION, find, views
-from prunepool.engine import Engine
-from prunepool.errors import InvalidParameter, RequestError
-from prunepool.settings import Settings
+from prunepool.api.oip.views import ENCODED_SUFFIX, VERSION, find, views
+from prunepool.api.services import Services
+from prunepool.errors import Forbidden, InvalidParameter
 
 
-def index(engine: Engine, settings: Settings, body: bytes) -> list[dict[str, object]]:
+async def index(here: Services, body: bytes) -> list[dict[str, object]]:
     """Every view and whether it can be asked; with `{"ready": true}` only those that can.
+
+    Where models can be loaded, those that are not are listed too.
 
     Raises:
         InvalidParameter: the body says something else.
@@ -24,24 +26,38 @@ def index(engine: Engine, settings: Settings, body: bytes) -> list[dict[str, obj
     ready_only = _document(body).get("ready", False)
     if not isinstance(ready_only, bool):
         raise InvalidParameter("ready", ready_only, "true or false")
-    return [
+    listed: list[dict[str, object]] = [
         {
             "name": view.name,
             "version": VERSION,
             "state": "READY" if view.info.ready else "UNAVAILABLE",
             "reason": "" if view.info.ready else "loading, or being restarted",
         }
-        for view in views(engine, settings)
+        for view in views(here.engine, here.settings)
         if view.info.ready or not ready_only
     ]
+    if here.control is not None and not ready_only:
+        served = {info.name for info in here.engine.models()}
+        listed += [
+            {"name": name, "version": VERSION, "state": "UNAVAILABLE", "reason": "unloaded"}
+            for name in await asyncio.to_thread(here.control.loadable)
+            if name not in served
+        ]
+    return listed
 
 
-def load(engine: Engine, settings: Settings, name: str, body: bytes) -> None:
-    """See that a model is served.
+async def load(here: Services, name: str, body: bytes) -> None:
+    """See that a model is served as its model.json says now.
+
+    Args:
+        here: the parts behind the route.
+        name: of the model, or of one of its views.
+        body: what was sent.
 
     Raises:
-        ModelNotFound: it is not.
-        InvalidParameter: it shall be served in another way than it is.
+        ModelNotFound: it is not, and cannot be loaded.
+        InvalidParameter: it shall be served in another way.
+        PrunepoolError: why it cannot be served.
     """
     parameters = _document(body).get("parameters") or {}
     if not isinstance(parameters, dict):
@@ -49,18 +65,25 @@ def load(engine: Engine, settings: Settings, name: str, body: bytes) -> None:
     for parameter in parameters:
         limit = "left out: a model is served as its model.json says"
         raise InvalidParameter(f"parameters.{parameter}"[:100], "something", limit)
-    find(engine, settings, name)
+    if here.control is None:
+        find(here.engine, here.settings, name)
+        return
+    loadable = await asyncio.to_thread(here.control.loadable)
+    await here.control.load(name if name in loadable else name.removesuffix(ENCODED_SUFFIX))
 
 
-def unload(engine: Engine, settings: Settings, name: str) -> None:
-    """Stop serving a model.
+async def unload(here: Services, name: str) -> None:
+    """Stop serving a model; returns when all that it had accepted is answered.
 
     Raises:
         ModelNotFound: it is not served.
-        RequestError: it is; models stay until the server stops.
+        Forbidden: the server lets nobody control its models.
+        RequestError: it is the default model.
     """
-    view = find(engine, settings, name)
-    raise RequestError(f"{view.name} cannot be unloaded: models stay loaded until the server stops")
+    view = find(here.engine, here.settings, name)
+    if here.control is None:
+        raise Forbidden(f"{view.name} cannot be unloaded: this server runs with --model-control none")
+    await here.control.unload(view.info.name)
 
 
 def _document(body: bytes) -> dict[str, object]:

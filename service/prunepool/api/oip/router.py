@@ -12,6 +12,7 @@ from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from prunepool.api.access import check_admin
 from prunepool.api.answers import json_response
 from prunepool.api.connection import ClientGone, read_body
 from prunepool.api.oip import infer as inference
@@ -166,14 +167,17 @@ async def infer(request: Request, name: str, version: str | None = None) -> Resp
 async def index(request: Request) -> Response:
     """Every view and its state."""
     here = services(request)
-    return json_response(repository.index(here.engine, here.settings, await _question(request)))
+    return json_response(await repository.index(here, await _question(request)))
 
 
 @router.post("/repository/models/{name}/load")
 async def load(request: Request, name: str) -> Response:
-    """See that a model is served."""
+    """See that a model is served as it is now."""
     here = services(request)
-    repository.load(here.engine, here.settings, name, await _question(request))
+    body = await _question(request)
+    if here.control is not None:
+        check_admin(request)
+    await repository.load(here, name, body)
     return json_response({"name": name, "load": True})
 
 
@@ -182,7 +186,9 @@ async def unload(request: Request, name: str) -> Response:
     """Stop serving a model."""
     here = services(request)
     await _question(request)
-    repository.unload(here.engine, here.settings, name)
+    if here.control is not None:
+        check_admin(request)
+    await repository.unload(here, name)
     return json_response({"name": name, "unload": True})
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 from tritonclient.grpc import model_config_pb2, service_pb2
 
+from prunepool.api.access import check_admin_key
 from prunepool.api.oip import repository
 from prunepool.api.oip.answering import Exchange, answer, for_the_log, options_of
 from prunepool.api.oip.requests import InferRequest
@@ -97,19 +98,21 @@ class Calls:
     async def repository_index(self, message: Any, call: Call) -> Any:
         """Every view and its state."""
         question = orjson.dumps({"ready": message.ready})
-        listed = repository.index(self._here.engine, self._here.settings, question)
+        listed = await repository.index(self._here, question)
         return filled(service_pb2.RepositoryIndexResponse(), {"models": listed})
 
     async def repository_load(self, message: Any, call: Call) -> Any:
-        """See that a model is served."""
+        """See that a model is served as it is now."""
         parameters = dict.fromkeys(values_of(message.parameters))
         question = orjson.dumps({"parameters": parameters})
-        repository.load(self._here.engine, self._here.settings, message.model_name, question)
+        self._check_admin(call)
+        await repository.load(self._here, message.model_name, question)
         return service_pb2.RepositoryModelLoadResponse()
 
     async def repository_unload(self, message: Any, call: Call) -> Any:
         """Stop serving a model."""
-        repository.unload(self._here.engine, self._here.settings, message.model_name)
+        self._check_admin(call)
+        await repository.unload(self._here, message.model_name)
         return service_pb2.RepositoryModelUnloadResponse()
 
     async def model_infer(self, message: Any, call: Call) -> Any:
@@ -140,6 +143,10 @@ class Calls:
             except PrunepoolError as error:
                 failed = service_pb2.ModelInferResponse(id=message.id)
                 yield service_pb2.ModelStreamInferResponse(error_message=error.detail, infer_response=failed)
+
+    def _check_admin(self, call: Call) -> None:
+        if self._here.control is not None and call.caller is not None:
+            check_admin_key(call.caller)
 
     def _view(self, name: str, version: str) -> View:
         return find(self._here.engine, self._here.settings, name, version or None)

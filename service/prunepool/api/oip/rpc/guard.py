@@ -13,7 +13,7 @@ import grpc
 import structlog
 from starlette.datastructures import Headers
 
-from prunepool.access import Keyring
+from prunepool.access import Caller, Keyring
 from prunepool.api.access import presented_key
 from prunepool.api.problems import error_headers
 from prunepool.errors import PrunepoolError
@@ -24,6 +24,7 @@ _HEALTH = frozenset({"ServerLive", "ServerReady"})
 _STATUS = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
     401: grpc.StatusCode.UNAUTHENTICATED,
+    403: grpc.StatusCode.PERMISSION_DENIED,
     404: grpc.StatusCode.NOT_FOUND,
     413: grpc.StatusCode.INVALID_ARGUMENT,
     415: grpc.StatusCode.INVALID_ARGUMENT,
@@ -42,11 +43,13 @@ class Call:
     Attributes:
         left_ms: milliseconds after which its caller no longer waits; None if it has all the time.
         charge: takes images from what the caller may send.
+        caller: whose key it came with; None where no keys are asked for.
         fields: for its line in the log.
     """
 
     left_ms: float | None
     charge: Callable[[int], None]
+    caller: Caller | None = None
     fields: dict[str, object] = field(default_factory=dict)
 
 
@@ -137,5 +140,6 @@ class Guard:
         if self._keyring is None or name in self._open:
             return
         caller = self._keyring.identify(presented_key(metadata))
+        call.caller = caller
         call.fields["key"] = caller.name
         call.charge = caller.spend
