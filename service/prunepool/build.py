@@ -24,6 +24,7 @@ from prunepool.api.server import Server, bind, url_of
 from prunepool.control import Control
 from prunepool.engine import Engine
 from prunepool.errors import InvalidParameter
+from prunepool.gpu import gpu_collector
 from prunepool.logs import level_by_signal, logging_to
 from prunepool.metrics import Metrics
 from prunepool.settings import Settings
@@ -43,6 +44,8 @@ def create_metrics() -> Metrics:
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
     GCCollector(registry=registry)
+    if (gpus := gpu_collector()) is not None:
+        registry.register(gpus)
     return Metrics(registry)
 
 

@@ -72,6 +72,18 @@ class Metrics:
             m,
             registry=registry,
         )
+        self.auto_ratio_limit = Gauge(
+            "prunepool_auto_reduction_ratio_limit",
+            "Largest reduction ratio that auto applies to a request that names none.",
+            m,
+            registry=registry,
+        )
+        self.target_latency = Gauge(
+            "prunepool_target_latency_seconds",
+            "The time within which auto tries to answer every request.",
+            m,
+            registry=registry,
+        )
         self.batch_size = Histogram(
             "prunepool_batch_size", "Images in a batch.", m, buckets=BATCH, registry=registry
         )

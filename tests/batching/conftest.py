@@ -76,6 +76,7 @@ class Rig:
         *plans: dict[str, Any],
         limits: Limits | None = None,
         policy: Any = None,
+        auto_maximum: float | None = None,
         **resilience: float,
     ) -> Scheduler:
         self.plans = [dict(plan) for plan in plans]
@@ -88,6 +89,7 @@ class Rig:
             metrics=self.metrics,
             limits=limits,
             resilience=Resilience(**{"first_delay_s": 0.0, **resilience}),
+            auto_maximum=auto_maximum,
             clock=self.clock,
         )
         self.schedulers.append(scheduler)

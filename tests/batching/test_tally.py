@@ -87,3 +87,9 @@ async def test_what_auto_would_take_is_shown(rig: Any) -> None:
     scheduler = await rig.start()
     await asyncio.gather(*await rig.submit(scheduler, 1))
     assert rig.sample("auto_reduction_ratio") == 0.5
+
+
+async def test_what_auto_may_do_is_shown_beside_what_it_does(rig: Any) -> None:
+    await rig.start(limits=Limits(target_s=0.2), auto_maximum=0.5)
+    assert rig.sample("auto_reduction_ratio_limit") == 0.5
+    assert rig.sample("target_latency_seconds") == 0.2

@@ -85,6 +85,7 @@ class Scheduler:
         self._tally = Tally(metrics, name, costs, self.gauges)
         auto = Dial(None, costs.max_ratio if auto_maximum is None else auto_maximum)
         self.gauges.auto(lambda: policy.forecast(auto, clock()))
+        self._tally.aims(auto.maximum, self._limits.target_s)
         self._answers = Answers()
         self._places = Places()
         self._draining = False

@@ -33,6 +33,11 @@ class Tally:
         self._fates = {fate: metrics.tokens.labels(model, fate) for fate in ("kept", "pruned", "pooled")}
         self._gmacs = {kind: metrics.gmacs.labels(model, kind) for kind in ("spent", "saved")}
 
+    def aims(self, auto_maximum: float, target_s: float) -> None:
+        """What `auto` may spend and what it tries to hold, so that alerts need not be told again."""
+        self._gauges.set(self._metrics.auto_ratio_limit, auto_maximum)
+        self._gauges.set(self._metrics.target_latency, target_s)
+
     def queue(self, requests: int, drain_s: float) -> None:
         """What waits now, and how long that would take."""
         self._gauges.set(self._metrics.queue_requests, requests)
