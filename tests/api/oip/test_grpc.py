@@ -30,7 +30,6 @@ from prunepool.errors import InvalidParameter, Overloaded
 from prunepool.metrics import Metrics
 from prunepool.testing import FakeEngine, fake_model
 
-ROOM = Room(10**9, time.monotonic)
 PHOTOS = np.array([[b"\xff\xd8one"], [b"\xff\xd8two"]], np.object_)
 Serve = Callable[..., Any]
 
@@ -52,14 +51,19 @@ def drain() -> Drain:
 
 
 @pytest.fixture
+def room() -> Room:
+    return Room(10_000, time.monotonic)
+
+
+@pytest.fixture
 async def serve(
-    engine: FakeEngine, drain: Drain, metrics: Metrics, make_settings: Any
+    engine: FakeEngine, drain: Drain, room: Room, metrics: Metrics, make_settings: Any
 ) -> AsyncIterator[Serve]:
     """Start a server with settings as keywords; where it listens."""
     async with AsyncExitStack() as stack:
 
         async def serve(keyring: Keyring | None = None, **settings: Any) -> str:
-            here = Services(engine, make_settings(grpc_port=0, **settings), metrics, drain, ROOM)
+            here = Services(engine, make_settings(grpc_port=0, **settings), metrics, drain, room)
             port = await stack.enter_async_context(listening(here, Statistics(), keyring))
             return f"127.0.0.1:{port}"
 
@@ -386,6 +390,18 @@ async def test_a_key_has_its_rate(locked: triton_aio.InferenceServerClient) -> N
     assert caught.value.status() == "StatusCode.RESOURCE_EXHAUSTED"
 
 
+async def test_a_message_that_finds_no_room_is_told_when_to_come_again(
+    client: triton_aio.InferenceServerClient, room: Room
+) -> None:
+    with room.place() as other:
+        other.take(9_000)
+        with pytest.raises(InferenceServerException, match="hold 9000 bytes") as caught:
+            await client.infer("m", tensors(1.0, 2.0))
+        assert caught.value.status() == "StatusCode.UNAVAILABLE"
+    assert (await client.infer("m", tensors(1.0, 2.0))).as_numpy("logits").shape == (2, 10)
+    assert room.held == 0
+
+
 async def test_a_taken_port_is_told(
     engine: FakeEngine, drain: Drain, metrics: Metrics, make_settings: Any
 ) -> None:
@@ -393,7 +409,9 @@ async def test_a_taken_port_is_told(
         taken.listen()
         settings = make_settings(grpc_port=taken.getsockname()[1])
         with pytest.raises(CannotListen, match="for gRPC"):
-            async with rpc.serving(Services(engine, settings, metrics, drain, ROOM), Statistics(), None):
+            async with rpc.serving(
+                Services(engine, settings, metrics, drain, Room(1, time.monotonic)), Statistics(), None
+            ):
                 pass
 
 
@@ -401,7 +419,9 @@ async def test_without_a_port_there_is_no_server(
     engine: FakeEngine, drain: Drain, metrics: Metrics, make_settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "prunepool.api.oip.rpc.server", None)
-    async with rpc.serving(Services(engine, make_settings(), metrics, drain, ROOM), Statistics(), None):
+    async with rpc.serving(
+        Services(engine, make_settings(), metrics, drain, Room(1, time.monotonic)), Statistics(), None
+    ):
         pass
 
 
@@ -411,6 +431,8 @@ async def test_without_the_extra_a_port_is_refused(
     monkeypatch.setitem(sys.modules, "prunepool.api.oip.rpc.server", None)
     with pytest.raises(InvalidParameter, match=r"unset without pip install prunepool\[grpc\]; got 8001"):
         async with rpc.serving(
-            Services(engine, make_settings(grpc_port=8001), metrics, drain, ROOM), Statistics(), None
+            Services(engine, make_settings(grpc_port=8001), metrics, drain, Room(1, time.monotonic)),
+            Statistics(),
+            None,
         ):
             pass
