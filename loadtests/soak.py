@@ -11,6 +11,7 @@ import asyncio
 import random
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -28,6 +29,7 @@ from matplotlib.figure import Figure
 from observed import Held, at_rest, held
 from open_loop import Seen, Sender
 from pictures import pictures
+from random_model import random_model
 from servers import Server, serving
 
 from prunepool.tools.environment import environment
@@ -95,16 +97,12 @@ class Soak:
         self._source = random.Random(0)
         self._rubbish = hostile.rubbish(server, self._images[0], self._source)
         self.ledger = Ledger()
+        self.wrong: list[str] = []
 
     async def window(self, begin: float) -> Window:
         """Half a minute of everything."""
         ledger = Ledger()
-        hostilities = asyncio.create_task(self._hostilities(ledger))
-        try:
-            seen = await self._good()
-        finally:
-            hostilities.cancel()
-        await asyncio.gather(hostilities, return_exceptions=True)
+        seen, _ = await asyncio.gather(self._good(), self._hostilities(ledger))
         ledger.add(seen)
         self.ledger.outcomes.update(ledger.outcomes)
         latencies = [one.seconds * 1000 for one in seen if one.status == 200]
@@ -138,19 +136,21 @@ class Soak:
 
     async def _hostilities(self, ledger: Ledger) -> None:
         """Now and then somebody leaves, or sends rubbish."""
+        over = time.monotonic() + WINDOW_S
         async with asyncio.TaskGroup() as group:
-            while True:
+            while time.monotonic() < over:
                 await asyncio.sleep(self._source.expovariate(1.0))
-                image = self._source.choice(self._images)
-                group.create_task(self._leave(ledger, image))
+                group.create_task(self._leave(ledger, self._source.choice(self._images)))
                 group.create_task(self._send_rubbish(ledger))
 
     async def _leave(self, ledger: Ledger, image: bytes) -> None:
-        ledger.outcomes[await asyncio.shield(hostile.vanish(self._server, image, self._source))] += 1
+        ledger.outcomes[await hostile.vanish(self._server, image, self._source)] += 1
 
     async def _send_rubbish(self, ledger: Ledger) -> None:
-        status, code = await asyncio.shield(hostile.refused(self._server, next(self._rubbish)))
-        ledger.outcomes[code if status < 500 else f"rubbish answered with {status}"] += 1
+        status, code = await hostile.refused(self._server, next(self._rubbish))
+        ledger.outcomes[code] += 1
+        if not (400 <= status < 500 or code == "overloaded"):
+            self.wrong.append(f"rubbish was answered with {status} {code}")
 
 
 def faults(windows: Sequence[Window], before: Held, after: Held) -> list[str]:
@@ -212,7 +212,9 @@ async def run(server: Server, models: Sequence[str], minutes: float) -> dict[str
         "flags": list(server.flags),
         "outcomes": dict(soak.ledger.outcomes),
         "windows": [asdict(window) for window in windows],
-        "faults": soak.ledger.faults(served) + faults(windows, warm or held(server), held(server)),
+        "faults": soak.ledger.faults(served)
+        + soak.wrong
+        + faults(windows, warm or held(server), held(server)),
     }
 
 
@@ -236,16 +238,22 @@ def main() -> None:
     """Run, report, draw; exit 1 if anything grew or was lost."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=30.0)
-    parser.add_argument("--models", nargs="+", default=["deit_tiny_imagenette"])
+    parser.add_argument("--model", default="deit_tiny_imagenette")
     parser.add_argument("--model-store", default="model_store")
+    parser.add_argument(
+        "--second",
+        default="deit_tiny_patch16_224",
+        help="timm's architecture of a second model, random weights",
+    )
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)
     wanted = parser.parse_args()
-    flags = ["--model-store", wanted.model_store, "--dtype", "float32", "--request-timeout-s", "5"]
-    for model in wanted.models:
-        flags += ["--model", model]
-    with serving("soak", flags) as server, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        report = runner.run(run(server, wanted.models, wanted.minutes))
+    flags = ["--model", wanted.model, "--model-store", wanted.model_store, "--dtype", "float32"]
+    with tempfile.TemporaryDirectory() as folder:
+        second = random_model(wanted.second, Path(folder))
+        flags += ["--models", f"{folder}/{second}", "--request-timeout-s", "5"]
+        with serving("soak", flags) as server, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            report = runner.run(run(server, [wanted.model, second], wanted.minutes))
     if wanted.json:
         wanted.json.parent.mkdir(parents=True, exist_ok=True)
         wanted.json.write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2) + b"\n")
