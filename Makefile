@@ -41,9 +41,10 @@ format: setup ## Format the code
 	$(BIN)/ruff format .
 
 .PHONY: lock
-lock: ## Resolve the lock files again (needs uv)
+lock: ## Resolve the lock files again, the image's too (needs uv)
 	uv pip compile pyproject.toml --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links --no-header --no-annotate --generate-hashes -o requirements.lock
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links --no-header --no-annotate --generate-hashes -o requirements-dev.lock
+	uv pip compile pyproject.toml --extra gpu --extra grpc --extra otel --constraint requirements.lock --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links --no-header --no-annotate --generate-hashes -o docker/requirements.lock
 	uv pip compile tests/interop/requirements.in --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links --no-header --no-annotate --generate-hashes -o tests/interop/requirements.lock
 
 # So many examples for each test of hostile input, times a factor of the test's own.
@@ -67,6 +68,14 @@ $(INTEROP): tests/interop/requirements.lock
 	$(PYTHON) -m venv .venv-interop
 	.venv-interop/bin/python -m pip install --quiet --no-compile --disable-pip-version-check --require-hashes -r tests/interop/requirements.lock
 	@touch $@
+
+.PHONY: dashboards
+dashboards: setup ## Write the Grafana dashboards from the code in dashboards/
+	$(BIN)/python dashboards/generate.py
+
+.PHONY: compose-test
+compose-test: ## Build and run the containers, kill one, drain one (needs Docker)
+	tests/e2e/compose.sh
 
 .PHONY: audit
 audit: ## Look for known weaknesses of the locked dependencies (needs uv and the network)

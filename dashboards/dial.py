@@ -1,0 +1,143 @@
+"""What the dial does: ratios applied, work saved, speed won, answers kept."""
+
+from __future__ import annotations
+
+from grafana_foundation_sdk.builders import dashboard as dash
+
+import panels as p
+
+M = 'model="$model"'
+
+
+def dial() -> dash.Dashboard:
+    """What reduction brings and costs on the real traffic."""
+    return (
+        p.board("prunepool-dial", "The dial", "What reduction brings and costs, on the traffic as it is.")
+        .with_row(dash.Row("Ratio"))
+        .with_panel(
+            p.density(
+                "Applied ratio",
+                "Images by the reduction ratio that was applied to them.",
+                "percentunit",
+                f"sum by (le) (increase(prunepool_applied_reduction_ratio_bucket{{{M}}}[$__rate_interval]))",
+            )
+        )
+        .with_panel(
+            p.lines(
+                "auto",
+                "What auto would apply now, the most that it may, and the mean of all applied ratios, auto or "
+                "chosen by the caller.",
+                "percentunit",
+                [
+                    (f"max(prunepool_auto_reduction_ratio{{{M}}})", "auto now"),
+                    (f"max(prunepool_auto_reduction_ratio_limit{{{M}}})", "limit"),
+                    (
+                        (
+                            f"sum(rate(prunepool_applied_reduction_ratio_sum{{{M}}}[$__rate_interval])) "
+                            f"/ sum(rate(prunepool_applied_reduction_ratio_count{{{M}}}[$__rate_interval]))"
+                        ),
+                        "mean applied",
+                    ),
+                ],
+                most=1,
+                colors={"auto now": p.BLUE, "mean applied": p.GREEN},
+                dashed=["limit"],
+            )
+        )
+        .with_row(dash.Row("What it brings"))
+        .with_panel(
+            p.lines(
+                "Speedup against ρ = 0",
+                "Device time of a dense image over that of a reduced one, over 5 minutes, while both are served. "
+                "A mixed batch's time is shared out by GMACs, so mixed traffic tends to the ratio of GMACs.",
+                "suffix:×",
+                [
+                    (
+                        f'model_reduction:prunepool_speedup:ratio5m{{{M}, reduction!="0"}}',
+                        "{{reduction}}",
+                    )
+                ],
+                least=None,
+            )
+        )
+        .with_panel(
+            p.lines(
+                "Device time of an image",
+                "By band of the reduction ratio.",
+                "s",
+                [
+                    (
+                        (
+                            f"sum by (reduction) (rate(prunepool_inference_seconds_total{{{M}}}[$__rate_interval]))"
+                            f" / sum by (reduction) (rate(prunepool_images_total{{{M}}}[$__rate_interval]))"
+                        ),
+                        "{{reduction}}",
+                    )
+                ],
+            )
+        )
+        .with_panel(
+            p.lines(
+                "GMACs a second",
+                "Billions of multiply-accumulates spent, and saved against dense answers.",
+                "short",
+                [(f"sum by (kind) (rate(prunepool_gmacs_total{{{M}}}[$__rate_interval]))", "{{kind}}")],
+                stacked=True,
+                colors={"spent": p.BLUE, "saved": p.GREEN},
+            )
+        )
+        .with_panel(
+            p.lines(
+                "Tokens by fate",
+                "Tokens a second that were kept to the end, pruned for mattering little, or pooled with others.",
+                "short",
+                [(f"sum by (fate) (rate(prunepool_tokens_total{{{M}}}[$__rate_interval]))", "{{fate}}")],
+                stacked=True,
+                colors={"kept": p.BLUE, "pruned": p.AMBER, "pooled": p.GREEN},
+            )
+        )
+        .with_row(dash.Row("What it costs"))
+        .with_panel(
+            p.lines(
+                "Agreement with the dense model",
+                "Of sampled reduced images that were run again dense, the share that got the same answer. Needs "
+                "shadow_sample above 0.",
+                "percentunit",
+                [
+                    (
+                        f"avg by (reduction) (prunepool_shadow_agreement{{{M}}})",
+                        "{{reduction}}",
+                    )
+                ],
+                least=None,
+                most=1,
+            )
+        )
+        .with_panel(
+            p.lines(
+                "Effective accuracy",
+                "Share of all answers that are the dense model's: each band's agreement, weighted by its images; "
+                "dense answers agree with themselves. Needs shadow_sample above 0.",
+                "percentunit",
+                [
+                    (
+                        _effective(),
+                        "agreement, all images",
+                    )
+                ],
+                least=None,
+                most=1,
+                colors={"agreement, all images": p.GREEN},
+            )
+        )
+    )
+
+
+def _effective() -> str:
+    """Each band's agreement weighted by its images, over the bands that have been sampled."""
+    reduced = f'sum by (reduction) (rate(prunepool_images_total{{{M}, reduction!="0"}}[5m]))'
+    dense = f'(sum(rate(prunepool_images_total{{{M}, reduction="0"}}[5m])) or vector(0))'
+    agreement = f"avg by (reduction) (prunepool_shadow_agreement{{{M}}})"
+    agreeing = f"sum({agreement} * on (reduction) {reduced})"
+    sampled = f"sum({reduced} and on (reduction) {agreement})"
+    return f"({agreeing} + {dense}) / ({sampled} + {dense})"

@@ -1,0 +1,125 @@
+#!/usr/bin/env bash
+# The containers as a stranger would run them: build, start, classify, be scraped, die, heal, drain.
+#   make compose-test                  or: tests/e2e/compose.sh [SERVICE…]
+# Needs a Docker engine and docker-compose (or docker compose). TORCH_INDEX= builds with PyPI's CUDA wheels.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+export COMPOSE_PROJECT_NAME=prunepooltest
+export PRUNEPOOL_PORT=${PRUNEPOOL_PORT:-18000} PROMETHEUS_PORT=${PROMETHEUS_PORT:-19090}
+if docker compose version >/dev/null 2>&1; then compose=(docker compose); else compose=(docker-compose); fi
+services=("${@:-prunepool}")
+[[ $# -gt 0 ]] || services=(prunepool prometheus)
+url=http://127.0.0.1:$PRUNEPOOL_PORT
+prometheus=http://127.0.0.1:$PROMETHEUS_PORT
+photo=docs/images/sample.jpg
+work=$(mktemp -d)
+
+say() { printf '%6.1f s  %s\n' "$(bc -l <<<"$(date +%s.%N) - $began")" "$*"; }
+fail() {
+  say "FAILED: $*" >&2
+  "${compose[@]}" logs --tail 30 >&2 || true
+  exit 1
+}
+down() {
+  "${compose[@]}" down --volumes --timeout 5 >/dev/null 2>&1 || true
+  rm -rf "$work"
+}
+# until SECONDS WHAT COMMAND…: tries until it succeeds.
+until_true() {
+  local limit=$1 what=$2 end
+  shift 2
+  end=$((SECONDS + limit))
+  until "$@" >/dev/null 2>&1; do
+    ((SECONDS < end)) || fail "no $what within $limit s"
+    sleep 0.2
+  done
+}
+container() { "${compose[@]}" ps -q prunepool; }
+inspect() { docker inspect --format "$1" "$(container)"; }
+healthy() { [[ $(inspect '{{.State.Health.Status}}') == healthy ]]; }
+ready() { curl -fsS --max-time 2 "$url/readyz"; }
+classify() { curl -fsS --max-time 20 -F "file=@$photo" "$url/classify?reduction_ratio=${1:-0.5}&top_k=1"; }
+query() { curl -fsS --get --data-urlencode "query=$1" "$prometheus/api/v1/query" | python3 -c '
+import json, sys
+found = json.load(sys.stdin)["data"]["result"]
+print(found[0]["value"][1] if found else "")'; }
+value_is() { [[ $(query "$1") == "$2" ]]; }
+value_above() { [[ -n $(query "$1 > $2") ]]; }
+
+began=$(date +%s.%N)
+trap down EXIT
+down
+mkdir -p "$work"
+"${compose[@]}" build prunepool >"$work/build.log" 2>&1 || { tail -30 "$work/build.log" >&2; fail "the build"; }
+say "built: $(docker image inspect prunepool --format '{{.Size}}' | awk '{printf "%.2f GB", $1 / 1e9}')"
+# The code changes, nothing else does.
+touched=service/prunepool/_compose_test.py
+echo "# $(date +%s%N)" >"$touched"
+again=$(date +%s.%N)
+"${compose[@]}" build prunepool >"$work/rebuild.log" 2>&1 || { rm -f "$touched"; fail "the second build"; }
+rm -f "$touched"
+say "built again after a change of the code: $(bc -l <<<"scale=1; ($(date +%s.%N) - $again) / 1") s"
+"${compose[@]}" build prunepool >>"$work/build.log" 2>&1
+
+"${compose[@]}" up -d --no-build "${services[@]}" >"$work/up.log" 2>&1 || { cat "$work/up.log" >&2; fail "up"; }
+until_true 120 "readiness" ready
+say "ready"
+until_true 60 "health" healthy
+say "healthy, says Docker"
+
+label=$(classify 0.5 | python3 -c 'import json, sys; print(json.load(sys.stdin)["predictions"][0]["label"])')
+[[ $label == "golf ball" ]] || fail "the photo is a golf ball, not a $label"
+say "classified through the published port: $label"
+
+inside() { docker exec "$(container)" sh -c "$1"; }
+[[ $(inside 'id -u') == 10001 ]] || fail "it runs as $(inside 'id -u')"
+! inside 'touch /opt/x' 2>/dev/null || fail "the root file system can be written to"
+! inside 'touch /models/x' 2>/dev/null || fail "the models can be written to"
+! inside 'command -v cc || command -v gcc || command -v c++ || command -v clang' || fail "there is a compiler"
+published=$(docker port "$(container)")
+[[ $published == *"-> 127.0.0.1:"* && $published != *0.0.0.0* ]] || fail "published on $published"
+say "not root, nothing to write to, no compiler, on loopback alone"
+
+until_true 60 "target" value_is 'up{job="prunepool"}' 1
+until_true 60 "image in Prometheus" value_above 'sum(prunepool_images_total)' 0
+until_true 60 "recording rule" value_above 'count(model_reduction:prunepool_images:rate5m)' 0
+say "Prometheus scrapes it: $(query 'sum(prunepool_images_total)') image(s), engine_up $(query prunepool_engine_up)"
+
+restarts() { inspect '{{.RestartCount}}'; }
+before=$(restarts)
+# The server is the child of the container's init, which no signal from within can end.
+inside 'kill -9 $(cat /proc/1/task/1/children)'
+killed=$(date +%s.%N)
+gone() { ! ready; }
+until_true 10 "end" gone
+until_true 60 "readiness after kill -9" ready
+[[ $(restarts) -gt $before ]] || fail "it was not restarted"
+classify 0.755 >/dev/null || fail "no answer after the restart"
+say "killed with SIGKILL: ready and answering again after $(bc -l <<<"scale=1; ($(date +%s.%N) - $killed) / 1") s"
+until_true 30 "target after the restart" value_is 'up{job="prunepool"}' 1
+
+# The engine process, where the server has one of its own.
+engine=$(inside 'for p in /proc/[0-9]*; do tr "\0" " " <$p/cmdline 2>/dev/null | grep -q "engine_process\|spawn_main" && echo ${p#/proc/}; done' || true)
+say "engine processes beside the server: ${engine:-none (the engine is a thread of the server)}"
+
+# Many at once, the signal among them: whoever was let in is answered, the others are told.
+for i in $(seq 48); do
+  (curl -s --max-time 60 -o /dev/null -w '%{http_code}\n' -F "file=@$photo" "$url/classify?reduction_ratio=0" || true) >"$work/answer.$i" &
+done
+some() { grep -l 200 "$work"/answer.*; }
+until_true 30 "first answer" some
+stopping=$(date +%s.%N)
+id=$(container)
+"${compose[@]}" stop prunepool >/dev/null 2>&1
+stopped=$(bc -l <<<"scale=1; ($(date +%s.%N) - $stopping) / 1")
+wait $(jobs -p) || true
+code=$(docker inspect --format '{{.State.ExitCode}}' "$id")
+[[ $code == 0 ]] || fail "it ended with $code after SIGTERM"
+cat "$work"/answer.* | sort | uniq -c | sort -rn >"$work/answers"
+! grep -vE ' (200|503|000)$' "$work/answers" || fail "answers that there should not be"
+# Accepted requests that lost their answer would have broken the connection after it was made; curl says 000 for
+# those and for the ones that came too late to be let in at all. The server's own count tells them apart.
+docker logs "$id" 2>&1 | grep -q "left unanswered" && fail "accepted requests were left unanswered"
+say "SIGTERM under load: drained in $stopped s, exit 0; answers: $(tr -s ' \n' ' ' <"$work/answers")"
+say "all as it should be"
