@@ -9,11 +9,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
+import tempfile
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO
 
 import orjson
 import scenes
@@ -34,6 +34,10 @@ FLAGS = (
     *("--dtype", "float32", "--target-latency-ms", "500"),
     *("--request-timeout-s", f"{scenes.REQUEST_TIMEOUT_S:g}"),
 )
+
+#: A server whose engine is a process of its own, and says which.
+APART = ("--engine", "process", "--log-level", "info", "--log-format", "json")
+KILLS_S = 60.0
 
 #: Scenes that one server goes through, one after the other, and must be as before after each.
 SURVIVED: tuple[Scene, ...] = (
@@ -98,7 +102,7 @@ async def survived(server: Server, played: Sequence[Scene], seconds: float) -> l
 
 
 @contextmanager
-def stages(log: IO[str] | None, extra: Sequence[str], **variables: str) -> Iterator[Server]:
+def stages(log: Path | None, extra: Sequence[str], **variables: str) -> Iterator[Server]:
     """A server for scenes that need one of their own."""
     with serving("chaos", [*FLAGS, *extra], environment=variables, log=log) as server:
         yield server
@@ -116,8 +120,10 @@ def run(seconds: float) -> list[Verdict]:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         with stages(None, ()) as server:
             add(runner.run(survived(server, SURVIVED, seconds)))
-        with Path("/dev/full").open("w") as full, stages(full, ("--log-level", "debug")) as server:
+        with stages(Path("/dev/full"), ("--log-level", "debug")) as server:
             add(runner.run(survived(server, (scenes.full_disk,), seconds)))
+        with tempfile.NamedTemporaryFile() as log, stages(Path(log.name), APART) as server:
+            add(runner.run(survived(server, (scenes.killed_engines,), max(seconds, KILLS_S))))
         with scenes.other_clock() as clock, stages(None, (), **clock.variables) as server:
             add(runner.run(survived(server, (clock.jumps,), seconds)))
         with stages(None, ()) as server:

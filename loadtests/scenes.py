@@ -16,6 +16,8 @@ from itertools import islice
 from pathlib import Path
 
 import hostile
+import httpx
+import orjson
 from arrivals import poisson
 from ledger import Ledger
 from open_loop import NO_ANSWER, Seen, Sender
@@ -25,6 +27,8 @@ from servers import Server
 PATIENCE_S = 20.0
 #: Within which a request must have arrived, for the servers of these scenes.
 REQUEST_TIMEOUT_S = 3.0
+#: Longer than an engine takes to come back on two cores.
+KILL_EVERY_S = 5.0
 #: A server that can answer some requests a second answers a good one within this, whatever others do.
 SOON_S = 2.0
 
@@ -168,6 +172,45 @@ async def stopped_and_continued(stage: Stage) -> Ledger:
     ledger.add(seen)
     stage.check_all_good(seen, within_s=1.0 + 2 * SOON_S)
     return ledger
+
+
+async def killed_engines(stage: Stage) -> Ledger:
+    """The engine's process is killed every five seconds; each time it is back before the next."""
+    following = asyncio.create_task(stage.follow(stage.easy))
+    slowest, kills = 0.0, 0
+    while not following.done():
+        await asyncio.sleep(KILL_EVERY_S)
+        os.kill(_latest(stage.server, "process started", "engine-0"), signal.SIGKILL)
+        kills += 1
+        begin = time.perf_counter()
+        await _ready(stage.server)
+        slowest = max(slowest, time.perf_counter() - begin)
+    seen = await following
+    ledger = Ledger()
+    ledger.add(seen)
+    stage.notes |= {"kills": kills, "slowest_recovery_s": slowest}
+    stage.check(slowest < 10, f"an engine was back after {slowest:.1f} s only")
+    codes = {one.code for one in seen if one.status != 200}
+    stage.check(codes <= {"engine_unavailable"}, f"refused with {codes}")
+    waits = [one.seconds for one in seen if one.status != 200]
+    stage.check(max(waits, default=0.0) < SOON_S, f"a refusal took {max(waits, default=0.0):.1f} s")
+    return ledger
+
+
+def _latest(server: Server, event: str, name: str) -> int:
+    """The process of the last such line in the server's log."""
+    assert server.log is not None, "its log is needed, as JSON in a file"
+    lines = [orjson.loads(line) for line in server.log.read_bytes().splitlines() if line.startswith(b"{")]
+    return int([one["pid"] for one in lines if one["event"] == event and one["name"] == name][-1])
+
+
+async def _ready(server: Server) -> None:
+    """Wait until the server says that it is not ready, and then that it is."""
+    async with httpx.AsyncClient(base_url=server.url, timeout=PATIENCE_S) as client:
+        for wanted in (503, 200):
+            async with asyncio.timeout(PATIENCE_S):
+                while (await client.get("/readyz")).status_code != wanted:  # noqa: ASYNC110 - another process
+                    await asyncio.sleep(0.02)
 
 
 async def full_disk(stage: Stage) -> Ledger:

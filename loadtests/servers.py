@@ -8,10 +8,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 from urllib.parse import urlsplit
 
 _STOP_S = 30
@@ -26,12 +25,14 @@ class Server:
         url: where it is.
         flags: how it was started.
         process: its first process.
+        log: where its log goes, if that is a file.
     """
 
     name: str
     url: str
     flags: tuple[str, ...]
     process: subprocess.Popen[str]
+    log: Path | None = None
 
     @property
     def address(self) -> tuple[str, int]:
@@ -48,7 +49,7 @@ def serving(
     flags: Sequence[str],
     *,
     environment: Mapping[str, str] | None = None,
-    log: IO[str] | None = None,
+    log: Path | None = None,
 ) -> Iterator[Server]:
     """A server on a free port, ready; stopped at the end.
 
@@ -56,7 +57,7 @@ def serving(
         name: what it is called in reports.
         flags: of `prunepool serve`.
         environment: variables that it gets besides this process's.
-        log: where its log goes; where this process's standard error goes, if not given.
+        log: a file for its log; this process's standard error, if not given.
 
     Raises:
         RuntimeError: it ended before it served; with what it printed.
@@ -64,16 +65,21 @@ def serving(
     program = str(Path(sys.executable).with_name("prunepool"))
     command = [program, "serve", "--port", "0", "--log-level", "warning", *flags]
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("PRUNEPOOL_")}
-    process = subprocess.Popen(
-        command, env={**inherited, **(environment or {})}, stdout=subprocess.PIPE, stderr=log, text=True
-    )
+    with nullcontext() if log is None else log.open("w") as stderr:
+        process = subprocess.Popen(
+            command,
+            env={**inherited, **(environment or {})},
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+        )
     assert process.stdout is not None
     try:
         printed = ""
         for line in process.stdout:
             printed += line
             if found := re.search(r"at (http://\S+)", line):
-                yield Server(name, found[1], tuple(flags), process)
+                yield Server(name, found[1], tuple(flags), process, log)
                 break
         else:
             raise RuntimeError(f"{' '.join(command)} ended before it served: {printed}")
