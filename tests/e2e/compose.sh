@@ -99,10 +99,6 @@ classify 0.755 >/dev/null || fail "no answer after the restart"
 say "killed with SIGKILL: ready and answering again after $(bc -l <<<"scale=1; ($(date +%s.%N) - $killed) / 1") s"
 until_true 30 "target after the restart" value_is 'up{job="prunepool"}' 1
 
-# The engine process, where the server has one of its own.
-engine=$(inside 'for p in /proc/[0-9]*; do tr "\0" " " <$p/cmdline 2>/dev/null | grep -q "engine_process\|spawn_main" && echo ${p#/proc/}; done' || true)
-say "engine processes beside the server: ${engine:-none (the engine is a thread of the server)}"
-
 # Many at once, the signal among them: whoever was let in is answered, the others are told.
 for i in $(seq 48); do
   (curl -s --max-time 60 -o /dev/null -w '%{http_code}\n' -F "file=@$photo" "$url/classify?reduction_ratio=0" || true) >"$work/answer.$i" &

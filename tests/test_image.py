@@ -1,0 +1,51 @@
+"""What the image is made of, and what compose publishes."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+
+def locked(text: str) -> dict[str, str]:
+    """Name and version of each entry of a lock file."""
+    return dict(re.findall(r"^([a-z0-9-]+)==([^ ;\\]+)", text, re.MULTILINE))
+
+
+def test_the_image_has_the_locked_versions(root: Path) -> None:
+    ours = locked((root / "requirements.lock").read_text())
+    image = locked((root / "docker/requirements.lock").read_text())
+    assert ours.items() <= image.items(), "run `make lock`"
+
+
+def test_an_image_for_cpu_leaves_out_what_is_for_cuda_and_nothing_else(root: Path) -> None:
+    sed = shutil.which("sed")
+    if sed is None:
+        pytest.skip("needs sed")
+    lock = root / "docker/requirements.lock"
+    command = [sed, "-E", "-f", root / "docker/cpu-lock.sed", lock]
+    kept = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    left_out = locked(lock.read_text()).keys() - locked(kept).keys()
+    for_cuda = {name for name in left_out if name.startswith(("nvidia-", "cuda-"))}
+    assert left_out == for_cuda | {"torch", "torchvision", "triton"}
+    assert "nvidia-ml-py" in locked(kept), "it reads the GPU's figures, and is no part of CUDA"
+    entries = re.findall(r"^[a-z0-9-]+==.*(?:\n    --hash=.*)+", kept, re.MULTILINE)
+    assert "\n".join(entries) == kept.strip(), "an entry was cut in the middle"
+
+
+def test_compose_publishes_on_loopback_alone(root: Path) -> None:
+    services = yaml.safe_load((root / "docker-compose.yml").read_text())["services"]
+    ports = [port for service in services.values() for port in service.get("ports", ())]
+    assert len(ports) == 4
+    assert all(port.startswith("127.0.0.1:") for port in ports)
+
+
+def test_the_grace_period_covers_the_drain(root: Path) -> None:
+    from prunepool.settings import Settings
+
+    service = yaml.safe_load((root / "docker-compose.yml").read_text())["services"]["prunepool"]
+    assert float(service["stop_grace_period"].removesuffix("s")) > Settings().drain_timeout_s
