@@ -99,6 +99,27 @@ classify 0.755 >/dev/null || fail "no answer after the restart"
 say "killed with SIGKILL: ready and answering again after $(bc -l <<<"scale=1; ($(date +%s.%N) - $killed) / 1") s"
 until_true 30 "target after the restart" value_is 'up{job="prunepool"}' 1
 
+# Where the engine can be a process of its own, that one is killed as well: the server stays and says what is missing.
+if inside 'prunepool serve --help' | grep -q -- '--engine '; then
+  printf 'services:\n  prunepool:\n    environment:\n      PRUNEPOOL_ENGINE: process\n' >"$work/engine.yml"
+  compose+=(-f docker-compose.yml -f "$work/engine.yml")
+  "${compose[@]}" up -d --no-build prunepool >"$work/up.log" 2>&1 || { cat "$work/up.log" >&2; fail "up"; }
+  until_true 120 "readiness with an engine process" ready
+  before=$(restarts)
+  engine=$(docker logs "$(container)" 2>&1 | python3 -c '
+import json, sys
+lines = [json.loads(line) for line in sys.stdin if line.startswith("{")]
+print([line["pid"] for line in lines if line["event"] == "process started" and line["name"] == "engine-0"][-1])')
+  inside "kill -9 $engine"
+  killed=$(date +%s.%N)
+  until_true 10 "missing engine" gone
+  curl -fsS --max-time 2 "$url/healthz" >/dev/null || fail "the server went with its engine"
+  until_true 60 "readiness after the engine's kill -9" ready
+  classify 0.755 >/dev/null || fail "no answer after the engine's restart"
+  [[ $(restarts) == "$before" ]] || fail "the container was restarted, not the engine alone"
+  say "engine process killed with SIGKILL: back after $(bc -l <<<"scale=1; ($(date +%s.%N) - $killed) / 1") s, the server stayed"
+fi
+
 # Many at once, the signal among them: whoever was let in is answered, the others are told.
 for i in $(seq 48); do
   (curl -s --max-time 60 -o /dev/null -w '%{http_code}\n' -F "file=@$photo" "$url/classify?reduction_ratio=0" || true) >"$work/answer.$i" &
