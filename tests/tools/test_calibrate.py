@@ -130,7 +130,9 @@ def test_the_command_writes_the_profile(
     store: ModelStore, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     labels = str(photos / "labels.csv")
-    assert run(store, photos, "--labels", labels, "--json", str(tmp_path / "out.json")) == 0
+    files = ("--json", str(tmp_path / "out.json"), "--plot", str(tmp_path / "out.png"))
+    assert run(store, photos, "--labels", labels, *files) == 0
+    assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
     profile = store.open("small").manifest.profile
     assert profile is not None
     assert [point.images for point in profile] == [6, 6, 6]

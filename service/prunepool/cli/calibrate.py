@@ -74,6 +74,7 @@ def calibrate(
     batch_size: BatchOption = 64,
     seed: SeedOption = 0,
     json_file: JsonOption = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw before and after here.", metavar="FILE.png")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be chosen; write nothing to the model.")
     ] = False,
@@ -129,6 +130,10 @@ def calibrate(
     _print(result)
     chosen_on = {"chosen_on": len(choose_set), "measured_on": len(report_set), "labels": labels is not None}
     save_json({**chosen_on, **_document(loaded, result, seed)}, json_file)
+    if plot is not None:
+        from prunepool.tools.accuracy_plot import draw
+
+        draw([*result.before, *result.after[1:]], plot, title=f"{loaded.name}, images it was not chosen on")
     if not dry_run:
         store.update_manifest(model, stored.manifest.model_copy(update={"profile": tuple(result.points)}))
         path.unlink(missing_ok=True)
