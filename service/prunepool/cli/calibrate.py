@@ -161,8 +161,11 @@ def _print(result: Calibrated) -> None:
         typer.echo(f"tried  {' '.join(f'{loss:.4f}' for loss in losses)}  {shape.name}")
     rows, names = [result.before[0]], ["dense"]
     for choice, before, after in zip(result.choices, result.before[1:], result.after[1:], strict=True):
-        rows += [before, after]
-        names += [f"PPT {choice.ratio:g}", choice.shape.name]
+        if before.plan != after.plan:
+            rows.append(before)
+            names.append(f"PPT {choice.ratio:g}")
+        rows.append(after)
+        names.append(choice.shape.name)
     print_rows(rows, names)
 
 
