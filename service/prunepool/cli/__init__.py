@@ -24,6 +24,7 @@ _COMMANDS = (
     ("models", "prunepool.cli.models", "models_app", "List, show, add, pull, verify and remove models."),
     ("evaluate", "prunepool.cli.evaluate", "evaluate", "Measure what each ratio costs in accuracy."),
     ("calibrate", "prunepool.cli.calibrate", "calibrate", "Choose a model's plans, and measure its profile."),
+    ("train", "prunepool.cli.train", "train", "Train a model with labels, a teacher or both."),
     ("benchmark", "prunepool.cli.benchmark", "benchmark", "Measure images/s across the dial."),
     ("keys", "prunepool.cli.keys", "keys_app", "Create, list and revoke API keys."),
     ("settings", "prunepool.cli.settings", "settings", "Show every setting, its value and where it is from."),

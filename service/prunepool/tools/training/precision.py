@@ -1,0 +1,26 @@
+"""The number format of training's passes; weights and their averages are float32 always."""
+
+from __future__ import annotations
+
+import torch
+
+from prunepool.errors import InvalidParameter
+from prunepool.models.loader import fastest_dtype
+from prunepool.models.model import Model
+
+
+def amp_dtype(wanted: str, model: Model) -> torch.dtype:
+    """The format that a setting means; `auto` is bfloat16 where that is measured to be faster.
+
+    Args:
+        wanted: `auto`, `float32` or `bfloat16`.
+        model: float32, on its device.
+
+    Raises:
+        InvalidParameter: another one.
+    """
+    if wanted == "auto":
+        return fastest_dtype(model.vit, model.manifest.input_size)
+    if wanted not in ("float32", "bfloat16"):
+        raise InvalidParameter("dtype", wanted, "auto, float32 or bfloat16, which training can do")
+    return torch.float32 if wanted == "float32" else torch.bfloat16
