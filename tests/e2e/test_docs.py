@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
 
 #: Commands that need what a test has not (a hub, the reader's files, a port): that each option is one is checked.
-FORM_ONLY = ("prunepool models pull", "prunepool models add", "prunepool serve")
+FORM_ONLY = ("prunepool models pull", "prunepool models add", "prunepool serve", "prunepool train")
 #: Commands that write into the folder where they run: run in order, in a folder of the test.
 WRITING = "prunepool keys"
 
