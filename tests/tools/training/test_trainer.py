@@ -46,14 +46,14 @@ def in_folder(trainer: Trainer, images: ImageSet, folder: Path, **options: Any) 
 
 
 def test_labels_alone_are_learned(fresh: Fresh, coloured: ImageSet) -> None:
-    recipe = Recipe(steps=24, batch_size=8, lr=1e-3, smoothing=0.0, jitter=0.0)
+    recipe = Recipe(steps=16, batch_size=4, lr=1e-3, smoothing=0.0, jitter=0.0)
     done = steps(Trainer(student(fresh), None, recipe), coloured)
     assert set(done[0].losses) == {"loss", "labels"}
     assert done[-1].losses["loss"] < 0.5 * done[0].losses["loss"]
 
 
 def test_a_teacher_alone_is_learned_from(fresh: Fresh, coloured: ImageSet) -> None:
-    recipe = Recipe(steps=16, batch_size=4, lr=1e-3, mix=0.5)
+    recipe = Recipe(steps=10, batch_size=4, lr=1e-3, mix=0.5)
     done = steps(Trainer(student(fresh), fresh(), recipe), unlabelled(coloured))
     assert set(done[0].losses) == {"loss", "teacher", "features"}
     assert done[-1].losses["loss"] < 0.7 * done[0].losses["loss"]
@@ -78,7 +78,7 @@ def test_a_teacher_of_another_width_teaches_its_answers(fresh: Fresh, coloured: 
 
 
 def test_tokens_leave_while_it_learns(fresh: Fresh, coloured: ImageSet) -> None:
-    recipe = Recipe(steps=10, batch_size=4, lr=1e-3, ratios=(0.755,))
+    recipe = Recipe(steps=8, batch_size=4, lr=1e-3, ratios=(0.755,))
     learner = Trainer(student(fresh), None, recipe)
     before = {name: value.clone() for name, value in learner.average.items()}
     done = steps(learner, coloured)
@@ -142,6 +142,25 @@ def test_a_run_may_be_made_longer_and_nothing_else(fresh: Fresh, coloured: Image
     other = Trainer(fresh(), None, dataclasses.replace(recipe, lr=1e-3))
     with pytest.raises(InvalidParameter, match="lr"):
         in_folder(other, coloured, tmp_path)
+    with pytest.raises(InvalidParameter, match="teacher"):
+        in_folder(Trainer(fresh(), fresh(), recipe), coloured, tmp_path)
+    fewer = ImageSet(coloured.files[:8], coloured.labels)
+    with pytest.raises(InvalidParameter, match="images"):
+        in_folder(Trainer(fresh(), None, recipe), fewer, tmp_path)
+
+
+def test_an_update_that_was_cut_short_is_not_kept(
+    fresh: Fresh, coloured: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner = Trainer(fresh(), None, Recipe(steps=2, batch_size=1))
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        in_folder(learner, coloured, tmp_path)
+    assert not (tmp_path / CHECKPOINT).exists()
 
 
 def test_what_is_no_checkpoint_is_named(fresh: Fresh, coloured: ImageSet, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import orjson
 
-from prunepool.errors import ModelError
+from prunepool.errors import InvalidParameter, ModelError
 from prunepool.tools.images import ImageSet
 from prunepool.tools.training.checkpoint import load_checkpoint, save_checkpoint
 from prunepool.tools.training.report import Report
@@ -46,15 +46,18 @@ def train(
         clock: seconds.
 
     Raises:
-        InvalidParameter: the checkpoint is of another recipe.
+        InvalidParameter: the checkpoint is of another recipe, or of other images.
         ModelError: the loss is no number any more, or a checkpoint cannot be read or written.
         ImageUndecodable: an image is none.
     """
     path = folder / CHECKPOINT
     if path.exists():
-        trainer.resume(load_checkpoint(path))
+        _resume(trainer, images, path)
     advance(trainer.step)
-    folder.mkdir(parents=True, exist_ok=True)
+
+    def save() -> None:
+        save_checkpoint({**trainer.state(), "images": len(images)}, path)
+
     size, recipe = trainer.model.manifest.input_size, trainer.recipe
     since: list[Step] = []
     saved = reported = clock()
@@ -70,20 +73,32 @@ def train(
                 report(told)
                 since, reported = [], now
             if clock() - saved >= checkpoint_seconds:
-                save_checkpoint(trainer.state(), path)
+                save()
                 saved = clock()
     except ModelError:
         raise  # the last checkpoint is better than weights that are no numbers
     except BaseException:
-        save_checkpoint(trainer.state(), path)
+        # In the middle of an update, half of the weights are a step ahead of the others.
+        if trainer.whole:
+            save()
         raise
     finally:
         batches.close()
-    save_checkpoint(trainer.state(), path)
+    save()
+
+
+def _resume(trainer: Trainer, images: ImageSet, path: Path) -> None:
+    state = load_checkpoint(path)
+    if state.get("images") != len(images):
+        raise InvalidParameter(
+            "images", len(images), f"the {state.get('images')} of the run in {path.parent}"
+        )
+    trainer.resume(state)
 
 
 def _write(path: Path, report: Report) -> None:
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab") as file:
             file.write(orjson.dumps(report.as_json()) + b"\n")
     except OSError as error:

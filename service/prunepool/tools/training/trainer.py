@@ -51,6 +51,11 @@ class Trainer:
         recipe: of the run.
         amp: number format of the passes; the weights stay float32.
 
+    Attributes:
+        step: the next one.
+        average: the moving average of the weights, by timm's names.
+        whole: whether no update is half done.
+
     Raises:
         InvalidParameter: a teacher with other classes or another input, or a ratio that cannot be done.
     """
@@ -72,6 +77,7 @@ class Trainer:
             model.geometry.width,
         )
         self.step = 0
+        self.whole = True
         self._vit: ReducingViT = model.vit.requires_grad_(True)
         self.average: dict[str, Tensor] = copy.deepcopy(dict(self._vit.vit.state_dict()))
         self._optimisers = make_optimisers(self._vit.vit, recipe)
@@ -102,19 +108,21 @@ class Trainer:
         losses = self._losses(pixels, labels, mixed, plan, patches)
         loss = losses["loss"]
         if not bool(torch.isfinite(loss)):
-            raise ModelError(f"the loss is {float(loss)} at step {self.step}: a lower --lr may help")
+            raise ModelError(f"the loss is {loss.item()} at step {self.step}: a lower --lr may help")
         lr = learning_rate(self.step, recipe)
         for optimiser in self._optimisers:
             optimiser.zero_grad(set_to_none=True)
             for group in optimiser.param_groups:
                 group["lr"] = lr
         loss.backward()  # type: ignore[no-untyped-call]
+        self.whole = False
         gradient = torch.nn.utils.clip_grad_norm_(self._vit.parameters(), recipe.clip)
         for optimiser in self._optimisers:
             optimiser.step()
         self._follow()
         done = Step(self.step, ratio, {k: float(v.detach()) for k, v in losses.items()}, lr, float(gradient))
         self.step += 1
+        self.whole = True
         return done
 
     def _losses(
@@ -170,18 +178,25 @@ class Trainer:
         return {
             "step": self.step,
             "recipe": self.recipe.as_json(),
+            "from": self._from(),
             "model": self._vit.vit.state_dict(),
             "average": self.average,
             "optimisers": [optimiser.state_dict() for optimiser in self._optimisers],
         }
 
+    def _from(self) -> dict[str, str | None]:
+        """Which weights the run began with, and whose answers it learns."""
+        teacher = None if self._teacher is None else self._teacher.manifest.weights.sha256
+        return {"start": self.model.manifest.weights.sha256, "teacher": teacher}
+
     def resume(self, state: dict[str, Any]) -> None:
         """Go on from a state; the number of steps may be another one.
 
         Raises:
-            InvalidParameter: it is of a run with another recipe.
+            InvalidParameter: it is of a run with another recipe, start or teacher.
         """
-        ours, theirs = self.recipe.as_json(), dict(state["recipe"])
+        ours = {**self.recipe.as_json(), **self._from()}
+        theirs = {**state["recipe"], **state["from"]}
         for name in ours:
             if name != "steps" and ours[name] != theirs.get(name):
                 limit = f"{theirs.get(name)!r}, as in the run that is taken up (or start anew with --restart)"
