@@ -77,6 +77,27 @@ dashboards: setup ## Write the Grafana dashboards from the code in dashboards/
 compose-test: ## Build and run the containers, kill one, drain one (needs Docker)
 	tests/e2e/compose.sh
 
+# Flags of loadtests/validate.py, as in LOADTEST="--architecture deit_small_patch16_224 --images photos".
+LOADTEST ?=
+
+.PHONY: loadtest
+loadtest: setup ## Load a server with Locust; fails if a claimed speedup is not there
+	$(BIN)/python loadtests/validate.py $(LOADTEST)
+
+# Flags of loadtests/peers/compare.py.
+PEERS ?=
+
+.PHONY: peers
+peers: .venv-peers/.installed ## Measure prunepool beside other servers, in turns
+	$(BIN)/python loadtests/peers/compare.py $(PEERS)
+
+# It sees the libraries of .venv, so that torch is the same for all and is there once.
+.venv-peers/.installed: $(STAMP) loadtests/peers/requirements.txt
+	$(PYTHON) -m venv .venv-peers
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > "$$(.venv-peers/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/prunepool-venv.pth"
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check -r loadtests/peers/requirements.txt
+	@touch $@
+
 .PHONY: audit
 audit: ## Look for known weaknesses of the locked dependencies (needs uv and the network)
 	uvx pip-audit --strict --require-hashes --disable-pip -r requirements.lock

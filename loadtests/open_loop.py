@@ -40,7 +40,7 @@ class Seen:
     ratio: float | None
 
 
-class _Connection(asyncio.Protocol):
+class Connection(asyncio.Protocol):
     """One connection, one request at a time."""
 
     def __init__(self) -> None:
@@ -49,9 +49,11 @@ class _Connection(asyncio.Protocol):
         self.open = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Asyncio's: it is open."""
         self._transport, self.open = cast("asyncio.Transport", transport), True
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Asyncio's: it ended; whoever waits learns of it."""
         self.open = False
         if self._answer is not None and not self._answer.done():
             self._answer.set_result((0, b""))
@@ -68,16 +70,20 @@ class _Connection(asyncio.Protocol):
         return await self._answer
 
     def data_received(self, data: bytes) -> None:
+        """Asyncio's: more of the answer."""
         self._parser.feed_data(data)
 
     def on_body(self, body: bytes) -> None:
+        """The parser's: more of the body."""
         self._body += body
 
     def on_message_complete(self) -> None:
+        """The parser's: the answer is whole."""
         if self._answer is not None and not self._answer.done():
             self._answer.set_result((self._parser.get_status_code(), self._body))
 
     def close(self) -> None:
+        """End it."""
         if self._transport is not None:
             self._transport.close()
 
@@ -100,7 +106,7 @@ class Sender:
         self._requests = cycle(
             [f"{head}Content-Length: {len(image)}\r\n\r\n".encode() + image for image in images]
         )
-        self._idle: list[_Connection] = []
+        self._idle: list[Connection] = []
 
     async def follow(self, times: Sequence[float], patience_s: float) -> list[Seen]:
         """Send a request at each of these times; what is not answered so long after the last is given up."""
@@ -155,13 +161,13 @@ class Sender:
         ratio = answer["reduction"]["applied"] if status == 200 else None
         return Seen(at, seconds, status, answer.get("code", ""), ratio)
 
-    async def _connection(self) -> _Connection:
+    async def _connection(self) -> Connection:
         while self._idle:
             connection = self._idle.pop()
             if connection.open:
                 return connection
         loop = asyncio.get_running_loop()
-        return (await loop.create_connection(_Connection, self._host, self._port))[1]
+        return (await loop.create_connection(Connection, self._host, self._port))[1]
 
     def close(self) -> None:
         """Close what is open."""

@@ -1,22 +1,45 @@
-"""JPEGs to send, for whoever has no photos at hand."""
+"""JPEGs to send: those of a folder, or generated ones that are as much work to decode."""
 
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+_SUFFIXES = {".jpg", ".jpeg"}
 
-def pictures(count: int = 16, size: int = 300) -> list[bytes]:
-    """JPEGs of about 15 kB, made of smooth noise: as much work to decode as photos of their size."""
+
+def pictures(count: int = 16, size: int = 300, height: int | None = None) -> list[bytes]:
+    """JPEGs of smooth noise (of about 15 kB at 300×300): as much work to decode as photos of their size.
+
+    Args:
+        count: how many.
+        size: pixels across.
+        height: pixels down; as many, if not given.
+    """
     source = np.random.default_rng(0)
     encoded = []
     for _ in range(count):
         coarse = Image.fromarray(source.integers(0, 256, (24, 24, 3), dtype=np.uint8))
-        smooth = np.asarray(coarse.resize((size, size), Image.Resampling.BICUBIC), np.int16)
+        smooth = np.asarray(coarse.resize((size, height or size), Image.Resampling.BICUBIC), np.int16)
         grain = smooth + source.integers(-12, 13, smooth.shape, dtype=np.int16)
         buffer = io.BytesIO()
         Image.fromarray(grain.clip(0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=75)
         encoded.append(buffer.getvalue())
     return encoded
+
+
+def photos(folder: Path | None) -> list[bytes]:
+    """The JPEGs of a folder and the folders in it, by name; without one, generated ones of 500×375.
+
+    Raises:
+        FileNotFoundError: there are none.
+    """
+    if folder is None:
+        return pictures(size=500, height=375)
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
+    if not found:
+        raise FileNotFoundError(f"there is no JPEG in {folder}")
+    return [path.read_bytes() for path in found]

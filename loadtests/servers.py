@@ -14,6 +14,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 _STOP_S = 30
+#: The program that is meant when none is named.
+PRUNEPOOL = (str(Path(sys.executable).with_name("prunepool")),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,7 @@ def serving(
     *,
     environment: Mapping[str, str] | None = None,
     log: Path | None = None,
+    program: Sequence[str] = PRUNEPOOL,
 ) -> Iterator[Server]:
     """A server on a free port, ready; stopped at the end.
 
@@ -58,12 +61,12 @@ def serving(
         flags: of `prunepool serve`.
         environment: variables that it gets besides this process's.
         log: a file for its log; this process's standard error, if not given.
+        program: what is started.
 
     Raises:
         RuntimeError: it ended before it served; with what it printed.
     """
-    program = str(Path(sys.executable).with_name("prunepool"))
-    command = [program, "serve", "--port", "0", "--log-level", "warning", *flags]
+    command = [*program, "serve", "--port", "0", "--log-level", "warning", *flags]
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("PRUNEPOOL_")}
     with nullcontext() if log is None else log.open("w") as stderr:
         process = subprocess.Popen(

@@ -22,6 +22,7 @@ B = TypeVar("B")
 #: Images of a piece: more of them leave the caches, fewer make products too small to be fast.
 _MOST_IN_PIECE = 8
 _ROUNDS = 3
+_LEAVE_S = 5.0
 
 
 def pieces(images: int, lanes: int, most: int = _MOST_IN_PIECE) -> tuple[list[slice], slice]:
@@ -57,9 +58,12 @@ class Lanes:
         self.count = threads if count is None else count
         self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         started = threading.Barrier(self.count + 1)
-        for number in range(self.count):
-            name = f"prunepool-lane-{number}"
-            threading.Thread(target=self._main, args=(started,), name=name, daemon=True).start()
+        self._threads = [
+            threading.Thread(target=self._main, args=(started,), name=f"prunepool-lane-{i}", daemon=True)
+            for i in range(self.count)
+        ]
+        for thread in self._threads:
+            thread.start()
         started.wait()
         # What a thread sets counts for those that torch sees first afterwards, too.
         torch.set_num_threads(threads)
@@ -80,9 +84,11 @@ class Lanes:
         return [future.result() for future in futures]
 
     def close(self) -> None:
-        """Let the threads end."""
-        for _ in range(self.count):
+        """Let the threads end, and wait for it a little: one that outlived the interpreter could abort it."""
+        for _ in self._threads:
             self._calls.put(None)
+        for thread in self._threads:
+            thread.join(_LEAVE_S)
 
 
 def _settle(future: Future[B], work: Callable[[A], B], part: A) -> None:

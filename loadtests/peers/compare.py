@@ -1,0 +1,265 @@
+"""prunepool beside other servers: same photos, same weights, same cores, same clients, in turns.
+
+First each peer is tried in its settings, one after the other, and its best is kept. Then the best of all and
+prunepool take turns, round after round; whoever is not in turn is paused and takes no time. All that was
+measured is kept in a journal, so that a long run can be cut into pieces: call it again to go on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import orjson
+import torch
+import uvloop
+from closed_loop import Phase, Target, saturate
+from contenders import Contender, Running, settings
+from peers_report import draw, show, summary
+from pictures import photos
+from quiet import use
+from random_model import random_model
+
+from prunepool.tools.environment import environment
+
+_START_S = 120.0
+#: How often a phase is repeated because others take the cores, the first time included.
+_TRIES = 4
+_OURS = Contender("prunepool")
+
+
+class Comparison:
+    """One run of it.
+
+    Args:
+        wanted: what was asked for.
+        folder: of the model.
+        journal: of what was measured so far.
+    """
+
+    def __init__(self, wanted: argparse.Namespace, folder: Path, journal: Path) -> None:
+        self._wanted = wanted
+        self._folder = folder
+        self._journal = journal
+        self._images = photos(wanted.images)
+        self._until = time.monotonic() + wanted.minutes * 60
+        self.rows: list[dict[str, Any]] = []
+        if journal.exists():
+            self.rows = [orjson.loads(line) for line in journal.read_bytes().splitlines()]
+
+    @property
+    def time_is_up(self) -> bool:
+        """Whether to stop here and go on in another call."""
+        return time.monotonic() > self._until
+
+    def choose(self) -> bool:
+        """Try each peer in its settings; False if time was up first."""
+        for contender in settings(self._wanted.cores):
+            if self._wanted.only and contender.name not in self._wanted.only:
+                continue
+            if self._was_tried(contender):
+                continue
+            if self.time_is_up:
+                return False
+            try:
+                with self._started(contender) as server:
+                    for number in range(2):
+                        self._measure("choose", server, number, "0")
+            except RuntimeError as error:
+                self._note({"stage": "choose", **self._names(contender), "failure": str(error)})
+        return True
+
+    def _was_tried(self, contender: Contender) -> bool:
+        """Whether a setting failed, or was measured at least once without others in the way."""
+        rows = [row for row in self.rows if self._is(row, "choose", contender)]
+        quiet = [row for row in rows if "failure" in row or row["others"] <= 2 * self._wanted.busy]
+        return bool(quiet) or len(rows) >= _TRIES
+
+    def best(self) -> list[Contender]:
+        """Each peer in the setting in which it once answered most."""
+        chosen: dict[str, tuple[float, Contender]] = {}
+        for contender in settings(self._wanted.cores):
+            rates = [
+                row["images_per_s"]
+                for row in self.rows
+                if self._is(row, "choose", contender) and "failure" not in row and not row["errors"]
+            ]
+            if rates:
+                chosen[contender.name] = max(
+                    chosen.get(contender.name, (0.0, contender)),
+                    (max(rates), contender),
+                    key=lambda c: c[0],
+                )
+        return [contender for _, contender in chosen.values()]
+
+    def rounds(self) -> bool:
+        """Let all take turns; False if time was up first."""
+        done = 1 + max((row["round"] for row in self.rows if row["stage"] == "round"), default=-1)
+        if done >= self._wanted.rounds:
+            return True
+        with ExitStack() as stack:
+            servers = []
+            for contender in [*self.best(), _OURS]:
+                server = stack.enter_context(self._started(contender))
+                server.pause()
+                servers.append(server)
+            turns = [(server, "0") for server in servers]
+            turns += [(servers[-1], ratio) for ratio in self._wanted.ratios.split(",")]
+            for number in range(done, self._wanted.rounds):
+                if self.time_is_up:
+                    return False
+                found = []
+                for server, ratio in turns if number % 2 == 0 else reversed(turns):
+                    server.go_on()
+                    found.append(self._phase(server, ratio))
+                    server.pause()
+                    rate, others = found[-1][0].images_per_s, found[-1][1]
+                    words = f"round {number + 1}: {server.contender.name} {ratio}: {rate:.1f}/s"
+                    print(f"{words}, others {others:.0%}", file=sys.stderr)
+                order = turns if number % 2 == 0 else turns[::-1]
+                for (server, ratio), (phase, others) in zip(order, found, strict=True):
+                    self._record("round", server.contender, number, ratio, phase, others)
+        return True
+
+    @contextmanager
+    def _started(self, contender: Contender) -> Iterator[Running]:
+        """A server that answers; stopped at the end.
+
+        Raises:
+            RuntimeError: it never did; with the end of what it printed.
+        """
+        log = self._journal.with_name(f"{contender.name.replace(' ', '')}.log")
+        server = Running(contender, self._folder, log)
+        try:
+            until = time.monotonic() + _START_S
+            while not server.ended and time.monotonic() < until:
+                try:
+                    phase = self._run(server, "0", clients=1, seconds=1.0, settle_s=0.0)
+                except OSError:
+                    time.sleep(0.5)
+                    continue
+                if phase.latencies:
+                    break
+            else:
+                raise RuntimeError(f"{contender.name} does not answer: {log.read_text()[-800:]}")
+            yield server
+        finally:
+            server.stop()
+
+    def _measure(self, stage: str, server: Running, number: int, ratio: str) -> None:
+        self._record(stage, server.contender, number, ratio, *self._phase(server, ratio))
+
+    def _phase(self, server: Running, ratio: str) -> tuple[Phase, float]:
+        """What was seen, and what others took of the cores; tried again while that is too much."""
+        wanted = self._wanted
+        tries = []
+        while not tries or (tries[-1][1] > wanted.busy and len(tries) < _TRIES and not self.time_is_up):
+            before = use([os.getpid()])
+            phase = self._run(
+                server, ratio, clients=wanted.clients, seconds=wanted.seconds, settle_s=wanted.settle
+            )
+            tries.append((phase, use([os.getpid()]).others_since(before)))
+        return min(tries, key=lambda one: one[1])
+
+    def _run(self, server: Running, ratio: str, *, clients: int, seconds: float, settle_s: float) -> Phase:
+        ours = server.contender == _OURS
+        path = f"/classify?top_k=5&reduction_ratio={ratio}" if ours else "/classify"
+        target = Target("127.0.0.1", server.port, path, server.contender.form)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(
+                saturate(target, self._images, clients=clients, seconds=seconds, settle_s=settle_s)
+            )
+
+    def _record(
+        self, stage: str, contender: Contender, number: int, ratio: str, phase: Phase, others: float
+    ) -> None:
+        self._note(
+            {
+                "stage": stage,
+                **self._names(contender),
+                "ratio": ratio,
+                "round": number,
+                "images_per_s": phase.images_per_s,
+                "latencies_ms": [round(one * 1000, 1) for one in phase.latencies],
+                "errors": sorted(set(phase.errors)),
+                "others": round(others, 3),
+            }
+        )
+
+    def _note(self, row: dict[str, Any]) -> None:
+        self.rows.append(row)
+        with self._journal.open("ab") as file:
+            file.write(orjson.dumps(row) + b"\n")
+
+    @staticmethod
+    def _names(contender: Contender) -> dict[str, str]:
+        return {"name": contender.name, "setting": contender.setting}
+
+    @staticmethod
+    def _is(row: dict[str, Any], stage: str, contender: Contender) -> bool:
+        return (row["stage"], row["name"], row["setting"]) == (stage, contender.name, contender.setting)
+
+
+def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """What was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--architecture", default="deit_small_patch16_224", help="with random weights")
+    parser.add_argument("--model", type=Path, help="the folder of a model instead")
+    parser.add_argument("--images", type=Path, help="folder of JPEGs to send; without it, generated ones")
+    parser.add_argument("--only", nargs="+", help="names of peers, instead of all")
+    parser.add_argument("--ratios", default="0.755", help="of prunepool, besides 0")
+    parser.add_argument("--clients", type=int, default=16)
+    parser.add_argument("--cores", type=int, default=torch.get_num_threads())
+    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--seconds", type=float, default=8.0, help="of a phase, that count")
+    parser.add_argument("--settle", type=float, default=2.0, help="seconds of a phase before that")
+    parser.add_argument(
+        "--busy", type=float, default=0.05, help="a phase is repeated if others take more of the cores"
+    )
+    parser.add_argument("--minutes", type=float, default=60.0, help="then stop; call again to go on")
+    parser.add_argument("--out", type=Path, default=Path("out/peers"), help="folder of journal and results")
+    return parser.parse_args(arguments)
+
+
+def main() -> int:
+    """Run as far as time allows, and report what there is."""
+    wanted = options()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no server is left behind
+    wanted.out.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        folder = wanted.model
+        if folder is None:
+            torch.manual_seed(0)
+            store = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            folder = store / random_model(wanted.architecture, store)
+        run = Comparison(wanted, folder.resolve(), wanted.out.resolve() / "journal.jsonl")
+        whole = run.choose() and run.rounds()
+    if not any(row["stage"] == "round" for row in run.rows):
+        print("time was up before the first round; call again to go on")
+        return 2
+    report = {
+        "architecture": wanted.architecture if wanted.model is None else wanted.model.name,
+        "clients": wanted.clients,
+        "seconds": wanted.seconds,
+        "environment": environment(torch.device("cpu")),
+        **summary(run.rows),
+    }
+    (wanted.out / "peers.json").write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2) + b"\n")
+    draw(report, wanted.out / "peers.png")
+    show(report)
+    return 0 if whole else 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
