@@ -112,11 +112,10 @@ class TorchRunner:
         """Stack the pixels and send them to the device."""
         works = batch.works
         cut, rest = pieces(len(works), self._lanes.count if self._lanes else 1)
-        return Prepared(cut, [self._piece(works[s]) for s in cut], self._piece(works[rest]))
+        left = works[rest]
+        return Prepared(cut, [self._piece(works[own]) for own in cut], self._piece(left) if left else None)
 
-    def _piece(self, works: Sequence[Work]) -> Piece | None:
-        if not works:
-            return None
+    def _piece(self, works: Sequence[Work]) -> Piece:
         rows: dict[np.dtype[Any], list[int]] = {}
         for row, work in enumerate(works):
             rows.setdefault(work.request.pixels.dtype, []).append(row)
