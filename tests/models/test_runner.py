@@ -96,35 +96,6 @@ def test_out_of_memory_is_told_apart(runner: TorchRunner, monkeypatch: pytest.Mo
         run(runner, batch_of(0.0))
 
 
-@pytest.mark.parametrize("images", [2, 5, 9])
-def test_answers_are_the_same_when_each_core_has_images_of_its_own(
-    tiny: Model, monkeypatch: pytest.MonkeyPatch, images: int
-) -> None:
-    monkeypatch.setattr("prunepool.models.runner.faster", lambda cut, whole: cut() or True)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    cut = TorchRunner(lambda: tiny, max_batch_size=2)
-    cut.warm_up()
-    whole = TorchRunner(lambda: tiny, max_batch_size=2)
-    batch = batch_of(*sorted((0.0, 0.5, 0.755)[i % 3] for i in range(images)), explain=True)
-    assert len(cut.prepare(batch).pieces) > 0
-    for own, expected in zip(run(cut, batch), run(whole, batch), strict=True):
-        np.testing.assert_allclose(own.logits, expected.logits, atol=1e-4)
-        assert (own.tokens, own.pruned, own.pooled) == (expected.tokens, expected.pruned, expected.pooled)
-        assert own.token_map is not None
-        assert expected.token_map is not None
-        assert own.token_map.tokens == expected.token_map.tokens
-    cut.close()
-
-
-def test_lanes_are_dropped_where_they_are_slower(tiny: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("prunepool.models.runner.faster", lambda cut, whole: whole() and False)
-    runner = TorchRunner(lambda: tiny, max_batch_size=2)
-    runner.warm_up()
-    prepared = runner.prepare(batch_of(0.0, 0.0))
-    assert prepared.pieces == []
-    assert prepared.rest is not None
-
-
 def test_warm_up_runs_the_largest_batch(tiny: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     runner = TorchRunner(lambda: tiny, max_batch_size=3)
     sizes: list[int] = []
