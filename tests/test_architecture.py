@@ -30,6 +30,7 @@ ARROWS: dict[str, set[str]] = {
     "api": {"access", "engine", "settings", "metrics", "errors", "logs"},
     "client": {"errors"},
     "control": {"errors", "store"},
+    "processes": {"batching.types", "engine", "errors", "imaging", "local_engine", "metrics"},
     "hosting": {"engine", "local_engine", "models", "store", "imaging", "ppt"},
     "build": {
         "access",
@@ -49,6 +50,22 @@ ARROWS: dict[str, set[str]] = {
         "store",
         "tracing",
     },
+    "fleet": {
+        "api",
+        "build",
+        "control",
+        "engine",
+        "errors",
+        "gpu",
+        "hosting",
+        "imaging",
+        "local_engine",
+        "logs",
+        "metrics",
+        "processes",
+        "settings",
+        "store",
+    },
     "tools": {"build", "models", "ppt", "store", "imaging", "errors", "client"},
     "cli": {"*"},
 }
@@ -59,6 +76,7 @@ HEAVY = {
     "timm": {"models", "tools"},
     "fastapi": {"api", "build"},
     "opentelemetry": {"tracing"},
+    "zmq": {"processes", "fleet"},
 }
 
 

@@ -7,11 +7,12 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Coroutine, Iterator, MutableMapping
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import version
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 import uvloop
@@ -21,8 +22,8 @@ from prunepool.access import Keyring, KeysFile
 from prunepool.api.app import Tracing, create_app
 from prunepool.api.drain import Drain
 from prunepool.api.server import Server, bind, url_of
-from prunepool.control import Control
-from prunepool.engine import Engine
+from prunepool.control import Control, Models
+from prunepool.engine import Engine, ModelControl, ModelInfo
 from prunepool.errors import InvalidParameter
 from prunepool.gpu import gpu_collector
 from prunepool.logs import level_by_signal, logging_to
@@ -75,6 +76,7 @@ def build_engine(settings: Settings, metrics: Metrics) -> Engine:
     from prunepool.batching.types import Limits
     from prunepool.imaging import ImageLimits
     from prunepool.local_engine import EngineConfig, LocalEngine
+    from prunepool.models.loader import set_compute_threads
 
     host = _create_host(settings)
     config = EngineConfig(
@@ -95,24 +97,28 @@ def build_engine(settings: Settings, metrics: Metrics) -> Engine:
         shadow_sample=settings.shadow_sample,
         unload_timeout_s=settings.drain_timeout_s,
     )
+    if settings.compute_threads is not None:
+        set_compute_threads(settings.compute_threads)
     models = {model.name: model for model in map(host.model, references(settings))}
     return LocalEngine(models.values(), config=config, metrics=metrics)
 
 
-def create_control(settings: Settings, engine: Engine) -> Control | None:
-    """What changes the models of an engine while it serves; None for one whose models cannot be changed.
+def create_models(settings: Settings, engine: Engine) -> Models | None:
+    """The models of an engine, to be changed while it serves; None for one whose models cannot be changed."""
+    from prunepool.hosting import LocalModels
+    from prunepool.local_engine import LocalEngine
+
+    return LocalModels(engine, _create_host(settings)) if isinstance(engine, LocalEngine) else None
+
+
+def create_control(settings: Settings, models: Models) -> Control:
+    """What changes which models are served.
 
     Raises:
         ModelNotFound: no such model.
         ManifestInvalid: its model.json does not say what it must.
     """
-    from prunepool.hosting import LocalModels
-    from prunepool.local_engine import LocalEngine
-
-    if not isinstance(engine, LocalEngine):
-        return None
-    repository = Repository(ModelStore(settings.model_store))
-    return Control(LocalModels(engine, _create_host(settings)), repository, references(settings))
+    return Control(models, Repository(ModelStore(settings.model_store)), references(settings))
 
 
 def _create_host(settings: Settings) -> Host:
@@ -137,8 +143,10 @@ def create_server(
     engine: Engine,
     metrics: Metrics,
     tracing: Tracing | None = None,
-    control: Control | None = None,
-    reread: Callable[[], Settings] | None = None,
+    control: ModelControl | None = None,
+    follow: Callable[[], Coroutine[Any, Any, None]] | None = None,
+    *,
+    signals: bool = True,
 ) -> Server:
     """A server of the app over an engine.
 
@@ -147,8 +155,9 @@ def create_server(
         engine: what classifies.
         metrics: what `/metrics` shows.
         tracing: where the spans of requests go, if anywhere.
-        control: changes the engine's models: for SIGHUP, and for callers where the settings let them.
-        reread: the settings as they are at a SIGHUP; without it they stay as they are.
+        control: changes the engine's models, for callers if the settings let them.
+        follow: has the models follow the settings, at a SIGHUP.
+        signals: whether signals are this process's to act upon.
 
     Raises:
         InvalidParameter: the API keys cannot be read.
@@ -159,8 +168,8 @@ def create_server(
         keyring = Keyring(KeysFile(settings.api_keys_file), time.monotonic)
     for_callers = control if settings.model_control == "explicit" else None
     app = create_app(engine, settings, metrics, drain, keyring=keyring, tracing=tracing, control=for_callers)
-    hangup = Hangup(keyring, control, reread or (lambda: settings))
-    return Server(app, engine, drain, settings, on_hangup=hangup if keyring or control else None)
+    hangup = Hangup(keyring, follow) if keyring or follow else None
+    return Server(app, engine, drain, settings, on_hangup=hangup, signals=signals)
 
 
 class Hangup:
@@ -168,32 +177,34 @@ class Hangup:
 
     Args:
         keyring: the keys, if any are asked for.
-        control: changes which models are served, if they can be changed.
-        reread: the settings as they are now.
+        follow: has the models follow the settings, if they can be changed.
     """
 
     def __init__(
-        self, keyring: Keyring | None, control: Control | None, reread: Callable[[], Settings]
+        self, keyring: Keyring | None, follow: Callable[[], Coroutine[Any, Any, None]] | None
     ) -> None:
         self._keyring = keyring
-        self._control = control
-        self._reread = reread
+        self._follow = follow
         self._following: set[asyncio.Task[None]] = set()
 
     def __call__(self) -> None:
         """Begin; on the event loop."""
         if self._keyring is not None:
             self._keyring.reload()
-        if self._control is None:
-            return
-        try:
-            settings = self._reread()
-        except Exception as error:  # of whoever reads the settings; what was read before is good still
-            _log.error("settings stay as they were", why=str(error))
-            return
-        task = asyncio.ensure_future(self._control.follow(references(settings)))
-        self._following.add(task)
-        task.add_done_callback(self._following.discard)
+        if self._follow is not None:
+            task = asyncio.get_running_loop().create_task(self._follow())
+            self._following.add(task)
+            task.add_done_callback(self._following.discard)
+
+
+async def follow_settings(control: Control, reread: Callable[[], Settings]) -> None:
+    """Read the settings again, and serve the models that they ask for now."""
+    try:
+        settings = reread()
+    except Exception as error:  # of whoever reads the settings; what was read before is good still
+        _log.error("settings stay as they were", why=str(error))
+        return
+    await control.follow(references(settings))
 
 
 def serve(
@@ -218,16 +229,20 @@ def serve(
         CannotListen: the address cannot be listened on.
         PrunepoolError: the model cannot be served.
     """
-    _refuse_unserved(settings)
+    check(settings)
     with logging_to(sys.stderr, settings.log_format, settings.log_level), level_by_signal(settings.log_level):
         start = time.monotonic()
-        with bind(settings.host, settings.port) as bound, _tracing(settings) as tracing:
+        with bind(settings.host, settings.port) as bound, tracing_to(settings) as tracing:
             metrics = create_metrics()
             engine = make_engine(settings, metrics)
-            control = create_control(settings, engine)
+            models = create_models(settings, engine)
+            control = None if models is None else create_control(settings, models)
+            follow = None
+            if control is not None:
+                follow = partial(follow_settings, control, reread or (lambda: settings))
             if tracing is not None:
                 engine = tracing.traced(engine)
-            server = create_server(settings, engine, metrics, tracing, control, reread)
+            server = create_server(settings, engine, metrics, tracing, control, follow)
             return _run(server, bound, engine, metrics, announce, start)
 
 
@@ -241,21 +256,27 @@ def _run(
 ) -> int:
     def on_ready() -> None:
         info = engine.model(engine.default_model)
-        ours = version("prunepool")
-        metrics.build.info(
-            {"version": ours, "torch": version("torch"), "device": info.device, "dtype": info.dtype}
-        )
-        announce(
-            f"prunepool {ours} serves {info.name} on {info.device} in {info.dtype} "
-            f"at {url_of(bound)} (ready in {time.monotonic() - start:.1f} s)"
-        )
+        describe_build(metrics, info)
+        announce(announcement(info.name, info.device, info.dtype, url_of(bound), time.monotonic() - start))
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(server.serve_until_signal(bound, on_ready))
 
 
+def describe_build(metrics: Metrics, info: ModelInfo) -> None:
+    """Have `/metrics` say what runs where."""
+    ours, torch = version("prunepool"), version("torch")
+    metrics.build.info({"version": ours, "torch": torch, "device": info.device, "dtype": info.dtype})
+
+
+def announcement(model: str, device: str, dtype: str, url: str, seconds: float) -> str:
+    """The line that says that requests can be sent, and where to."""
+    ours = version("prunepool")
+    return f"prunepool {ours} serves {model} on {device} in {dtype} at {url} (ready in {seconds:.1f} s)"
+
+
 @contextmanager
-def _tracing(settings: Settings) -> Iterator[Tracing | None]:
+def tracing_to(settings: Settings) -> Iterator[Tracing | None]:
     """Traces on their way to a collector, if they are asked for; what is left of them is sent at the end."""
     from prunepool.tracing.wanted import wanted
 
@@ -280,10 +301,12 @@ def _tracing(settings: Settings) -> Iterator[Tracing | None]:
         finish(provider)
 
 
-def _refuse_unserved(settings: Settings) -> None:
-    """A setting that would be passed over in silence is refused instead."""
-    if settings.frontends != 1:
-        raise InvalidParameter("frontends", settings.frontends, "1 in this version")
+def check(settings: Settings) -> None:
+    """See that settings go together.
+
+    Raises:
+        InvalidParameter: names the one that cannot be what it is.
+    """
     anybody = settings.api_keys_file is None and not is_loopback(settings.host)
     if settings.model_control == "explicit" and anybody:
         limit = f"none where {settings.host} can be reached by others and api_keys_file is unset"

@@ -5,28 +5,36 @@ from __future__ import annotations
 import logging
 import signal
 import threading
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from typing import Any, Literal, TextIO
 
 import orjson
 import structlog
-from structlog.types import Processor
+from structlog.types import EventDict, Processor
 
 
 @contextmanager
-def logging_to(stream: TextIO, form: Literal["console", "json"], level: str) -> Iterator[None]:
+def logging_to(
+    stream: TextIO, form: Literal["console", "json"], level: str, process: str | None = None
+) -> Iterator[None]:
     """Send every log line of the process to one stream, in one form; afterwards all is as it was.
 
     Args:
         stream: where to.
         form: `console` for people, `json` for machines.
         level: the least severe line that is written: debug, info, warning or error.
+        process: what this process is called in its lines, where there are several.
     """
+
+    def name_process(_: Any, __: str, line: EventDict) -> EventDict:
+        return line if process is None else {**line, "process": process}
+
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
+        name_process,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     handler = logging.StreamHandler(stream)
@@ -72,10 +80,14 @@ def set_level(level: str) -> None:
 
 
 @contextmanager
-def level_by_signal(level: str) -> Iterator[None]:
+def level_by_signal(level: str, then: Callable[[int], object] = lambda number: None) -> Iterator[None]:
     """While the block runs, SIGUSR1 switches between the level and debug (info, if debug is the level).
 
     Only the main thread can catch signals; in another this does nothing.
+
+    Args:
+        level: what it is at first.
+        then: called with each such signal, once that is done.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -89,6 +101,7 @@ def level_by_signal(level: str) -> Iterator[None]:
         set_level("info")  # so that the change itself is seen, whichever way it goes
         log.info("log level", least=now)
         set_level(now)
+        then(signal.SIGUSR1)
 
     before = signal.signal(signal.SIGUSR1, switch)
     try:

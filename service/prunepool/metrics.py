@@ -6,6 +6,8 @@ aggregated over replicas. The registry is passed in: a test makes its own.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
 #: 1 ms to 10 s, about four to a decade.
@@ -27,12 +29,20 @@ def reduction_band(ratio: float) -> str:
 class Metrics:
     """The service's series on one registry.
 
+    A gauge's `multiprocess_mode` says what becomes of its values where several processes have one.
+
     Args:
         registry: where they are registered; a second instance on the same registry is an error.
+        exposed: what a scrape shows, if that is more than this process's own series.
+
+    Attributes:
+        exposed: what a scrape shows.
     """
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, exposed: CollectorRegistry | None = None) -> None:
         self.registry = registry
+        self.exposed = registry if exposed is None else exposed
+        self._asked: dict[Gauge, Callable[[], float]] = {}
         m = ("model",)
         self.requests = Counter(
             "prunepool_requests_total",
@@ -70,18 +80,21 @@ class Metrics:
             "prunepool_auto_reduction_ratio",
             "Reduction ratio that auto would apply now.",
             m,
+            multiprocess_mode="livemax",
             registry=registry,
         )
         self.auto_ratio_limit = Gauge(
             "prunepool_auto_reduction_ratio_limit",
             "Largest reduction ratio that auto applies to a request that names none.",
             m,
+            multiprocess_mode="livemax",
             registry=registry,
         )
         self.target_latency = Gauge(
             "prunepool_target_latency_seconds",
             "The time within which auto tries to answer every request.",
             m,
+            multiprocess_mode="livemax",
             registry=registry,
         )
         self.batch_size = Histogram(
@@ -107,18 +120,24 @@ class Metrics:
             registry=registry,
         )
         self.queue_requests = Gauge(
-            "prunepool_queue_requests", "Images accepted and waiting for the device.", m, registry=registry
+            "prunepool_queue_requests",
+            "Images accepted and waiting for the device.",
+            m,
+            multiprocess_mode="livesum",
+            registry=registry,
         )
         self.queue_drain = Gauge(
             "prunepool_queue_drain_seconds",
             "Predicted time to answer everything that waits.",
             m,
+            multiprocess_mode="livemax",
             registry=registry,
         )
         self.cost_model = Gauge(
             "prunepool_cost_model_seconds",
             "Predicted time of each part of a batch: one run, one GMAC, one further plan, one reduced image.",
             ("model", "part"),
+            multiprocess_mode="livemax",
             registry=registry,
         )
         self.prediction_error = Histogram(
@@ -149,6 +168,7 @@ class Metrics:
         self.body_bytes = Gauge(
             "prunepool_body_bytes",
             "Bytes of request bodies that are held until their requests are answered.",
+            multiprocess_mode="livesum",
             registry=registry,
         )
         self.escalations = Counter(
@@ -167,6 +187,7 @@ class Metrics:
             "prunepool_shadow_agreement",
             "Share of the last hundred or so sampled images whose reduced answer agrees with the dense one.",
             ("model", "reduction"),
+            multiprocess_mode="livemin",
             registry=registry,
         )
         self.shadow_dropped = Counter(
@@ -182,7 +203,11 @@ class Metrics:
             registry=registry,
         )
         self.engine_up = Gauge(
-            "prunepool_engine_up", "1 while the model's engine can run a batch.", m, registry=registry
+            "prunepool_engine_up",
+            "1 while the model's engine can run a batch.",
+            m,
+            multiprocess_mode="livesum",
+            registry=registry,
         )
         self.engine_restarts = Counter(
             "prunepool_engine_restarts_total",
@@ -191,5 +216,24 @@ class Metrics:
             registry=registry,
         )
         self.build = Info(
-            "prunepool_build", "Versions, device and number format of this process.", registry=registry
+            "prunepool_build", "Versions, device and number format of this process.", registry=self.exposed
         )
+
+    def ask(self, gauge: Gauge, value: Callable[[], float]) -> None:
+        """Have a gauge ask for its value whenever somebody looks.
+
+        Args:
+            gauge: one without labels, or with all of them.
+            value: what it is now.
+        """
+        gauge.set_function(value)
+        self._asked[gauge] = value
+
+    def ask_no_more(self, gauge: Gauge) -> None:
+        """Let go of what a gauge asks."""
+        self._asked.pop(gauge, None)
+
+    def publish(self) -> None:
+        """Have all gauges ask now: for those who look from another process."""
+        for gauge, value in self._asked.items():
+            gauge.set(value())

@@ -100,6 +100,19 @@ class Settings(BaseSettings):
         pattern=r"^(auto|cpu|cuda(:\d+)?)$",
         description="Where the model runs: auto (a GPU if there is one), cpu, cuda or cuda:N.",
     )
+    devices: Annotated[
+        tuple[Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")], ...] | None,
+        NoDecode,
+        BeforeValidator(_parts),
+    ] = Field(
+        default=None,
+        min_length=1,
+        description="Devices with an engine process each, as cuda:0,cuda:1 or cpu,cpu; unset, `device` alone.",
+    )
+    compute_threads: PositiveInt | None = Field(
+        default=None,
+        description="Threads a model computes with on a CPU; unset, all cores, shared out among the engines.",
+    )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto",
         description="The number format the model computes in; auto measures at start and takes the fastest.",
@@ -206,7 +219,12 @@ class Settings(BaseSettings):
         description="OTLP collector that traces go to, as in http://127.0.0.1:4318; needs prunepool[otel].",
     )
     frontends: PositiveInt = Field(
-        default=1, description="HTTP processes in front of the engine; 1 runs all in one process."
+        default=1,
+        description="HTTP processes; more than one makes the engine a process of its own, see docs/processes.md.",
+    )
+    engine: Literal["thread", "process"] = Field(
+        default="thread",
+        description="Where the model runs: in this process, or apart as with several `frontends` or `devices`.",
     )
     log_format: Literal["console", "json"] = Field(
         default="console", description="Log lines for people, or one JSON object each."

@@ -76,7 +76,11 @@ def test_a_flag_wins_over_the_environment_and_that_over_the_file(
             ("--model-control", "explicit", "--host", "0.0.0.0"),
             "model_control must be none where 0.0.0.0 can be reached by others and api_keys_file is unset",
         ),
-        (("--frontends", "2"), "frontends must be 1 in this version; got 2"),
+        (
+            ("--frontends", "2", "--grpc-port", "0"),
+            "grpc_port must be a port of your choice where there are several front ends; got 0",
+        ),
+        (("--devices", "cpu,tpu"), "--devices is"),
     ],
 )
 def test_a_wrong_flag_is_named_with_its_value_and_limit(

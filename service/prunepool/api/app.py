@@ -95,7 +95,7 @@ def create_app(
         telemetry=_telemetry(tracing),
     )
     room = Room(settings.max_buffered_bytes, time.monotonic)
-    metrics.body_bytes.set_function(lambda: room.held)
+    metrics.ask(metrics.body_bytes, lambda: room.held)
     app.state.services = Services(engine, settings, metrics, made, room, control)
     needs_key = access.needs_key(settings) if keyring is not None else lambda _: False
     app.openapi = lambda: describe.openapi(app, needs_key)  # type: ignore[method-assign]

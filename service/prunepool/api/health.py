@@ -68,7 +68,7 @@ async def readyz(request: Request) -> Response:
 async def metrics(request: Request) -> Response:
     """Every series, in Prometheus' text format or OpenMetrics, as asked for by `Accept`."""
     encode, content_type = choose_encoder(request.headers.get("accept", ""))
-    return Response(encode(services(request).metrics.registry), headers={"Content-Type": content_type})
+    return Response(encode(services(request).metrics.exposed), headers={"Content-Type": content_type})
 
 
 @router.get(

@@ -32,12 +32,13 @@ class CannotListen(OSError):
     """The address cannot be listened on; the message says why, in one line."""
 
 
-def bind(host: str, port: int) -> socket.socket:
+def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
     """A socket on the address, not listening yet: a taken port shows before a model is loaded.
 
     Args:
         host: name or address, IPv4 or IPv6.
         port: 0 takes a free one.
+        shared: whether further sockets may be bound to the same port, each to get its share of connections.
 
     Raises:
         CannotListen: the port is taken or not allowed, or there is no such host.
@@ -51,6 +52,8 @@ def bind(host: str, port: int) -> socket.socket:
     made = socket.socket(family, kind, protocol)
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         made.bind(address)
     except OSError as error:
         made.close()
@@ -84,6 +87,7 @@ class Server(uvicorn.Server):
         drain: shared with the app.
         settings: how long to wait for clients, and which proxies to believe.
         on_hangup: called at each SIGHUP; without it the signal ends the process, as it does by itself.
+        signals: whether signals are this process's to act upon; otherwise there is only :meth:`stop`.
     """
 
     def __init__(
@@ -93,6 +97,7 @@ class Server(uvicorn.Server):
         drain: Drain,
         settings: Settings,
         on_hangup: Callable[[], None] | None = None,
+        signals: bool = True,
     ) -> None:
         requests = app.state.services.metrics.http_requests
 
@@ -120,6 +125,7 @@ class Server(uvicorn.Server):
         self._drain = drain
         self._request_timeout_s = settings.request_timeout_s
         self._on_hangup = on_hangup
+        self._signals = signals
         self._loop: asyncio.AbstractEventLoop | None = None
         self._leaving: asyncio.Task[None] | None = None
         self._stopping = False
@@ -169,6 +175,11 @@ class Server(uvicorn.Server):
             os._exit(128 + sig)
         self.stop(name)
 
+    def hang_up(self) -> None:
+        """Do what SIGHUP does; on the event loop."""
+        if self._on_hangup is not None:
+            self._on_hangup()
+
     def _hang_up(self, sig: int, frame: FrameType | None) -> None:
         assert self._loop is not None
         assert self._on_hangup is not None
@@ -191,7 +202,7 @@ class Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Our own handlers while serving; what they caught is dealt with, so nothing is raised again."""
-        if threading.current_thread() is not threading.main_thread():
+        if not self._signals or threading.current_thread() is not threading.main_thread():
             yield
             return
         before = {sig: signal.signal(sig, self.handle_exit) for sig in _SIGNALS}

@@ -25,7 +25,7 @@ class Gauges:
     def __init__(self, metrics: Metrics, model: str, *, shown: bool = True) -> None:
         self._model = model
         self._shown = shown
-        self._auto = metrics.auto_ratio
+        self._metrics = metrics
         self._ratio_now: Callable[[], float] | None = None
         self._values: dict[tuple[Gauge, tuple[str, ...]], float] = {}
 
@@ -39,7 +39,7 @@ class Gauges:
         """What `auto` would apply, asked for whenever somebody looks: it falls while nothing happens."""
         self._ratio_now = ratio_now
         if self._shown:
-            self._auto.labels(self._model).set_function(ratio_now)
+            self._metrics.ask(self._auto, ratio_now)
 
     def show(self) -> None:
         """Be the one that is looked at."""
@@ -47,7 +47,7 @@ class Gauges:
         for (gauge, labels), value in self._values.items():
             gauge.labels(self._model, *labels).set(value)
         if self._ratio_now is not None:
-            self._auto.labels(self._model).set_function(self._ratio_now)
+            self._metrics.ask(self._auto, self._ratio_now)
 
     def hide(self) -> None:
         """Let another be looked at."""
@@ -60,5 +60,10 @@ class Gauges:
             gauge.remove(self._model, *labels)
         self._values.clear()
         if self._ratio_now is not None:
-            self._auto.remove(self._model)
+            self._metrics.ask_no_more(self._auto)
+            self._metrics.auto_ratio.remove(self._model)
             self._ratio_now = None
+
+    @property
+    def _auto(self) -> Gauge:
+        return self._metrics.auto_ratio.labels(self._model)

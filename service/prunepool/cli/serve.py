@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from functools import partial
 
 import typer
 
@@ -16,10 +17,17 @@ def serve(flags: Mapping[str, str]) -> None:
     """Serve a model over HTTP until SIGTERM or Ctrl-C; accepted requests are still answered."""
     from prunepool import build
     from prunepool.api.server import CannotListen
+    from prunepool.fleet.specs import apart
 
     settings = load_settings(flags)
+    reread = partial(load_settings, flags)
     try:
-        unanswered = build.serve(settings, announce=_announce, reread=lambda: load_settings(flags))
+        if apart(settings):
+            from prunepool.fleet import parent
+
+            unanswered = parent.serve(settings, announce=_announce, reread=reread)
+        else:
+            unanswered = build.serve(settings, announce=_announce, reread=reread)
     except CannotListen as error:
         raise typer.TyperException(f"{error}; choose another with --host or --port") from error
     if unanswered:

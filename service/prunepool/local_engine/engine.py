@@ -6,7 +6,6 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from random import Random
@@ -25,18 +24,17 @@ from prunepool.engine import (
     Timing,
     resolve,
 )
-from prunepool.errors import DeadlineExceeded, InvalidParameter, PrunepoolError
-from prunepool.imaging import ImageLimits, Preprocess, decode
+from prunepool.errors import InvalidParameter, PrunepoolError
+from prunepool.imaging import decode
 from prunepool.local_engine.answer import classification, inference
+from prunepool.local_engine.decoders import Decode, Decoders
 from prunepool.local_engine.escalation import Escalation
 from prunepool.local_engine.lineup import Line, Lineup
 from prunepool.local_engine.policies import policy_for
 from prunepool.local_engine.served import EngineConfig, ServedModel
 from prunepool.local_engine.shadow import Shadow
-from prunepool.local_engine.tensors import checked
 from prunepool.metrics import Metrics
 
-Decode = Callable[[bytes, Preprocess, ImageLimits], Pixels]
 Policy = Callable[[ModelInfo], RatioPolicy]
 
 
@@ -81,7 +79,6 @@ class LocalEngine:
     ) -> None:
         self._config = config
         self._metrics = metrics
-        self._decode = decode
         self._policy = policy or (lambda info: policy_for(info, config.limits.target_s))
         self._clock = clock
         models = tuple(models)
@@ -90,7 +87,7 @@ class LocalEngine:
         self._random = random or Random()  # noqa: S311 - it draws a sample, no secret
         self._lineup = Lineup(models, self._line, config.unload_timeout_s)
         threads = config.decode_threads or max(1, (os.cpu_count() or 1) // 2)
-        self._decoders = ThreadPoolExecutor(threads, thread_name_prefix="prunepool-decode")
+        self._decoders = Decoders(threads, config.image_limits, clock, decode)
 
     @property
     def default_model(self) -> str:
@@ -109,6 +106,11 @@ class LocalEngine:
         """
         line = self._lineup.find(name)
         return replace(line.model.info(), ready=line.scheduler.ready)
+
+    @property
+    def lines(self) -> tuple[Line, ...]:
+        """Every served model and what answers for it."""
+        return self._lineup.lines
 
     def readiness(self) -> Readiness:
         """Whether every model can be asked now."""
@@ -134,7 +136,7 @@ class LocalEngine:
     async def close(self, timeout_s: float) -> bool:
         """Answer what was accepted within `timeout_s`, then stop; whether all of it was answered."""
         answered = await self._lineup.close(timeout_s)
-        self._decoders.shutdown(wait=False, cancel_futures=True)
+        self._decoders.close()
         return answered
 
     def serves(self, model: ServedModel) -> bool:
@@ -185,8 +187,31 @@ class LocalEngine:
         """
         return (await self._answer(image, options))[2]
 
-    async def _answer(self, image: Image, options: Options) -> tuple[ServedModel, Resolved, Inference]:
-        arrival = self._clock()
+    async def infer_decoded(
+        self, pixels: Pixels, options: Options, *, arrival: float, decode_s: float
+    ) -> Inference:
+        """The logits of an image that another process has decoded.
+
+        Args:
+            pixels: the model's crop, or what a caller made of it.
+            options: the caller's choice.
+            arrival: when the image came, on a clock that this engine shares.
+            decode_s: how long decoding took.
+
+        Raises:
+            PrunepoolError: why there are none.
+            asyncio.CancelledError: the caller went away; its place in the queue is given up.
+        """
+        return (await self._answer(pixels, options, arrival, decode_s))[2]
+
+    async def _answer(
+        self,
+        image: Image | Pixels,
+        options: Options,
+        arrival: float | None = None,
+        decode_s: float | None = None,
+    ) -> tuple[ServedModel, Resolved, Inference]:
+        arrival = self._clock() if arrival is None else arrival
         name = self.default_model if options.model is None else options.model
         # A name that callers made up must not become a label: there is no end to those.
         label = name if name in self._lineup.names else "unknown"
@@ -196,37 +221,16 @@ class LocalEngine:
             wanted = self._resolve(options, model)
             deadline = None if wanted.deadline_s is None else arrival + wanted.deadline_s
             with scheduler.accept(wanted.dial, deadline):
-                pixels = await self._pixels(image, model, arrival, deadline)
-                decoded = self._clock()
+                pixels = await self._decoders.pixels(image, model.preprocess, arrival, deadline)
+                if decode_s is None:
+                    decode_s = self._clock() - arrival
                 progress.request = Request(pixels, wanted.dial, arrival, deadline, options.explain)
                 done = await scheduler.answer(progress.request)
             progress.answered = True
             done = await line.second_look(progress.request, done)
             total_s = self._clock() - arrival
-            timing = self._timing(name, decoded - arrival, done, total_s)
+            timing = self._timing(name, decode_s, done, total_s)
             return model, wanted, inference(model, wanted, done, timing)
-
-    async def _pixels(
-        self, image: Image, model: ServedModel, arrival: float, deadline: float | None
-    ) -> Pixels:
-        """The model's crop; the wait for it ends at the deadline."""
-        if not isinstance(image, bytes):
-            return checked(image, model.preprocess.size)
-        limits = self._config.image_limits
-        loop = asyncio.get_running_loop()
-        decoding = loop.run_in_executor(self._decoders, self._decode, image, model.preprocess, limits)
-        left = None if deadline is None else max(0.0, deadline - self._clock())
-        try:
-            async with asyncio.timeout(left) as patience:
-                return await decoding
-        except TimeoutError:
-            if not patience.expired():
-                raise
-            assert deadline is not None
-            allowed = (deadline - arrival) * 1000
-            raise DeadlineExceeded(
-                f"the deadline of {allowed:.0f} ms came before the image was decoded"
-            ) from None
 
     def _timing(self, name: str, decode_s: float, done: Completion, total_s: float) -> Timing:
         # The request's arrival, from which its wait counts, was before the decoding.

@@ -111,6 +111,11 @@ def resolve_device(device: str) -> torch.device:
     return place
 
 
+def set_compute_threads(count: int) -> None:
+    """Let the models of this process compute with so many threads on a CPU; before the first of them runs."""
+    torch.set_num_threads(count)
+
+
 def resolve_dtype(dtype: str, network: ReducingViT, manifest: Manifest) -> torch.dtype:
     """The number format a setting means; `auto` is decided by timing the network itself.
 

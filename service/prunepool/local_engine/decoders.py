@@ -1,0 +1,71 @@
+"""The threads that make crops of images; nobody waits for one longer than until the image's deadline."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from prunepool.batching.types import Pixels
+from prunepool.engine import Image
+from prunepool.errors import DeadlineExceeded
+from prunepool.imaging import ImageLimits, Preprocess, decode
+from prunepool.local_engine.tensors import checked
+
+Decode = Callable[[bytes, Preprocess, ImageLimits], Pixels]
+
+
+class Decoders:
+    """A pool of threads.
+
+    Args:
+        threads: images decoded at the same time.
+        limits: which images are decoded at all.
+        clock: seconds, monotonic; arrivals and deadlines are on it.
+        decode: makes a model's crop of an encoded image; called in a thread of the pool.
+    """
+
+    def __init__(
+        self, threads: int, limits: ImageLimits, clock: Callable[[], float], decode: Decode = decode
+    ) -> None:
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="prunepool-decode")
+        self._limits = limits
+        self._clock = clock
+        self._decode = decode
+
+    async def pixels(
+        self, image: Image | Pixels, preprocess: Preprocess, arrival: float, deadline: float | None
+    ) -> Pixels:
+        """What the model takes: the crop of an encoded image, or pixels that are checked.
+
+        Args:
+            image: encoded, or decoded already.
+            preprocess: the model's.
+            arrival: when it came.
+            deadline: when it becomes worthless, or None.
+
+        Raises:
+            DeadlineExceeded: that came first.
+            InvalidParameter: pixels that the model cannot take.
+            RequestError: an image that cannot be decoded.
+        """
+        if not isinstance(image, bytes):
+            return checked(image, preprocess.size)
+        loop = asyncio.get_running_loop()
+        decoding = loop.run_in_executor(self._pool, self._decode, image, preprocess, self._limits)
+        left = None if deadline is None else max(0.0, deadline - self._clock())
+        try:
+            async with asyncio.timeout(left) as patience:
+                return await decoding
+        except TimeoutError:
+            if not patience.expired():
+                raise
+            assert deadline is not None
+            allowed = (deadline - arrival) * 1000
+            raise DeadlineExceeded(
+                f"the deadline of {allowed:.0f} ms came before the image was decoded"
+            ) from None
+
+    def close(self) -> None:
+        """Decode nothing more; what is being decoded is left behind."""
+        self._pool.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,177 @@
+"""Real front ends and engines as processes: killed, stopped, and told to leave while they are asked."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+pytestmark = pytest.mark.e2e
+
+PATIENCE_S = 60.0
+
+
+class Fleet:
+    """A server of several processes, in a temporary folder of its own."""
+
+    def __init__(self, root: Path, folder: Path, *flags: str) -> None:
+        self.folder = folder
+        self.log = folder / "log"
+        self.photo = (root / "docs/images/sample.jpg").read_bytes()
+        program = str(Path(sys.executable).with_name("prunepool"))
+        command = [program, "serve", "--port", "0", "--dtype", "float32", "--log-format", "json", *flags]
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("PRUNEPOOL_")}
+        with self.log.open("w") as log:
+            self.parent = subprocess.Popen(
+                [*command, "--max-batch-size", "4"],
+                cwd=root,
+                env={**environment, "TMPDIR": str(folder)},
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+        assert self.parent.stdout is not None
+        found = re.search(r"at (http://\S+)", self.parent.stdout.readline())
+        assert found, self.log.read_text()
+        self.url = found[1]
+        self.processes = [psutil.Process(self.parent.pid)]
+        self.processes += self.processes[0].children(recursive=True)
+
+    def lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+
+    def pid(self, name: str) -> int:
+        """Of the latest process in a place."""
+        started = [line for line in self.lines() if line["event"] == "process started"]
+        pid: int = [line["pid"] for line in started if line["name"] == name][-1]
+        return pid
+
+    def back(self, name: str) -> bool:
+        return any(line["event"] == "process is back" and line["name"] == name for line in self.lines())
+
+    def sample(self, name: str) -> float:
+        text = httpx.get(f"{self.url}/metrics", timeout=PATIENCE_S).text
+        return sum(
+            float(line.split()[-1]) for line in text.splitlines() if line.startswith(f"prunepool_{name}")
+        )
+
+    def left(self) -> list[str]:
+        """What it has left behind, once it has ended: files, and processes."""
+        alive = psutil.wait_procs(self.processes, timeout=10)[1]
+        return [path.name for path in self.folder.glob("prunepool-*")] + [str(one) for one in alive]
+
+    @contextmanager
+    def asking(self, clients: int = 4) -> Iterator[list[tuple[int | str, float]]]:
+        """Clients that ask without a pause, but for one after an error: how each request ended, and how soon."""
+        answers: list[tuple[int | str, float]] = []
+        over = threading.Event()
+
+        def ask() -> None:
+            while not over.is_set():
+                with httpx.Client(base_url=self.url, timeout=PATIENCE_S) as client:
+                    while not over.is_set():
+                        start, ended = time.monotonic(), "broken"
+                        try:
+                            response = client.post("/classify", content=self.photo)
+                            ended = response.json().get("code", response.status_code)
+                            assert response.status_code != 503 or int(response.headers["retry-after"]) > 0
+                        except httpx.TransportError:
+                            break
+                        finally:
+                            answers.append((ended, time.monotonic() - start))
+                        if ended != 200:
+                            over.wait(0.05)
+
+        threads = [threading.Thread(target=ask) for _ in range(clients)]
+        for thread in threads:
+            thread.start()
+        try:
+            yield answers
+        finally:
+            over.set()
+            for thread in threads:
+                thread.join()
+
+
+@pytest.fixture
+def fleet(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Fleet]]:
+    started: list[Fleet] = []
+
+    def start(*flags: str) -> Fleet:
+        # The path of a socket may not be long.
+        started.append(Fleet(root, tmp_path_factory.mktemp("f"), *flags))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.parent.kill()
+        one.parent.wait()
+        one.parent.stdout and one.parent.stdout.close()
+
+
+def wait(condition: Callable[[], object]) -> None:
+    end = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+def test_what_dies_comes_back_and_nothing_is_lost_or_left(fleet: Any) -> None:
+    shared_memory = set(Path("/dev/shm").iterdir())
+    server: Fleet = fleet("--frontends", "2", "--devices", "cpu,cpu")
+    with server.asking() as answers:
+        wait(lambda: len(answers) > 8)
+        os.kill(server.pid("engine-1"), signal.SIGKILL)
+        wait(lambda: server.back("engine-1"))
+    assert {ended for ended, _ in answers} == {200}
+    assert server.sample('requests_total{model="deit_tiny_imagenette",outcome="ok"}') == len(answers)
+    assert server.sample("engine_restarts_total") == 1
+    with server.asking() as answers:
+        os.kill(server.pid("engine-0"), signal.SIGSTOP)
+        wait(lambda: len(answers) > 8)
+        os.kill(server.pid("engine-0"), signal.SIGCONT)
+        assert {ended for ended, _ in answers} == {200}
+        os.kill(server.pid("frontend-1"), signal.SIGKILL)
+        wait(lambda: server.back("frontend-1"))
+        wait(lambda: answers[-1][0] == 200)
+        server.parent.terminate()
+        wait(lambda: answers[-1][0] != 200)
+    ended = [how for how, _ in answers]
+    assert set(ended) <= {200, "draining", "broken"}
+    assert ended.count("broken") < len(ended)
+    assert server.parent.wait(PATIENCE_S) == 0
+    unanswered = [line for line in server.lines() if line["event"] == "request" and line["status"] >= 500]
+    assert {line["code"] for line in unanswered} <= {"draining"}
+    assert server.left() == []
+    assert set(Path("/dev/shm").iterdir()) == shared_memory
+
+
+def test_the_only_engine_is_missed_and_the_parent_by_nobody(fleet: Any) -> None:
+    server: Fleet = fleet("--engine", "process")
+    with server.asking() as answers:
+        wait(lambda: len(answers) > 4)
+        os.kill(server.pid("engine-0"), signal.SIGKILL)
+        wait(lambda: any(how == "engine_unavailable" for how, _ in answers))
+        assert httpx.get(f"{server.url}/readyz").status_code == 503
+        wait(lambda: httpx.get(f"{server.url}/readyz").status_code == 200)
+        wait(lambda: answers[-1][0] == 200)
+    assert {how for how, _ in answers} == {200, "engine_unavailable"}
+    # Of 1.5 s that they wait at most; other tests may keep the machine busy.
+    assert max(seconds for how, seconds in answers if how != 200) < 5.0
+    server.processes += psutil.Process(server.parent.pid).children(recursive=True)
+    server.parent.kill()
+    server.parent.wait()
+    assert server.left() == []
