@@ -15,13 +15,13 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import orjson
 import scenes
 import torch
 import uvloop
 from ledger import Ledger
 from observed import at_rest, held
 from pictures import pictures
+from report import save
 from scenes import Stage
 from servers import Server, serving
 
@@ -160,8 +160,7 @@ def main() -> None:
             "seconds": wanted.seconds,
             "scenes": [asdict(verdict) for verdict in verdicts],
         }
-        wanted.json.parent.mkdir(parents=True, exist_ok=True)
-        wanted.json.write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2) + b"\n")
+        save(report, wanted.json)
     if any(verdict.faults for verdict in verdicts):
         sys.exit(1)
 

@@ -18,15 +18,15 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import orjson
 import torch
 import uvloop
 from arrivals import Trace, bursty, poisson, step
 from elastic_report import draw, effective_accuracy, quantile, share_below, summary
+from observed import Scrape
 from open_loop import Seen, Sender
 from pictures import pictures
-from prometheus_client.parser import text_string_to_metric_families
 from random_model import random_model
+from report import save, without
 from servers import Server, serving
 
 from prunepool.tools.environment import environment
@@ -118,13 +118,8 @@ class Run:
 
     def _errors(self, name: str) -> dict[float, float]:
         """The buckets of the prediction error's histogram."""
-        text = httpx.get(f"{self._servers[name].url}/metrics", timeout=30).text
-        return {
-            float(sample.labels["le"]): sample.value
-            for family in text_string_to_metric_families(text)
-            for sample in family.samples
-            if sample.name == "prunepool_prediction_error_ratio_bucket"
-        }
+        samples = Scrape(self._servers[name]).samples("prunepool_prediction_error_ratio_bucket")
+        return {float(labels["le"]): value for labels, value in samples}
 
 
 def show(report: dict[str, Any]) -> None:
@@ -171,9 +166,9 @@ def main() -> None:
     parser.add_argument("--plot", type=Path)
     wanted = parser.parse_args()
     with ExitStack() as stack:
-        store, model = wanted.model_store, wanted.model
+        store, model, made = wanted.model_store, wanted.model, None
         if wanted.architecture:
-            store = stack.enter_context(tempfile.TemporaryDirectory())
+            store = made = stack.enter_context(tempfile.TemporaryDirectory())
             model = random_model(wanted.architecture, Path(store))
         common = ["--model", model, "--model-store", store, "--target-latency-ms", f"{wanted.target_ms:g}"]
         variants = {"dense": "0", "fixed": str(FIXED), "auto": "auto"}
@@ -199,14 +194,13 @@ def main() -> None:
             "load": wanted.load,
             "calm": wanted.calm,
             "environment": environment(torch.device("cpu")),
-            "servers": {name: server.flags for name, server in servers.items()},
+            "servers": {name: without(made, server.flags) for name, server in servers.items()},
             "capacity": capacity,
             "rows": rows,
         }
     show(report)
     if wanted.json:
-        wanted.json.parent.mkdir(parents=True, exist_ok=True)
-        wanted.json.write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2) + b"\n")
+        save(report, wanted.json)
     if wanted.plot:
         draw(report, run.first_round, wanted.plot)
 

@@ -81,17 +81,18 @@ class Scrape:
 
     def total(self, name: str) -> float:
         """The sum of a series over all its labels."""
-        return sum(value for _, value in self._samples(name))
+        return sum(value for _, value in self.samples(name))
 
     def outcomes(self) -> Counter[str]:
         """Requests by what became of them: `ok`, an error's code, or `cancelled` where the client left."""
         counted: Counter[str] = Counter()
-        for labels, value in self._samples("prunepool_http_requests_total"):
+        for labels, value in self.samples("prunepool_http_requests_total"):
             if labels["route"] not in _NOT_COUNTED:
                 counted["cancelled" if labels["status"] == "499" else labels["code"]] += round(value)
         return counted
 
-    def _samples(self, name: str) -> Iterator[tuple[dict[str, str], float]]:
+    def samples(self, name: str) -> Iterator[tuple[dict[str, str], float]]:
+        """The labels and the value of each sample of a series."""
         for family in text_string_to_metric_families(self._text):
             for sample in family.samples:
                 if sample.name == name:

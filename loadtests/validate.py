@@ -21,6 +21,7 @@ import orjson
 import torch
 from quiet import Watch
 from random_model import random_model
+from report import save
 from servers import PRUNEPOOL, Server, serving
 from shapes import Phase, phases
 from speedups import Answer, Verdict, judge, quiet_rounds, speedups
@@ -192,7 +193,7 @@ def main() -> int:
         "dense": asdict(speeds[0]),
         "verdicts": [asdict(one) for one in verdicts],
     }
-    (wanted.out / "speedups.json").write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2) + b"\n")
+    save(report, wanted.out / "speedups.json")
     draw(report, wanted.out / "speedups.png")
     show(verdicts, sum(speeds[0].images_per_s) / len(kept), failed)
     return 0 if not failed and all(one.shown for one in verdicts) else 1

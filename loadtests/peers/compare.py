@@ -30,6 +30,7 @@ from peers_report import draw, show, summary
 from pictures import photos
 from quiet import use
 from random_model import random_model
+from report import save
 
 from prunepool.tools.environment import environment
 
@@ -255,7 +256,7 @@ def main() -> int:
         "environment": environment(torch.device("cpu")),
         **summary(run.rows),
     }
-    (wanted.out / "peers.json").write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2) + b"\n")
+    save(report, wanted.out / "peers.json")
     draw(report, wanted.out / "peers.png")
     show(report)
     return 0 if whole else 2
