@@ -149,6 +149,33 @@ def test_an_accuracy_takes_the_fastest_measured_plan_that_keeps_it(drop: float, 
     assert (wanted.requested, wanted.dial.requested, wanted.reason) == (ratio, ratio, "accuracy")
 
 
+def timed(speedups: dict[float, float], device: str = "cpu") -> list[dict[str, Any]]:
+    """The profile with measured speeds."""
+    return [
+        point | {"speed": {"speedup": speedups[point["ratio"]], "device": device}}
+        if point["ratio"] in speedups
+        else point
+        for point in PROFILE
+    ]
+
+
+def test_where_speeds_were_measured_they_decide_what_is_fastest() -> None:
+    assert within(50, profile=timed({0.3: 1.1, 0.5: 1.4, 0.7: 1.3})).requested == 0.5
+
+
+def test_a_plan_that_is_slower_than_the_unreduced_model_is_not_the_fastest() -> None:
+    assert within(0.2, profile=timed({0.3: 0.95, 0.5: 1.4, 0.7: 1.3})).requested == 0.0
+
+
+@pytest.mark.parametrize(
+    "profile",
+    [timed({0.3: 1.1, 0.5: 1.4}), timed({0.3: 1.1, 0.5: 1.4, 0.7: 1.3}, device="cuda")],
+    ids=["one-is-missing", "of-another-device"],
+)
+def test_speeds_that_do_not_cover_it_leave_the_choice_to_the_work(profile: Any) -> None:
+    assert within(50, profile=profile).requested == 0.7
+
+
 def test_with_auto_an_accuracy_is_a_bound() -> None:
     wanted = within(0.6, reduction_ratio="auto")
     assert (wanted.requested, wanted.dial.requested, wanted.dial.maximum) == ("auto", None, 0.5)

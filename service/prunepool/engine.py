@@ -349,23 +349,40 @@ def resolve(
 def _ratio_within_drop(
     drop: float, asked: float | Literal["auto"] | None, info: ModelInfo, ceiling: float
 ) -> float:
-    """The ratio of the cheapest measured plan that loses no more than `drop` points; 0 loses none."""
+    """The ratio of the fastest measured plan that loses no more than `drop` points; 0 loses none."""
     if not (_is_number(drop) and 0 <= drop < math.inf):
         raise InvalidParameter("max_accuracy_drop", drop, "a finite number of points, 0 or more")
     if asked is not None and asked != "auto":
         limit = f"left out, or go with reduction_ratio=auto, where reduction_ratio is a number ({asked!r})"
         raise InvalidParameter("max_accuracy_drop", drop, limit)
-    measured = [
-        (gmacs, ratio)
+    if not any("drop" in point for point in info.profile or ()):
+        limit = f"left out for {info.name}: its profile was not measured (prunepool calibrate does that)"
+        raise InvalidParameter("max_accuracy_drop", drop, limit)
+    kept = [
+        (point, float(ratio), float(gmacs))
         for point in info.profile or ()
         for gmacs, ratio, lost in [(point.get("gmacs"), point.get("ratio"), point.get("drop"))]
         if isinstance(gmacs, float | int) and isinstance(ratio, float | int) and isinstance(lost, float | int)
         if ratio <= ceiling and lost <= drop
     ]
-    if not any("drop" in point for point in info.profile or ()):
-        limit = f"left out for {info.name}: its profile was not measured (prunepool calibrate does that)"
-        raise InvalidParameter("max_accuracy_drop", drop, limit)
-    return float(min(measured, default=(info.gmacs, 0.0))[1])
+    # The unreduced model is always there, measured or not.
+    options = [
+        (0.0, info.gmacs, 1.0),
+        *((ratio, gmacs, _speedup_on(info.device, p)) for p, ratio, gmacs in kept),
+    ]
+    # Speeds decide only where all of them are known: a plan without one is not a slow plan.
+    if all(speedup is not None for ratio, _, speedup in options if ratio):
+        return min((-(speedup or 1.0), ratio) for ratio, _, speedup in options)[1]
+    return min((gmacs, ratio) for ratio, gmacs, _ in options)[1]
+
+
+def _speedup_on(device: str, point: Mapping[str, object]) -> float | None:
+    """How much faster than the unreduced model a point's plan was measured to run on such a device."""
+    speed = point.get("speed")
+    if not isinstance(speed, Mapping) or speed.get("device") != device.partition(":")[0]:
+        return None
+    speedup = speed.get("speedup")
+    return float(speedup) if isinstance(speedup, float | int) else None
 
 
 def _is_number(value: object) -> bool:

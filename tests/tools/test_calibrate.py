@@ -184,6 +184,35 @@ def test_an_interrupted_calibration_is_taken_up(
     assert interrupted < computed["runs"] - 1000 + 40
 
 
+def test_a_profile_can_be_timed_on_another_machine_without_images(
+    store: ModelStore, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(store, photos) == 0
+    before = store.open("small").manifest.profile
+    time = [
+        "calibrate",
+        "small",
+        "--model-store",
+        str(store.root),
+        "--keep",
+        "profile",
+        "--speed-rounds",
+        "1",
+    ]
+    assert cli.run(time) == 0
+    after = store.open("small").manifest.profile
+    assert before is not None
+    assert after is not None
+    speeds = [point.speed for point in after]
+    assert [speed if speed is None else (speed.device, speed.dtype) for speed in speeds] == [
+        None,
+        ("cpu", "float32"),
+        ("cpu", "float32"),
+    ]
+    assert tuple(point.model_copy(update={"speed": None}) for point in after) == before
+    assert "cpu, float32, batch 32" in capsys.readouterr().out
+
+
 def test_images_to_report_on_can_be_others(store: ModelStore, photos: Path) -> None:
     others = ("--report-images", str(photos / "classes"), "--report-labels", "folders")
     assert run(store, photos, *others) == 0

@@ -12,7 +12,6 @@ import typer
 
 from prunepool.cli.accuracy import (
     BatchOption,
-    ImagesOption,
     JsonOption,
     LabelsOption,
     LimitOption,
@@ -34,10 +33,11 @@ if TYPE_CHECKING:
 
 
 class Keep(StrEnum):
-    """What a calibration leaves as it is in the paper."""
+    """What a calibration leaves as it is: in the paper, or in the profile."""
 
     SPLIT = "split"
     PLANS = "plans"
+    PROFILE = "profile"
 
 
 #: In the model's folder, until the profile is written.
@@ -48,7 +48,7 @@ JOURNAL = "calibration.jsonl"
 def calibrate(
     flags: Mapping[str, str],
     model: Annotated[str, typer.Argument(help="Its name in the store, or a folder.")],
-    images: ImagesOption,
+    images: Annotated[Path | None, typer.Option(help="Folder of images.", metavar="DIR")] = None,
     labels: LabelsOption = None,
     report_images: Annotated[
         Path | None,
@@ -64,7 +64,8 @@ def calibrate(
     keep: Annotated[
         Keep | None,
         typer.Option(
-            help="Keep what the paper has: its split, and choose only who leaves; or its plans, and only measure."
+            help="Keep what the paper has: its split, and choose only who leaves; or its plans, and only measure. "
+            "Or keep the profile, and only time its plans on this machine: without images."
         ),
     ] = None,
     speed_rounds: Annotated[
@@ -85,6 +86,11 @@ def calibrate(
     half they are measured. With --keep plans nothing is chosen, and all images measure. It can be interrupted:
     the same call goes on where it stopped.
     """
+    if keep is Keep.PROFILE:
+        _time(model, flags, speed_rounds, json_file, dry_run)
+        return
+    if images is None:
+        raise WrongCall("--images is needed, a folder of them")
     import numpy as np
 
     from prunepool.store import ModelStore
@@ -124,7 +130,7 @@ def calibrate(
             begin=begin,
             seed=seed,
             ratios=tuple(ratio for ratio in wanted if ratio),
-            keep=None if keep is None else keep.value,
+            keep=None if keep is None else "split" if keep is Keep.SPLIT else "plans",
             speed_rounds=speed_rounds,
         )
     _print(result)
@@ -138,6 +144,31 @@ def calibrate(
         store.update_manifest(model, stored.manifest.model_copy(update={"profile": tuple(result.points)}))
         path.unlink(missing_ok=True)
         typer.echo(f"the profile of {model} is written: {len(result.points)} points")
+
+
+def _time(name: str, flags: Mapping[str, str], rounds: int, json_file: Path | None, dry_run: bool) -> None:
+    """Time the plans of a model's profile on this machine, and write how fast they are into it."""
+    from prunepool.store import ModelStore
+    from prunepool.tools.environment import environment
+    from prunepool.tools.plan_speed import timed
+
+    if not rounds:
+        raise WrongCall("--keep profile only times, and --speed-rounds 0 leaves that out")
+    store = ModelStore(load_settings(flags).model_store)
+    stored = store.open(name)
+    if not any(point.removed for point in stored.manifest.profile or ()):
+        raise InvalidParameter(f"profile of {name}", "none", "there: calibrate without --keep profile")
+    loaded = load(name, flags)
+    points = timed(loaded, stored.manifest.profile or (), rounds=rounds)
+    for point in points:
+        if point.speed is not None:
+            where = f"{point.speed.device}, {point.speed.dtype}, batch {point.speed.batch}"
+            typer.echo(f"{point.ratio:.4g}  {point.gmacs:.3f} GMACs  ×{point.speed.speedup:.2f}  {where}")
+    found = [point.model_dump(mode="json", exclude_none=True) for point in points]
+    save_json({"model": name, "environment": environment(loaded.device), "points": found}, json_file)
+    if not dry_run:
+        store.update_manifest(name, stored.manifest.model_copy(update={"profile": points}))
+        typer.echo(f"the profile of {name} says how fast its plans are here")
 
 
 def _halves(images: ImageSet, seed: int, parts: int = 2) -> tuple[ImageSet, ImageSet]:

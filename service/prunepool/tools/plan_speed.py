@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from prunepool.models.dial import plan_of
 from prunepool.models.model import Model
 from prunepool.ppt.plan import DENSE, ReductionPlan
-from prunepool.store import Speed
+from prunepool.store import ProfilePoint, Speed
 from prunepool.tools.timing import take_turns
 
 
@@ -45,6 +46,22 @@ def time_plans(
         )
         for i, plan in enumerate(plans, start=1)
     }
+
+
+def timed(model: Model, points: Sequence[ProfilePoint], *, rounds: int) -> tuple[ProfilePoint, ...]:
+    """The points of a profile with how fast their plans run here; those without a plan as they are.
+
+    Args:
+        model: whose.
+        points: of its profile.
+        rounds: how often each is timed, 1 or more.
+    """
+    plans = [plan_of(point) if point.removed else None for point in points]
+    speeds = time_plans(model, [plan for plan in plans if plan is not None], rounds=rounds)
+    return tuple(
+        point if plan is None else point.model_copy(update={"speed": speeds[plan]})
+        for point, plan in zip(points, plans, strict=True)
+    )
 
 
 def _run(model: Model, images: torch.Tensor, plan: ReductionPlan) -> Callable[[], object]:
