@@ -31,7 +31,7 @@ ARROWS: dict[str, set[str]] = {
     "client": {"errors"},
     "control": {"errors", "store"},
     "processes": {"batching.types", "engine", "errors", "imaging", "local_engine", "metrics"},
-    "hosting": {"engine", "local_engine", "models", "store", "imaging", "ppt"},
+    "hosting": {"batching.types", "engine", "local_engine", "models", "store", "imaging", "ppt"},
     "build": {
         "access",
         "api",

@@ -122,14 +122,18 @@ def create_control(settings: Settings, models: Models) -> Control:
 
 
 def _create_host(settings: Settings) -> Host:
-    from prunepool.hosting import Host
+    from prunepool.hosting import Host, Running
     from prunepool.models.loader import resolve_device
 
     return Host(
         ModelStore(settings.model_store),
-        device=str(resolve_device(settings.device)),
-        dtype=settings.dtype,
-        max_batch_size=settings.max_batch_size,
+        Running(
+            device=str(resolve_device(settings.device)),
+            dtype=settings.dtype,
+            max_batch_size=settings.max_batch_size,
+            cuda_graphs=settings.cuda_graphs,
+            cuda_compile=settings.cuda_compile,
+        ),
     )
 
 

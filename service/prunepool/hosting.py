@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 
+from prunepool.batching.types import Runner
 from prunepool.engine import ModelInfo, PlanInfo
 from prunepool.imaging import Preprocess
 from prunepool.local_engine import LocalEngine, ServedModel
+from prunepool.local_engine.policies import levels_of
+from prunepool.models.cuda import CudaDevice
 from prunepool.models.dial import ModelDial
 from prunepool.models.geometry import Geometry
+from prunepool.models.graph_runner import GraphRunner
 from prunepool.models.loader import build_vit, load_model
 from prunepool.models.model import Model
 from prunepool.models.runner import TorchRunner
@@ -25,24 +29,39 @@ GRID = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.755, 0.8)
 MAX_AUTO_DROP = 2.0
 
 
+@dataclass(frozen=True, slots=True)
+class Running:
+    """How models shall be run.
+
+    Attributes:
+        device: where.
+        dtype: what they shall compute in.
+        max_batch_size: the largest batch to warm up for.
+        cuda_graphs: the most runs of a model to record on a GPU.
+        cuda_compile: whether kernels made by torch.compile are recorded.
+    """
+
+    device: str
+    dtype: str
+    max_batch_size: int
+    cuda_graphs: int
+    cuda_compile: bool
+
+
 class HostedModel:
     """A stored model, described before its weights are loaded and loaded in the thread that will own it.
 
     Args:
         stored: where it is.
-        device: where it shall run.
-        dtype: what it shall compute in.
-        max_batch_size: the largest batch to warm up for.
+        running: how it shall be run.
 
     Raises:
         ArchitectureUnsupported: its tokens cannot be reduced.
     """
 
-    def __init__(self, stored: StoredModel, *, device: str, dtype: str, max_batch_size: int) -> None:
+    def __init__(self, stored: StoredModel, running: Running) -> None:
         self._stored = stored
-        self._device = device
-        self._dtype = dtype
-        self._max_batch_size = max_batch_size
+        self._running = running
         manifest = stored.manifest
         with torch.device("meta"):  # the geometry costs neither time nor memory
             geometry = Geometry.of(build_vit(manifest))
@@ -59,8 +78,8 @@ class HostedModel:
             default_reduction_ratio=default,
             gmacs=self.dial.gmacs(0.0),
             parameters=manifest.weights.parameters,
-            device=device,
-            dtype=dtype,
+            device=running.device,
+            dtype=running.dtype,
             ready=False,
             licence=manifest.licence,
             mean=manifest.mean,
@@ -86,13 +105,30 @@ class HostedModel:
             version=manifest,
         )
 
-    def _runner(self) -> TorchRunner:
+    def _runner(self) -> Runner:
         """Load the model; called in the thread that will run it."""
-        return TorchRunner(self._load, max_batch_size=self._max_batch_size)
+        model = self._load()
+        if model.device.type != "cuda":
+            return TorchRunner(lambda: model, max_batch_size=self._running.max_batch_size)
+        info = self._info
+        return GraphRunner(
+            model,
+            CudaDevice(model.device),
+            # What callers get who ask for nothing, then what `auto` goes through, then what others may ask for.
+            ratios=(
+                0.0,
+                info.default_reduction_ratio,
+                *levels_of(info),
+                *(p.reduction_ratio for p in info.plans),
+            ),
+            max_batch_size=self._running.max_batch_size,
+            most_graphs=self._running.cuda_graphs,
+            compiled=self._running.cuda_compile,
+        )
 
     def _load(self) -> Model:
         """The model; what `auto` came to is told to callers from here on."""
-        model = load_model(self._stored.folder, device=self._device, dtype=self._dtype)
+        model = load_model(self._stored.folder, device=self._running.device, dtype=self._running.dtype)
         dtype = str(model.dtype).removeprefix("torch.")
         self._info = replace(self._info, device=str(model.device), dtype=dtype)
         return model
@@ -117,16 +153,12 @@ class Host:
 
     Args:
         store: the folder of models.
-        device: where they shall run.
-        dtype: what they shall compute in.
-        max_batch_size: the largest batch to warm up for.
+        running: how they shall be run.
     """
 
-    def __init__(self, store: ModelStore, *, device: str, dtype: str, max_batch_size: int) -> None:
+    def __init__(self, store: ModelStore, running: Running) -> None:
         self._store = store
-        self._device = device
-        self._dtype = dtype
-        self._max_batch_size = max_batch_size
+        self._running = running
 
     def model(self, reference: str) -> ServedModel:
         """A model, its weights not loaded yet.
@@ -139,11 +171,7 @@ class Host:
             ManifestInvalid: its model.json does not say what it must.
             ArchitectureUnsupported: its tokens cannot be reduced.
         """
-        stored = self._store.open(reference)
-        hosted = HostedModel(
-            stored, device=self._device, dtype=self._dtype, max_batch_size=self._max_batch_size
-        )
-        return hosted.served()
+        return HostedModel(self._store.open(reference), self._running).served()
 
 
 class LocalModels:

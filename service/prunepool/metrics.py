@@ -63,6 +63,12 @@ class Metrics:
             ("model", "reduction"),
             registry=registry,
         )
+        self.device_images = Counter(
+            "prunepool_device_images_total",
+            "Images computed, by how the device was told: recorded (a CUDA graph) or kernels (one by one).",
+            ("model", "launch"),
+            registry=registry,
+        )
         self.inference_seconds = Counter(
             "prunepool_inference_seconds_total",
             "Device time spent, shared out over the images of a batch by their GMACs.",

@@ -117,6 +117,15 @@ class Settings(BaseSettings):
         default="auto",
         description="The number format the model computes in; auto measures at start and takes the fastest.",
     )
+    cuda_graphs: int = Field(
+        default=256,
+        ge=0,
+        description="Most runs of a model recorded on a GPU at start; others go kernel by kernel, 0: all do.",
+    )
+    cuda_compile: bool = Field(
+        default=False,
+        description="Whether a GPU runs kernels that torch.compile makes; the first start then takes minutes.",
+    )
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(
         default=8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one and prints it."

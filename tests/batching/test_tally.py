@@ -29,6 +29,8 @@ async def mixed(rig: Any) -> Any:
         ("batch_tokens_sum", {}, 197 + 99),
         ("images_total", {"reduction": "0"}, 1),
         ("images_total", {"reduction": "0.5-0.6"}, 1),
+        ("device_images_total", {"launch": "kernels"}, 2),
+        ("device_images_total", {"launch": "recorded"}, 0),
         ("inference_seconds_total", {"reduction": "0"}, 4.0),
         ("inference_seconds_total", {"reduction": "0.5-0.6"}, 3.0),
         ("applied_reduction_ratio_sum", {}, 0.5),

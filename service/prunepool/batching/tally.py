@@ -31,6 +31,10 @@ class Tally:
         self._batch_tokens = metrics.batch_tokens.labels(model)
         self._applied_ratio = metrics.applied_ratio.labels(model)
         self._fates = {fate: metrics.tokens.labels(model, fate) for fate in ("kept", "pruned", "pooled")}
+        self._launches = {
+            recorded: metrics.device_images.labels(model, "recorded" if recorded else "kernels")
+            for recorded in (True, False)
+        }
         self._gmacs = {kind: metrics.gmacs.labels(model, kind) for kind in ("spent", "saved")}
 
     def aims(self, auto_maximum: float, target_s: float) -> None:
@@ -70,5 +74,6 @@ class Tally:
         for work, outcome in zip(ran.works, outcomes, strict=True):
             band = reduction_band(work.ratio)
             self._applied_ratio.observe(work.ratio)
+            self._launches[outcome.recorded].inc()
             self._metrics.images.labels(self._model, band).inc()
             self._metrics.inference_seconds.labels(self._model, band).inc(seconds * outcome.gmacs / total)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -130,6 +130,7 @@ class Outcome:
         pruned: patch tokens pruned.
         pooled: patch tokens merged into others.
         token_map: if asked for.
+        recorded: whether the device replayed a recorded run for it, instead of being given kernel by kernel.
     """
 
     logits: NDArray[np.float32]
@@ -138,6 +139,7 @@ class Outcome:
     pruned: int = 0
     pooled: int = 0
     token_map: TokenMap | None = None
+    recorded: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +199,32 @@ class Runner(Protocol):
 
     def close(self) -> None:
         """Free the device; idempotent."""
+
+
+@runtime_checkable
+class AsynchronousRunner(Runner, Protocol):
+    """A runner whose device computes one batch while the thread prepares and launches the next.
+
+    At most two batches are launched and not yet collected; they are collected in order.
+    """
+
+    def launch(self, batch: Batch, prepared: object) -> object:
+        """Have the device compute a batch; returns at once.
+
+        Raises:
+            OutOfMemory: the batch does not fit; a smaller one may.
+            Exception: anything else means that this runner can no longer be trusted.
+        """
+
+    def done(self, launched: object) -> bool:
+        """Whether :meth:`collect` would return at once."""
+
+    def collect(self, batch: Batch, launched: object) -> Sequence[Outcome]:
+        """Wait for what was launched; outcomes in batch order.
+
+        Raises:
+            Exception: this runner can no longer be trusted.
+        """
 
 
 class OutOfMemory(Exception):

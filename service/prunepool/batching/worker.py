@@ -14,18 +14,30 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from queue import SimpleQueue
-from typing import TypeAlias
+from queue import Empty, SimpleQueue
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
 from prunepool.batching.batcher import expired, trim
 from prunepool.batching.costs import Measured, effort
 from prunepool.batching.rehearsal import ROUNDS
-from prunepool.batching.types import Batch, Costs, Dial, Outcome, OutOfMemory, Request, Runner, Work
+from prunepool.batching.types import (
+    AsynchronousRunner,
+    Batch,
+    Costs,
+    Dial,
+    Outcome,
+    OutOfMemory,
+    Request,
+    Runner,
+    Work,
+)
 
 #: The reason of a work that nobody asked for, run to see that a new runner works and how fast.
 WARM_UP = "warm-up"
+#: How often a device that computes is asked whether it is done, while another batch may come.
+_LOOK_S = 0.0002
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +86,17 @@ class Ended:
 #: The ratio of each image of a batch.
 Ratios: TypeAlias = tuple[float, ...]
 Event = Ready | Report | Ended
+
+
+class _UnderWay(NamedTuple):
+    """A batch that the device computes: as given, what of it, since when, and the runner's own."""
+
+    batch: Batch
+    ran: Batch
+    started: float
+    launched: object
+
+
 Post: TypeAlias = "Callable[[Worker, Event], None]"
 
 
@@ -146,6 +169,9 @@ class Worker:
         try:
             runner.warm_up()
             self._say(Ready(self._rehearsed(runner)))
+            if isinstance(runner, AsynchronousRunner):
+                self._overlap(runner)
+                return
             while (batch := self._batches.get()) is not None and not self._stopped:
                 self._say(self._run(runner, batch))
         finally:
@@ -154,6 +180,42 @@ class Worker:
             except Exception:
                 # What matters, the batch or the death, is reported; a device half closed cannot be helped.
                 log.exception("closing the runner of %s failed", self._thread.name)
+
+    def _overlap(self, runner: AsynchronousRunner) -> None:
+        """Launch a batch while the one before it is computed, until told to stop."""
+        running: _UnderWay | None = None
+        finished = self._clock()
+        while running is not None or not self._stopped:
+            batch = self._batches.get() if running is None else self._meanwhile(runner, running)
+            following = None if batch is None or self._stopped else self._launch(runner, batch)
+            if running is not None:
+                outcomes = runner.collect(running.ran, running.launched)
+                # A batch that waited for the one before has run only since that one was done.
+                started, finished = max(running.started, finished), self._clock()
+                self._say(self._report(running.batch, running.ran, outcomes, started, finished))
+            if isinstance(following, Report):
+                self._say(following)
+                following = None
+            running = following
+
+    def _meanwhile(self, runner: AsynchronousRunner, running: _UnderWay) -> Batch | None:
+        """The batch that comes while another is computed; None if that is done first, or the end has come."""
+        while not runner.done(running.launched):
+            with suppress(Empty):
+                return self._batches.get(timeout=_LOOK_S)
+        return None
+
+    def _launch(self, runner: AsynchronousRunner, batch: Batch) -> _UnderWay | Report:
+        """Have a batch computed; its report, where there is nothing to compute or no room."""
+        started = self._clock()
+        ran = self._fresh(batch, started)
+        if not ran.works:
+            return Report(batch, ran, (), started, started)
+        try:
+            return _UnderWay(batch, ran, started, runner.launch(ran, runner.prepare(ran)))
+        except OutOfMemory as error:
+            self._warn(ran, error)
+            return Report(batch, ran, None, started, self._clock())
 
     def _rehearsed(self, runner: Runner) -> tuple[Measured, ...]:
         """The first predictions of speed, and proof that a batch goes through."""
@@ -187,17 +249,28 @@ class Worker:
 
     def _run(self, runner: Runner, batch: Batch) -> Report:
         started = self._clock()
-        ran = trim(batch, lambda request: not expired(request, started), self._costs)
+        ran = self._fresh(batch, started)
         outcomes: Sequence[Outcome] | None = ()
         if ran.works:
             try:
                 outcomes = runner.run(ran, runner.prepare(ran))
             except OutOfMemory as error:
-                log.warning("%s: no room for a batch of %d: %s", self._thread.name, len(ran.works), error)
+                self._warn(ran, error)
                 outcomes = None
+        return self._report(batch, ran, outcomes, started, self._clock())
+
+    def _fresh(self, batch: Batch, now: float) -> Batch:
+        return trim(batch, lambda request: not expired(request, now), self._costs)
+
+    def _warn(self, batch: Batch, error: OutOfMemory) -> None:
+        log.warning("%s: no room for a batch of %d: %s", self._thread.name, len(batch.works), error)
+
+    def _report(
+        self, batch: Batch, ran: Batch, outcomes: Sequence[Outcome] | None, started: float, finished: float
+    ) -> Report:
         if outcomes is not None and len(outcomes) != len(ran.works):
             raise RuntimeError(f"the runner gave {len(outcomes)} outcomes for {len(ran.works)} images")
-        return Report(batch, ran, outcomes, started, self._clock())
+        return Report(batch, ran, outcomes, started, finished)
 
     def _say(self, event: Event) -> None:
         # RuntimeError: the loop is closed, so nobody waits for this any more.

@@ -61,6 +61,10 @@ class Model:
         """uint8 [B, H, W, 3] to what the network takes, [B, 3, H, W] in its number format."""
         return (pixels.permute(0, 3, 1, 2) * self._scale + self._shift).to(self.dtype)
 
+    def normalise_into(self, target: Tensor, pixels: Tensor) -> None:
+        """The same in one kernel without intermediates, into `target`, [B, 3, H, W] in its number format."""
+        torch.addcmul(self._shift, pixels.permute(0, 3, 1, 2), self._scale, out=target)
+
     @torch.inference_mode()
     def __call__(self, images: Tensor, plan: ReductionPlan | Sequence[ReductionPlan] = DENSE) -> Forward:
         """Logits of a batch.

@@ -43,7 +43,7 @@ class Prepared(NamedTuple):
 
 
 class TorchRunner:
-    """The :class:`~prunepool.batching.types.Runner` over a loaded model.
+    """The :class:`~prunepool.batching.types.Runner` over a loaded model, on a processor.
 
     Args:
         load: makes the model; called again for each new runner, so that a restart starts clean.
@@ -104,10 +104,7 @@ class TorchRunner:
         return outcomes
 
     def _stack(self, works: Sequence[Work]) -> Tensor:
-        pixels = torch.from_numpy(np.stack([work.request.pixels for work in works]))
-        if self.model.device.type == "cuda":
-            pixels = pixels.pin_memory().to(self.model.device, non_blocking=True)
-        return pixels
+        return torch.from_numpy(np.stack([work.request.pixels for work in works])).to(self.model.device)
 
     def _images(self, parts: Sequence[Part]) -> Tensor:
         """What the network takes, [B, 3, H, W] in batch order."""
@@ -123,9 +120,7 @@ class TorchRunner:
         return torch.cat(normalised)[torch.from_numpy(order).to(self.model.device)]
 
     def close(self) -> None:
-        """Give the device's cached memory back."""
-        if self.model.device.type == "cuda":
-            torch.cuda.empty_cache()
+        """There is nothing that the interpreter does not free by itself."""
 
 
 def _fates(
