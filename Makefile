@@ -98,6 +98,21 @@ peers: .venv-peers/.installed ## Measure prunepool beside other servers, in turn
 	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check -r loadtests/peers/requirements.txt
 	@touch $@
 
+.PHONY: ray-test
+ray-test: .venv-ray/.installed ## A Ray cluster on this machine: the same answers, replicas killed, replaced, scaled
+	.venv-ray/bin/python loadtests/ray_cluster.py --json docs/benchmarks/ray.json
+
+# It sees the libraries of .venv, as .venv-peers does, and prunepool itself.
+.venv-ray/.installed: $(STAMP)
+	$(PYTHON) -m venv .venv-ray
+	printf '%s\n' "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" "$(CURDIR)/service" > "$$(.venv-ray/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/prunepool-venv.pth"
+	.venv-ray/bin/python -m pip install --quiet --disable-pip-version-check "$$($(BIN)/python -c 'import tomllib; print(tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["ray"][0])')"
+	@touch $@
+
+.PHONY: capacity
+capacity: setup ## How many replicas? A simulation, held against a measurement first (5 minutes)
+	$(BIN)/python loadtests/capacity.py --json docs/benchmarks/capacity.json --plot docs/benchmarks/capacity.png
+
 .PHONY: audit
 audit: ## Look for known weaknesses of the locked dependencies (needs uv and the network)
 	uvx pip-audit --strict --require-hashes --disable-pip -r requirements.lock

@@ -66,6 +66,20 @@ ARROWS: dict[str, set[str]] = {
         "settings",
         "store",
     },
+    "ray_app": {
+        "access",
+        "api",
+        "batching.types",
+        "build",
+        "engine",
+        "errors",
+        "fleet",
+        "local_engine",
+        "logs",
+        "processes",
+        "settings",
+        "store",
+    },
     "tools": {"build", "models", "ppt", "store", "imaging", "errors", "client"},
     "cli": {"*"},
 }
@@ -74,7 +88,8 @@ ARROWS: dict[str, set[str]] = {
 HEAVY = {
     "torch": {"ppt", "models", "hosting", "tools"},
     "timm": {"models", "tools"},
-    "fastapi": {"api", "build"},
+    "fastapi": {"api", "build", "ray_app"},
+    "ray": {"ray_app"},
     "opentelemetry": {"tracing"},
     "zmq": {"processes", "fleet"},
 }

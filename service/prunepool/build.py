@@ -36,18 +36,22 @@ if TYPE_CHECKING:
 
 _log = structlog.stdlib.get_logger("prunepool.server")
 #: Of the target: whoever comes while one batch runs and another is ready still is answered in time.
-_BATCH_SHARE = 0.25
+BATCH_SHARE = 0.25
 
 
-def create_metrics() -> Metrics:
-    """The service's series on a registry of their own, beside those of the process."""
+def create_metrics(exposed: CollectorRegistry | None = None) -> Metrics:
+    """The service's series on a registry of their own, beside those of the process.
+
+    Args:
+        exposed: what a scrape shows, if that is more.
+    """
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
     GCCollector(registry=registry)
     if (gpus := gpu_collector()) is not None:
         registry.register(gpus)
-    return Metrics(registry)
+    return Metrics(registry, exposed)
 
 
 def share_cores(environment: MutableMapping[str, str]) -> None:
@@ -86,7 +90,7 @@ def build_engine(settings: Settings, metrics: Metrics) -> Engine:
         image_limits=ImageLimits(settings.max_image_pixels),
         limits=Limits(
             max_batch_size=settings.max_batch_size,
-            max_batch_s=settings.target_latency_ms / 1000 * _BATCH_SHARE,
+            max_batch_s=settings.target_latency_ms / 1000 * BATCH_SHARE,
             max_wait_s=settings.max_wait_ms / 1000,
             max_queue_requests=settings.max_queue_requests,
             max_queue_s=settings.max_queue_ms / 1000,

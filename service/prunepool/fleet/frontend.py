@@ -54,7 +54,7 @@ async def _serve(spec: FrontendSpec, metrics: Metrics, tracing: Tracing | None) 
         Link(context, place.address(number), place.number, lambda: engines.changed()) for number in numbers
     ]
     engines = Engines(links, metrics, time.monotonic)
-    remote = RemoteEngine(engines, place.arenas[place.number], _config(settings), metrics)
+    remote = RemoteEngine(engines, place.arenas[place.number], remote_config(settings), metrics)
     expose(metrics, place.metrics, lambda: engines.offers)
     if (gpus := gpu_collector()) is not None:
         metrics.exposed.register(gpus)
@@ -86,7 +86,8 @@ async def _serve(spec: FrontendSpec, metrics: Metrics, tracing: Tracing | None) 
         context.destroy(0)
 
 
-def _config(settings: Settings) -> RemoteConfig:
+def remote_config(settings: Settings) -> RemoteConfig:
+    """What a front end decides by itself, by the settings."""
     return RemoteConfig(
         default_ratio=settings.default_reduction_ratio,
         max_ratio=settings.max_reduction_ratio,

@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Protocol
 
+from prunepool.batching.types import Pixels
 from prunepool.engine import (
     Classification,
     Image,
@@ -30,7 +31,6 @@ from prunepool.local_engine.answer import classification
 from prunepool.local_engine.decoders import Decoders
 from prunepool.metrics import Metrics
 from prunepool.processes.arena import Arena
-from prunepool.processes.engines import Engines
 from prunepool.processes.messages import Ask, Offer
 
 _LEAST_RETRY_S = 0.1
@@ -55,6 +55,41 @@ class RemoteConfig:
     image_limits: ImageLimits
     max_requests: int
     max_queue_s: float
+
+
+class Engines(Protocol):
+    """Where models run, as a front end sees it; :class:`prunepool.processes.engines.Engines` is one.
+
+    Attributes:
+        default: name of the model that answers when a request names none.
+        offers: what is served, by model.
+    """
+
+    default: str
+    offers: dict[str, Offer]
+
+    async def start(self) -> None:
+        """Connect; returns when it is known what is served."""
+
+    def close(self) -> None:
+        """Disconnect."""
+
+    def find(self, model: str) -> Offer:
+        """A model that is served, or ModelNotFound."""
+
+    def info(self, model: str) -> ModelInfo:
+        """What callers may know of a model, or ModelNotFound."""
+
+    def missing(self, model: str) -> str | None:
+        """Why no engine takes images of a model; None if one does."""
+
+    def drain_s(self, model: str) -> float:
+        """Predicted seconds until the engine that would be asked has done all it has, or EngineUnavailable."""
+
+    async def ask(
+        self, make: Callable[[int], Ask], model: str, pixels: Pixels | None, at_engine: Callable[[bool], None]
+    ) -> Inference:
+        """The answer of an engine, or what it says instead of one."""
 
 
 class RemoteEngine:
