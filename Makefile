@@ -125,6 +125,13 @@ elastic: setup ## Does auto hold its latency target where the dense model cannot
 chaos: setup ## Break things on purpose, and see that nothing is lost (5 minutes; needs libfaketime)
 	$(BIN)/python loadtests/chaos.py --json docs/benchmarks/chaos.json
 
+# Flags of loadtests/gpu/check.py, as in GPU_CHECK="--photos photos".
+GPU_CHECK ?=
+
+.PHONY: gpu-check
+gpu-check: setup ## On a machine with a GPU: test, measure and serve there (9 minutes)
+	$(BIN)/python loadtests/gpu/check.py $(GPU_CHECK)
+
 .PHONY: soak
 soak: setup ## Half an hour of everything: nothing may grow or get lost
 	$(BIN)/python loadtests/soak.py --json docs/benchmarks/soak.json --plot docs/benchmarks/soak.png

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import timm
 from safetensors.torch import save_file
+from servers import PRUNEPOOL
 
 _CLASSES = 10
 
@@ -22,8 +23,7 @@ def random_model(architecture: str, store: Path) -> str:
     weights = store / "random.safetensors"
     save_file({key: value.contiguous() for key, value in vit.state_dict().items()}, weights)
     name = f"{architecture}_random"
-    program = str(Path(sys.executable).with_name("prunepool"))
-    command = [program, "models", "add", str(weights), "--name", name, "--architecture", architecture]
+    command = [*PRUNEPOOL, "models", "add", str(weights), "--name", name, "--architecture", architecture]
     subprocess.run([*command, "--model-store", str(store)], check=True, stdout=sys.stderr)
     weights.unlink()
     return name

@@ -14,8 +14,13 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 _STOP_S = 30
-#: The program that is meant when none is named.
-PRUNEPOOL = (str(Path(sys.executable).with_name("prunepool")),)
+_INSTALLED = Path(sys.executable).with_name("prunepool")
+#: The program that is meant when none is named; where only the package is on the path, it will do.
+PRUNEPOOL = (
+    (str(_INSTALLED),)
+    if _INSTALLED.exists()
+    else (sys.executable, "-c", "from prunepool.cli import main; main()")
+)
 
 
 @dataclass(frozen=True, slots=True)
