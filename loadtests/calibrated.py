@@ -1,0 +1,188 @@
+"""The device that capacity.py simulates, and how far it is from the measurement.
+
+The device is that of docs/benchmarks/elastic.json: two cores and DeiT-S. What it takes is not fitted
+to what is checked: a run's time by images and ratio comes from docs/benchmarks/deit-small-cpu-float32.json; what an
+image costs beside the model, from the closed-loop capacities of elastic.json; how much slower open loops are and
+what a request takes outside of the queue, from its phases with `dense`. Those with `fixed` and `auto` check it.
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+from arrivals import Trace, bursty, poisson, step
+from balanced import Cluster
+from elastic_report import summary
+from simulated import Network, Service, Speed
+
+from prunepool.batching.costs import CostModel, Effort, Measured
+
+BENCHMARKS = Path(__file__).resolve().parent.parent / "docs/benchmarks"
+FIXED = 0.755
+#: How far the simulation may be from the measurement: answers in time, as a share of all that were asked for.
+MOST_OFF = 0.15
+SEEDS = 7
+VARIANTS: dict[str, float | None] = {"dense": 0.0, "fixed": FIXED, "auto": None}
+#: A batch's time around the predicted one: 90 % of the measured are within 18 %.
+NOISE = 0.11
+
+
+def read(name: str) -> dict[str, Any]:
+    """A committed report."""
+    found: dict[str, Any] = orjson.loads((BENCHMARKS / name).read_bytes())
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """The first round of loadtests/elastic.py: every trace with every variant.
+
+    Attributes:
+        rows: as it reported them, those of one trace next to each other.
+        load: the overload, as a multiple of the dense capacity.
+        calm: the load that needs no reduction, likewise.
+        target_ms: of `auto`, and what an answer is judged by.
+    """
+
+    rows: tuple[dict[str, Any], ...]
+    load: float
+    calm: float
+    target_ms: float
+
+    @classmethod
+    def of(cls, report: dict[str, Any]) -> Measurement:
+        """From its report."""
+        rows = tuple(row for row in report["rows"] if row["round"] == 1)
+        assert [row["variant"] for row in rows] == list(VARIANTS) * 4, "not all traces with all variants"
+        return cls(rows, report["load"], report["calm"], report["target_ms"])
+
+    def trace(self, number: int) -> Trace:
+        """The arrivals of a row, made as they were made for it."""
+        row = self.rows[number]
+        dense, seconds = row["capacity"]["dense"], row["offered"] / row["offered_per_s"]
+        source = random.Random(0)
+        made = (
+            lambda: poisson("", self.calm * dense, seconds, source),
+            lambda: poisson("", self.load * dense, seconds, source),
+            lambda: bursty("", 0.4 * dense, self.load * dense, seconds, source),
+            lambda: step("", 0.5 * dense, self.load * dense, seconds, source),
+        )[number // len(VARIANTS)]()
+        assert len(made.times) == row["offered"], "these are not the arrivals of the measurement"
+        return made
+
+    def service(self, ratio: float | None, network: Network) -> Service:
+        """How the measured servers were set."""
+        return Service(self.target_ms / 1000, ratio, network)
+
+
+def bare(network: Network) -> CostModel:
+    """What the model alone takes, from its benchmark."""
+    rows = [row for row in read("deit-small-cpu-float32.json")["rows"] if row["ratio"] is not None]
+    model = CostModel()
+    model.fit(
+        [
+            Measured(_batch(row["batch"], row["ratio"], network), row["batch"] / row["images_per_s"])
+            for row in rows
+        ]
+    )
+    return model
+
+
+def _batch(size: int, ratio: float, network: Network) -> Effort:
+    return Effort(1, size * network.gmacs(ratio), 0, size * (ratio > 0))
+
+
+def beside_the_model(model: CostModel, measured: Measurement, network: Network) -> float:
+    """Seconds that an image costs beside the model: the median over the capacities that were measured."""
+    ratios = {"dense": 0.0, "fixed": FIXED, "largest": network.max_ratio - 1e-4}
+    limit_s = measured.service(None, network).limits.max_batch_s
+    found = []
+    for row in measured.rows[:: len(VARIANTS)]:
+        for name, ratio in ratios.items():
+            size = 1
+            while model.seconds(_batch(size + 1, ratio, network)) <= limit_s:
+                size += 1
+            found.append(1 / row["capacity"][name] - model.seconds(_batch(size, ratio, network)) / size)
+    return statistics.median(found)
+
+
+def simulate(
+    number: int, measured: Measurement, speed: Speed, network: Network, seeds: int = SEEDS
+) -> dict[str, float]:
+    """The figures of a measured row, simulated: medians over seeds of the noise; the arrivals are the same."""
+    trace = measured.trace(number)
+    service = measured.service(VARIANTS[measured.rows[number]["variant"]], network)
+    runs = [
+        summary(Cluster(1, service, speed, seed=seed).run(trace.times), trace.seconds, service.target_s)
+        for seed in range(seeds)
+    ]
+    return {
+        name: statistics.median(run[name] for run in runs)
+        for name in ("attainment", "p50_ms", "p99_ms", "mean_ratio")
+    }
+
+
+def speed_of(measured: Measurement, network: Network) -> Speed:
+    """The device of the measurement, from its phases with `dense` and what was measured elsewhere."""
+    model = bare(network)
+    a, b, _, d = (model.coefficients[name] for name in Effort._fields)
+    image_s = beside_the_model(model, measured, network)
+
+    def made(slower: float, front_s: float) -> Speed:
+        return Speed(a * slower, b * slower, d * slower, image_s * slower, NOISE, front_s)
+
+    dense = [row for row, one in enumerate(measured.rows) if one["variant"] == "dense"]
+
+    def off(speed: Speed, phases: Sequence[int]) -> float:
+        found = [(simulate(row, measured, speed, network), measured.rows[row]) for row in phases]
+        return sum(abs(s[name] / m[name] - 1) for s, m in found for name in ("p50_ms", "p99_ms"))
+
+    front_s = min((0.01, 0.02, 0.03, 0.04), key=lambda front_s: off(made(1.04, front_s), dense[:1]))
+    slower = min(
+        (1.0, 1.01, 1.02, 1.03, 1.04, 1.05, 1.06, 1.07), key=lambda s: off(made(s, front_s), dense[1:])
+    )
+    return made(slower, front_s)
+
+
+def check(measured: Measurement, speed: Speed, network: Network, seeds: int = SEEDS) -> list[dict[str, Any]]:
+    """Every phase, measured and simulated."""
+    found = []
+    for number, row in enumerate(measured.rows):
+        simulated = simulate(number, measured, speed, network, seeds)
+        found.append(
+            {
+                "trace": row["trace"],
+                "variant": row["variant"],
+                "measured": {name: row[name] for name in simulated},
+                "simulated": simulated,
+                "attainment_off": simulated["attainment"] - row["attainment"],
+                "p50_off": simulated["p50_ms"] / row["p50_ms"] - 1,
+                "p99_off": simulated["p99_ms"] / row["p99_ms"] - 1,
+            }
+        )
+    return found
+
+
+def show(checked: Sequence[dict[str, Any]]) -> bool:
+    """The phases as a table; whether all are close enough."""
+    for one in checked:
+        m, s = one["measured"], one["simulated"]
+        print(
+            f"{one['trace']:>24} {one['variant']:>6}  in time {m['attainment']:6.1%} → {s['attainment']:6.1%}"
+            f"  p50 {m['p50_ms']:5.0f} → {s['p50_ms']:5.0f} ms ({one['p50_off']:+.0%})"
+            f"  p99 {m['p99_ms']:5.0f} → {s['p99_ms']:5.0f} ms ({one['p99_off']:+.0%})"
+            f"  ratio {m['mean_ratio']:.2f} → {s['mean_ratio']:.2f}"
+        )
+    worst = max(abs(one["attainment_off"]) for one in checked)
+    near = sum(abs(one["p50_off"]) <= MOST_OFF for one in checked)
+    print(
+        f"answers in time, of all asked for: off by {worst:.1%} at most, and {MOST_OFF:.0%} is allowed;"
+        f" p50 within {MOST_OFF:.0%} in {near} of {len(checked)} phases"
+    )
+    return worst <= MOST_OFF

@@ -1,0 +1,182 @@
+"""A replica in simulated time: the real planner, controller and cost model before a made-up device.
+
+What is made up is how long a run takes, and that nothing else takes any time: `front_s` stands for HTTP and
+decoding.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from prunepool.batching.batcher import expired, trim
+from prunepool.batching.controller import Controller, levels_for
+from prunepool.batching.costs import Measured, effort
+from prunepool.batching.planner import Device, Planner
+from prunepool.batching.policy import DefaultRatio, RatioPolicy
+from prunepool.batching.rehearsal import ROUNDS, rehearsal
+from prunepool.batching.types import Batch, Dial, Limits, Request
+from prunepool.build import BATCH_SHARE
+from prunepool.models.geometry import Geometry
+from prunepool.ppt.plan import DENSE, default_blocks, max_ratio, plan_for_ratio
+
+_PIXELS = np.zeros((1, 1, 3), np.uint8)
+#: A batch of its own while one runs: as many as a worker is given.
+_ROOM = 2
+#: DeiT-S with ten classes, as the load tests make it.
+DEIT_S = Geometry(12, 384, 1536, 196, (14, 14), 768, 1, 10)
+
+
+class Network:
+    """What a ratio costs, by a geometry and the paper's plans."""
+
+    def __init__(self, geometry: Geometry = DEIT_S) -> None:
+        self.max_ratio = max_ratio(geometry.patches, len(default_blocks(geometry.depth)))
+
+        def gmacs(ratio: float) -> float:
+            patches, depth = geometry.patches, geometry.depth
+            return geometry.gmacs(plan_for_ratio(ratio, patches=patches, depth=depth) if ratio else DENSE)
+
+        self.gmacs = lru_cache(maxsize=4096)(gmacs)
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """How long a run takes: as the cost model has it, times noise.
+
+    Attributes:
+        run_s: of any run.
+        gmac_s: of each GMAC.
+        reduced_s: of each image of which tokens leave.
+        image_s: of each image, beside the model: HTTP and decoding take the cores that the model runs on.
+        noise: standard deviation of the logarithm of a factor on each run.
+        front_s: from a request's arrival to its place in the queue.
+    """
+
+    run_s: float
+    gmac_s: float
+    reduced_s: float
+    image_s: float
+    noise: float
+    front_s: float
+
+    def seconds(self, ratios: Sequence[float], network: Network, source: random.Random) -> float:
+        """One run of a batch."""
+        return self.plain(ratios, network) * math.exp(source.gauss(0, self.noise))
+
+    def plain(self, ratios: Sequence[float], network: Network) -> float:
+        """The same without noise."""
+        reduced = sum(ratio > 0 for ratio in ratios)
+        each = self.gmac_s * sum(map(network.gmacs, ratios)) + self.image_s * len(ratios)
+        return self.run_s + each + self.reduced_s * reduced
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """How every replica is set.
+
+    Attributes:
+        target_s: of `auto`.
+        ratio: of every request; None: `auto`.
+        network: what a ratio costs.
+        max_queue_s: as `max_queue_ms`.
+    """
+
+    target_s: float
+    ratio: float | None
+    network: Network
+    max_queue_s: float = 10.0
+
+    @property
+    def limits(self) -> Limits:
+        """As the settings make them."""
+        return Limits(
+            max_batch_s=self.target_s * BATCH_SHARE, target_s=self.target_s, max_queue_s=self.max_queue_s
+        )
+
+    @property
+    def policy(self) -> RatioPolicy:
+        """As the engine makes it."""
+        if self.ratio is not None:
+            return DefaultRatio(self.ratio)
+        return Controller(levels_for(self.network.max_ratio), self.target_s)
+
+
+@dataclass(slots=True)
+class Asked:
+    """A request on its way.
+
+    Attributes:
+        at: when it came to the balancer.
+        tries: replicas that it was lost with.
+    """
+
+    at: float
+    tries: int = 0
+
+
+class Replica:
+    """What a scheduler and its worker do, without a loop or a thread."""
+
+    def __init__(self, service: Service, speed: Speed, source: random.Random) -> None:
+        self._service = service
+        self._speed = speed
+        self._source = source
+        self._dial = Dial(service.ratio, service.network.max_ratio)
+        self.planner = Planner(service.network, service.policy, service.limits)
+        timed = []
+        for ratios in rehearsal(service.network.max_ratio, service.limits.max_batch_size):
+            best = min(speed.seconds(ratios, service.network, source) for _ in range(ROUNDS))
+            timed.append(Measured(effort(Counter(ratios), service.network.gmacs), best))
+        self.planner.cost_model.fit(timed)
+        self.given: list[Batch] = []
+        self.since = 0.0
+        self.asked: dict[Request, Asked] = {}
+        self.busy_s = 0.0
+
+    def drain_s(self, now: float) -> float:
+        """Predicted seconds of work ahead."""
+        return self.planner.drain_s(now, device=Device(self.given, self.since), arriving={})
+
+    def take(self, asked: Asked, now: float) -> None:
+        """Let a request in.
+
+        Raises:
+            PrunepoolError: it is refused.
+        """
+        device = Device(self.given, self.since)
+        accepted = len(self.asked)
+        self.planner.admit(self._dial, None, now, device=device, arriving={}, accepted=accepted)
+        request = Request(_PIXELS, self._dial, asked.at)
+        self.asked[request] = asked
+        self.planner.add(request, now)
+
+    def pump(self, now: float) -> float | None:
+        """Give the device what it should have; when the run that begins now ends, if one does."""
+        starts = not self.given
+        while len(self.given) < _ROOM and self.planner.due(now, device_busy=bool(self.given)):
+            batch = self.planner.next_batch(now, device=Device(self.given, self.since), arriving={})
+            if batch is None:
+                break
+            self.given.append(batch)
+        return self._run(now) if starts and self.given else None
+
+    def finish(self, now: float) -> tuple[list[tuple[Asked, float]], float | None]:
+        """Requests that are answered with their ratios, and when the next run ends, if there is one."""
+        batch = self.given.pop(0)
+        seconds = now - self.since
+        self.busy_s += seconds
+        self.planner.cost_model.observe(self.planner.predictor.effort(batch), seconds)
+        done = [(self.asked.pop(work.request), work.ratio) for work in batch.works]
+        return done, self._run(now) if self.given else None
+
+    def _run(self, now: float) -> float:
+        batch = trim(self.given[0], lambda request: not expired(request, now), self._service.network)
+        self.since = now
+        return now + self._speed.seconds(batch.ratios, self._service.network, self._source)
