@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
@@ -14,6 +12,9 @@ from prunepool.ppt.tokens import Departure
 def pool(metric: Tensor, removed: int, prefix: int) -> Departure:
     """Match even with odd positions and merge the `removed` most similar pairs.
 
+    Set A is the even and set B the odd positions of the whole sequence, prefix included. Each token of A
+    points to its most similar token of B (cosine). Prefix tokens neither merge nor receive.
+
     Args:
         metric: what similarity is measured on, [B, N, D]; in PPT, the keys averaged over the heads.
         removed: r, at most half of the N−P patch tokens.
@@ -21,28 +22,6 @@ def pool(metric: Tensor, removed: int, prefix: int) -> Departure:
 
     Returns:
         The output order is the prefix, the unmerged patch tokens of A in their order, then those of B.
-
-    Raises:
-        ValueError: r is more than half of the patch tokens.
-    """
-    return match(metric, removed, prefix, torch.neg)
-
-
-def match(metric: Tensor, removed: int, prefix: int, loss: Callable[[Tensor], Tensor]) -> Departure:
-    """Match even with odd positions and merge the `removed` pairs of least loss.
-
-    Set A is the even and set B the odd positions of the whole sequence, prefix included. Each token of A
-    points to its most similar token of B (cosine). Prefix tokens neither merge nor receive.
-
-    Args:
-        metric: what similarity is measured on, [B, N, D].
-        removed: r, at most half of the N−P patch tokens.
-        prefix: P, tokens in front, which stay as they are.
-        loss: from the similarity of each patch token of A to its partner, float32 [B, A], what merging it
-            would cost, of the same shape.
-
-    Returns:
-        As :func:`pool`.
 
     Raises:
         ValueError: r is more than half of the patch tokens.
@@ -59,7 +38,7 @@ def match(metric: Tensor, removed: int, prefix: int, loss: Callable[[Tensor], Te
     first_b = prefix + 1 - prefix % 2
     similarity = unit[:, first_a::2] @ unit[:, first_b::2].transpose(1, 2)
     best, partner = similarity.max(dim=-1)
-    order = loss(best).argsort(dim=-1, stable=True)
+    order = best.neg().argsort(dim=-1, stable=True)
     merging, staying = order[:, :removed], order[:, removed:].sort(dim=-1).values
 
     device = metric.device

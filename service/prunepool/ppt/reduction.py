@@ -72,8 +72,8 @@ def reduce_tokens(
             scores = token_scores(attention, value, prefix)
             variance = score_variance(scores)
             if method == "fuse":
-                departure, pruned = fuse(x, scores, removed, prefix), zeros > 0
-            elif method == "prune":
+                return Reduced(*fuse(x, size, scores, removed, prefix), zeros > 0, variance)
+            if method == "prune":
                 departure, pruned = prune(scores, removed, prefix), zeros == 0
             else:
                 pruned = variance >= threshold

@@ -64,21 +64,47 @@ def depart(x: Tensor, size: Tensor | None, departure: Departure, pruned: Tensor)
         The tokens [B, M, C] in x's dtype, and their sizes, float32 [B, M]. A token that nothing was merged
         into is unchanged to the bit.
     """
-    keep, leave, target = departure
-    batch, tokens, channels = x.shape
     if size is None:
         size = torch.ones(x.shape[:2], dtype=torch.float32, device=x.device)
-    kept_size = size.gather(1, keep)
-    left_size = size.gather(1, leave).masked_fill(pruned.unsqueeze(-1), 0.0)
-    new_size = kept_size.scatter_add(1, target, left_size)
-    rows = x.reshape(batch * tokens, channels)
-    kept = rows.index_select(0, _flat(keep, tokens))
-    left = rows.index_select(0, _flat(leave, tokens))
+    return merge(x, size, departure, pruned)
+
+
+def merge(
+    x: Tensor, weight: Tensor, departure: Departure, dropped: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Merge what leaves into its targets by weighted mean.
+
+    Args:
+        x: tokens, [B, N, C], any float dtype.
+        weight: of each, above 0, float32 [B, N].
+        departure: who goes where.
+        dropped: bool [B]; where true, what leaves counts for nothing.
+
+    Returns:
+        The tokens [B, M, C] in x's dtype, and the sum of the weights in each, float32 [B, M]. A token that
+        nothing was merged into is unchanged to the bit.
+    """
+    keep, leave, target = departure
+    batch, _, channels = x.shape
+    kept_weight = weight.gather(1, keep)
+    left_weight = weight.gather(1, leave)
+    if dropped is not None:
+        left_weight = left_weight.masked_fill(dropped.unsqueeze(-1), 0.0)
+    total = kept_weight.scatter_add(1, target, left_weight)
+    kept = rows(x, keep).view(-1, channels)
+    left = rows(x, leave).view(-1, channels)
     # Weights that sum to 1 per output token, so no division of whole rows is left to do.
-    kept *= (kept_size / new_size).to(x.dtype).view(-1, 1)
-    left *= (left_size / new_size.gather(1, target)).to(x.dtype).view(-1, 1)
+    kept *= (kept_weight / total).to(x.dtype).view(-1, 1)
+    left *= (left_weight / total.gather(1, target)).to(x.dtype).view(-1, 1)
     kept.index_add_(0, _flat(target, keep.shape[1]), left)
-    return kept.view(batch, keep.shape[1], channels), new_size
+    return kept.view(batch, keep.shape[1], channels), total
+
+
+def rows(x: Tensor, index: Tensor) -> Tensor:
+    """Copies of the rows of x [B, N, C] at index [B, M]."""
+    batch, tokens, channels = x.shape
+    found = x.reshape(batch * tokens, channels).index_select(0, _flat(index, tokens))
+    return found.view(batch, index.shape[1], channels)
 
 
 def _flat(index: Tensor, length: int) -> Tensor:

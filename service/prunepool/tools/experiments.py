@@ -21,8 +21,9 @@ from prunepool.ppt.reduction import Reduced, reduce_tokens
 from prunepool.tools.answers import Answers
 from prunepool.tools.evaluate import cheapest_within
 from prunepool.tools.figures import Figures, figures
+from prunepool.tools.fuse_variants import FUSE_VARIANTS
 from prunepool.tools.images import Crops, crops, find_images
-from prunepool.tools.variants import FUSE_VARIANTS, PPT_VARIANTS, step_of
+from prunepool.tools.variants import PPT_VARIANTS, step_of
 
 Case = tuple[str, ReductionPlan, Callable[..., Reduced]]
 

@@ -18,7 +18,7 @@ from prunepool.ppt.plan import ReductionPlan
 from prunepool.tools.answers import Answers
 
 #: Changes when the same key would no longer mean the same answers.
-_VERSION = 2
+_VERSION = 3
 
 
 def key_of(model: Model, plan: ReductionPlan, crops: str) -> str:

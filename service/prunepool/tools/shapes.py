@@ -19,7 +19,7 @@ from prunepool.ppt.plan import (
 )
 
 #: From one stage's removals to the next one's, falling; at a half each stage takes all that it may.
-_FACTORS = tuple((150 - i) / 100 for i in range(101))
+_FACTORS = tuple((750 - i) / 500 for i in range(501))
 
 #: Variance of normalised scores times n², a threshold on which means the same at any number n of tokens.
 Tau = tuple[float, ...]

@@ -17,7 +17,7 @@ from prunepool.ppt.pooling import pool
 from prunepool.ppt.pruning import prune
 from prunepool.ppt.reduction import Reduced
 from prunepool.ppt.scoring import class_attention, score_variance, token_scores
-from prunepool.ppt.tokens import Departure, choose, depart
+from prunepool.ppt.tokens import Departure, choose, depart, rows
 
 
 class Inputs(NamedTuple):
@@ -65,9 +65,9 @@ def _reduced(given: Inputs, departure: Departure, kept: Tensor) -> Reduced:
     keep, leave, target = departure
     kept_size, left_size = given.size.gather(1, keep), given.size.gather(1, leave) * kept
     total = kept_size.scatter_add(1, target, left_size)
-    rows = _rows(given.x, keep) * kept_size[..., None]
-    left = _rows(given.x, leave) * left_size[..., None]
-    merged = rows.scatter_add(1, target[..., None].expand_as(left), left) / total[..., None]
+    stay = rows(given.x, keep) * kept_size[..., None]
+    left = rows(given.x, leave) * left_size[..., None]
+    merged = stay.scatter_add(1, target[..., None].expand_as(left), left) / total[..., None]
     zeros = torch.zeros(len(total), device=total.device)
     return Reduced(merged.to(given.x.dtype), total, departure, zeros > 0, zeros)
 
@@ -78,7 +78,7 @@ def in_order(departure: Departure) -> Departure:
     return Departure(keep, departure.leave, order.argsort(dim=-1).gather(1, departure.target))
 
 
-def _ppt(given: Inputs, scores: Tensor, *, ordered: bool = False) -> Reduced:
+def ppt(given: Inputs, scores: Tensor, *, ordered: bool = False) -> Reduced:
     """PPT by these scores."""
     variance = score_variance(scores)
     pruned = variance >= given.threshold
@@ -93,7 +93,7 @@ def _ppt(given: Inputs, scores: Tensor, *, ordered: bool = False) -> Reduced:
 
 def ppt_in_order(given: Inputs) -> Reduced:
     """PPT with the spatial order kept."""
-    return _ppt(given, given.scores, ordered=True)
+    return ppt(given, given.scores, ordered=True)
 
 
 @dataclass
@@ -113,7 +113,7 @@ class AveragedScores:
         if not given.first and self._before is not None:
             scores = self.weight * scores + (1 - self.weight) * self._before
             scores = scores / scores.sum(dim=-1, keepdim=True)
-        reduced = _ppt(given, scores)
+        reduced = ppt(given, scores)
         self._before = scores.gather(1, reduced.departure.keep[:, given.prefix :] - given.prefix)
         return reduced
 
@@ -138,7 +138,7 @@ class PruneThenPool:
         first = in_order(prune(scores, dropped, given.prefix))
         nothing = torch.ones(given.x.shape[0], dtype=torch.bool, device=given.x.device)
         x, size = depart(given.x, given.size, first, nothing)
-        second = in_order(pool(_rows(given.keys, first.keep), given.removed - dropped, given.prefix))
+        second = in_order(pool(rows(given.keys, first.keep), given.removed - dropped, given.prefix))
         return Reduced(*depart(x, size, second, ~nothing), second, ~nothing, score_variance(scores))
 
 
@@ -197,56 +197,6 @@ class SimilarOrPruned:
         return _reduced(given, Departure(keep, leave, target), joins)
 
 
-@dataclass(frozen=True)
-class Fuse:
-    """Merging by the loss s^p · (1 − cos) · size^q, with other choices than `ppt.fusing` made.
-
-    Attributes:
-        exponent: p.
-        metric: what is compared: `tokens`, `keys`, or `values`.
-        size_exponent: q.
-        ranked: whether the lower half of the scores merges into the upper half, instead of even into odd.
-        ordered: whether the spatial order is kept.
-    """
-
-    exponent: float = 0.75
-    metric: str = "tokens"
-    size_exponent: float = 0.0
-    ranked: bool = False
-    ordered: bool = True
-
-    def __call__(self, given: Inputs) -> Reduced:
-        """One step."""
-        scores, prefix = given.scores, given.prefix
-        compared = {"tokens": given.x, "keys": given.keys, "values": given.value.transpose(1, 2).flatten(2)}
-        unit = F.normalize(compared[self.metric].float(), dim=-1)
-        batch, tokens = unit.shape[:2]
-        if self.ranked:
-            order = scores.argsort(dim=-1, stable=True) + prefix
-            half = (tokens - prefix) // 2
-            a, b = order[:, :half], order[:, half:].flip(-1)
-        else:
-            position = torch.arange(tokens, device=unit.device)
-            a = position[prefix + prefix % 2 :: 2].expand(batch, -1)
-            b = position[prefix + 1 - prefix % 2 :: 2].expand(batch, -1)
-        best, partner = (_rows(unit, a) @ _rows(unit, b).transpose(1, 2)).max(dim=-1)
-        loss = scores.gather(1, a - prefix).pow(self.exponent) * (1 - best)
-        loss = loss * given.size.gather(1, a).pow(self.size_exponent)
-        order = loss.argsort(dim=-1, stable=True)
-        merging, staying = order[:, : given.removed], order[:, given.removed :]
-        front = torch.arange(prefix, device=unit.device).expand(batch, prefix)
-        keep = torch.cat((front, a.gather(1, staying), b), dim=1)
-        target = partner.gather(1, merging) + prefix + staying.shape[1]
-        departure = Departure(keep, a.gather(1, merging), target)
-        departure = in_order(departure) if self.ordered else departure
-        return _reduced(given, departure, departure.leave >= 0)
-
-
-def _rows(x: Tensor, index: Tensor) -> Tensor:
-    """The rows of x [B, N, C] at index [B, M]."""
-    return x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))
-
-
 #: Tried at the paper's blocks.
 PPT_VARIANTS: dict[str, Variant] = {
     "PPT, spatial order kept": ppt_in_order,
@@ -260,20 +210,4 @@ PPT_VARIANTS: dict[str, Variant] = {
     "pool where cos ≥ 0.5, else prune": SimilarOrPruned(0.5),
     "pool where cos ≥ 0.7, else prune": SimilarOrPruned(0.7),
     "pool where cos ≥ 0.9, else prune": SimilarOrPruned(0.9),
-}
-#: Tried at the blocks of `fuse`.
-FUSE_VARIANTS: dict[str, Variant] = {
-    "fuse, exponent 0": Fuse(exponent=0.0),
-    "fuse, exponent ¼": Fuse(exponent=0.25),
-    "fuse, exponent ½": Fuse(exponent=0.5),
-    "fuse, exponent 1": Fuse(exponent=1.0),
-    "fuse, similarity of keys": Fuse(metric="keys"),
-    "fuse, similarity of values": Fuse(metric="values"),
-    "fuse, size in the loss": Fuse(size_exponent=0.5),
-    "fuse, low scores into high": Fuse(ranked=True),
-    "fuse, order not kept": Fuse(ordered=False),
-    "prune ½ and pool ½ in one block": PruneThenPool(0.5),
-    "prune into a rest token, counted in full": RestToken(as_one=False),
-    "PPT": lambda given: _ppt(given, given.scores),
-    "PPT, spatial order kept": ppt_in_order,
 }
