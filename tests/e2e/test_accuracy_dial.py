@@ -38,7 +38,12 @@ def test_every_plan_is_the_one_that_was_measured(server: Any, profile: list[dict
         assert reduction["tokens"][-1] == 197 - sum(point["removed"])
 
 
-def test_an_accuracy_takes_the_cheapest_plan_that_keeps_it(
+def speedup(point: dict[str, Any]) -> float:
+    """As the profile says; the unreduced model's is 1."""
+    return float(point["speed"]["speedup"]) if point["ratio"] else 1.0
+
+
+def test_an_accuracy_takes_the_plan_that_was_measured_to_be_the_fastest_that_keeps_it(
     server: Any, profile: list[dict[str, Any]]
 ) -> None:
     for point in profile:
@@ -47,4 +52,4 @@ def test_an_accuracy_takes_the_cheapest_plan_that_keeps_it(
         reduction = classify(server, max_accuracy_drop=point["drop"])
         kept = [other for other in profile if other["drop"] <= point["drop"]]
         assert reduction["reason"] == "accuracy"
-        assert reduction["requested"] == min(kept, key=lambda other: other["gmacs"])["ratio"]
+        assert reduction["requested"] == max(kept, key=speedup)["ratio"]
