@@ -1,8 +1,8 @@
 """Load on real servers: does `auto` hold its latency target where the dense model, and a fixed ratio, do not?
 
-Three servers, `dense` (ratio 0), `fixed` (0.755) and `auto`, take turns on the same machine under the same
-traces, which are open loop: arrivals wait for no answer. What the dense one can do at most is measured first,
-and again before each trace; the rates are shares of that.
+Servers, `dense` (ratio 0), `fixed` (0.755), `auto`, and `mixed` (requests of every kind), take turns on the same
+machine under the same traces, which are open loop: arrivals wait for no answer. What the dense one can do at most
+is measured first, and again before each trace; the rates are shares of that.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import random
 import statistics
 import sys
 import tempfile
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,10 @@ from servers import Server, serving
 from prunepool.tools.environment import environment
 
 FIXED = 0.755
+#: What a server does by default, and what is asked of it; nothing: the default.
+VARIANTS = {"dense": "0", "fixed": str(FIXED), "auto": "auto", "mixed": "auto"}
+MIXED = tuple(f"reduction_ratio={ratio}" for ratio in ("0", "0.3", "0.5", FIXED, "auto"))
+TRACES = ("calm", "overload", "bursty", "step")
 ERROR_LIMIT = 0.15
 CLIENTS = 24
 #: After a trace, how long its last requests may still take.
@@ -47,18 +52,30 @@ class Run:
         target_s: of `auto`, and what an answer is judged by.
         seconds: of each trace.
         rounds: how often each trace is run with each variant.
+        kinds: of traces.
     """
 
     def __init__(
-        self, servers: dict[str, Server], images: list[bytes], *, target_s: float, seconds: float, rounds: int
+        self,
+        servers: dict[str, Server],
+        images: list[bytes],
+        *,
+        target_s: float,
+        seconds: float,
+        rounds: int,
+        kinds: Sequence[str] = TRACES,
     ) -> None:
         self._servers = servers
-        self._senders = {name: Sender(*server.address, images) for name, server in servers.items()}
+        self._kinds = kinds
+        self._senders = {
+            name: Sender(*server.address, images, *(MIXED if name == "mixed" else ()))
+            for name, server in servers.items()
+        }
         self._images = images
         self._target_s = target_s
         self._seconds = seconds
         self._rounds = rounds
-        self.info = httpx.get(f"{servers['auto'].url}/models").json()["models"][0]
+        self.info = httpx.get(f"{servers['dense'].url}/models").json()["models"][0]
         self.first_round: dict[str, dict[str, list[Seen]]] = {}
 
     async def capacity(self, seconds: float, turns: int) -> dict[str, float]:
@@ -80,7 +97,7 @@ class Run:
         """Every trace with every variant."""
         rows = []
         for number in range(self._rounds):
-            for kind in ("calm", "overload", "bursty", "step"):
+            for kind in self._kinds:
                 found = await self.capacity(3.0, 1)
                 trace = self._trace(kind, found["dense"], load, calm, random.Random(number))
                 for name in self._servers:
@@ -112,6 +129,7 @@ class Run:
             "variant": name,
             **summary(seen, trace.seconds, self._target_s),
             "effective_accuracy": effective_accuracy(seen, self.info.get("profile")),
+            "prediction_error_p50": quantile(before, after, 0.5),
             "prediction_error_p90": quantile(before, after, 0.9),
             "predictions_within_15_percent": share_below(before, after, ERROR_LIMIT),
         }
@@ -130,7 +148,7 @@ def show(report: dict[str, Any]) -> None:
         f"at the largest ratio {found['largest']:.1f} (×{found['largest'] / found['dense']:.2f})"
     )
     head = ("trace", "variant", "offered/s", "goodput/s", "in target", "refused", "ratio", "p50 ms", "p99 ms")
-    print("  ".join(f"{word:>10}" for word in (*head, "p90 error")))
+    print("  ".join(f"{word:>10}" for word in (*head, "p50 error", "p90 error")))
     for row in report["rows"]:
         figures = (
             f"{row['offered_per_s']:.1f}",
@@ -140,6 +158,7 @@ def show(report: dict[str, Any]) -> None:
             _shown(row["mean_ratio"], ".3f"),
             _shown(row["p50_ms"], ".0f"),
             _shown(row["p99_ms"], ".0f"),
+            _shown(row["prediction_error_p50"], ".1%"),
             _shown(row["prediction_error_p90"], ".1%"),
         )
         print(f"{row['trace']:>24}  {row['variant']:>6}  " + "  ".join(f"{word:>9}" for word in figures))
@@ -162,6 +181,8 @@ def main() -> None:
         "--load", type=float, default=1.4, help="overload, as a multiple of the dense capacity"
     )
     parser.add_argument("--calm", type=float, default=0.65, help="the same of a load that needs no reduction")
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=["dense", "fixed", "auto"])
+    parser.add_argument("--traces", nargs="+", choices=TRACES, default=TRACES)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)
     wanted = parser.parse_args()
@@ -171,10 +192,9 @@ def main() -> None:
             store = made = stack.enter_context(tempfile.TemporaryDirectory())
             model = random_model(wanted.architecture, Path(store))
         common = ["--model", model, "--model-store", store, "--target-latency-ms", f"{wanted.target_ms:g}"]
-        variants = {"dense": "0", "fixed": str(FIXED), "auto": "auto"}
         servers = {
-            name: stack.enter_context(serving(name, [*common, "--default-reduction-ratio", ratio]))
-            for name, ratio in variants.items()
+            name: stack.enter_context(serving(name, [*common, "--default-reduction-ratio", VARIANTS[name]]))
+            for name in dict.fromkeys(["dense", *wanted.variants])
         }
         run = Run(
             servers,
@@ -182,6 +202,7 @@ def main() -> None:
             target_s=wanted.target_ms / 1000,
             seconds=wanted.seconds,
             rounds=wanted.rounds,
+            kinds=wanted.traces,
         )
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             capacity = runner.run(run.capacity(4.0, 3))

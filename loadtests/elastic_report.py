@@ -13,7 +13,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from open_loop import Seen
 
-COLOURS = {"dense": "#c2255c", "fixed": "#e8890c", "auto": "#0b7285"}
+COLOURS = {"dense": "#c2255c", "fixed": "#e8890c", "auto": "#0b7285", "mixed": "#5f3dc4"}
 #: Figures of accuracy that a profile may have, the best first.
 _ACCURACY = ("top1", "agreement")
 

@@ -95,16 +95,20 @@ class Sender:
         host: its address.
         port: its port.
         images: encoded JPEGs, sent in turn.
-        query: of each request, as in `reduction_ratio=0.5`.
+        queries: of the requests, in turn, as in `reduction_ratio=0.5`.
     """
 
-    def __init__(self, host: str, port: int, images: Sequence[bytes], query: str = "") -> None:
+    def __init__(self, host: str, port: int, images: Sequence[bytes], *queries: str) -> None:
         self._host, self._port = host, port
-        head = (
-            f"POST /classify?top_k=1&{query} HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: image/jpeg\r\n"
-        )
+        host_and_type = f"Host: {host}:{port}\r\nContent-Type: image/jpeg\r\n"
         self._requests = cycle(
-            [f"{head}Content-Length: {len(image)}\r\n\r\n".encode() + image for image in images]
+            [
+                f"POST /classify?top_k=1&{query} HTTP/1.1\r\n{host_and_type}"
+                f"Content-Length: {len(image)}\r\n\r\n".encode()
+                + image
+                for image in images
+                for query in queries or ("",)
+            ]
         )
         self._idle: list[Connection] = []
 

@@ -7,7 +7,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Coroutine, Iterator, MutableMapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import version
@@ -32,6 +32,7 @@ from prunepool.settings import Settings
 from prunepool.store import ModelStore, Repository
 
 if TYPE_CHECKING:
+    from prunepool.batching.costs import Measured
     from prunepool.hosting import Host
 
 _log = structlog.stdlib.get_logger("prunepool.server")
@@ -64,10 +65,17 @@ def share_cores(environment: MutableMapping[str, str]) -> None:
     environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-def build_engine(settings: Settings, metrics: Metrics) -> Engine:
+def build_engine(
+    settings: Settings, metrics: Metrics, rehearsed: Mapping[str, Sequence[Measured]] | None = None
+) -> Engine:
     """The engine that the settings describe; weights are loaded when it starts.
 
     Torch is imported here and not above, so that what needs no model starts fast.
+
+    Args:
+        settings: everything about it.
+        metrics: the service's series.
+        rehearsed: what an engine before it was timed with on the same devices, by model.
 
     Raises:
         ModelNotFound: no such model in the store.
@@ -104,7 +112,7 @@ def build_engine(settings: Settings, metrics: Metrics) -> Engine:
     if settings.compute_threads is not None:
         set_compute_threads(settings.compute_threads)
     models = {model.name: model for model in map(host.model, references(settings))}
-    return LocalEngine(models.values(), config=config, metrics=metrics)
+    return LocalEngine(models.values(), config=config, metrics=metrics, rehearsed=rehearsed)
 
 
 def create_models(settings: Settings, engine: Engine) -> Models | None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from prunepool.batching.costs import CostModel, Effort, Measured, effort
 from prunepool.batching.rehearsal import rehearsal
 
-TRUE = (0.0074, 0.0139, 0.0012, 0.0008)
+TRUE = (0.0074, 0.0139, 0.0012, 0.0008, 0.0)
 
 
 def gmacs(ratio: float) -> float:
@@ -78,16 +78,16 @@ def test_a_rehearsal_shows_every_coefficient() -> None:
 def test_what_noise_suggests_is_not_believed() -> None:
     """Without a share for plans and reductions in the device, none appears in the model."""
     source = random.Random(3)
-    model = warm(lambda: math.exp(source.gauss(0, 0.01)), (0.01, 0.02, 0.0, 0.0))
+    model = warm(lambda: math.exp(source.gauss(0, 0.01)), (0.01, 0.02, 0.0, 0.0, 0.0))
     one, many = Effort(1, 20.0, 0, 0), Effort(1, 20.0, 4, 32)
     assert model.seconds(many) == pytest.approx(model.seconds(one), rel=0.05)
 
 
 @given(st.tuples(st.floats(0.0, 0.05), st.floats(1e-5, 0.1), st.floats(0.0, 0.01), st.floats(0.0, 0.01)))
 def test_any_device_that_is_of_this_kind_is_predicted(coefficients: tuple[float, ...]) -> None:
-    model = warm(coefficients=coefficients)
+    model = warm(coefficients=(*coefficients, 0.0))
     for work in batches(20, random.Random(0)):
-        assert model.seconds(work) == pytest.approx(true_seconds(work, coefficients), rel=0.05)
+        assert model.seconds(work) == pytest.approx(true_seconds(work, (*coefficients, 0.0)), rel=0.05)
 
 
 def test_the_error_is_that_of_the_prediction_before_it_is_corrected() -> None:
@@ -108,6 +108,20 @@ def test_a_steady_run_is_predicted_within_15_percent() -> None:
         for number, work in enumerate(batches(1000, source))
     ]
     assert p90(errors) <= 0.15
+
+
+def test_what_rest_costs_is_learnt_within_twelve_batches_and_believed_of_no_other() -> None:
+    source = random.Random(7)
+    model = warm(lambda: math.exp(source.gauss(0, 0.03)))
+    coefficients = (*TRUE[:4], 0.015)
+    works = [effort({0.0: 1}, gmacs, rested=source.random() < 0.5) for _ in range(400)]
+    errors = [
+        model.observe(work, true_seconds(work, coefficients) * math.exp(source.gauss(0, 0.03)))
+        for work in works
+    ]
+    assert p90(errors[12:]) <= 0.12
+    work = effort({0.0: 8}, gmacs)
+    assert model.seconds(work) == pytest.approx(true_seconds(work), rel=0.15)
 
 
 @pytest.mark.parametrize("factor", [0.5, 2.0, 5.0])

@@ -70,6 +70,8 @@ class Controller:
         #: Device seconds a second that the work taken of late would need, at each level, as of `_work_at`.
         self._work = [0.0] * len(levels)
         self._work_at = 0.0
+        #: Of the same time, what other models have taken, as of then.
+        self._taken = 0.0
 
     def plan(self, load: Load) -> Callable[[Request], Choice]:
         """Set the level for the load; what is returned chooses for the requests of the coming batch."""
@@ -99,7 +101,8 @@ class Controller:
 
     def _would_do(self, level: int, now: float, load: Load | None) -> bool:
         """Whether a lower level would be enough, and not for a moment only."""
-        if self._work[level] * self._fading(now) > _LOWER_BUSY:
+        taken = self._taken * self._fading(now) if load is None else load.taken
+        if self._work[level] * self._fading(now) + taken > _LOWER_BUSY:
             return False
         return load is None or self._worst_wait(load, level) <= _LOWER_AIM * _AIM * self._target_s
 
@@ -134,6 +137,7 @@ class Controller:
         batch: Counter[float] = Counter()
         work: dict[Dial, list[float]] = {}
         self._forget(load.now)
+        self._taken = load.taken
 
         def choose(request: Request) -> Choice:
             choice = self._choose(request, level, batch, load)

@@ -1,15 +1,18 @@
 """How long a run of the model takes: learnt when it warms up, corrected with every batch since.
 
-    seconds = a · runs + b · GMACs + c · further plans + d · reduced images
+    seconds = a · runs + b · GMACs + c · further plans + d · reduced images + e · rested
 
 `a` is what any run costs, `c` what each plan beyond a batch's first adds (its own attention and reduction),
 `d` what scoring and matching cost an image of which tokens leave: they are not in its GMACs.
+`e` is what a run takes longer on a device that had nothing to do for a while: where its threads had gone to
+sleep, the system may wake two of them on one core, and takes its time to see that another is free.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from operator import mul
 from typing import NamedTuple
 
 import numpy as np
@@ -26,26 +29,30 @@ class Effort(NamedTuple):
         gmacs: billions of multiply-accumulates in all.
         further_plans: distinct plans of each run beyond its first, summed over the runs.
         reduced: images of which tokens leave.
+        rested: runs that begin when the device has had nothing to do for :data:`REST_S` or longer.
     """
 
     runs: float
     gmacs: float
     further_plans: float
     reduced: float
+    rested: float = 0
 
 
-def effort(images: Mapping[float, int], gmacs: Callable[[float], float]) -> Effort:
+def effort(images: Mapping[float, int], gmacs: Callable[[float], float], *, rested: bool = False) -> Effort:
     """The effort of one run.
 
     Args:
         images: how many at each ratio; at least one.
         gmacs: of one image at a ratio.
+        rested: whether the device has had nothing to do before.
     """
     return Effort(
         runs=1,
         gmacs=sum(count * gmacs(ratio) for ratio, count in images.items()),
         further_plans=len(images) - 1,
         reduced=sum(count for ratio, count in images.items() if ratio > 0),
+        rested=rested,
     )
 
 
@@ -56,15 +63,17 @@ class Measured(NamedTuple):
     seconds: float
 
 
+#: A device is rested after so many seconds without work.
+REST_S = 0.08
 #: A further coefficient has to explain the warm-up this much better (in relative error) to be believed.
 _WORTH = 0.003
 #: How wrong one timing is, and how far speed drifts from one batch to the next, all terms together and each
-#: by itself; relative. Their quotient makes about the last five batches count.
-_NOISE, _COMMON_DRIFT, _OWN_DRIFT = 0.15, 0.05, 0.01
+#: by itself; relative. Their quotient makes about the last three batches count.
+_NOISE, _COMMON_DRIFT, _OWN_DRIFT = 0.10, 0.05, 0.03
 #: How wrong a coefficient may be after warm-up, and ever; relative.
 _DOUBT, _MOST_DOUBT = 0.2, 0.5
-#: A term that the warm-up did not show may still come to be this share of the fastest run.
-_UNSEEN = 0.02
+#: A term that the warm-up did not show may still come to be this share of the fastest run; rest it never shows.
+_UNSEEN = Effort(0.02, 0.0, 0.02, 0.02, 0.5)
 #: How far a batch may be off, relative, before it counts as an outlier; doubles for each that follows on the
 #: same side, so that a single stall is shrugged off and a device that has become slow is believed.
 _OUTLIER = 0.4
@@ -75,7 +84,7 @@ _MOST_CHANGE = 1000.0
 class CostModel:
     """Seconds for an effort, for one model on one device; no clock.
 
-    Online it is a Kalman filter on the four coefficients: least squares that forgets. What makes a device
+    Online it is a Kalman filter on the coefficients: least squares that forgets. What makes a device
     slower makes most often all of its work slower, so the coefficients are believed to drift together.
     """
 
@@ -98,8 +107,7 @@ class CostModel:
 
     def seconds(self, effort: Effort) -> float:
         """Predicted time; 0 before anything was measured."""
-        a, b, c, d = self._theta.tolist()
-        return float(a * effort.runs + b * effort.gmacs + c * effort.further_plans + d * effort.reduced)
+        return float(sum(map(mul, self._theta.tolist(), effort)))
 
     def fit(self, measured: Sequence[Measured]) -> None:
         """Start from timed runs, forgetting what was known; runs that took no time say nothing."""
@@ -110,9 +118,7 @@ class CostModel:
         y = np.array([one.seconds for one in rows])
         self._theta = _explain(x / y[:, None])
         self._first = self._theta
-        fastest = float(y.min())
-        self._scale = np.maximum(self._theta, _UNSEEN * fastest)
-        self._scale[Effort._fields.index("gmacs")] = self._theta[Effort._fields.index("gmacs")]
+        self._scale = np.maximum(self._theta, np.array(_UNSEEN) * y.min())
         self._doubt = np.diag((_DOUBT * self._scale) ** 2)
         self._outliers = 0
 

@@ -15,6 +15,7 @@ from prunepool.batching.batcher import Batcher
 from prunepool.batching.costs import CostModel
 from prunepool.batching.policy import Load, RatioPolicy
 from prunepool.batching.prediction import Predictor
+from prunepool.batching.sharing import Backlog
 from prunepool.batching.types import Batch, Costs, Dial, Limits, Request
 
 
@@ -22,12 +23,18 @@ class Device(NamedTuple):
     """What the device has been given and not yet reported.
 
     Attributes:
-        batches: in order; the first of them runs.
-        since: when that began.
+        batches: in order; the first of them runs, or is the next to run.
+        since: when that began; None: it has not.
+        rested: whether the device had nothing to do for a while before that, or has had nothing until now.
+        others: what other models have for it; with each of them it takes turns, run by run.
+        taken: the share of its time that those have taken of late.
     """
 
     batches: Sequence[Batch]
-    since: float
+    since: float | None
+    rested: bool = False
+    others: Sequence[Backlog] = ()
+    taken: float = 0.0
 
 
 def largest(dial: Dial) -> float:
@@ -76,7 +83,6 @@ class Planner:
             Overloaded: too much is accepted already.
             DeadlineExceeded: its answer would come too late.
         """
-        busy_s = self.busy_s(device, now)
         planned = self._images(arriving, self._forecast(now)) + Counter({largest(dial): 1})
         least = self._images(arriving, largest) + Counter({largest(dial): 1})
         self._admission.check(
@@ -85,8 +91,8 @@ class Planner:
                 dial=dial,
                 deadline=deadline,
                 accepted=accepted,
-                answered_in_s=busy_s + self.predictor.drain(planned).seconds,
-                drain_s=busy_s + self.predictor.drain(least).seconds,
+                answered_in_s=self._answered_in_s(planned, device, now),
+                drain_s=self._answered_in_s(least, device, now),
                 alone_s=self.predictor.run_s({largest(dial): 1}),
             )
         )
@@ -101,22 +107,47 @@ class Planner:
 
     def next_batch(self, now: float, *, device: Device, arriving: Mapping[Dial, int]) -> Batch | None:
         """Take the next batch out of the queue, its ratios chosen; None if there is none yet."""
-        busy_s = self.busy_s(device, now)
         batcher = self.batcher
-        load = Load(now, batcher.waiting, batcher.dials, arriving, busy_s, self.predictor)
-        return batcher.next_batch(now, self._policy.plan(load), now + busy_s)
+        images = self._images(arriving, self._forecast(now))
+        busy_s = self._free_in_s(device, now, self.predictor.runs(images))
+        load = Load(now, batcher.waiting, batcher.dials, arriving, busy_s, self.predictor, device.taken)
+        return batcher.next_batch(now, self._policy.plan(load), now + self._free_in_s(device, now, 1))
 
     def busy_s(self, device: Device, now: float) -> float:
         """Predicted seconds until the device has done what it was given."""
         if not device.batches:
             return 0.0
-        first, *rest = map(self.predictor.batch_s, device.batches)
-        return max(0.0, first - (now - device.since)) + sum(rest)
+        first, *rest = device.batches
+        first_s = self.predictor.batch_s(first, rested=device.rested)
+        ran_s = 0.0 if device.since is None else now - device.since
+        return max(0.0, first_s - ran_s) + sum(map(self.predictor.batch_s, rest))
+
+    def backlog(self, now: float, *, device: Device, arriving: Mapping[Dial, int]) -> Backlog:
+        """What other models have to reckon with, at the ratios that it would get now."""
+        drain = self.predictor.drain(self._images(arriving, self._forecast(now)))
+        given_s = max(map(self.predictor.batch_s, device.batches), default=0.0)
+        return Backlog(self.busy_s(device, now) + drain.seconds, max(drain.run_s, given_s))
 
     def drain_s(self, now: float, *, device: Device, arriving: Mapping[Dial, int]) -> float:
         """Predicted seconds to answer all that is accepted, at the ratios that it would get now."""
         images = self._images(arriving, self._forecast(now))
-        return self.busy_s(device, now) + self.predictor.drain(images).seconds
+        return self._answered_in_s(images, device, now) if images or device.batches else 0.0
+
+    def _answered_in_s(self, images: Mapping[float, int], device: Device, now: float) -> float:
+        """Predicted seconds until all images are answered, after what the device has been given."""
+        ahead_s = self._free_in_s(device, now, self.predictor.runs(images))
+        return ahead_s + self.predictor.drain(images).seconds
+
+    def _free_in_s(self, device: Device, now: float, runs: int) -> float:
+        """Predicted seconds for all but so many runs that are still to come.
+
+        That is, for what the device has been given, for getting to work, and for the turns of other models.
+        """
+        own_s = self.busy_s(device, now)
+        if device.rested and not device.batches:
+            own_s = self.predictor.rest_s
+        turns = len(device.batches) + runs
+        return own_s + sum(min(other.seconds, turns * other.run_s) for other in device.others)
 
     def _forecast(self, now: float) -> Callable[[Dial], float]:
         return lambda dial: self._policy.forecast(dial, now)

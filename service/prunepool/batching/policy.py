@@ -27,8 +27,9 @@ class Load:
             the call only.
         dials: how many of them there are of each dial.
         arriving: accepted requests that are still being decoded, by dial.
-        busy_s: predicted seconds until the device has finished what it was given.
+        busy_s: predicted seconds until the device has finished what it was given, and other models their turns.
         predictor: how long a run takes.
+        taken: the share of the device's time that other models have taken of late.
     """
 
     now: float
@@ -37,6 +38,7 @@ class Load:
     arriving: Mapping[Dial, int]
     busy_s: float
     predictor: Predictor
+    taken: float = 0.0
 
 
 class RatioPolicy(Protocol):

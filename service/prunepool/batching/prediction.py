@@ -44,17 +44,26 @@ class Predictor:
         #: Billions of multiply-accumulates for one image at a ratio.
         self.gmacs = lru_cache(maxsize=1024)(costs.gmacs)
 
-    def effort(self, batch: Batch) -> Effort:
+    def effort(self, batch: Batch, *, rested: bool = False) -> Effort:
         """What a batch's time depends on; it has at least one image."""
-        return effort(Counter(batch.ratios), self.gmacs)
+        return effort(Counter(batch.ratios), self.gmacs, rested=rested)
 
-    def batch_s(self, batch: Batch) -> float:
-        """Seconds that a batch will run."""
-        return self._model.seconds(self.effort(batch)) if batch.works else 0.0
+    def batch_s(self, batch: Batch, *, rested: bool = False) -> float:
+        """Seconds that a batch will run, on a device that has had nothing to do before, or has."""
+        return self._model.seconds(self.effort(batch, rested=rested)) if batch.works else 0.0
+
+    @property
+    def rest_s(self) -> float:
+        """How much longer a run takes on a device that has had nothing to do."""
+        return self._model.seconds(Effort(0, 0, 0, 0, rested=1))
 
     def run_s(self, images: Images) -> float:
         """Seconds that these images take in one run."""
         return self._model.seconds(effort(images, self.gmacs)) if images else 0.0
+
+    def runs(self, images: Images) -> int:
+        """How many runs the limits make of these images."""
+        return math.ceil(sum(images.values()) / self.drain(images).images_per_run)
 
     def image_s(self, ratio: float) -> float:
         """An image's share of the seconds of a full run at its ratio."""

@@ -16,12 +16,14 @@ from contextlib import AbstractContextManager
 
 from prunepool.batching.answers import Answers, too_late
 from prunepool.batching.batcher import expired, trim
+from prunepool.batching.costs import Measured
 from prunepool.batching.gauges import Gauges
 from prunepool.batching.patience import Patience
 from prunepool.batching.places import Places
-from prunepool.batching.planner import Planner
+from prunepool.batching.planner import Device, Planner
 from prunepool.batching.policy import RatioPolicy
 from prunepool.batching.rehearsal import rehearsal
+from prunepool.batching.sharing import Backlog, SharedDevice
 from prunepool.batching.supervisor import Resilience, Supervisor
 from prunepool.batching.tally import Tally
 from prunepool.batching.types import Batch, Completion, Costs, Dial, Limits, Request, Runner, Work
@@ -52,10 +54,13 @@ class Scheduler:
         auto_maximum: the largest ratio of `auto` where a request says nothing, for the metric that shows what
             it would take now; what the model can do, if not given.
         shown: whether its gauges are; not those of a successor before it takes over.
+        device: where it runs, with other models; it has one to itself, if not given.
+        rehearsed: what an engine before it was timed with, on the same device; it then need not be timed again.
         clock: seconds, monotonic; arrivals and deadlines of requests are on it.
 
     Attributes:
         gauges: what it shows of its state.
+        rehearsed: the timed batches that its first predictions are from.
     """
 
     def __init__(
@@ -71,6 +76,8 @@ class Scheduler:
         resilience: Resilience | None = None,
         auto_maximum: float | None = None,
         shown: bool = True,
+        device: SharedDevice | None = None,
+        rehearsed: Sequence[Measured] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._name = name
@@ -79,8 +86,11 @@ class Scheduler:
         self._costs = costs
         self._limits = limits or Limits()
         self._clock = clock
+        self._shared = device or SharedDevice()
         self._planner = Planner(costs, policy, self._limits)
         self._batcher = self._planner.batcher
+        self.rehearsed = tuple(rehearsed)
+        self._planner.cost_model.fit(self.rehearsed)
         self.gauges = Gauges(metrics, name, shown=shown)
         self._tally = Tally(metrics, name, costs, self.gauges)
         auto = Dial(None, costs.max_ratio if auto_maximum is None else auto_maximum)
@@ -104,6 +114,7 @@ class Scheduler:
             resilience=resilience,
             metrics=metrics,
             gauges=self.gauges,
+            turns=self._shared.turns,
             clock=clock,
         )
 
@@ -120,9 +131,8 @@ class Scheduler:
     @property
     def drain_s(self) -> float:
         """Predicted seconds to answer everything accepted."""
-        return self._planner.drain_s(
-            self._clock(), device=self._supervisor.device, arriving=self._places.arriving
-        )
+        now = self._clock()
+        return self._planner.drain_s(now, device=self._device(now), arriving=self._places.arriving)
 
     @property
     def dense_image_s(self) -> float:
@@ -164,6 +174,7 @@ class Scheduler:
         Raises:
             Exception: whatever kept it from getting warm.
         """
+        self._shared.join(self, self._backlog)
         await self._supervisor.start()
 
     def accept(self, dial: Dial, deadline: float | None = None) -> AbstractContextManager[None]:
@@ -186,11 +197,12 @@ class Scheduler:
             raise self._stopping()
         if not self._supervisor.up:
             raise self._unavailable()
+        now = self._clock()
         self._planner.admit(
             dial,
             deadline,
-            self._clock(),
-            device=self._supervisor.device,
+            now,
+            device=self._device(now),
             arriving=self._places.arriving,
             accepted=self._places.taken,
         )
@@ -252,6 +264,7 @@ class Scheduler:
         self._patience.cancel()
         self._batcher.clear()
         self._answers.fail_all(self._stopping())
+        self._shared.leave(self)
         await self._supervisor.stop()
         self._tally.queue(0, 0.0)
         return answered
@@ -260,7 +273,8 @@ class Scheduler:
         """The engine takes batches (again)."""
         model = self._planner.cost_model
         if not model.measured:
-            model.fit(ready.measured)
+            self.rehearsed = ready.measured
+            model.fit(self.rehearsed)
             self._tally.learnt(model)
         self._gave_up = False
         self._pump()
@@ -272,8 +286,10 @@ class Scheduler:
         elif report.ran.works:
             self._patience.proven()
             model = self._planner.cost_model
-            effort = self._planner.predictor.effort(report.ran)
-            self._tally.learnt(model, model.observe(effort, report.finished - report.started))
+            effort = self._planner.predictor.effort(report.ran, rested=report.rested)
+            seconds = report.finished - report.started
+            self._tally.learnt(model, model.observe(effort, seconds))
+            self._shared.used(self, seconds, self._clock())
         self._pump()
         self._answers.deliver(report)
         if not any(work.reason == SPARE for work in report.batch.works):
@@ -343,13 +359,22 @@ class Scheduler:
     def _next_batch(self, now: float) -> Batch | None:
         """What the device should get now, without those whose caller has just left."""
         while self._planner.due(now, device_busy=self._supervisor.busy):
-            batch = self._planner.next_batch(
-                now, device=self._supervisor.device, arriving=self._places.arriving
-            )
+            batch = self._planner.next_batch(now, device=self._device(now), arriving=self._places.arriving)
             batch = batch and trim(batch, self._answers.awaited, self._costs)
             if batch and batch.works:
                 return batch
         return None
+
+    def _device(self, now: float) -> Device:
+        """What the device has to do, for other models as well."""
+        others, taken = self._shared.others(self), self._shared.taken(self, now)
+        return self._supervisor.device._replace(others=others, taken=taken)
+
+    def _backlog(self) -> Backlog:
+        """What other models on the device have to reckon with."""
+        return self._planner.backlog(
+            self._clock(), device=self._supervisor.device, arriving=self._places.arriving
+        )
 
     def _set_alarm(self, delay_s: float | None) -> None:
         if self._alarm is not None:
@@ -371,6 +396,7 @@ class Scheduler:
             post=post,
             rehearse=rehearsal(self._costs.max_ratio, limits.max_batch_size) if rehearses else (),
             rehearsal_s=_REHEARSAL_S,
+            turns=self._shared.turns,
         )
 
     def _unavailable(self, detail: str | None = None) -> EngineUnavailable:

@@ -17,8 +17,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from prunepool.batching.costs import REST_S
 from prunepool.batching.gauges import Gauges
 from prunepool.batching.planner import Device
+from prunepool.batching.sharing import Turns
 from prunepool.batching.types import Batch
 from prunepool.batching.worker import Ended, Event, Post, Ready, Report, Worker
 from prunepool.metrics import Metrics
@@ -85,6 +87,7 @@ class Supervisor:
         resilience: how long to bear with what.
         metrics: the service's series.
         gauges: where it says whether the model is up.
+        turns: of the models on the device.
         clock: seconds, monotonic.
     """
 
@@ -97,6 +100,7 @@ class Supervisor:
         resilience: Resilience,
         metrics: Metrics,
         gauges: Gauges,
+        turns: Turns,
         clock: Callable[[], float],
     ) -> None:
         self._name = name
@@ -111,7 +115,7 @@ class Supervisor:
         self._error: BaseException | None = None
         self._worker: Worker | None = None
         self._given: deque[Batch] = deque()
-        self._since = 0.0
+        self._turns = turns
         self._failures = 0
         self._start_s = _START_S
         self._started_at = 0.0
@@ -138,7 +142,10 @@ class Supervisor:
     @property
     def device(self) -> Device:
         """What has been given and not yet reported."""
-        return Device(self._given, self._since)
+        running = None if self._worker is None else self._worker.running
+        if running is None:
+            return Device(self._given, None, rested=self._clock() - self._turns.ended >= REST_S)
+        return Device(self._given, running.since, running.rested)
 
     @property
     def missing(self) -> str | None:
@@ -201,6 +208,7 @@ class Supervisor:
                 await self._over.wait()
             worker.join(timeout_s)  # its last words are said, so this takes no time
         except TimeoutError:
+            worker.abandon()
             log.error("%s: the engine did not stop within %g s and is left behind", self._name, timeout_s)
 
     def _launch(self) -> None:
@@ -249,7 +257,6 @@ class Supervisor:
         self._gauges.set(self._metrics.engine_up, up)
 
     def _watch(self) -> None:
-        self._since = self._clock()
         self._wait_for(self._resilience.batch_timeout_s)
 
     def _wait_for(self, seconds: float, parts: int = _PARTS) -> None:
@@ -266,7 +273,7 @@ class Supervisor:
     def _on_hang(self) -> None:
         self._timer = None
         assert self._worker is not None
-        self._worker.stop()
+        self._worker.abandon()
         limits = self._resilience
         if self._state == "starting":
             self._fall(TimeoutError(f"not warm within {limits.start_timeout_s:g} s"))

@@ -20,8 +20,9 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from prunepool.batching.batcher import expired, trim
-from prunepool.batching.costs import Measured, effort
+from prunepool.batching.costs import REST_S, Measured, effort
 from prunepool.batching.rehearsal import ROUNDS
+from prunepool.batching.sharing import Turns
 from prunepool.batching.types import (
     AsynchronousRunner,
     Batch,
@@ -63,6 +64,7 @@ class Report:
         outcomes: one for each of `ran`; None where the device had no room.
         started: when it reached the device.
         finished: when the outcomes were there.
+        rested: whether the device had nothing to do for a while before.
     """
 
     batch: Batch
@@ -70,6 +72,19 @@ class Report:
     outcomes: Sequence[Outcome] | None
     started: float
     finished: float
+    rested: bool
+
+
+class Running(NamedTuple):
+    """The batch that is on the device now.
+
+    Attributes:
+        since: when it began.
+        rested: whether the device had nothing to do for a while before.
+    """
+
+    since: float
+    rested: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +127,10 @@ class Worker:
         rehearsal_s: how long that may take.
         clock: seconds, monotonic; the one that deadlines are given in.
         post: takes each event, on the loop that runs when the worker is made; dropped once that is closed.
+        turns: of the models on the device; it has the device to itself, if not given.
+
+    Attributes:
+        running: what is on the device now.
     """
 
     def __init__(
@@ -125,6 +144,7 @@ class Worker:
         post: Post,
         rehearse: Sequence[Ratios] = (),
         rehearsal_s: float = 0.0,
+        turns: Turns | None = None,
     ) -> None:
         self._factory = factory
         self._costs = costs
@@ -136,6 +156,8 @@ class Worker:
         self._post = post
         self._batches: SimpleQueue[Batch | None] = SimpleQueue()
         self._stopped = False
+        self._turns = turns or Turns()
+        self.running: Running | None = None
         self._thread = threading.Thread(target=self._main, name=name, daemon=True)
 
     def start(self) -> None:
@@ -150,6 +172,11 @@ class Worker:
         """Start nothing more, and end as soon as what runs is done, should it ever be."""
         self._stopped = True
         self._batches.put(None)
+
+    def abandon(self) -> None:
+        """Expect nothing more of it, and let others have the device."""
+        self.stop()
+        self._turns.give_back(self, self._clock())
 
     def join(self, timeout_s: float) -> bool:
         """Wait for the thread; whether it is over."""
@@ -173,7 +200,14 @@ class Worker:
                 self._overlap(runner)
                 return
             while (batch := self._batches.get()) is not None and not self._stopped:
-                self._say(self._run(runner, batch))
+                if not self._turns.take(self):
+                    return
+                try:
+                    report = self._run(runner, batch)
+                finally:
+                    self.running = None
+                    self._turns.give_back(self, self._clock())
+                self._say(report)
         finally:
             try:
                 runner.close()
@@ -183,20 +217,24 @@ class Worker:
 
     def _overlap(self, runner: AsynchronousRunner) -> None:
         """Launch a batch while the one before it is computed, until told to stop."""
-        running: _UnderWay | None = None
+        head: _UnderWay | None = None
         finished = self._clock()
-        while running is not None or not self._stopped:
-            batch = self._batches.get() if running is None else self._meanwhile(runner, running)
+        while head is not None or not self._stopped:
+            batch = self._batches.get() if head is None else self._meanwhile(runner, head)
             following = None if batch is None or self._stopped else self._launch(runner, batch)
-            if running is not None:
-                outcomes = runner.collect(running.ran, running.launched)
-                # A batch that waited for the one before has run only since that one was done.
-                started, finished = max(running.started, finished), self._clock()
-                self._say(self._report(running.batch, running.ran, outcomes, started, finished))
+            if head is not None:
+                assert self.running is not None
+                outcomes = runner.collect(head.ran, head.launched)
+                finished = self._clock()
+                self._turns.over(finished)
+                self._say(self._report(head.batch, head.ran, outcomes, self.running, finished))
             if isinstance(following, Report):
                 self._say(following)
                 following = None
-            running = following
+            head, self.running = following, None
+            if head is not None:
+                # A batch that waited for the one before has run only since that one was done.
+                self.running = Running(max(head.started, finished), head.started - finished >= REST_S)
 
     def _meanwhile(self, runner: AsynchronousRunner, running: _UnderWay) -> Batch | None:
         """The batch that comes while another is computed; None if that is done first, or the end has come."""
@@ -210,12 +248,12 @@ class Worker:
         started = self._clock()
         ran = self._fresh(batch, started)
         if not ran.works:
-            return Report(batch, ran, (), started, started)
+            return Report(batch, ran, (), started, started, rested=False)
         try:
             return _UnderWay(batch, ran, started, runner.launch(ran, runner.prepare(ran)))
         except OutOfMemory as error:
             self._warn(ran, error)
-            return Report(batch, ran, None, started, self._clock())
+            return Report(batch, ran, None, started, self._clock(), rested=False)
 
     def _rehearsed(self, runner: Runner) -> tuple[Measured, ...]:
         """The first predictions of speed, and proof that a batch goes through."""
@@ -245,10 +283,12 @@ class Worker:
         now = self._clock()
         works = tuple(Work(Request(pixels, Dial(ratio, ratio), now), ratio, WARM_UP) for ratio in ratios)
         report = self._run(runner, Batch(works, self._gmacs(ratios)))
+        self.running = None
         return None if report.outcomes is None else report.finished - report.started
 
     def _run(self, runner: Runner, batch: Batch) -> Report:
         started = self._clock()
+        self.running = Running(started, rested=started - self._turns.ended >= REST_S)
         ran = self._fresh(batch, started)
         outcomes: Sequence[Outcome] | None = ()
         if ran.works:
@@ -257,7 +297,7 @@ class Worker:
             except OutOfMemory as error:
                 self._warn(ran, error)
                 outcomes = None
-        return self._report(batch, ran, outcomes, started, self._clock())
+        return self._report(batch, ran, outcomes, self.running, self._clock())
 
     def _fresh(self, batch: Batch, now: float) -> Batch:
         return trim(batch, lambda request: not expired(request, now), self._costs)
@@ -266,11 +306,11 @@ class Worker:
         log.warning("%s: no room for a batch of %d: %s", self._thread.name, len(batch.works), error)
 
     def _report(
-        self, batch: Batch, ran: Batch, outcomes: Sequence[Outcome] | None, started: float, finished: float
+        self, batch: Batch, ran: Batch, outcomes: Sequence[Outcome] | None, running: Running, finished: float
     ) -> Report:
         if outcomes is not None and len(outcomes) != len(ran.works):
             raise RuntimeError(f"the runner gave {len(outcomes)} outcomes for {len(ran.works)} images")
-        return Report(batch, ran, outcomes, started, finished)
+        return Report(batch, ran, outcomes, running.since, finished, running.rested)
 
     def _say(self, event: Event) -> None:
         # RuntimeError: the loop is closed, so nobody waits for this any more.

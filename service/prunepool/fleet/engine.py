@@ -17,6 +17,7 @@ from prunepool.control import Models
 from prunepool.errors import PrunepoolError
 from prunepool.fleet.specs import EngineSpec
 from prunepool.local_engine import LocalEngine
+from prunepool.local_engine.rehearsals import from_json, to_json
 from prunepool.logs import level_by_signal, logging_to
 from prunepool.metrics import Metrics
 from prunepool.processes.exposition import publish, shared_metrics
@@ -57,7 +58,7 @@ async def _serve(spec: EngineSpec, metrics: Metrics) -> int:
     handlers: dict[str, Handler] = {"stop": _leave}
     parent = obey(spec.place.parent, handlers, spec.place.folder)
     try:
-        engine = build.build_engine(spec.place.settings, metrics)
+        engine = build.build_engine(spec.place.settings, metrics, from_json(spec.rehearsed))
         assert isinstance(engine, LocalEngine)
         models = build.create_models(spec.place.settings, engine)
         assert models is not None
@@ -77,7 +78,7 @@ async def _serve(spec: EngineSpec, metrics: Metrics) -> int:
     handlers["stop"] = stop
     started.set()
     info = engine.model(engine.default_model)
-    await parent.call("ready", info.device, info.dtype)
+    await parent.call("ready", info.device, info.dtype, to_json(engine.lines))
     await stopped.wait()
     for task in tasks:
         task.cancel()

@@ -117,7 +117,7 @@ class Parent:
             if not await _unless(stopped, _start(engines)) or not await _unless(stopped, _start(frontends)):
                 return 0
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hang_up)
-            places, formats = zip(*(engine.said for engine in engines), strict=True)
+            places, formats, _ = zip(*(engine.said for engine in engines), strict=True)
             served, where = ", ".join(models.served()), ",".join(places)
             url, seconds = url_of(self._sockets[0]), time.monotonic() - start
             announce(build.announcement(served, where, ",".join(dict.fromkeys(formats)), url, seconds))
@@ -179,10 +179,16 @@ class Parent:
                     "compute_threads": self._settings.compute_threads or share_of_cores(len(self._devices)),
                 }
             )
-            return EngineSpec(self._place(name, number, settings, parent), generation)
+            rehearsed = "{}"
+            if child.said:
+                # What the first process of this place timed holds for the others: they are back the sooner.
+                _, dtype, rehearsed = child.said
+                settings = settings.model_copy(update={"dtype": dtype})
+            return EngineSpec(self._place(name, number, settings, parent), generation, rehearsed)
 
         forget = partial(forget_gauges, self._folder / "metrics", name)
-        return Child(self._context, name, engine.run, spec, handlers={}, on_death=forget)
+        child = Child(self._context, name, engine.run, spec, handlers={}, on_death=forget)
+        return child
 
     def _frontend(self, number: int, handlers: dict[str, Handler]) -> Child:
         name = f"frontend-{number}"

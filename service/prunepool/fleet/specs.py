@@ -65,10 +65,12 @@ class EngineSpec:
     Attributes:
         place: where it belongs.
         generation: how many there were before it in its place.
+        rehearsed: what the one before it was timed with, by model, as JSON.
     """
 
     place: Place
     generation: int
+    rehearsed: str
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from random import Random
 
+from prunepool.batching.costs import Measured
 from prunepool.batching.policy import RatioPolicy
 from prunepool.batching.scheduler import Scheduler
+from prunepool.batching.sharing import SharedDevice
 from prunepool.batching.types import Completion, Pixels, Request
 from prunepool.engine import (
     Classification,
@@ -60,6 +62,7 @@ class LocalEngine:
         decode: makes a model's crop of an encoded image; called in a thread of the pool.
         policy: makes a model's ratio policy; the one that holds the target, where there is one, if not given.
         clock: seconds, monotonic.
+        rehearsed: what an engine before it was timed with on these devices, by model.
         random: decides which images are watched; one of its own, if not given.
 
     Raises:
@@ -75,6 +78,7 @@ class LocalEngine:
         decode: Decode = decode,
         policy: Policy | None = None,
         clock: Callable[[], float] = time.monotonic,
+        rehearsed: Mapping[str, Sequence[Measured]] | None = None,
         random: Random | None = None,
     ) -> None:
         self._config = config
@@ -84,6 +88,8 @@ class LocalEngine:
         models = tuple(models)
         for model in models:
             self._check_default(model)
+        self._rehearsed = dict(rehearsed or {})
+        self._cpu = SharedDevice()
         self._random = random or Random()  # noqa: S311 - it draws a sample, no secret
         self._lineup = Lineup(models, self._line, config.unload_timeout_s)
         threads = config.decode_threads or max(1, (os.cpu_count() or 1) // 2)
@@ -291,16 +297,20 @@ class LocalEngine:
 
     def _scheduler(self, model: ServedModel, shown: bool) -> Scheduler:
         auto = self._resolve(Options(reduction_ratio="auto"), model).dial
+        info = model.info()
         return Scheduler(
             model.name,
             model.runner,
             image_size=model.preprocess.size,
             costs=model.costs,
-            policy=self._policy(model.info()),
+            policy=self._policy(info),
             metrics=self._metrics,
             limits=self._config.limits,
             resilience=self._config.resilience,
             auto_maximum=auto.maximum,
             shown=shown,
+            # Only a CPU is shared in turns: a GPU that computes ahead puts batches in order by itself.
+            device=self._cpu if info.device == "cpu" else None,
+            rehearsed=self._rehearsed.pop(model.name, ()),
             clock=self._clock,
         )

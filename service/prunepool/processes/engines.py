@@ -16,7 +16,7 @@ from prunepool.processes.link import Link, Lost
 from prunepool.processes.messages import Ask, Offer
 
 #: How long an image waits for an engine that works, after the one that had it died.
-PATIENCE_S = 1.5
+PATIENCE_S = 1.0
 #: Until one was seen to come back: starting, loading and warming up.
 _START_S = 5.0
 _LEAST_RETRY_S = 0.1
