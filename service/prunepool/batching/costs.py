@@ -52,7 +52,7 @@ def effort(images: Mapping[float, int], gmacs: Callable[[float], float], *, rest
         gmacs=sum(count * gmacs(ratio) for ratio, count in images.items()),
         further_plans=len(images) - 1,
         reduced=sum(count for ratio, count in images.items() if ratio > 0),
-        rested=rested,
+        rested=float(rested),
     )
 
 
@@ -69,7 +69,7 @@ REST_S = 0.08
 _WORTH = 0.003
 #: How wrong one timing is, and how far speed drifts from one batch to the next, all terms together and each
 #: by itself; relative. Their quotient makes about the last three batches count.
-_NOISE, _COMMON_DRIFT, _OWN_DRIFT = 0.10, 0.05, 0.03
+_NOISE, _COMMON_DRIFT, _OWN_DRIFT = 0.10, 0.05, 0.01
 #: How wrong a coefficient may be after warm-up, and ever; relative.
 _DOUBT, _MOST_DOUBT = 0.2, 0.5
 #: A term that the warm-up did not show may still come to be this share of the fastest run; rest it never shows.
