@@ -68,8 +68,8 @@ REST_S = 0.08
 #: A further coefficient has to explain the warm-up this much better (in relative error) to be believed.
 _WORTH = 0.003
 #: How wrong one timing is, and how far speed drifts from one batch to the next, all terms together and each
-#: by itself; relative. Their quotient makes about the last three batches count.
-_NOISE, _COMMON_DRIFT, _OWN_DRIFT = 0.10, 0.05, 0.01
+#: by itself; relative. Their quotient makes about the last five batches count.
+_NOISE, _COMMON_DRIFT, _OWN_DRIFT = 0.15, 0.05, 0.01
 #: How wrong a coefficient may be after warm-up, and ever; relative.
 _DOUBT, _MOST_DOUBT = 0.2, 0.5
 #: A term that the warm-up did not show may still come to be this share of the fastest run; rest it never shows.
