@@ -7,7 +7,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import version
@@ -27,6 +27,7 @@ from prunepool.engine import Engine, ModelControl, ModelInfo
 from prunepool.errors import InvalidParameter
 from prunepool.gpu import gpu_collector
 from prunepool.logs import level_by_signal, logging_to
+from prunepool.machine import keep_memory, share_cores
 from prunepool.metrics import Metrics
 from prunepool.settings import Settings
 from prunepool.store import ModelStore, Repository
@@ -55,16 +56,6 @@ def create_metrics(exposed: CollectorRegistry | None = None) -> Metrics:
     return Metrics(registry, exposed)
 
 
-def share_cores(environment: MutableMapping[str, str]) -> None:
-    """Let the model's threads sleep rather than spin while they wait for each other.
-
-    They share the cores with decoding and with the event loop. A spinning thread holds a core that the one it
-    waits for may need, and on a busy machine a server that spins answers several times fewer images. OpenMP
-    reads this once, when torch is imported. Whoever has set it keeps what they set.
-    """
-    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-
 def build_engine(
     settings: Settings, metrics: Metrics, rehearsed: Mapping[str, Sequence[Measured]] | None = None
 ) -> Engine:
@@ -84,6 +75,7 @@ def build_engine(
         InvalidParameter: a device that is not there, or a default ratio that the model cannot do.
     """
     share_cores(os.environ)
+    keep_memory()
     from prunepool.batching.supervisor import Resilience
     from prunepool.batching.types import Limits
     from prunepool.imaging import ImageLimits

@@ -96,7 +96,7 @@ class Rig:
         for number, one in enumerate(hosted):
             self.open(number, one)
         links = [
-            Link(self.context, self.address(number), 0, lambda: engines.changed())
+            Link(self.context, self.address(number), 0, lambda: engines.changed(), time.monotonic)
             for number in range(len(hosted))
         ]
         engines = Engines(links, self.metrics, time.monotonic)
@@ -267,7 +267,7 @@ async def test_more_than_can_be_done_in_time_is_refused_before_it_is_decoded(rig
     engine = await rig.start(hosted)
     with pytest.raises(Overloaded) as caught:
         await engine.infer(b"not looked at", Options())
-    assert caught.value.retry_after == pytest.approx(11.0)
+    assert caught.value.retry_after == pytest.approx(11.0, abs=0.5)  # it has worked since it said so
 
 
 async def test_a_model_that_comes_is_known_after_a_look(rig: Rig) -> None:

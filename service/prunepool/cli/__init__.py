@@ -5,6 +5,7 @@ Exit status: 0 done, 1 it failed, 2 the call was wrong. An error is one line on 
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -14,6 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from prunepool.errors import InvalidParameter, PrunepoolError
+from prunepool.machine import keep_memory, share_cores
 
 WRONG_CALL = 2
 
@@ -122,4 +124,6 @@ def _complain(message: str, status: int) -> int:
 
 def main() -> None:
     """Entry point of the `prunepool` command."""
+    share_cores(os.environ)
+    keep_memory()
     sys.exit(run())

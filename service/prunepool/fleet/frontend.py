@@ -51,7 +51,8 @@ async def _serve(spec: FrontendSpec, metrics: Metrics, tracing: Tracing | None) 
     context = zmq.asyncio.Context()
     numbers = range(len(devices(settings)))
     links = [
-        Link(context, place.address(number), place.number, lambda: engines.changed()) for number in numbers
+        Link(context, place.address(number), place.number, lambda: engines.changed(), time.monotonic)
+        for number in numbers
     ]
     engines = Engines(links, metrics, time.monotonic)
     remote = RemoteEngine(engines, place.arenas[place.number], remote_config(settings), metrics)

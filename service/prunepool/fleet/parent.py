@@ -28,6 +28,7 @@ from prunepool.fleet.children import Child
 from prunepool.fleet.models import EveryEngine
 from prunepool.fleet.specs import EngineSpec, FrontendSpec, Place, devices, share_of_cores
 from prunepool.logs import level_by_signal, logging_to
+from prunepool.machine import share_cores
 from prunepool.processes.arena import Arena
 from prunepool.processes.exposition import forget_gauges
 from prunepool.processes.lifeline import parental_folder
@@ -62,7 +63,7 @@ def serve(
     build.check(settings)
     if settings.grpc_port == 0 and settings.frontends > 1:
         raise InvalidParameter("grpc_port", 0, "a port of your choice where there are several front ends")
-    build.share_cores(os.environ)
+    share_cores(os.environ)
     with (
         logging_to(sys.stderr, settings.log_format, settings.log_level, "parent"),
         ExitStack() as stack,

@@ -12,20 +12,11 @@ class Choice:
 
     Attributes:
         number: which one.
-        drain_s: what it said last of the seconds that all it has will take.
-        image_s: what one image takes by itself.
-        sent: images that were sent to it since it said so.
+        predicted_s: seconds until it has done all that it was sent.
     """
 
     number: int
-    drain_s: float
-    image_s: float
-    sent: int
-
-    @property
-    def predicted_s(self) -> float:
-        """Seconds until it has done all that it was sent."""
-        return self.drain_s + self.sent * self.image_s
+    predicted_s: float
 
 
 def best(choices: Iterable[Choice], turn: int) -> Choice | None:

@@ -40,7 +40,8 @@ class Engines:
         self._metrics = metrics
         self._clock = clock
         self._changed = asyncio.Event()
-        self._numbers = itertools.count()
+        self._numbers = itertools.count(1)  # 0 stands for none
+        self._turns = itertools.count()
         self._started = False
         self._outage: float | None = None
         self._start_s = _START_S
@@ -115,10 +116,10 @@ class Engines:
         Raises:
             EngineUnavailable: no engine takes images of the model now.
         """
-        link = self._choose(model)
-        if link is None:
+        chosen = self._best(model)
+        if chosen is None:
             raise self._unavailable(model)
-        return link.drain_s.get(model, 0.0)
+        return chosen.predicted_s
 
     async def ask(
         self, make: Callable[[int], Ask], model: str, pixels: Pixels | None, at_engine: Callable[[bool], None]
@@ -153,14 +154,18 @@ class Engines:
 
     def _choose(self, model: str) -> Link | None:
         """The engine for the next image; none while no engine takes any."""
+        chosen = self._best(model, next(self._turns))
+        return None if chosen is None else self._links[chosen.number]
+
+    def _best(self, model: str, turn: int = 0) -> Choice | None:
+        now = self._clock()
         choices = [
-            Choice(number, link.drain_s.get(model, 0.0), load.image_s, link.sent.get(model, 0))
+            Choice(number, link.backlogs[model].predicted_s(now, load.image_s))
             for number, link in enumerate(self._links)
             if link.state is not None
             if (load := link.state.loads.get(model)) is not None and load.missing is None
         ]
-        chosen = best(choices, next(self._numbers))
-        return None if chosen is None else self._links[chosen.number]
+        return best(choices, turn)
 
     async def _wait_for_an_engine(self, model: str, until: float | None) -> None:
         """Until something changes; at once too late for an image that no engine has had yet."""

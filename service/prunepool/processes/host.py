@@ -78,6 +78,8 @@ class Host:
         self._asked: dict[bytes, dict[int, asyncio.Task[None]]] = {}
         self._frontends: dict[bytes, int] = {}
         self._told: dict[bytes, Sequence[Offer]] = {}
+        #: The last question of each front end that the engine has.
+        self._heard: dict[bytes, int] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
     def open(self) -> None:
@@ -131,11 +133,12 @@ class Host:
         reply: ToFrontend
         try:
             pixels = self._pixels(peer, ask, rest)
+            self._heard[peer] = ask.id
             inference = await self._engine.infer_decoded(
                 pixels, ask.options, arrival=ask.arrival, decode_s=ask.decode_s
             )
             load = self._engine.loads().get(inference.model)
-            reply = Answer(ask.id, inference, load.drain_s if load else 0.0)
+            reply = Answer(ask.id, inference, load.drain_s if load else 0.0, self._heard.get(peer, 0))
         except PrunepoolError as error:
             reply = Failed(ask.id, failure_of(error))
         except Exception:
@@ -158,7 +161,8 @@ class Host:
         )
         new = offers if offers_differ(self._told.get(peer), offers) else None
         self._told[peer] = offers
-        await self._send(peer, State(self._engine.default_model, dict(self._engine.loads()), new, look))
+        loads, heard = dict(self._engine.loads()), self._heard.get(peer, 0)
+        await self._send(peer, State(self._engine.default_model, loads, heard, new, look))
 
     async def _send(self, peer: bytes, message: ToFrontend) -> None:
         await self._socket.send_multipart([peer, encode(message)])
@@ -168,3 +172,4 @@ class Host:
         for task in self._asked.pop(peer, {}).values():
             task.cancel()
         self._told.pop(peer, None)
+        self._heard.pop(peer, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -13,6 +14,7 @@ import zmq.asyncio
 from zmq.utils.monitor import recv_monitor_message
 
 from prunepool.engine import Inference
+from prunepool.processes.backlog import Backlog
 from prunepool.processes.messages import (
     Answer,
     Ask,
@@ -46,20 +48,26 @@ class Link:
         address: where the engine listens.
         frontend: number of this front end.
         on_change: called whenever what is known of the engine changes.
+        clock: seconds, monotonic.
 
     Attributes:
         state: what the engine said of itself last; None while it is not there.
         offers: what it serves; what it served last, while it is not there.
-        sent: images sent to it since it spoke last of the work that it has.
-        drain_s: seconds that this work will take it, by model.
+        backlogs: what it has to do, by model.
     """
 
     def __init__(
-        self, context: zmq.asyncio.Context, address: str, frontend: int, on_change: Callable[[], None]
+        self,
+        context: zmq.asyncio.Context,
+        address: str,
+        frontend: int,
+        on_change: Callable[[], None],
+        clock: Callable[[], float],
     ) -> None:
         self._address = address
         self._frontend = frontend
         self._on_change = on_change
+        self._clock = clock
         self._socket: zmq.asyncio.Socket = context.socket(zmq.DEALER)
         self._waiting: dict[int, asyncio.Future[Inference]] = {}
         self._looking: dict[int, asyncio.Future[None]] = {}
@@ -68,8 +76,7 @@ class Link:
         self._monitor: zmq.asyncio.Socket | None = None
         self.state: State | None = None
         self.offers: tuple[Offer, ...] = ()
-        self.drain_s: dict[str, float] = {}
-        self.sent: dict[str, int] = {}
+        self.backlogs: defaultdict[str, Backlog] = defaultdict(Backlog)
 
     @property
     def pending(self) -> int:
@@ -116,8 +123,7 @@ class Link:
         """
         future: asyncio.Future[Inference] = asyncio.get_running_loop().create_future()
         self._waiting[ask.id] = future
-        model = ask.options.model or ""
-        self.sent[model] = self.sent.get(model, 0) + 1
+        self.backlogs[ask.options.model or ""].send(ask.id)
         try:
             await self._send(ask, pixels)
             return await future
@@ -164,16 +170,15 @@ class Link:
         if isinstance(message, State):
             self.state = message
             self.offers = self.offers if message.offers is None else message.offers
-            self.drain_s = {name: load.drain_s for name, load in message.loads.items()}
-            self.sent = {}
+            for name, load in message.loads.items():
+                self.backlogs[name].say(load.drain_s, message.heard, self._clock())
             self._on_change()
             if message.look is not None and (seen := self._looking.get(message.look)) is not None:
                 _finish(seen)
             return
         future = self._waiting.get(message.id)
         if isinstance(message, Answer):
-            model = message.inference.model
-            self.drain_s[model], self.sent[model] = message.drain_s, 0
+            self.backlogs[message.inference.model].say(message.drain_s, message.heard, self._clock())
             if future is not None and not future.done():
                 future.set_result(message.inference)
         elif future is not None and not future.done():
@@ -181,7 +186,7 @@ class Link:
 
     def _lose(self) -> None:
         self.state = None
-        self.sent = {}
+        self.backlogs.clear()
         for future in self._waiting.values():
             if not future.done():
                 future.set_exception(Lost("the engine is gone"))

@@ -65,11 +65,19 @@ class Cancel(msgspec.Struct, tag=True, frozen=True):
 
 
 class Answer(msgspec.Struct, tag=True, frozen=True):
-    """An image's answer, and how long all that waits here will take now."""
+    """An image's answer, and how long all that waits here will take now.
+
+    Attributes:
+        id: of the question.
+        inference: the answer.
+        drain_s: predicted seconds to answer everything accepted.
+        heard: the front end's last question that `drain_s` counts.
+    """
 
     id: int
     inference: Inference
     drain_s: float
+    heard: int
 
 
 class Failed(msgspec.Struct, tag=True, frozen=True):
@@ -114,12 +122,14 @@ class State(msgspec.Struct, tag=True, frozen=True):
     Attributes:
         default: the model that answers when a request names none.
         loads: by model.
+        heard: the front end's last question that the loads count.
         offers: everything that it serves; None if that is as it was.
         look: which `Look` this answers, if any.
     """
 
     default: str
     loads: dict[str, Load]
+    heard: int
     offers: tuple[Offer, ...] | None = None
     look: int | None = None
 
