@@ -84,6 +84,13 @@ LOADTEST ?=
 loadtest: setup ## Load a server with Locust; fails if a claimed speedup is not there
 	$(BIN)/python loadtests/validate.py $(LOADTEST)
 
+# Flags of prunepool benchmark, on top of the standard set.
+BENCHMARK ?=
+
+.PHONY: benchmark
+benchmark: setup ## Time DeiT-S across the dial, beside other ways to run it
+	$(BIN)/prunepool benchmark --architecture deit_small_patch16_224 --operations --json docs/benchmarks/deit-small-cpu-float32.json --plot docs/benchmarks/deit-small-cpu-float32.png $(BENCHMARK)
+
 # Flags of loadtests/peers/compare.py.
 PEERS ?=
 

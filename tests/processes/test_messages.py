@@ -95,7 +95,7 @@ def test_what_an_engine_is_told(message: Any) -> None:
     assert decode_for_engine(encode(message)) == message
 
 
-@given(st.builds(State, st.text(), st.dictionaries(st.text(), loads, max_size=3), counts))
+@given(st.builds(State, st.text(), st.dictionaries(st.text(), loads, max_size=3), heard=counts))
 def test_how_an_engine_is(message: State) -> None:
     assert decode_for_frontend(encode(message)) == message
 
@@ -115,7 +115,7 @@ def test_a_model_with_its_plans_and_its_profile() -> None:
     plan = PlanInfo(0.5, (3, 6), (50, 48), (7e-5, 7e-5), (197, 147, 99), 0.9, 0.3)
     info = fake_model(plans=(plan,), profile=[{"ratio": 0.5, "gmacs": 0.9, "drop": 0.1}])
     offer = Offer(info, Preprocess(224, 0.9))
-    state = decode_for_frontend(encode(State("fake", {}, 7, (offer,))))
+    state = decode_for_frontend(encode(State("fake", {}, (offer,))))
     assert isinstance(state, State)
     assert state.offers == (offer,)
 

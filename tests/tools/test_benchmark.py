@@ -31,6 +31,16 @@ def test_every_candidate_is_measured_against_the_best_dense_rival(bench: Benchma
     assert 1.0 < (by_name["mixed"].bound or 0) < 1.6
 
 
+def test_the_mix_is_held_against_uniform_batches_of_its_ratios() -> None:
+    vit, size = random_network("deit_tiny_patch16_224")
+    ratios = (0.0, 0.25, 0.5, 0.755, 0.85)
+    bench = Benchmark(vit, size=size, device="cpu", ratios=ratios, rivals=("timm eager",), rounds=1)
+    by_name = {row.candidate: row for row in bench.run([Case(torch.float32, 5)])}
+    uniform_s = sum(1 / by_name[f"ratio {ratio:g}"].images_per_s for ratio in ratios) / 5
+    assert by_name["mixed"].of_uniform == pytest.approx(by_name["mixed"].images_per_s * uniform_s)
+    assert by_name["ratio 0"].of_uniform is None
+
+
 def test_a_rival_that_is_not_installed_is_named(bench: Benchmark, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("prunepool.tools.rivals.find_spec", lambda name: None if name == "openvino" else name)
     rows = bench.run([Case(torch.float32, 1)])
@@ -43,11 +53,15 @@ def test_the_command_writes_json_and_a_picture(tmp_path: Path, capsys: pytest.Ca
     files = ("--json", str(tmp_path / "out.json"), "--plot", str(tmp_path / "out.png"))
     status = cli.run(
         ["benchmark", "--architecture", "deit_tiny_patch16_224", "--batches", "1", "--ratios", "0,0.5",
-         "--rivals", "timm eager", "--rounds", "1", *files]
+         "--rivals", "timm eager", "--rounds", "1", "--operations", *files]
     )  # fmt: skip
     assert status == 0
     assert "ratio 0.5" in capsys.readouterr().out
-    assert len(json.loads((tmp_path / "out.json").read_text())["rows"]) == 3
+    rows = {row["candidate"]: row for row in json.loads((tmp_path / "out.json").read_text())["rows"]}
+    assert len(rows) == 3
+    shares = {one["kind"]: one["share"] for one in rows["ratio 0.5"]["operations"]}
+    assert sum(shares.values()) == pytest.approx(1.0)
+    assert max(shares, key=lambda kind: shares[kind]) == "linear"
     assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -29,7 +29,9 @@ def benchmark(
     ] = None,
     dtypes: Annotated[str, typer.Option(help="Number formats, comma-separated.")] = "float32",
     batches: Annotated[str, typer.Option(help="Batch sizes, comma-separated.")] = "1,8,32",
-    ratios: Annotated[str, typer.Option(help="Reduction ratios, comma-separated.")] = "0,0.1,0.25,0.5,0.755",
+    ratios: Annotated[
+        str, typer.Option(help="Reduction ratios, comma-separated.")
+    ] = "0,0.1,0.25,0.5,0.755,0.85",
     method: Annotated[
         str, typer.Option(help="How tokens leave: ppt, fuse, prune, pool, tome, topk.")
     ] = "ppt",
@@ -37,6 +39,9 @@ def benchmark(
         str, typer.Option(help="Dense baselines; those not installed are named and left out.")
     ] = "timm eager,timm channels-last,timm compiled,openvino,onnxruntime",
     rounds: Annotated[int, typer.Option(min=1, help="Timed rounds; candidates take turns.")] = 9,
+    operations: Annotated[
+        bool, typer.Option("--operations", help="Show where the time goes, by kind of operation.")
+    ] = False,
     url: Annotated[
         str | None, typer.Option(help="Measure this running server over HTTP instead.", metavar="URL")
     ] = None,
@@ -68,6 +73,7 @@ def benchmark(
         rivals=_known_rivals(rivals),
         rounds=rounds,
         method=_known_method(method),
+        profiled=operations,
     )
     cases = [Case(d, b) for d in _known_dtypes(dtypes) for b in _numbers("--batches", batches, int)]
     with _progress(bench.steps(cases)) as advance:
@@ -133,7 +139,7 @@ def _over_http(
 
 def _print(report: Mapping[str, Any]) -> None:
     """The rows as a table, one block a number format and batch size."""
-    table = Table("dtype", "batch", "candidate", "images/s", "10–90 %", "over best dense", "MAC bound")
+    table = Table("dtype", "batch", "candidate", "images/s", "10–90 %", "over timm's best", "MAC bound")
     last = None
     for row in report["rows"]:
         case = (row["dtype"], row["batch"])
@@ -146,8 +152,26 @@ def _print(report: Mapping[str, Any]) -> None:
         table.add_row(row["dtype"], str(row["batch"]), row["candidate"], *figures)
     console = Console()
     console.print(table)
+    for row in report["rows"]:
+        if row["of_uniform"] is not None:
+            share = f"the mix runs at {row['of_uniform']:.2f} of uniform batches of its ratios"
+            console.print(f"{row['dtype']}, batch {row['batch']}: {share}")
+    _print_operations(report["rows"])
     if report["not_measured"]:
         console.print("not measured here: " + ", ".join(report["not_measured"]))
+
+
+def _print_operations(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Where the time of our candidates goes, one row each, if that was looked at."""
+    profiled = [row for row in rows if row["operations"]]
+    if not profiled:
+        return
+    kinds = list(dict.fromkeys(one["kind"] for row in profiled for one in row["operations"]))
+    table = Table("dtype", "batch", "candidate", *kinds, title="share of the time, by kind of operation")
+    for row in profiled:
+        share = {one["kind"]: f"{one['share']:.1%}" for one in row["operations"]}
+        table.add_row(row["dtype"], str(row["batch"]), row["candidate"], *(share.get(k, "") for k in kinds))
+    Console().print(table)
 
 
 def _save(report: Mapping[str, Any], path: Path | None) -> None:

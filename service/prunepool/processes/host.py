@@ -162,7 +162,7 @@ class Host:
         new = offers if offers_differ(self._told.get(peer), offers) else None
         self._told[peer] = offers
         loads, heard = dict(self._engine.loads()), self._heard.get(peer, 0)
-        await self._send(peer, State(self._engine.default_model, loads, heard, new, look))
+        await self._send(peer, State(self._engine.default_model, loads, new, look, heard))
 
     async def _send(self, peer: bytes, message: ToFrontend) -> None:
         await self._socket.send_multipart([peer, encode(message)])

@@ -71,13 +71,13 @@ class Answer(msgspec.Struct, tag=True, frozen=True):
         id: of the question.
         inference: the answer.
         drain_s: predicted seconds to answer everything accepted.
-        heard: the front end's last question that `drain_s` counts.
+        heard: the front end's last question that `drain_s` counts; 0: none.
     """
 
     id: int
     inference: Inference
     drain_s: float
-    heard: int
+    heard: int = 0
 
 
 class Failed(msgspec.Struct, tag=True, frozen=True):
@@ -122,16 +122,16 @@ class State(msgspec.Struct, tag=True, frozen=True):
     Attributes:
         default: the model that answers when a request names none.
         loads: by model.
-        heard: the front end's last question that the loads count.
         offers: everything that it serves; None if that is as it was.
         look: which `Look` this answers, if any.
+        heard: the front end's last question that the loads count; 0: none.
     """
 
     default: str
     loads: dict[str, Load]
-    heard: int
     offers: tuple[Offer, ...] | None = None
     look: int | None = None
+    heard: int = 0
 
 
 ToEngine: TypeAlias = Hello | Look | Ask | Cancel

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from torch import nn
@@ -12,6 +12,7 @@ from prunepool.models.loader import resolve_device
 from prunepool.models.vit import Group, ReducingViT
 from prunepool.ppt.plan import DENSE, Method, ReductionPlan, plan_for_ratio
 from prunepool.tools.environment import environment
+from prunepool.tools.operations import Share, operations
 from prunepool.tools.rivals import RIVALS, available
 from prunepool.tools.timing import Sample, take_turns
 
@@ -44,9 +45,12 @@ class Row:
         images_per_s: from the median.
         low: images/s at the 90th percentile of time.
         high: images/s at the 10th percentile of time.
-        speedup: over the best dense rival of the same case, by medians of one run.
+        speedup: over timm's best dense run of the same case, by medians of one run; over the best of all rivals
+            if timm was not among them.
         bound: what the multiply-accumulates alone would allow; None for rivals.
         rounds: how often it was timed.
+        of_uniform: of the mix, its share of the speed of uniform batches at the same ratios; else None.
+        operations: where the time goes, if asked for and ours.
     """
 
     dtype: str
@@ -59,6 +63,8 @@ class Row:
     speedup: float
     bound: float | None
     rounds: int
+    of_uniform: float | None = None
+    operations: tuple[Share, ...] = ()
 
 
 class Benchmark:
@@ -72,6 +78,7 @@ class Benchmark:
         rivals: names from `RIVALS`; those not installed are left out and named in the report.
         rounds: measured rounds of each candidate.
         method: how tokens leave.
+        profiled: whether to look, after timing, where the time goes.
     """
 
     def __init__(
@@ -84,6 +91,7 @@ class Benchmark:
         rivals: Sequence[str],
         rounds: int,
         method: Method = "ppt",
+        profiled: bool = False,
     ) -> None:
         self._device = resolve_device(device)
         self._vit = vit.to(self._device)
@@ -92,6 +100,7 @@ class Benchmark:
         self._rivals = tuple(rivals)
         self._rounds = rounds
         self._method: Method = method
+        self._profiled = profiled
         self.missing: set[str] = set()
 
     def steps(self, cases: Sequence[Case]) -> int:
@@ -136,10 +145,17 @@ class Benchmark:
             candidates[name] = _bind(network, images, own)
         wait = torch.cuda.synchronize if self._device.type == "cuda" else lambda: None
         samples = take_turns(candidates, self._rounds, wait=wait, advance=advance)
-        dense = min(s.median for name, s in samples.items() if name not in groups)
+        rivals = {name: s.median for name, s in samples.items() if name not in groups}
+        dense = min(
+            {name: s for name, s in rivals.items() if name.startswith("timm")}.values() or rivals.values()
+        )
         for name, sample in samples.items():
-            own_groups = groups.get(name)
-            yield self._row(case, name, sample, dense, network, own_groups)
+            row = self._row(case, name, sample, dense, network, groups.get(name))
+            if name == "mixed":
+                row = replace(row, of_uniform=_of_uniform(samples, groups[name]))
+            if self._profiled and name in groups:
+                row = replace(row, operations=tuple(operations(candidates[name], self._device)))
+            yield row
 
     def _row(
         self,
@@ -178,6 +194,18 @@ class Benchmark:
         share = batch // len(MIX)
         counts = [share] * (len(MIX) - 1) + [batch - share * (len(MIX) - 1)]
         return [(self._plan(network, ratio), n) for ratio, n in zip(MIX, counts, strict=True)]
+
+
+def _of_uniform(samples: Mapping[str, Sample], mix: Sequence[Group]) -> float | None:
+    """The mix's share of the speed of uniform batches of its ratios; None where one was not timed."""
+    names = [f"ratio {ratio:g}" for ratio in MIX]
+    if not all(name in samples for name in names):
+        return None
+    counts = [count for _, count in mix]
+    uniform = sum(samples[name].median * count for name, count in zip(names, counts, strict=True)) / sum(
+        counts
+    )
+    return uniform / samples["mixed"].median
 
 
 def _bind(network: ReducingViT, images: torch.Tensor, groups: list[Group]) -> Callable[[], object]:
