@@ -192,11 +192,13 @@ def test_the_only_engine_is_missed_and_the_parent_by_nobody(fleet: Any) -> None:
         wait(lambda: len(answers) > 4)
         killed_at = time.time()
         os.kill(server.pid("engine-0"), signal.SIGKILL)
-        wait(lambda: any(one.how == "engine_unavailable" for one in answers))
-        assert httpx.get(f"{server.url}/readyz").status_code == 503
+        wait(lambda: server.back("engine-0"))
+        back = len(answers)
         wait(lambda: httpx.get(f"{server.url}/readyz").status_code == 200)
-        wait(lambda: answers[-1].how == 200)
-    assert {one.how for one in answers} == {200, "engine_unavailable"}
+        wait(lambda: len(answers) > back + 8)
+    # A successor that is there within a second answers what waited for it; otherwise that is refused.
+    assert {one.how for one in answers} <= {200, "engine_unavailable"}
+    assert {one.how for one in answers[back + 4 :]} == {200}
     in_flight = [one.at - killed_at for one in answers if one.at - one.seconds < killed_at < one.at]
     assert in_flight
     assert max(in_flight) < ANSWERED_S
