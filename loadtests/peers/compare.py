@@ -1,8 +1,8 @@
 """prunepool beside other servers: same photos, same weights, same cores, same clients, in turns.
 
-First each peer is tried in its settings, one after the other, and its best is kept. Then the best of all and
-prunepool take turns, round after round; whoever is not in turn is paused and takes no time. All that was
-measured is kept in a journal, so that a long run can be cut into pieces: call it again to go on.
+First each server is tried in its settings, one after the other, and its best is kept. Then those take turns,
+round after round; whoever is not in turn is paused and takes no time. All that was measured is kept in a
+journal, so that a long run can be cut into pieces: call it again to go on.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import orjson
 import torch
 import uvloop
 from closed_loop import Phase, Target, saturate
-from contenders import Contender, Running, settings
+from contenders import OURS, Contender, Running, settings
 from peers_report import draw, show, summary
 from pictures import photos
 from quiet import use
@@ -37,7 +37,6 @@ from prunepool.tools.environment import environment
 _START_S = 120.0
 #: How often a phase is repeated because others take the cores, the first time included.
 _TRIES = 4
-_OURS = Contender("prunepool")
 
 
 class Comparison:
@@ -65,9 +64,9 @@ class Comparison:
         return time.monotonic() > self._until
 
     def choose(self) -> bool:
-        """Try each peer in its settings; False if time was up first."""
+        """Try each server in its settings; False if time was up first."""
         for contender in settings(self._wanted.cores):
-            if self._wanted.only and contender.name not in self._wanted.only:
+            if self._wanted.only and contender.name not in (OURS, *self._wanted.only):
                 continue
             if self._was_tried(contender):
                 continue
@@ -88,7 +87,7 @@ class Comparison:
         return bool(quiet) or len(rows) >= _TRIES
 
     def best(self) -> list[Contender]:
-        """Each peer in the setting in which it once answered most."""
+        """Each server in the setting in which it once answered most; ours last."""
         chosen: dict[str, tuple[float, Contender]] = {}
         for contender in settings(self._wanted.cores):
             rates = [
@@ -102,7 +101,7 @@ class Comparison:
                     (max(rates), contender),
                     key=lambda c: c[0],
                 )
-        return [contender for _, contender in chosen.values()]
+        return sorted((one for _, one in chosen.values()), key=lambda one: one.name == OURS)
 
     def rounds(self) -> bool:
         """Let all take turns; False if time was up first."""
@@ -111,7 +110,7 @@ class Comparison:
             return True
         with ExitStack() as stack:
             servers = []
-            for contender in [*self.best(), _OURS]:
+            for contender in self.best():
                 server = stack.enter_context(self._started(contender))
                 server.pause()
                 servers.append(server)
@@ -174,7 +173,7 @@ class Comparison:
         return min(tries, key=lambda one: one[1])
 
     def _run(self, server: Running, ratio: str, *, clients: int, seconds: float, settle_s: float) -> Phase:
-        ours = server.contender == _OURS
+        ours = server.contender.name == OURS
         path = f"/classify?top_k=5&reduction_ratio={ratio}" if ours else "/classify"
         target = Target("127.0.0.1", server.port, path, server.contender.form)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -29,6 +29,7 @@ class Contender:
         batch: most images in one run.
         wait_ms: how long a run waits for more images.
         environment: variables besides.
+        flags: of prunepool.
     """
 
     name: str
@@ -37,12 +38,13 @@ class Contender:
     batch: int = 16
     wait_ms: float = 5.0
     environment: tuple[tuple[str, str], ...] = ()
+    flags: tuple[str, ...] = ()
 
     @property
     def setting(self) -> str:
         """In words."""
         if not self.workers:
-            return "as it is"
+            return " ".join(self.flags) or "as it is"
         words = f"{self.workers} × {self.threads} threads, batch {self.batch}, wait {self.wait_ms:g} ms"
         return ", ".join([words, *(f"{key}={value}" for key, value in self.environment)])
 
@@ -62,11 +64,12 @@ _FILES = {
     "Ray Serve": "serve_ray.py",
 }
 PEERS = tuple(_FILES)
+OURS = "prunepool"
 
 
 def settings(cores: int) -> list[Contender]:
-    """What is tried with each peer: one worker on all cores, and one worker a core."""
-    made = []
+    """What is tried with each server: one worker on all cores, and one worker a core."""
+    made = [Contender(OURS), Contender(OURS, flags=("--devices", ",".join(["cpu"] * cores)))]
     for name in PEERS:
         made.append(Contender(name, 1, cores, 16, environment=_SLEEP))
         made.append(Contender(name, cores, 1, 8, environment=_SLEEP))
@@ -113,11 +116,18 @@ class Running:
     def _command(self, python: Path, folder: Path) -> list[str]:
         name = self.contender.name
         port = str(self.port)
-        if name == "prunepool":
+        if name == OURS:
             program = str(Path(sys.executable).with_name("prunepool"))
             command = [program, "serve", "--port", port, "--model", str(folder), "--log-level", "warning"]
             # Batches as large as they come, as the peers'.
-            return [*command, "--target-latency-ms", "inf", "--default-reduction-ratio", "0"]
+            return [
+                *command,
+                "--target-latency-ms",
+                "inf",
+                "--default-reduction-ratio",
+                "0",
+                *self.contender.flags,
+            ]
         if name == "BentoML":
             bento = str(python.with_name("bentoml"))
             return [bento, "serve", "serve_bentoml:Model", "--host", "127.0.0.1", "--port", port]

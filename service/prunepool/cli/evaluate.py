@@ -92,7 +92,9 @@ def evaluate(
         )
         title = str(document["model"])
     print_rows(rows)
-    save_json({"images": str(images), "labels": labels, **document}, json_file)
+    # The names tell which set it was; where it lay concerns nobody who reads the figures.
+    named = {"images": images.name, "labels": labels and Path(labels).name}
+    save_json({**named, **document}, json_file)
     if plot is not None:
         from prunepool.tools.accuracy_plot import draw
 
