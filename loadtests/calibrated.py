@@ -131,7 +131,7 @@ def simulate(
 def speed_of(measured: Measurement, network: Network) -> Speed:
     """The device of the measurement, from its phases with `dense` and what was measured elsewhere."""
     model = bare(network)
-    a, b, _, d = (model.coefficients[name] for name in Effort._fields)
+    a, b, d = (model.coefficients[name] for name in ("runs", "gmacs", "reduced"))
     image_s = beside_the_model(model, measured, network)
 
     def made(slower: float, front_s: float) -> Speed:
