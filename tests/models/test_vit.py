@@ -117,6 +117,37 @@ def test_plans_with_other_blocks_share_a_batch(small: ReducingViT) -> None:
         )
 
 
+@torch.inference_mode()
+def test_a_batch_with_too_large_blocks_of_memory_goes_in_passes(
+    small: ReducingViT, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups = list(zip(plans_of(small, 0.0, 0.5, 0.755), [3, 4, 1], strict=True))
+    images = torch.randn(8, 3, 224, 224)
+    whole = small(images, groups)
+    widest = 4 * SMALL["embed_dim"] * images.element_size()
+    monkeypatch.setattr("prunepool.models.vit._KEPT_BYTES", 3 * small.geometry.tokens * widest)
+    largest = 0
+
+    def note(_: nn.Module, __: object, hidden: torch.Tensor) -> None:
+        nonlocal largest
+        largest = max(largest, hidden.shape[0] // small.geometry.tokens)
+
+    hook = small.vit.blocks[0].mlp.fc1.register_forward_hook(note)
+    cut = small(images, groups)
+    hook.remove()
+    assert largest == 3
+    torch.testing.assert_close(cut.logits, whole.logits, atol=1e-4, rtol=0)
+    for name, forward in (("whole", whole), ("cut", cut)):
+        blocks = [stage.block for stage in forward.stages]
+        assert blocks == sorted(blocks), name
+    fates = [
+        {(s.block, s.first + i): bool(p) for s in f.stages for i, p in enumerate(s.pruned)}
+        for f in (whole, cut)
+    ]
+    assert fates[0] == fates[1]
+    assert len(fates[0]) == 5 * len(groups[1][0].blocks), "every reduced image at every stage"
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @torch.inference_mode()
 def test_half_precision_stays_close(dtype: torch.dtype, random_vit: Callable[..., nn.Module]) -> None:

@@ -40,6 +40,32 @@ class Rectangle:
         return self.images * self.tokens
 
 
+def passes_of(
+    groups: Sequence[tuple[ReductionPlan, int]], most: int
+) -> list[list[tuple[ReductionPlan, int]]]:
+    """Cut a batch into as few parts of at most `most` images as there need be, all about as large.
+
+    Args:
+        groups: plans and how many images follow each, in order.
+        most: images in a part, at least 1.
+
+    Returns:
+        The groups of each part, in order; those that lie across a cut are in both.
+    """
+    images = sum(count for _, count in groups)
+    count = max(1, -(-images // most))
+    ends = [images * part // count for part in range(1, count + 1)]
+    parts: list[list[tuple[ReductionPlan, int]]] = [[] for _ in ends]
+    at = part = 0
+    for plan, left in groups:
+        while left:
+            taken = min(left, ends[part] - at)
+            parts[part].append((plan, taken))
+            at, left = at + taken, left - taken
+            part += at == ends[part]
+    return parts
+
+
 def joined(parts: Sequence[Tensor]) -> Tensor:
     """The parts along their first axis, without a copy where there is only one."""
     return parts[0] if len(parts) == 1 else torch.cat(tuple(parts))

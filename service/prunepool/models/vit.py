@@ -15,10 +15,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
 from prunepool.models.geometry import Geometry
-from prunepool.models.packing import Rectangle, joined, prefix_rows, runs_of, sizes_of
+from prunepool.models.packing import Rectangle, joined, passes_of, prefix_rows, runs_of, sizes_of
 from prunepool.ppt.plan import DENSE, PlanError, ReductionPlan, removable
 from prunepool.ppt.reduction import Reduced, reduce_tokens
 from prunepool.ppt.tokens import Stage
+
+#: In a processor's memory, the largest block that is kept when it is freed: glibc gives larger ones back to the
+#: system each time, which clears their pages anew for the next layer.
+_KEPT_BYTES = 32 * 2**20
 
 #: Images of one plan that lie next to each other in a batch: the plan and how many.
 Group = tuple[ReductionPlan, int]
@@ -107,13 +111,30 @@ class ReducingViT(nn.Module):
                 raise PlanError("blocks", plan.blocks, f"below the model's depth of {self.geometry.depth}")
             if any(b < start and r for b, r in zip(plan.blocks, plan.removed, strict=True)):
                 raise PlanError("blocks", plan.blocks, f"{start}, where these tokens are, or later")
-        vit = self.vit
-        rectangles: list[Rectangle] = []
+        passes: list[Forward] = []
         first = 0
+        for part in passes_of(groups, self._images_at_once(tokens)):
+            count = sum(count for _, count in part)
+            passes.append(self._pass(tokens[first : first + count], part, start, first))
+            first += count
+        stages = sorted((s for p in passes for s in p.stages), key=lambda stage: (stage.block, stage.first))
+        return Forward(joined([p.logits for p in passes]), stages)
+
+    def _images_at_once(self, tokens: Tensor) -> int:
+        """Images of tokens [B, N, C] in a pass: on a processor, as many as keep each block small enough."""
+        if tokens.device.type != "cpu":
+            return max(1, tokens.shape[0])
+        widest = max(self.geometry.hidden, 3 * self.geometry.width) * tokens.element_size()
+        return max(1, _KEPT_BYTES // (tokens.shape[1] * widest))
+
+    def _pass(self, tokens: Tensor, groups: Sequence[Group], start: int, first: int) -> Forward:
+        """:meth:`run` for part of a batch, of which `first` is the first image."""
+        vit = self.vit
+        images = tokens.shape[0]
+        rectangles: list[Rectangle] = []
         for plan, count in groups:
-            if count:
-                rectangles.append(Rectangle(plan, first, count, tokens.shape[1]))
-                first += count
+            rectangles.append(Rectangle(plan, first, count, tokens.shape[1]))
+            first += count
         x = tokens.flatten(0, 1)
         stages: list[Stage] = []
         last = len(vit.blocks) - 1
