@@ -132,6 +132,20 @@ elastic: setup ## Does auto hold its latency target where the dense model cannot
 chaos: setup ## Break things on purpose, and see that nothing is lost (5 minutes; needs libfaketime)
 	$(BIN)/python loadtests/chaos.py --json docs/benchmarks/chaos.json
 
+# Flags of loadtests/overhead.py, as in OVERHEAD="--images photos".
+OVERHEAD ?=
+
+.PHONY: overhead
+overhead: setup ## What does the service cost beside the bare model? (5 minutes on an idle machine)
+	$(BIN)/python loadtests/overhead.py --json docs/benchmarks/overhead.json $(OVERHEAD)
+
+# Flags of loadtests/resident.py.
+RESIDENT ?=
+
+.PHONY: resident
+resident: setup ## How much memory does a server hold, and does it grow? (10 minutes)
+	$(BIN)/python loadtests/resident.py --json docs/benchmarks/resident.json $(RESIDENT)
+
 # Flags of loadtests/gpu/check.py, as in GPU_CHECK="--photos photos".
 GPU_CHECK ?=
 

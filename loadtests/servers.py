@@ -8,10 +8,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
+
+import psutil
 
 _STOP_S = 30
 _INSTALLED = Path(sys.executable).with_name("prunepool")
@@ -41,6 +43,14 @@ class Server:
     process: subprocess.Popen[str]
     log: Path | None = None
 
+    def pause(self) -> None:
+        """Let it take no time at all."""
+        tell(self.process.pid, signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Undo a pause."""
+        tell(self.process.pid, signal.SIGCONT)
+
     @property
     def address(self) -> tuple[str, int]:
         """Host and port."""
@@ -48,6 +58,22 @@ class Server:
         assert parts.hostname is not None
         assert parts.port is not None
         return parts.hostname, parts.port
+
+
+def family(root: int) -> list[psutil.Process]:
+    """A process and all that it started, but what has ended."""
+    try:
+        first = psutil.Process(root)
+        return [first, *first.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def tell(root: int, number: signal.Signals) -> None:
+    """Send a signal to a process and all that it started."""
+    for process in family(root):
+        with suppress(psutil.NoSuchProcess):
+            process.send_signal(number)
 
 
 @contextmanager
@@ -93,6 +119,7 @@ def serving(
             raise RuntimeError(f"{' '.join(command)} ended before it served: {printed}")
     finally:
         if process.poll() is None:
+            tell(process.pid, signal.SIGCONT)  # a paused one would not hear
             process.send_signal(signal.SIGTERM)
         try:
             process.wait(_STOP_S)

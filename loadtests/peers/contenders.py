@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+from servers import family, tell
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -140,38 +141,25 @@ class Running:
 
     def pause(self) -> None:
         """Let it take no time at all."""
-        self._signal(signal.SIGSTOP)
+        tell(self._process.pid, signal.SIGSTOP)
 
     def go_on(self) -> None:
         """Undo a pause."""
-        self._signal(signal.SIGCONT)
+        tell(self._process.pid, signal.SIGCONT)
 
     def stop(self) -> None:
         """End it and all that it started."""
         self.go_on()
-        family = self._family()
+        own = family(self._process.pid)
         if not self.ended:
             self._process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(15)
-        for process in family:
+        for process in own:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         self._process.wait()
         self._log.close()
-
-    def _family(self) -> list[psutil.Process]:
-        """It and all that it started, but what has ended."""
-        try:
-            first = psutil.Process(self._process.pid)
-            return [first, *first.children(recursive=True)]
-        except psutil.NoSuchProcess:
-            return []
-
-    def _signal(self, number: signal.Signals) -> None:
-        for process in self._family():
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.send_signal(number)
 
 
 def _free_port() -> int:

@@ -23,6 +23,7 @@ from prunepool.batching.batcher import expired, trim
 from prunepool.batching.costs import REST_S, Measured, effort
 from prunepool.batching.rehearsal import ROUNDS
 from prunepool.batching.sharing import Turns
+from prunepool.batching.threads import name_thread
 from prunepool.batching.types import (
     AsynchronousRunner,
     Batch,
@@ -37,6 +38,8 @@ from prunepool.batching.types import (
 
 #: The reason of a work that nobody asked for, run to see that a new runner works and how fast.
 WARM_UP = "warm-up"
+#: What the system calls the threads that compute.
+COMPUTES = "model"
 #: How often a device that computes is asked whether it is done, while another batch may come.
 _LOOK_S = 0.0002
 
@@ -184,6 +187,7 @@ class Worker:
         return not self._thread.is_alive()
 
     def _main(self) -> None:
+        name_thread(COMPUTES)  # those of OpenMP, which it starts, are called so too
         error: BaseException | None = None
         try:
             self._own_a_runner()

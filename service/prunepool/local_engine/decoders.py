@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+from prunepool.batching.threads import name_thread
 from prunepool.batching.types import Pixels
 from prunepool.engine import Image
 from prunepool.errors import DeadlineExceeded
@@ -28,7 +29,9 @@ class Decoders:
     def __init__(
         self, threads: int, limits: ImageLimits, clock: Callable[[], float], decode: Decode = decode
     ) -> None:
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="prunepool-decode")
+        self._pool = ThreadPoolExecutor(
+            threads, thread_name_prefix="prunepool-decode", initializer=name_thread, initargs=("decode",)
+        )
         self._limits = limits
         self._clock = clock
         self._decode = decode

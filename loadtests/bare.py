@@ -1,0 +1,134 @@
+"""The bare model in a process of its own: no HTTP, no decoding, no queue; crops of photos are in memory.
+
+It reads turns from its input, one JSON line each, and answers them; in between it takes no time.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+from pictures import photos
+
+#: Photos that are kept in memory.
+_MOST_CROPS = 64
+#: How often a batch is stacked to see how long it takes.
+_STACKED = 5
+
+
+class Turn(msgspec.Struct, frozen=True):
+    """What is asked of it.
+
+    Attributes:
+        ratio: of all images.
+        batch: images in a run.
+        seconds: how long, at least one run.
+    """
+
+    ratio: float
+    batch: int
+    seconds: float
+
+
+class Done(msgspec.Struct, frozen=True):
+    """What it did.
+
+    Attributes:
+        images_per_s: through the model, in batches that are stacked already.
+        stack_ms: to stack the pixels of an image into a batch, which is not counted in the rate.
+    """
+
+    images_per_s: float
+    stack_ms: float
+
+
+class Bare:
+    """The process, seen from outside.
+
+    Args:
+        process: started.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+
+    def run(self, turn: Turn) -> Done:
+        """Have it take a turn.
+
+        Raises:
+            RuntimeError: it has ended.
+        """
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(msgspec.json.encode(turn) + b"\n")
+        self._process.stdin.flush()
+        if not (line := self._process.stdout.readline()):
+            raise RuntimeError(f"the bare model's process ended with {self._process.wait()}")
+        return msgspec.json.decode(line, type=Done)
+
+
+@contextmanager
+def bare(folder: Path, images: Path | None, dtype: str) -> Iterator[Bare]:
+    """The process, ready; ended at the end.
+
+    Args:
+        folder: of the model.
+        images: folder of photos, of which the first few are used; None: generated ones.
+        dtype: of the model.
+    """
+    command = [sys.executable, __file__, str(folder), dtype, *([str(images)] if images else [])]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        try:
+            yield Bare(process)
+        finally:
+            process.kill()
+
+
+def main() -> None:
+    """Take turns until nobody asks any more."""
+    # As the service does, before torch is imported: the bare model is the service's, not another.
+    from prunepool.machine import share_cores
+
+    share_cores(os.environ)
+    from prunepool.batching.types import Batch, Dial, Request, Work
+    from prunepool.imaging import ImageLimits, Preprocess, decode
+    from prunepool.models.loader import load_model
+    from prunepool.models.runner import TorchRunner
+
+    folder, dtype, *images = sys.argv[1:]
+    model = load_model(Path(folder), device="cpu", dtype=dtype)
+    manifest = model.manifest
+    preprocess = Preprocess(manifest.input_size, manifest.crop_pct, manifest.interpolation)
+    encoded = photos(Path(images[0]) if images else None)[:_MOST_CROPS]
+    crops = [decode(image, preprocess, ImageLimits()) for image in encoded]
+    runner = TorchRunner(lambda: model, max_batch_size=1)
+    runner.warm_up()
+    for line in sys.stdin:
+        turn = msgspec.json.decode(line, type=Turn)
+        chosen = (crops * (1 + turn.batch // len(crops)))[: turn.batch]
+        dial = Dial(turn.ratio, turn.ratio)
+        batch = Batch(tuple(Work(Request(pixels, dial, 0.0), turn.ratio, "") for pixels in chosen), 0.0)
+        times = []
+        for _ in range(_STACKED):
+            begun = time.perf_counter()
+            prepared = runner.prepare(batch)
+            times.append(time.perf_counter() - begun)
+        begun, runs = time.perf_counter(), 0
+        while not runs or time.perf_counter() - begun < turn.seconds:
+            runner.run(batch, prepared)
+            runs += 1
+        seconds = time.perf_counter() - begun
+        done = Done(runs * turn.batch / seconds, statistics.median(times) / turn.batch * 1000)
+        sys.stdout.buffer.write(msgspec.json.encode(done) + b"\n")
+        sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    main()
