@@ -1,5 +1,6 @@
 # Locust with the users of loadtests/, on top of the service's image, whose libraries make the pictures that they send.
-FROM prunepool
+ARG IMAGE=prunepool
+FROM ${IMAGE}
 USER root
 COPY requirements-dev.lock /build/
 # In the locked version; what it needs besides is taken as it comes: this image serves nobody.

@@ -49,3 +49,19 @@ def test_the_grace_period_covers_the_drain(root: Path) -> None:
 
     service = yaml.safe_load((root / "docker-compose.yml").read_text())["services"]["prunepool"]
     assert float(service["stop_grace_period"].removesuffix("s")) > Settings().drain_timeout_s
+
+
+def test_what_shares_the_service_s_image_shares_it_on_a_gpu_too(root: Path) -> None:
+    for file, tag in (("docker-compose.yml", "latest"), ("docker-compose.gpu.yml", "cuda")):
+        services = yaml.safe_load((root / file).read_text())["services"]
+        image = f"prunepool:${{PRUNEPOOL_TAG:-{tag}}}"
+        assert services["prunepool"]["image"] == image
+        assert services["models"]["image"] == image
+        assert services["locust"]["build"]["args"]["IMAGE"] == image
+
+
+def test_every_model_of_the_repository_is_in_the_image(root: Path) -> None:
+    embedded = set(re.findall(r"^!/(\w+)/$", (root / "model_store/.gitignore").read_text(), re.MULTILINE))
+    sent = set(re.findall(r"^!model_store/(\w+)$", (root / ".dockerignore").read_text(), re.MULTILINE))
+    assert "deit_tiny_imagenette" in embedded
+    assert sent == embedded

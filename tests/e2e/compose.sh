@@ -1,17 +1,20 @@
 #!/usr/bin/env bash
-# The containers as a stranger would run them: build, start, classify, be scraped, die, heal, drain.
+# The containers as a stranger would run them: build, start, classify, be scraped and loaded, change models, die, heal,
+# drain.
 #   make compose-test                  or: tests/e2e/compose.sh [SERVICE…]
 # Needs a Docker engine and docker-compose (or docker compose). TORCH_INDEX= builds with PyPI's CUDA wheels.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 export COMPOSE_PROJECT_NAME=prunepooltest
-export PRUNEPOOL_PORT=${PRUNEPOOL_PORT:-18000} PROMETHEUS_PORT=${PROMETHEUS_PORT:-19090}
+export PRUNEPOOL_PORT=${PRUNEPOOL_PORT:-18000} PROMETHEUS_PORT=${PROMETHEUS_PORT:-19090} LOCUST_PORT=${LOCUST_PORT:-18089}
+export COMPOSE_PROFILES=tools,load
 if docker compose version >/dev/null 2>&1; then compose=(docker compose); else compose=(docker-compose); fi
 services=("${@:-prunepool}")
 [[ $# -gt 0 ]] || services=(prunepool prometheus)
 url=http://127.0.0.1:$PRUNEPOOL_PORT
 prometheus=http://127.0.0.1:$PROMETHEUS_PORT
+locust=http://127.0.0.1:$LOCUST_PORT
 photo=docs/images/sample.jpg
 work=$(mktemp -d)
 
@@ -22,7 +25,9 @@ fail() {
   exit 1
 }
 down() {
+  kill $(jobs -p) 2>/dev/null || true
   "${compose[@]}" down --volumes --timeout 5 >/dev/null 2>&1 || true
+  docker rmi prunepool:before_the_upgrade >/dev/null 2>&1 || true
   rm -rf "$work"
 }
 # until SECONDS WHAT COMMAND…: tries until it succeeds.
@@ -74,17 +79,45 @@ say "classified through the published port: $label"
 
 inside() { docker exec "$(container)" sh -c "$1"; }
 [[ $(inside 'id -u') == 10001 ]] || fail "it runs as $(inside 'id -u')"
+[[ $(inside 'sed -n "s/^CapEff:\t//p" /proc/self/status') == 0000000000000000 ]] || fail "it has capabilities"
 ! inside 'touch /opt/x' 2>/dev/null || fail "the root file system can be written to"
 ! inside 'touch /models/x' 2>/dev/null || fail "the models can be written to"
 ! inside 'command -v cc || command -v gcc || command -v c++ || command -v clang' || fail "there is a compiler"
 published=$(docker port "$(container)")
 [[ $published == *"-> 127.0.0.1:"* && $published != *0.0.0.0* ]] || fail "published on $published"
-say "not root, nothing to write to, no compiler, on loopback alone"
+say "not root, no capabilities, nothing to write to, no compiler, on loopback alone"
 
 until_true 60 "target" value_is 'up{job="prunepool"}' 1
 until_true 60 "image in Prometheus" value_above 'sum(prunepool_images_total)' 0
 until_true 60 "recording rule" value_above 'count(model_reduction:prunepool_images:rate5m)' 0
 say "Prometheus scrapes it: $(query 'sum(prunepool_images_total)') image(s), engine_up $(query prunepool_engine_up)"
+
+# Locust's own page starts the load, its figures are the proof.
+"${compose[@]}" build locust >"$work/locust.log" 2>&1 || { tail -30 "$work/locust.log" >&2; fail "the build of locust"; }
+"${compose[@]}" up -d --no-build locust >"$work/up.log" 2>&1 || { cat "$work/up.log" >&2; fail "up of locust"; }
+until_true 30 "page of Locust" curl -fsS --max-time 2 "$locust/"
+curl -fsS -X POST -F user_count=4 -F spawn_rate=4 "$locust/swarm" >/dev/null || fail "Locust did not start"
+locust_total() { curl -fsS --max-time 5 "$locust/stats/requests" | python3 -c '
+import json, sys
+print(next(row for row in json.load(sys.stdin)["stats"] if row["name"] == "Aggregated")[sys.argv[1]])' "$1"; }
+locust_sent() { (($(locust_total num_requests) >= 100)); }
+until_true 60 "hundredth answer to Locust" locust_sent
+[[ $(locust_total num_failures) == 0 ]] || fail "Locust saw $(locust_total num_failures) failures"
+say "Locust, read-only and not root either: $(locust_total num_requests) answers, none failed"
+"${compose[@]}" rm --stop --force locust >/dev/null 2>&1
+
+# Up to a second model and back, on an older image's tag as well: settings alone, the volume stays.
+model() { curl -fsS --max-time 2 "$url/models" | python3 -c 'import json, sys; print(json.load(sys.stdin)["default"])'; }
+docker tag prunepool prunepool:before_the_upgrade
+"${compose[@]}" run --rm models add /models/deit_tiny_imagenet1k/model.safetensors --name second --mean 0.5 --std 0.5 \
+  --architecture deit_tiny_patch16_224 >"$work/models.log" 2>&1 || { cat "$work/models.log" >&2; fail "adding a model"; }
+PRUNEPOOL_MODEL=second "${compose[@]}" up -d --no-build prunepool >"$work/up.log" 2>&1 || { cat "$work/up.log" >&2; fail "up"; }
+until_true 120 "readiness with the second model" ready
+[[ $(model) == second && -n $(classify 0.5) ]] || fail "$(model) is served, not the second model"
+PRUNEPOOL_TAG=before_the_upgrade "${compose[@]}" up -d --no-build prunepool >"$work/up.log" 2>&1 || fail "up"
+until_true 120 "readiness after the way back" ready
+[[ $(model) != second && $(inspect '{{.Config.Image}}') == prunepool:before_the_upgrade ]] || fail "$(model) is served"
+say "a second model was added, served, and left again"
 
 restarts() { inspect '{{.RestartCount}}'; }
 before=$(restarts)
@@ -99,26 +132,40 @@ classify 0.755 >/dev/null || fail "no answer after the restart"
 say "killed with SIGKILL: ready and answering again after $(bc -l <<<"scale=1; ($(date +%s.%N) - $killed) / 1") s"
 until_true 30 "target after the restart" value_is 'up{job="prunepool"}' 1
 
-# Where the engine can be a process of its own, that one is killed as well: the server stays and says what is missing.
-if inside 'prunepool serve --help' | grep -q -- '--engine '; then
-  printf 'services:\n  prunepool:\n    environment:\n      PRUNEPOOL_ENGINE: process\n' >"$work/engine.yml"
-  compose+=(-f docker-compose.yml -f "$work/engine.yml")
-  "${compose[@]}" up -d --no-build prunepool >"$work/up.log" 2>&1 || { cat "$work/up.log" >&2; fail "up"; }
-  until_true 120 "readiness with an engine process" ready
-  before=$(restarts)
-  engine=$(docker logs "$(container)" 2>&1 | python3 -c '
+# An engine that is a process of its own is killed under requests: the server stays and says what is missing.
+printf 'services:\n  prunepool:\n    environment:\n      PRUNEPOOL_ENGINE: process\n' >"$work/engine.yml"
+compose+=(-f docker-compose.yml -f "$work/engine.yml")
+"${compose[@]}" up -d --no-build prunepool >"$work/up.log" 2>&1 || { cat "$work/up.log" >&2; fail "up"; }
+until_true 120 "readiness with an engine process" ready
+before=$(restarts)
+engine_pid() { docker logs "$(container)" 2>&1 | python3 -c '
 import json, sys
 lines = [json.loads(line) for line in sys.stdin if line.startswith("{")]
-print([line["pid"] for line in lines if line["event"] == "process started" and line["name"] == "engine-0"][-1])')
-  inside "kill -9 $engine"
-  killed=$(date +%s.%N)
-  until_true 10 "missing engine" gone
-  curl -fsS --max-time 2 "$url/healthz" >/dev/null || fail "the server went with its engine"
-  until_true 60 "readiness after the engine's kill -9" ready
-  classify 0.755 >/dev/null || fail "no answer after the engine's restart"
-  [[ $(restarts) == "$before" ]] || fail "the container was restarted, not the engine alone"
-  say "engine process killed with SIGKILL: back after $(bc -l <<<"scale=1; ($(date +%s.%N) - $killed) / 1") s, the server stayed"
-fi
+print([line["pid"] for line in lines if line["event"] == "process started" and line["name"] == "engine-0"][-1])'; }
+# Eight clients ask all the while, and note what each is told: 000 would be a connection that broke.
+client() {
+  until [[ -e $work/enough ]]; do
+    curl -s --max-time 60 -o /dev/null -w '%{http_code}\n' -F "file=@$photo" "$url/classify?reduction_ratio=0" >>"$work/told.$1" || true
+    sleep 0.05
+  done
+}
+told() { cat "$work"/told.* | grep -c "$1" || true; }
+told_200() { (($(told 200) >= ${1:-50})); }
+for i in $(seq 8); do client "$i" & done
+until_true 30 "answers before the engine's end" told_200
+engine=$(engine_pid)
+inside "kill -9 $engine"
+killed=$(date +%s.%N)
+until_true 10 "missing engine" gone
+curl -fsS --max-time 2 "$url/healthz" >/dev/null || fail "the server went with its engine"
+until_true 60 "readiness after the engine's kill -9" ready
+healed=$(bc -l <<<"scale=1; ($(date +%s.%N) - $killed) / 1")
+until_true 30 "answers after the engine's end" told_200 $(($(told 200) + 50))
+touch "$work/enough"
+wait $(jobs -p)
+[[ $(restarts) == "$before" && $(engine_pid) != "$engine" ]] || fail "the container was restarted, not the engine alone"
+(($(told '') == $(told 200) + $(told 503))) || fail "under the kill: $(cat "$work"/told.* | sort | uniq -c | tr -s ' \n' ' ')"
+say "engine process killed with SIGKILL under requests: back after $healed s, the server stayed; $(told 200) answered, $(told 503) told 503"
 
 # Many at once, the signal among them: whoever was let in is answered, the others are told.
 for i in $(seq 48); do
