@@ -2,8 +2,9 @@
 
 The device is that of docs/benchmarks/elastic.json: two cores and DeiT-S. What it takes is not fitted
 to what is checked: a run's time by images and ratio comes from docs/benchmarks/deit-small-cpu-float32.json; what an
-image costs beside the model, from the closed-loop capacities of elastic.json; how much slower open loops are and
-what a request takes outside of the queue, from its phases with `dense`. Those with `fixed` and `auto` check it.
+image costs beside the model, from the closed-loop capacities of elastic.json; what a request takes outside of the
+queue, what a rest costs and how fast the machine was in those minutes, from its phases with `dense`. Those with
+`fixed` and `auto` check it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import random
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +27,17 @@ from prunepool.batching.costs import CostModel, Effort, Measured
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "docs/benchmarks"
 FIXED = 0.755
-#: How far the simulation may be from the measurement: answers in time, as a share of all that were asked for.
+#: How far the simulation may be from the measurement: answers in time, as a share of all that were asked for, and
+#: the median latency, as a share of the measured one.
 MOST_OFF = 0.15
-SEEDS = 7
+#: Of the noise. What `auto` does depends on chance: one run's p50 may be a quarter off the median of many.
+SEEDS, CHECK_SEEDS = 7, 21
 VARIANTS: dict[str, float | None] = {"dense": 0.0, "fixed": FIXED, "auto": None}
-#: A batch's time around the predicted one: 90 % of the measured are within 18 %.
-NOISE = 0.11
+FRONTS_S, RESTS_S = (0.01, 0.015, 0.02, 0.025, 0.03, 0.035, 0.04), (0.0, 0.005, 0.01, 0.015, 0.02, 0.025)
+#: Factors on all that the device does.
+SLOWER = tuple(1 + 0.01 * step for step in range(-5, 9))
+#: The normal distribution is within so many standard deviations of its mean with nine in ten.
+_NINE_IN_TEN = 1.645
 
 
 def read(name: str) -> dict[str, Any]:
@@ -128,29 +135,38 @@ def simulate(
     }
 
 
-def speed_of(measured: Measurement, network: Network) -> Speed:
-    """The device of the measurement, from its phases with `dense` and what was measured elsewhere."""
+def speed_of(measured: Measurement, network: Network, seeds: int = SEEDS) -> Speed:
+    """The device of the measurement, from its phases with `dense` and what was measured elsewhere.
+
+    Args:
+        measured: where the phases with `dense` are from.
+        network: what a ratio costs.
+        seeds: of the noise, for each device that is tried.
+    """
     model = bare(network)
     a, b, d = (model.coefficients[name] for name in ("runs", "gmacs", "reduced"))
     image_s = beside_the_model(model, measured, network)
+    calm, *busy = (row for row, one in enumerate(measured.rows) if one["variant"] == "dense")
+    errors = [measured.rows[row]["prediction_error_p90"] for row in (calm, *busy)]
+    noise = statistics.median(errors) / _NINE_IN_TEN
 
-    def made(slower: float, front_s: float) -> Speed:
-        return Speed(a * slower, b * slower, d * slower, image_s * slower, NOISE, front_s)
-
-    dense = [row for row, one in enumerate(measured.rows) if one["variant"] == "dense"]
+    def made(slower: float, front: tuple[float, float]) -> Speed:
+        front_s, rested_s = front
+        return Speed(a * slower, b * slower, d * slower, rested_s, image_s * slower, noise, front_s)
 
     def off(speed: Speed, phases: Sequence[int]) -> float:
-        found = [(simulate(row, measured, speed, network), measured.rows[row]) for row in phases]
+        found = [(simulate(row, measured, speed, network, seeds), measured.rows[row]) for row in phases]
         return sum(abs(s[name] / m[name] - 1) for s, m in found for name in ("p50_ms", "p99_ms"))
 
-    front_s = min((0.01, 0.02, 0.03, 0.04), key=lambda front_s: off(made(1.04, front_s), dense[:1]))
-    slower = min(
-        (1.0, 1.01, 1.02, 1.03, 1.04, 1.05, 1.06, 1.07), key=lambda s: off(made(s, front_s), dense[1:])
-    )
-    return made(slower, front_s)
+    # Where there is a queue, neither the way to it nor a rest matters.
+    slower = min(SLOWER, key=lambda slower: off(made(slower, (FRONTS_S[0], RESTS_S[0])), busy))
+    front = min(product(FRONTS_S, RESTS_S), key=lambda front: off(made(slower, front), [calm]))
+    return made(slower, front)
 
 
-def check(measured: Measurement, speed: Speed, network: Network, seeds: int = SEEDS) -> list[dict[str, Any]]:
+def check(
+    measured: Measurement, speed: Speed, network: Network, seeds: int = CHECK_SEEDS
+) -> list[dict[str, Any]]:
     """Every phase, measured and simulated."""
     found = []
     for number, row in enumerate(measured.rows):
@@ -170,7 +186,11 @@ def check(measured: Measurement, speed: Speed, network: Network, seeds: int = SE
 
 
 def show(checked: Sequence[dict[str, Any]]) -> bool:
-    """The phases as a table; whether all are close enough."""
+    """The phases as a table; whether all are close enough.
+
+    The p50 of `dense` may be further off: where its queue only grows, that moves by several percent with each
+    percent of the machine's speed, and it does not check the device but makes it.
+    """
     for one in checked:
         m, s = one["measured"], one["simulated"]
         print(
@@ -179,10 +199,12 @@ def show(checked: Sequence[dict[str, Any]]) -> bool:
             f"  p99 {m['p99_ms']:5.0f} → {s['p99_ms']:5.0f} ms ({one['p99_off']:+.0%})"
             f"  ratio {m['mean_ratio']:.2f} → {s['mean_ratio']:.2f}"
         )
-    worst = max(abs(one["attainment_off"]) for one in checked)
+    attainment = max(abs(one["attainment_off"]) for one in checked)
+    free = [abs(one["p50_off"]) for one in checked if one["variant"] != "dense"]
     near = sum(abs(one["p50_off"]) <= MOST_OFF for one in checked)
     print(
-        f"answers in time, of all asked for: off by {worst:.1%} at most, and {MOST_OFF:.0%} is allowed;"
-        f" p50 within {MOST_OFF:.0%} in {near} of {len(checked)} phases"
+        f"answers in time, of all asked for: off by {attainment:.1%} at most; p50 of fixed and auto:"
+        f" by {max(free):.1%} at most; {MOST_OFF:.0%} is allowed of each"
+        f" (p50 of all: within that in {near} of {len(checked)} phases)"
     )
-    return worst <= MOST_OFF
+    return bool(max(attainment, *free) <= MOST_OFF)

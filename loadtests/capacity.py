@@ -21,6 +21,7 @@ from arrivals import bursty
 from balanced import Cluster, Failures
 from calibrated import VARIANTS, Measurement, check, read, show, speed_of
 from capacity_plot import draw
+from capacity_tables import check_rows, cost_rows
 from elastic_report import summary
 from pictures import pictures
 from report import save
@@ -141,18 +142,19 @@ def main() -> None:
         sys.exit(not good)
     found = curves(speed)
     capacity = dense_capacity(speed, NETWORK)
+    costs = cost(found, capacity, 0.99)
     report = {
         "speed": {name: getattr(speed, name) for name in Speed.__dataclass_fields__},
         "dense_images_per_s": capacity,
         "target_s": TARGET_S,
         "measurement": asdict(measured),
         "check": checked,
-        "cost": cost(found, capacity, 0.99),
+        "cost": costs,
         "decodes_per_core_s": decodes_a_second(1.0),
         "points": found,
     }
-    for one in report["cost"]:
-        print({key: value for key, value in one.items() if value is not None})
+    print(*check_rows(checked), "", *cost_rows(costs), "", sep="\n")
+    print(report["speed"], f"dense: {capacity:.1f} images/s")
     print(report["decodes_per_core_s"])
     if wanted.json:
         save(report, wanted.json)

@@ -17,7 +17,7 @@ import numpy as np
 
 from prunepool.batching.batcher import expired, trim
 from prunepool.batching.controller import Controller, levels_for
-from prunepool.batching.costs import Measured, effort
+from prunepool.batching.costs import REST_S, Measured, effort
 from prunepool.batching.planner import Device, Planner
 from prunepool.batching.policy import DefaultRatio, RatioPolicy
 from prunepool.batching.rehearsal import ROUNDS, rehearsal
@@ -54,6 +54,7 @@ class Speed:
         run_s: of any run.
         gmac_s: of each GMAC.
         reduced_s: of each image of which tokens leave.
+        rested_s: of a run on a device that had nothing to do for a while.
         image_s: of each image, beside the model: HTTP and decoding take the cores that the model runs on.
         noise: standard deviation of the logarithm of a factor on each run.
         front_s: from a request's arrival to its place in the queue.
@@ -62,16 +63,20 @@ class Speed:
     run_s: float
     gmac_s: float
     reduced_s: float
+    rested_s: float
     image_s: float
     noise: float
     front_s: float
 
-    def seconds(self, ratios: Sequence[float], network: Network, source: random.Random) -> float:
-        """One run of a batch."""
-        return self.plain(ratios, network) * math.exp(source.gauss(0, self.noise))
+    def seconds(
+        self, ratios: Sequence[float], network: Network, source: random.Random, *, rested: bool = False
+    ) -> float:
+        """One run of a batch, on a device that has had nothing to do before, or has."""
+        plain = self.plain(ratios, network) + self.rested_s * rested
+        return plain * math.exp(source.gauss(0, self.noise))
 
     def plain(self, ratios: Sequence[float], network: Network) -> float:
-        """The same without noise."""
+        """The same without rest before it, and without noise."""
         reduced = sum(ratio > 0 for ratio in ratios)
         each = self.gmac_s * sum(map(network.gmacs, ratios)) + self.image_s * len(ratios)
         return self.run_s + each + self.reduced_s * reduced
@@ -136,13 +141,15 @@ class Replica:
             timed.append(Measured(effort(Counter(ratios), service.network.gmacs), best))
         self.planner.cost_model.fit(timed)
         self.given: list[Batch] = []
-        self.since = 0.0
+        self._since: float | None = None
+        self._ended = -math.inf
+        self._rested = False
         self.asked: dict[Request, Asked] = {}
         self.busy_s = 0.0
 
     def drain_s(self, now: float) -> float:
         """Predicted seconds of work ahead."""
-        return self.planner.drain_s(now, device=Device(self.given, self.since), arriving={})
+        return self.planner.drain_s(now, device=self._device(now), arriving={})
 
     def take(self, asked: Asked, now: float) -> None:
         """Let a request in.
@@ -150,9 +157,9 @@ class Replica:
         Raises:
             PrunepoolError: it is refused.
         """
-        device = Device(self.given, self.since)
-        accepted = len(self.asked)
-        self.planner.admit(self._dial, None, now, device=device, arriving={}, accepted=accepted)
+        self.planner.admit(
+            self._dial, None, now, device=self._device(now), arriving={}, accepted=len(self.asked)
+        )
         request = Request(_PIXELS, self._dial, asked.at)
         self.asked[request] = asked
         self.planner.add(request, now)
@@ -161,7 +168,7 @@ class Replica:
         """Give the device what it should have; when the run that begins now ends, if one does."""
         starts = not self.given
         while len(self.given) < _ROOM and self.planner.due(now, device_busy=bool(self.given)):
-            batch = self.planner.next_batch(now, device=Device(self.given, self.since), arriving={})
+            batch = self.planner.next_batch(now, device=self._device(now), arriving={})
             if batch is None:
                 break
             self.given.append(batch)
@@ -169,14 +176,25 @@ class Replica:
 
     def finish(self, now: float) -> tuple[list[tuple[Asked, float]], float | None]:
         """Requests that are answered with their ratios, and when the next run ends, if there is one."""
+        assert self._since is not None
         batch = self.given.pop(0)
-        seconds = now - self.since
+        seconds = now - self._since
+        self._since, self._ended = None, now
         self.busy_s += seconds
-        self.planner.cost_model.observe(self.planner.predictor.effort(batch), seconds)
+        worked = self.planner.predictor.effort(batch, rested=self._rested)
+        self.planner.cost_model.observe(worked, seconds)
         done = [(self.asked.pop(work.request), work.ratio) for work in batch.works]
         return done, self._run(now) if self.given else None
 
     def _run(self, now: float) -> float:
         batch = trim(self.given[0], lambda request: not expired(request, now), self._service.network)
-        self.since = now
-        return now + self._speed.seconds(batch.ratios, self._service.network, self._source)
+        self._since, self._rested = now, self._rests(now)
+        network = self._service.network
+        return now + self._speed.seconds(batch.ratios, network, self._source, rested=self._rested)
+
+    def _device(self, now: float) -> Device:
+        rested = self._rests(now) if self._since is None else self._rested
+        return Device(self.given, self._since, rested)
+
+    def _rests(self, now: float) -> bool:
+        return now - self._ended >= REST_S

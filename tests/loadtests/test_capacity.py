@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
+from dataclasses import replace
 
+import calibrated
 import pytest
 from arrivals import poisson
 from balanced import Cluster, Failures
-from calibrated import MOST_OFF, Measurement, check, read
+from calibrated import MOST_OFF, Measurement, check, read, show, simulate, speed_of
 from simulated import Network, Service, Speed
 
 NETWORK = Network()
@@ -30,6 +32,33 @@ def test_it_reproduces_the_measurement_of_one_machine(speed: Speed) -> None:
     assert all(abs(one["simulated"]["mean_ratio"] - one["measured"]["mean_ratio"]) <= 0.1 for one in auto)
 
 
+def test_a_device_is_found_again_by_the_dense_phases_that_it_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = Measurement.of(read("elastic.json"))
+
+    def found(fronts: tuple[float, ...], rests: tuple[float, ...], slower: tuple[float, ...]) -> Speed:
+        for name, values in (("FRONTS_S", fronts), ("RESTS_S", rests), ("SLOWER", slower)):
+            monkeypatch.setattr(calibrated, name, values)
+        return speed_of(measured, NETWORK, seeds=1)
+
+    device = found((0.03,), (0.015,), (1.04,))
+    rows = list(measured.rows)
+    for row in range(0, len(rows), 3):
+        rows[row] = rows[row] | simulate(row, measured, device, NETWORK, seeds=1)
+    measured = replace(measured, rows=tuple(rows))
+    assert found((0.02, 0.03), (0.0, 0.015), (1.0, 1.04)) == device
+
+
+def test_a_run_takes_longer_after_a_rest() -> None:
+    quiet = Speed(0.01, 0.02, 0.0, 0.005, 0.003, 0.0, 0.0)
+    run_s = 0.01 + 0.02 * NETWORK.gmacs(0.0) + 0.003
+    seen = Cluster(1, Service(1.0, 0.0, NETWORK), quiet).run([0.0, 1.0, 1.0 + run_s + 0.01])
+    assert [one.seconds for one in seen] == pytest.approx([run_s + 0.005, run_s + 0.005, run_s])
+
+
+def test_what_is_said_of_many_was_first_right_about_one() -> None:
+    assert show(read("capacity.json")["check"])
+
+
 @pytest.mark.parametrize("routing", ["random", "two", "least"])
 def test_every_request_has_one_fate_though_replicas_die(speed: Speed, routing: str) -> None:
     service = Service(1.0, None, NETWORK)
@@ -45,13 +74,7 @@ def test_every_request_has_one_fate_though_replicas_die(speed: Speed, routing: s
 def test_least_requests_answers_more_in_time_than_chance_does(speed: Speed) -> None:
     def in_time(routing: str) -> int:
         cluster = Cluster(4, Service(1.0, 0.0, NETWORK), speed, routing=routing, seed=2)
-        seen = cluster.run(poisson("", 44.0, 30.0, random.Random(2)).times)
+        seen = cluster.run(poisson("", 52.0, 30.0, random.Random(2)).times)
         return sum(one.status == 200 and one.seconds <= 1.0 for one in seen)
 
     assert in_time("least") > in_time("random")
-
-
-def test_a_replica_of_one_core_takes_as_long_as_its_speed_says() -> None:
-    quiet = Speed(0.01, 0.02, 0.001, 0.003, 0.0, 0.0)
-    (seen,) = Cluster(1, Service(1.0, 0.0, NETWORK), quiet).run([0.0])
-    assert seen.seconds == pytest.approx(0.01 + 0.02 * NETWORK.gmacs(0.0) + 0.003)
