@@ -27,7 +27,7 @@ from prunepool.metrics import Metrics
 from prunepool.processes.arena import Arena
 from prunepool.processes.engines import Engines
 from prunepool.processes.host import Host
-from prunepool.processes.link import Link
+from prunepool.processes.link import Link, Lost
 from prunepool.processes.messages import Load, Offer
 from prunepool.processes.remote_engine import RemoteConfig, RemoteEngine
 from prunepool.testing import FakeEngine, fake_model
@@ -290,3 +290,38 @@ async def test_closing_waits_for_what_was_accepted(rig: Rig) -> None:
     hosted.free.set()
     assert await closing
     assert (await task).model == "m"
+
+
+async def test_an_engine_that_dies_as_it_connects_is_found_when_it_is_back(rig: Rig) -> None:
+    address = rig.address(0)
+    link = Link(rig.context, address, 0, lambda: None, time.monotonic)
+    link.open()
+    with zmq.Context() as elsewhere:
+        short_lived = elsewhere.socket(zmq.ROUTER)
+        monitor = short_lived.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
+        short_lived.bind(address)
+        monitor.recv_multipart()  # connected; and dead before the link's event loop hears of it
+        short_lived.disable_monitor()
+        monitor.close(0)
+        short_lived.close(0)
+    try:
+        rig.open(0, Hosted())
+        await until(lambda: link.state is not None)
+    finally:
+        link.close()
+
+
+async def test_a_caller_who_leaves_as_the_engine_is_lost_is_gone(rig: Rig, monkeypatch: Any) -> None:
+    hosted = Hosted()
+    hosted.free.clear()
+    engine = await rig.start(hosted)
+    task = asyncio.create_task(engine.infer(tensor(0), Options()))
+    await until(lambda: hosted.asked)
+
+    async def lost(*_: object) -> None:
+        raise Lost("the engine is not there")
+
+    monkeypatch.setattr(Link, "_send", lost)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task

@@ -240,3 +240,17 @@ async def test_what_is_ahead_is_known_from_answers_too(
     assert replicas.drain_s("m") == 0
     await engine.classify(photo, Options())
     assert replicas.drain_s("m") == 0.25
+
+
+async def test_a_look_that_fails_is_not_the_last(handle: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prunepool.ray_app.replicas.LOOK_EVERY_S", 0.0)
+    replicas, state = Replicas(handle, (Died,), 5.0, time.monotonic), handle.state
+
+    async def fails() -> None:
+        handle.state = state
+        raise RuntimeError("what nobody thought of")
+
+    handle.state = Method(fails)
+    await replicas.start()
+    assert replicas.missing("m") is None
+    replicas.close()

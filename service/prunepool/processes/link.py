@@ -128,7 +128,10 @@ class Link:
             await self._send(ask, pixels)
             return await future
         except asyncio.CancelledError:
-            await self._send(Cancel(ask.id))
+            with suppress(
+                Lost
+            ):  # an engine that is gone need not be told, and the caller leaves all the same
+                await self._send(Cancel(ask.id))
             raise
         finally:
             del self._waiting[ask.id]
@@ -164,7 +167,8 @@ class Link:
             event = (await recv_monitor_message(monitor))["event"]
             self._lose()
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
-                await self._send(Hello(self._frontend))
+                with suppress(Lost):  # it is gone again already, which is the next event
+                    await self._send(Hello(self._frontend))
 
     def _heard(self, message: Answer | Failed | State) -> None:
         if isinstance(message, State):

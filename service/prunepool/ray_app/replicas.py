@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
+import structlog
 
 from prunepool.batching.types import Pixels
 from prunepool.engine import Classification, Image, Inference, ModelInfo, Options
@@ -25,6 +26,7 @@ _LOOK_S = 2.0
 _CHANGE_S = 20.0
 _PAUSE_S = 0.05
 _RETRY_S = 5.0
+_log = structlog.stdlib.get_logger("prunepool.ray")
 _Answer = TypeVar("_Answer")
 
 
@@ -166,7 +168,10 @@ class Replicas:
 
     async def _keep_looking(self) -> None:
         while True:
-            await self.look()
+            try:
+                await self.look()
+            except Exception:  # one bad look must not be the last
+                _log.exception("an engine replica could not be asked how it is")
             self._learn()
             await asyncio.sleep(LOOK_EVERY_S)
 
