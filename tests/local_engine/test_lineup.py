@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from prunepool.batching.costs import Effort, Measured
 from prunepool.batching.supervisor import Resilience
 from prunepool.engine import Options
 from prunepool.errors import InvalidParameter, ModelNotFound, RequestError
@@ -169,3 +170,16 @@ async def test_closing_also_ends_a_model_that_is_being_let_go(serve: Any) -> Non
     assert await closing
     assert (await accepted).predictions[0].index == 3
     await unloading
+
+
+@pytest.mark.parametrize(("dense_gmacs", "held"), [(FakeCosts().gmacs(0.0), True), (17.5, False)])
+async def test_what_another_model_of_its_name_was_timed_with_does_not_hold(
+    metrics: Metrics, dense_gmacs: float, held: bool
+) -> None:
+    before = (Measured(Effort(1, dense_gmacs, 0, 0), 99.0),)
+    engine = LocalEngine(
+        [Made("a").model], config=EngineConfig(), metrics=metrics, decode=first_byte, rehearsed={"a": before}
+    )
+    await engine.start()
+    assert (engine.lines[0].scheduler.rehearsed == before) is held
+    await engine.close(0.0)

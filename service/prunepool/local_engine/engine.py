@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from random import Random
 
-from prunepool.batching.costs import Measured
+from prunepool.batching.costs import Measured, effort
 from prunepool.batching.policy import RatioPolicy
 from prunepool.batching.scheduler import Scheduler
 from prunepool.batching.sharing import SharedDevice
@@ -311,6 +311,12 @@ class LocalEngine:
             shown=shown,
             # Only a CPU is shared in turns: a GPU that computes ahead puts batches in order by itself.
             device=self._cpu if info.device == "cpu" else None,
-            rehearsed=self._rehearsed.pop(model.name, ()),
+            rehearsed=self._timed(model),
             clock=self._clock,
         )
+
+    def _timed(self, model: ServedModel) -> Sequence[Measured]:
+        """What an engine before this one timed a model with; nothing, if that was another one of its name."""
+        timed = self._rehearsed.pop(model.name, ())
+        dense_image = effort({0.0: 1}, model.costs.gmacs)
+        return timed if any(one.effort == dense_image for one in timed) else ()
