@@ -19,7 +19,7 @@ from prunepool.batching.scheduler import Scheduler
 from prunepool.batching.sharing import Backlog, SharedDevice, Turns
 from prunepool.batching.types import Batch, Dial, Limits, Request, Work
 from prunepool.metrics import Metrics
-from prunepool.testing import FakeCosts, FakeRunner
+from prunepool.testing import FakeCosts, FakeRunner, Gate
 
 DENSE = Dial(0.0, 0.0)
 PATIENCE_S = 30.0
@@ -213,3 +213,31 @@ async def test_two_models_never_run_at_once(alone: type[Alone]) -> None:
     for scheduler in schedulers:
         await scheduler.close(PATIENCE_S)
     assert device.others(None) == ()
+
+
+async def test_a_device_that_another_model_has_work_for_is_not_idle() -> None:
+    device, metrics, gate = SharedDevice(), Metrics(CollectorRegistry()), Gate()
+    one, other = (
+        Scheduler(
+            name,
+            runner,
+            image_size=4,
+            costs=FakeCosts(),
+            policy=DefaultRatio(0.0),
+            metrics=metrics,
+            device=device,
+        )
+        for name, runner in (("one", FakeRunner), ("other", lambda: FakeRunner(gate=gate)))
+    )
+    for scheduler in (one, other):
+        await scheduler.start()
+    assert one.idle
+    gate.close()
+    asked = asyncio.create_task(other.submit(Request(np.zeros((4, 4, 3), np.uint8), DENSE, 0.0)))
+    await asyncio.sleep(0)
+    assert not one.idle
+    gate.open()
+    await asked
+    assert one.idle
+    for scheduler in (one, other):
+        await scheduler.close(PATIENCE_S)

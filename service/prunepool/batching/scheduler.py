@@ -141,9 +141,11 @@ class Scheduler:
 
     @property
     def idle(self) -> bool:
-        """Whether the device has nothing to do and nothing is on its way to it."""
+        """Whether the device has nothing to do, for other models either, and nothing is on its way to it."""
         taken = self._supervisor.busy or len(self._batcher) or self._places.arriving
-        return self._supervisor.up and not taken and not self._draining
+        if taken or self._draining or not self._supervisor.up:
+            return False
+        return not any(other.run_s for other in self._shared.others(self))
 
     def when_idle(self, callback: Callable[[], object]) -> None:
         """Have this called whenever the device has run out of work, for :meth:`spare`."""
