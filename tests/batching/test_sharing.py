@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import math
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 
@@ -92,6 +93,33 @@ def test_a_turn_that_lasts_too_long_is_not_waited_for() -> None:
     assert turns.ended == -math.inf  # the device has not been free
     turns.give_back("hangs", 2.0)
     assert turns.ended == 2.0
+
+
+def test_a_turn_that_lasts_too_long_is_waited_for_once() -> None:
+    turns = Turns(patience_s=0.2)
+    assert turns.take("hangs")
+    began = time.monotonic()
+    for _ in range(20):
+        assert turns.take("next")
+        turns.give_back("next", 1.0)
+    assert time.monotonic() - began < 10 * 0.2
+    turns.give_back("hangs", 2.0)
+    assert turns.ended == 2.0
+    assert turns.take("hangs")
+
+
+def test_beside_a_turn_that_lasts_too_long_the_others_still_take_turns() -> None:
+    turns, got = Turns(patience_s=0.01), []
+    assert turns.take("hangs")
+    assert turns.take("a")
+    turns._patience_s = PATIENCE_S
+    waiting = in_thread(lambda: got.append(turns.take("b")))
+    while len(turns._line) < 2:
+        pass
+    assert not got
+    turns.give_back("a", 1.0)
+    waiting.join(PATIENCE_S)
+    assert got == [True]
 
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.floats(0.0, 1.0)), max_size=60))

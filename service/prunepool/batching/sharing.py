@@ -43,6 +43,7 @@ class Turns:
         self._patience_s = patience_s
         self._change = threading.Condition()
         self._line: deque[object] = deque()
+        self._overdue: set[object] = set()
         self._ended = -math.inf
 
     @property
@@ -54,9 +55,12 @@ class Turns:
         """Wait for a turn; whether to run, for it may also be given back in another's name meanwhile."""
         with self._change:
             self._line.append(who)
-            while who in self._line and self._line[0] is not who:
-                if not self._change.wait(self._patience_s):
-                    break
+            while who in self._line and (first := self._line[0]) is not who:
+                if not self._change.wait_for(lambda: self._moved(who, first), self._patience_s):
+                    # Nor do those wait for it who come later.
+                    self._line.remove(first)
+                    self._overdue.add(first)
+                    self._change.notify_all()
             return who in self._line
 
     def over(self, now: float) -> None:
@@ -66,12 +70,18 @@ class Turns:
     def give_back(self, who: object, now: float) -> None:
         """Let the next one run. Of one that hangs, others give back the turn; its own return is then none."""
         with self._change:
-            if who not in self._line:
-                return
-            if self._line[0] is who:
+            if who in self._overdue:
+                self._overdue.remove(who)
                 self._ended = now
-            self._line.remove(who)
-            self._change.notify_all()
+            elif who in self._line:
+                if self._line[0] is who and not self._overdue:
+                    self._ended = now
+                self._line.remove(who)
+                self._change.notify_all()
+
+    def _moved(self, who: object, first: object) -> bool:
+        """Whether the line has, for one who waits in it, since `first` was its head."""
+        return who not in self._line or self._line[0] is not first
 
 
 class SharedDevice:
