@@ -18,6 +18,7 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -180,7 +181,10 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=8.0, help="of a phase, that count")
     parser.add_argument("--settle", type=float, default=2.0, help="seconds of a phase before that")
     parser.add_argument(
-        "--server-flags", action="append", metavar="FLAGS", help="more; again for one more server"
+        "--server-flags",
+        action="append",
+        metavar="FLAGS",
+        help="more, after any NAME=VALUE for its environment; again for one more server",
     )
     parser.add_argument("--json", type=Path, default=Path("out/overhead.json"))
     return parser.parse_args(arguments)
@@ -200,7 +204,14 @@ def main() -> int:
         model = stack.enter_context(bare(folder, wanted.images, "float32"))
         servers = {}
         for more in wanted.server_flags or [""]:
-            servers[more] = stack.enter_context(serving(more or "as it is", [*flags, *shlex.split(more)]))
+            words = shlex.split(more)
+            variables = list(takewhile(lambda word: not word.startswith("-"), words))
+            server = serving(
+                more or "as it is",
+                [*flags, *words[len(variables) :]],
+                environment=dict(word.split("=", 1) for word in variables),
+            )
+            servers[more] = stack.enter_context(server)
             servers[more].pause()
         run = Run(wanted, model, servers, photos(wanted.images))
         run.choose()
