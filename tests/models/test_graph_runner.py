@@ -271,6 +271,17 @@ def test_out_of_memory_is_told_apart(tiny: Model, monkeypatch: pytest.MonkeyPatc
         run(runner, batch_of(0.0))
 
 
+def test_no_room_for_the_pixels_is_told_apart(tiny: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    device = FakeDevice()
+    runner = runner_of(tiny, most=0, device=device)
+    monkeypatch.setattr(device, "upload", full)
+    with pytest.raises(OutOfMemory, match="CUDA out of memory"):
+        runner.prepare(batch_of(0.0))
+
+
 def test_closing_lets_go_of_everything(tiny: Model) -> None:
     device = FakeDevice()
     runner = runner_of(tiny, ratios=(0.0,), device=device)

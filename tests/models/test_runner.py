@@ -96,6 +96,15 @@ def test_out_of_memory_is_told_apart(runner: TorchRunner, monkeypatch: pytest.Mo
         run(runner, batch_of(0.0))
 
 
+def test_no_room_for_the_pixels_is_told_apart(runner: TorchRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch.Tensor, "to", full)
+    with pytest.raises(OutOfMemory, match="CUDA out of memory"):
+        runner.prepare(batch_of(0.0))
+
+
 def test_warm_up_runs_the_largest_batch(tiny: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     runner = TorchRunner(lambda: tiny, max_batch_size=3)
     sizes: list[int] = []

@@ -27,6 +27,23 @@ def test_candidates_take_turns_and_the_first_round_does_not_count() -> None:
     assert samples["b"].median == 2.0
 
 
+def test_what_is_short_does_not_pay_for_threads_that_still_spin() -> None:
+    clock = _Clock()
+    spins = [0.0]
+
+    def spinner() -> None:
+        clock.now += 0.5
+        spins[0] = 0.25
+
+    def neighbour() -> None:
+        clock.now += 0.125 + spins[0]
+        spins[0] = 0.0
+
+    samples = take_turns({"spinner": spinner, "neighbour": neighbour}, 3, clock=clock)
+    assert samples["neighbour"] == Sample(median=0.125, low=0.125, high=0.125, rounds=3)
+    assert samples["spinner"].median == 0.5
+
+
 def test_the_devices_time_counts() -> None:
     clock = _Clock()
     pending = [0.0]

@@ -18,11 +18,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from prunepool.batching.types import Batch, Dial, Outcome, OutOfMemory, Request, Work
+from prunepool.batching.types import Batch, Dial, Outcome, Request, Work
 from prunepool.models.explain import token_map
 from prunepool.models.graphs import Computed, Device, Graph, Graphs, Mark, compute
 from prunepool.models.model import Model
-from prunepool.models.runner import Part, Prepared
+from prunepool.models.runner import Part, Prepared, memory_errors_as_ours
 from prunepool.models.vit import Group
 from prunepool.ppt.plan import ReductionPlan
 from prunepool.ppt.tokens import Departure, Stage
@@ -121,8 +121,13 @@ class GraphRunner:
             batch = Batch(tuple(Work(request, ratio, "warm-up") for ratio in ratios), 0.0)
             self.run(batch, self.prepare(batch))
 
+    @memory_errors_as_ours()
     def prepare(self, batch: Batch) -> Prepared:
-        """Stack the pixels in memory that the device reads by itself, and have them sent."""
+        """Stack the pixels in memory that the device reads by itself, and have them sent.
+
+        Raises:
+            OutOfMemory: the device has no room for them.
+        """
         rows: dict[np.dtype[Any], list[int]] = {}
         for row, work in enumerate(batch.works):
             rows.setdefault(work.request.pixels.dtype, []).append(row)
@@ -143,6 +148,7 @@ class GraphRunner:
         """
         return self.collect(batch, self.launch(batch, prepared))
 
+    @memory_errors_as_ours()
     @torch.inference_mode()
     def launch(self, batch: Batch, prepared: object) -> Launched:
         """Have the device compute a batch; returns at once.
@@ -153,11 +159,8 @@ class GraphRunner:
         assert isinstance(prepared, Prepared)
         explain = any(work.request.explain for work in batch.works)
         with self._device.active():
-            try:
-                pieces = pieces_of(prepared.plans, self.graphs.find)
-                results = [self._launch(piece, prepared.parts, explain) for piece in pieces]
-            except torch.OutOfMemoryError as error:
-                raise OutOfMemory(str(error)) from error
+            pieces = pieces_of(prepared.plans, self.graphs.find)
+            results = [self._launch(piece, prepared.parts, explain) for piece in pieces]
             return Launched(results, self._device.mark())
 
     def done(self, launched: object) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -42,6 +43,19 @@ class Prepared(NamedTuple):
     plans: list[ReductionPlan]
 
 
+@contextmanager
+def memory_errors_as_ours() -> Iterator[None]:
+    """Say of a batch that there is no room for it, so that half of it is tried instead of a new engine.
+
+    Raises:
+        OutOfMemory: in place of PyTorch's error.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise OutOfMemory(str(error)) from error
+
+
 class TorchRunner:
     """The :class:`~prunepool.batching.types.Runner` over a loaded model, on a processor.
 
@@ -63,14 +77,20 @@ class TorchRunner:
             batch = Batch(tuple(Work(request, ratio, "warm-up") for ratio in ratios), 0.0)
             self.run(batch, self.prepare(batch))
 
+    @memory_errors_as_ours()
     def prepare(self, batch: Batch) -> Prepared:
-        """Stack the pixels and send them to the device."""
+        """Stack the pixels and send them to the device.
+
+        Raises:
+            OutOfMemory: the device has no room for them.
+        """
         rows: dict[np.dtype[Any], list[int]] = {}
         for row, work in enumerate(batch.works):
             rows.setdefault(work.request.pixels.dtype, []).append(row)
         parts = [Part(those, self._stack([batch.works[row] for row in those])) for those in rows.values()]
         return Prepared(parts, [self.model.plan(work.ratio) for work in batch.works])
 
+    @memory_errors_as_ours()
     @torch.inference_mode()
     def run(self, batch: Batch, prepared: object) -> Sequence[Outcome]:
         """Compute a batch.
@@ -80,13 +100,10 @@ class TorchRunner:
         """
         assert isinstance(prepared, Prepared)
         groups: list[Group] = [(plan, len(list(run))) for plan, run in groupby(prepared.plans)]
-        try:
-            logits, stages = self.model.vit(self._images(prepared.parts), groups)
-            # The one point where this thread waits for the device.
-            answers = logits.cpu().numpy()
-            decisions = [stage.pruned.cpu().numpy() for stage in stages]
-        except torch.OutOfMemoryError as error:
-            raise OutOfMemory(str(error)) from error
+        logits, stages = self.model.vit(self._images(prepared.parts), groups)
+        # The one point where this thread waits for the device.
+        answers = logits.cpu().numpy()
+        decisions = [stage.pruned.cpu().numpy() for stage in stages]
         pruned, pooled = _fates(len(batch.works), stages, decisions)
         outcomes = []
         for i, (work, plan) in enumerate(zip(batch.works, prepared.plans, strict=True)):
