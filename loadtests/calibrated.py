@@ -1,10 +1,10 @@
 """The device that capacity.py simulates, and how far it is from the measurement.
 
 The device is that of docs/benchmarks/elastic.json: two cores and DeiT-S. What it takes is not fitted
-to what is checked: a run's time by images and ratio comes from docs/benchmarks/deit-small-cpu-float32.json; what an
-image costs beside the model, from the closed-loop capacities of elastic.json; what a request takes outside of the
-queue, what a rest costs and how fast the machine was in those minutes, from its phases with `dense`. Those with
-`fixed` and `auto` check it.
+to what is checked: a run's time by images and ratio comes from docs/benchmarks/capacity-device.json, the benchmark
+of the bare model that was current when elastic.json was measured; what an image costs beside the model, from the
+closed-loop capacities of elastic.json; what a request takes outside of the queue, what a rest costs and how fast
+the machine was in those minutes, from its phases with `dense`. Those with `fixed` and `auto` check it.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Measurement:
 
 def bare(network: Network) -> CostModel:
     """What the model alone takes, from its benchmark."""
-    rows = [row for row in read("deit-small-cpu-float32.json")["rows"] if row["ratio"] is not None]
+    rows = [row for row in read("capacity-device.json")["rows"] if row["ratio"] is not None]
     model = CostModel()
     model.fit(
         [
