@@ -14,7 +14,6 @@ import shlex
 import signal
 import statistics
 import sys
-import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -29,7 +28,7 @@ from closed_loop import Target, saturate
 from cpu_use import OTHERS, read, spent
 from overhead_report import LEAST, Overhead, Phase, as_json, latency, overhead, tables
 from pictures import photos
-from random_model import random_model
+from random_model import model_folder
 from report import save
 from servers import Server, serving
 
@@ -195,12 +194,8 @@ def main() -> int:
     wanted = options()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no server is left behind
     with ExitStack() as stack:
-        folder = wanted.model
-        if folder is None:
-            torch.manual_seed(0)
-            store = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            folder = store / random_model(wanted.architecture, store)
-        flags = ["--model", str(folder.resolve()), "--dtype", "float32", *_FLAGS]
+        folder = stack.enter_context(model_folder(wanted.model, wanted.architecture))
+        flags = ["--model", str(folder), "--dtype", "float32", *_FLAGS]
         model = stack.enter_context(bare(folder, wanted.images, "float32"))
         servers = {}
         for more in wanted.server_flags or [""]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from closed_loop import Phase as Seen
 from cpu_use import CLIENT, DECODING, IDLE, LOOPS, MODEL, OTHERS, PARTS, REST, Spent
 
 #: The share of the bare model's throughput that has to arrive over HTTP.
@@ -25,19 +26,13 @@ _WORDS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Phase:
-    """The server saturated over HTTP for a while.
+class Phase(Seen):
+    """What clients saw in one phase, and what it took.
 
     Attributes:
-        images_per_s: good answers.
-        latencies: of those, in seconds.
-        errors: what else came, as text.
         spent: what became of the cores.
     """
 
-    images_per_s: float
-    latencies: tuple[float, ...]
-    errors: tuple[str, ...]
     spent: Spent
 
     @property

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import timm
+import torch
 from safetensors.torch import save_file
 from servers import PRUNEPOOL
 
@@ -27,3 +31,15 @@ def random_model(architecture: str, store: Path) -> str:
     subprocess.run([*command, "--model-store", str(store)], check=True, stdout=sys.stderr)
     weights.unlink()
     return name
+
+
+@contextmanager
+def model_folder(model: Path | None, architecture: str) -> Iterator[Path]:
+    """The folder of a model; else of one with random weights, always the same, gone at the end."""
+    if model is not None:
+        yield model.resolve()
+        return
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory() as folder:
+        store = Path(folder).resolve()
+        yield store / random_model(architecture, store)

@@ -10,10 +10,8 @@ import asyncio
 import signal
 import statistics
 import sys
-import tempfile
 import threading
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,7 @@ import uvloop
 from closed_loop import Phase, Target, saturate
 from observed import held
 from pictures import photos
-from random_model import random_model
+from random_model import model_folder
 from report import save
 from servers import Server, serving
 
@@ -151,15 +149,10 @@ def main() -> int:
     wanted = options()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no server is left behind
     images = photos(wanted.images)
-    with ExitStack() as stack:
-        folder = wanted.model
-        if folder is None:
-            torch.manual_seed(0)
-            store = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            folder = store / random_model(wanted.architecture, store)
+    with model_folder(wanted.model, wanted.architecture) as folder:
         # Where bfloat16 is slow, a crowd waits for longer than the server would let it.
         limits = ["--target-latency-ms", "inf", "--max-queue-ms", "600000"]
-        flags = ["--model", str(folder.resolve()), *limits, "--dtype"]
+        flags = ["--model", str(folder), *limits, "--dtype"]
         with serving("bfloat16", [*flags, "bfloat16"]) as server:
             crowded = crowd(server, images, ratio=wanted.ratio, clients=wanted.crowd, seconds=wanted.seconds)
         with serving("float32", [*flags, "float32"]) as server:

@@ -12,7 +12,6 @@ import asyncio
 import os
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -29,7 +28,7 @@ from contenders import OURS, Contender, Running, settings
 from peers_report import draw, show, summary
 from pictures import photos
 from quiet import use
-from random_model import random_model
+from random_model import model_folder
 from report import save
 
 from prunepool.tools.environment import environment
@@ -238,12 +237,8 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no server is left behind
     wanted.out.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        folder = wanted.model
-        if folder is None:
-            torch.manual_seed(0)
-            store = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            folder = store / random_model(wanted.architecture, store)
-        run = Comparison(wanted, folder.resolve(), wanted.out.resolve() / "journal.jsonl")
+        folder = stack.enter_context(model_folder(wanted.model, wanted.architecture))
+        run = Comparison(wanted, folder, wanted.out.resolve() / "journal.jsonl")
         whole = run.choose() and run.rounds()
     if not any(row["stage"] == "round" for row in run.rows):
         print("time was up before the first round; call again to go on")

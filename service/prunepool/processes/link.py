@@ -128,9 +128,7 @@ class Link:
             await self._send(ask, pixels)
             return await future
         except asyncio.CancelledError:
-            with suppress(
-                Lost
-            ):  # an engine that is gone need not be told, and the caller leaves all the same
+            with suppress(Lost):  # who is gone need not be told, and the caller leaves all the same
                 await self._send(Cancel(ask.id))
             raise
         finally:
