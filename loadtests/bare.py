@@ -94,9 +94,10 @@ def bare(folder: Path, images: Path | None, dtype: str) -> Iterator[Bare]:
 def main() -> None:
     """Take turns until nobody asks any more."""
     # As the service does, before torch is imported: the bare model is the service's, not another.
-    from prunepool.machine import share_cores
+    from prunepool.machine import keep_memory, share_cores
 
     share_cores(os.environ)
+    keep_memory(os.environ)
     from prunepool.batching.types import Batch, Dial, Request, Work
     from prunepool.imaging import ImageLimits, Preprocess, decode
     from prunepool.models.loader import load_model

@@ -139,7 +139,7 @@ class Replica:
         for ratios in rehearsal(service.network.max_ratio, service.limits.max_batch_size):
             best = min(speed.seconds(ratios, service.network, source) for _ in range(ROUNDS))
             timed.append(Measured(effort(Counter(ratios), service.network.gmacs), best))
-        self.planner.cost_model.fit(timed)
+        self.planner.rehearsed(timed)
         self.given: list[Batch] = []
         self._since: float | None = None
         self._ended = -math.inf

@@ -27,7 +27,7 @@ from prunepool.engine import Engine, ModelControl, ModelInfo
 from prunepool.errors import InvalidParameter
 from prunepool.gpu import gpu_collector
 from prunepool.logs import level_by_signal, logging_to
-from prunepool.machine import share_cores
+from prunepool.machine import keep_memory, share_cores
 from prunepool.metrics import Metrics
 from prunepool.settings import Settings
 from prunepool.store import ModelStore, Repository
@@ -75,6 +75,7 @@ def build_engine(
         InvalidParameter: a device that is not there, or a default ratio that the model cannot do.
     """
     share_cores(os.environ)
+    keep_memory(os.environ)
     from prunepool.batching.supervisor import Resilience
     from prunepool.batching.types import Limits
     from prunepool.imaging import ImageLimits

@@ -159,7 +159,10 @@ class Settings(BaseSettings):
         le=1,
         description="Share of reduced images run again unreduced when the device is idle, to watch agreement.",
     )
-    max_batch_size: PositiveInt = Field(default=32, description="Most images in one run of the model.")
+    max_batch_size: PositiveInt = Field(
+        default=32,
+        description="Most images in one run of the model; fewer where more make none of them cheaper.",
+    )
     max_wait_ms: float = Field(
         default=0.0,
         ge=0,
@@ -190,7 +193,8 @@ class Settings(BaseSettings):
         default=128, description="Most images in one multipart or JSON request."
     )
     decode_threads: PositiveInt | None = Field(
-        default=None, description="Threads that decode images; unset, one for every two cores."
+        default=None,
+        description="Threads that decode images; unset, one for every core, shared by the front ends.",
     )
     request_timeout_s: PositiveFloat = Field(
         default=60.0,

@@ -177,7 +177,7 @@ class _Simulation:
         self.machine = machine
         self.policy = policy
         self.planner = Planner(Network(), policy, bounds)
-        self.planner.cost_model.fit(
+        self.planner.rehearsed(
             [
                 Measured(effort(Counter(ratios), Network().gmacs), machine.seconds(ratios, -1.0))
                 for ratios in rehearsal(MAX_RATIO, bounds.max_batch_size)

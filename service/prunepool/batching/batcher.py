@@ -77,7 +77,7 @@ class Batcher:
         """Whether the next batch would gain nothing from waiting for more requests."""
         return (
             bool(self._returned_waiting)
-            or len(self._waiting) >= self._limits.max_batch_size
+            or len(self._waiting) >= self._predictor.most_images
             or self._predictor.run_s(self._ratios) >= self._limits.max_batch_s
         )
 
@@ -173,7 +173,7 @@ class Batcher:
             works.append(Work(request, choice.ratio, choice.reason))
             if request.deadline is not None and start + run_s <= request.deadline:
                 promised = min(promised, request.deadline)
-            if len(works) == self._limits.max_batch_size:
+            if len(works) >= self._predictor.most_images:
                 break
         return self._take(works)
 

@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 from prunepool.batching.admission import Admission, Arrival
 from prunepool.batching.batcher import Batcher
-from prunepool.batching.costs import CostModel
+from prunepool.batching.costs import CostModel, Measured
 from prunepool.batching.policy import Load, RatioPolicy
 from prunepool.batching.prediction import Predictor
+from prunepool.batching.rehearsal import worthwhile
 from prunepool.batching.sharing import Backlog
 from prunepool.batching.types import Batch, Costs, Dial, Limits, Request
 
@@ -58,6 +59,12 @@ class Planner:
         self.cost_model = CostModel()
         self.predictor = Predictor(costs, limits, self.cost_model)
         self.batcher = Batcher(limits, self.predictor)
+
+    def rehearsed(self, measured: Sequence[Measured]) -> None:
+        """Predict from timed runs, and let batches grow no further than that pays."""
+        self.cost_model.fit(measured)
+        most = self._limits.max_batch_size
+        self.predictor.most_images = worthwhile(measured, self.predictor.gmacs(0.0), most)
 
     def admit(
         self,

@@ -36,10 +36,14 @@ class Predictor:
         costs: what a ratio costs.
         limits: bounds of a batch.
         model: seconds for an effort, as learnt so far.
+
+    Attributes:
+        most_images: in a run, as far as is known now.
     """
 
     def __init__(self, costs: Costs, limits: Limits, model: CostModel) -> None:
         self._limits = limits
+        self.most_images = limits.max_batch_size
         self._model = model
         #: Billions of multiply-accumulates for one image at a ratio.
         self.gmacs = lru_cache(maxsize=1024)(costs.gmacs)
@@ -67,8 +71,8 @@ class Predictor:
 
     def image_s(self, ratio: float) -> float:
         """An image's share of the seconds of a full run at its ratio."""
-        drain = self.drain({ratio: self._limits.max_batch_size})
-        return drain.run_s / min(drain.images_per_run, self._limits.max_batch_size)
+        drain = self.drain({ratio: self.most_images})
+        return drain.run_s / min(drain.images_per_run, self.most_images)
 
     def drain(self, images: Images) -> Drain:
         """What these images take in as many runs as the limits make of them, each run with the same mix."""
@@ -86,7 +90,7 @@ class Predictor:
         return Drain(runs * fixed_s + count * image_s, per_run, fixed_s + min(per_run, count) * image_s)
 
     def _images_per_run(self, fixed_s: float, image_s: float) -> int:
-        most = self._limits.max_batch_size
+        most = self.most_images
         if image_s <= 0 or fixed_s + most * image_s <= self._limits.max_batch_s:
             return most
         return max(1, min(most, int((self._limits.max_batch_s - fixed_s) / image_s)))

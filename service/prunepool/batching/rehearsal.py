@@ -1,11 +1,19 @@
-"""Which batches a new runner is timed with, before it takes the first that counts."""
+"""Which batches a new runner is timed with before it takes the first that counts, and what sizes are worth it."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+
+from prunepool.batching.costs import Measured
 
 #: A mix of plans shows what each plan beyond a batch's first costs.
 _PLANS_IN_MIX = 4
 #: The fastest of so many runs of a batch counts: the first may pay for setting things up.
 ROUNDS = 3
+#: A run of so many images hides what passes between two runs.
+_LEAST_IMAGES = 8
+#: A larger run is worth waiting for if an image costs so much less in it, relative.
+_WORTH = 0.05
 
 
 def rehearsal(max_ratio: float, max_batch_size: int) -> list[tuple[float, ...]]:
@@ -26,3 +34,29 @@ def rehearsal(max_ratio: float, max_batch_size: int) -> list[tuple[float, ...]]:
         repeated = sizes[len(sizes) // 2] // plans
         batches.append(tuple(ratio for ratio in mixed for _ in range(repeated)))
     return sorted(batches, key=len)
+
+
+def worthwhile(measured: Sequence[Measured], image_gmacs: float, most: int) -> int:
+    """Images beyond which a run makes none of them cheaper, so that they had better be answered earlier.
+
+    Where the first eight keep a processor busy, thirty-two take four times as long, and all wait for the last.
+
+    Args:
+        measured: timed runs; those where nothing left and all images were of one plan are looked at.
+        image_gmacs: of one such image.
+        most: images in the largest run.
+
+    Returns:
+        The smallest timed run whose images cost as little as in any, but no fewer than eight; `most` where no
+        such run was timed.
+    """
+    costs = {
+        round(one.effort.gmacs / image_gmacs): one.seconds / one.effort.gmacs
+        for one in measured
+        if not one.effort.reduced and not one.effort.further_plans and one.seconds > 0
+    }
+    large = {images: cost for images, cost in costs.items() if _LEAST_IMAGES <= images <= most}
+    if not large:
+        return most
+    enough = min(large.values()) * (1 + _WORTH)
+    return min(images for images, cost in large.items() if cost <= enough)

@@ -90,7 +90,7 @@ class Scheduler:
         self._planner = Planner(costs, policy, self._limits)
         self._batcher = self._planner.batcher
         self.rehearsed = tuple(rehearsed)
-        self._planner.cost_model.fit(self.rehearsed)
+        self._planner.rehearsed(self.rehearsed)
         self.gauges = Gauges(metrics, name, shown=shown)
         self._tally = Tally(metrics, name, costs, self.gauges)
         auto = Dial(None, costs.max_ratio if auto_maximum is None else auto_maximum)
@@ -276,8 +276,9 @@ class Scheduler:
         model = self._planner.cost_model
         if not model.measured:
             self.rehearsed = ready.measured
-            model.fit(self.rehearsed)
+            self._planner.rehearsed(self.rehearsed)
             self._tally.learnt(model)
+            log.info("%s: up to %d images in a run", self._name, self._planner.predictor.most_images)
         self._gave_up = False
         self._pump()
 

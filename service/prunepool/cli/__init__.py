@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from prunepool.errors import InvalidParameter, PrunepoolError
-from prunepool.machine import share_cores
+from prunepool.machine import keep_memory, share_cores
 
 WRONG_CALL = 2
 
@@ -125,4 +125,5 @@ def _complain(message: str, status: int) -> int:
 def main() -> None:
     """Entry point of the `prunepool` command."""
     share_cores(os.environ)
+    keep_memory(os.environ)
     sys.exit(run())

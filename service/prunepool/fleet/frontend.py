@@ -15,6 +15,7 @@ from prunepool.api.app import Tracing
 from prunepool.fleet.specs import FrontendSpec, devices
 from prunepool.gpu import gpu_collector
 from prunepool.imaging import ImageLimits
+from prunepool.local_engine.decoders import decode_threads
 from prunepool.logs import level_by_signal, logging_to
 from prunepool.metrics import Metrics
 from prunepool.processes.engines import Engines
@@ -22,7 +23,7 @@ from prunepool.processes.exposition import expose, publish, shared_metrics
 from prunepool.processes.host import EVERY_S
 from prunepool.processes.lifeline import ignore_signals, obey
 from prunepool.processes.link import Link
-from prunepool.processes.remote_engine import RemoteConfig, RemoteEngine, decode_threads
+from prunepool.processes.remote_engine import RemoteConfig, RemoteEngine
 from prunepool.processes.wire import Wire
 from prunepool.settings import Settings
 from prunepool.store import ModelStore, Repository

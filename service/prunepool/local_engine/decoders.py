@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,6 +15,19 @@ from prunepool.imaging import ImageLimits, Preprocess, decode
 from prunepool.local_engine.tensors import checked
 
 Decode = Callable[[bytes, Preprocess, ImageLimits], Pixels]
+
+
+def decode_threads(wanted: int | None, sharers: int = 1) -> int:
+    """How many images are decoded at once: one a core, unless told.
+
+    Where the model computes on the same cores, all its threads wait for the one whose core is decoding: images
+    that are decoded side by side cost it that wait once.
+
+    Args:
+        wanted: by the operator.
+        sharers: processes that decode, of which this is one.
+    """
+    return wanted or max(1, len(os.sched_getaffinity(0)) // sharers)
 
 
 class Decoders:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,7 +28,7 @@ from prunepool.engine import (
 from prunepool.errors import InvalidParameter, PrunepoolError
 from prunepool.imaging import decode
 from prunepool.local_engine.answer import classification, inference
-from prunepool.local_engine.decoders import Decode, Decoders
+from prunepool.local_engine.decoders import Decode, Decoders, decode_threads
 from prunepool.local_engine.escalation import Escalation
 from prunepool.local_engine.lineup import Line, Lineup
 from prunepool.local_engine.policies import policy_for
@@ -92,7 +91,7 @@ class LocalEngine:
         self._cpu = SharedDevice()
         self._random = random or Random()  # noqa: S311 - it draws a sample, no secret
         self._lineup = Lineup(models, self._line, config.unload_timeout_s)
-        threads = config.decode_threads or max(1, (os.cpu_count() or 1) // 2)
+        threads = decode_threads(config.decode_threads)
         self._decoders = Decoders(threads, config.image_limits, clock, decode)
 
     @property

@@ -20,9 +20,9 @@ from prunepool.ppt.plan import DENSE, PlanError, ReductionPlan, removable
 from prunepool.ppt.reduction import Reduced, reduce_tokens
 from prunepool.ppt.tokens import Stage
 
-#: In a processor's memory, the largest block that is kept when it is freed: glibc gives larger ones back to the
-#: system each time, which clears their pages anew for the next layer.
-_KEPT_BYTES = 32 * 2**20
+#: On a processor, the widest activation of a pass. A few such blocks are taken and freed layer after layer: they
+#: have to fit, together, into what the process keeps (prunepool.machine), or the system clears their pages anew.
+_KEPT_BYTES = 16 * 2**20
 
 #: Images of one plan that lie next to each other in a batch: the plan and how many.
 Group = tuple[ReductionPlan, int]

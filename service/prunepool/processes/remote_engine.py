@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -260,8 +259,3 @@ class RemoteEngine:
         finally:
             if not with_engine:
                 self._metrics.requests.labels(label, outcome).inc()
-
-
-def decode_threads(wanted: int | None, frontends: int) -> int:
-    """How many images a front end decodes at once: a share of one for every two cores, unless told."""
-    return wanted or max(1, (os.cpu_count() or 1) // 2 // frontends)
