@@ -97,7 +97,7 @@ def main() -> None:
     from prunepool.machine import keep_memory, share_cores
 
     share_cores(os.environ)
-    keep_memory(os.environ)
+    keep_memory()
     from prunepool.batching.types import Batch, Dial, Request, Work
     from prunepool.imaging import ImageLimits, Preprocess, decode
     from prunepool.models.loader import load_model

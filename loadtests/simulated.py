@@ -102,7 +102,10 @@ class Service:
     def limits(self) -> Limits:
         """As the settings make them."""
         return Limits(
-            max_batch_s=self.target_s * BATCH_SHARE, target_s=self.target_s, max_queue_s=self.max_queue_s
+            max_batch_s=self.target_s * BATCH_SHARE,
+            target_s=self.target_s,
+            max_queue_s=self.max_queue_s,
+            only_what_pays=True,
         )
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import resource
 import subprocess
@@ -9,13 +10,15 @@ import sys
 
 import pytest
 
-from prunepool.machine import keep_memory, share_cores
+from prunepool.machine import give_memory_back, keep_memory, share_cores
 
-#: Prints how many new pages a process needs for layers that take and free the same blocks again and again.
+#: Prints how many new pages a process needs for layers that take and free the same blocks again and again,
+#: and how many heaps four threads have that each keep a block.
 LAYERS = """
-import sys, resource
+import re, sys, resource, threading
+from pathlib import Path
 from prunepool.machine import keep_memory
-assert keep_memory({"MALLOC_ARENA_MAX": "8"} if sys.argv[1] == "tuned" else {}) is (sys.argv[1] == "kept")
+asked = keep_memory(dict(one.split("=", 1) for one in sys.argv[1:]))
 import numpy as np
 def layer():
     blocks = [np.ones(10 << 20, np.uint8) for _ in range(5)]
@@ -23,7 +26,31 @@ layer()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(20):
     layer()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+pages = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+kept, all_here = [], threading.Barrier(4)
+def keep():
+    all_here.wait()
+    kept.append(np.ones(1 << 16, np.uint8))
+    all_here.wait()
+threads = [threading.Thread(target=keep) for _ in range(4)]
+[one.start() for one in threads], [one.join() for one in threads]
+# All but the first heap begin at a multiple of 64 MiB.
+begins = [int(line.split("-")[0], 16) for line in Path("/proc/self/maps").read_text().splitlines()
+          if len(line.split()) == 5 and "rw-p" in line]
+print(pages, sum(begin % (64 << 20) == 0 for begin in begins), ",".join(asked) or "nothing")
+"""
+
+#: Prints the megabytes that a process holds after blocks of one, half of which are kept, and after giving back.
+GAPS = """
+import psutil
+from prunepool.machine import give_memory_back, keep_memory
+keep_memory()
+import numpy as np
+blocks = [np.ones(1 << 20, np.uint8) for _ in range(200)]
+del blocks[::2]
+held = psutil.Process().memory_info().rss
+give_memory_back()
+print(held >> 20, psutil.Process().memory_info().rss >> 20)
 """
 
 
@@ -47,18 +74,49 @@ def test_how_long_the_operator_lets_threads_look_stays() -> None:
     assert environment["GOMP_SPINCOUNT"] == "7"
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc gives memory back layer by layer")
-def test_memory_stays_for_the_next_layer_unless_malloc_is_tuned() -> None:
-    def pages(how: str) -> int:
-        done = subprocess.run(
-            [sys.executable, "-c", LAYERS, how], capture_output=True, text=True, check=True, timeout=60
-        )
-        return int(done.stdout)
+glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is tuned")
 
+
+def observed(*environment: str) -> tuple[int, int, str]:
+    """New pages, heaps beside the first, and what was asked of the C library."""
+    command = [sys.executable, "-c", LAYERS, *environment]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    pages, heaps, asked = done.stdout.split()
+    return int(pages), int(heaps), asked
+
+
+@glibc
+def test_memory_stays_for_the_next_layer_in_one_heap() -> None:
     one_layer = 5 * (10 << 20) // resource.getpagesize()
-    assert pages("kept") < one_layer
-    assert pages("tuned") > 2 * one_layer
+    pages, heaps, asked = observed()
+    assert asked == "mmap_threshold,trim_threshold,arena_max"
+    assert pages < one_layer
+    assert heaps <= len(os.sched_getaffinity(0)) // 8
 
 
-def test_malloc_tuned_by_glibcs_own_variable_stays() -> None:
-    assert not keep_memory({"GLIBC_TUNABLES": "glibc.malloc.trim_threshold=1"})
+@glibc
+def test_what_the_operator_tunes_of_malloc_stays() -> None:
+    one_layer = 5 * (10 << 20) // resource.getpagesize()
+    thresholds = ("MALLOC_TRIM_THRESHOLD_=131072", "GLIBC_TUNABLES=glibc.malloc.mmap_threshold=131072")
+    pages, heaps, asked = observed(*thresholds)
+    assert asked == "arena_max"
+    assert pages > 2 * one_layer
+    assert heaps <= len(os.sched_getaffinity(0)) // 8
+    pages, heaps, asked = observed("MALLOC_ARENA_MAX=2")
+    assert asked == "mmap_threshold,trim_threshold"
+    assert pages < one_layer
+    assert heaps > 0
+
+
+@glibc
+def test_what_is_free_between_blocks_that_stay_goes_back() -> None:
+    command = [sys.executable, "-c", GAPS]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    held, left = map(int, done.stdout.split())
+    assert left < held - 80
+
+
+def test_another_c_library_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ctypes.CDLL", lambda name: object())
+    assert keep_memory({}) == ()
+    give_memory_back()

@@ -75,7 +75,7 @@ def build_engine(
         InvalidParameter: a device that is not there, or a default ratio that the model cannot do.
     """
     share_cores(os.environ)
-    keep_memory(os.environ)
+    keep_memory()
     from prunepool.batching.supervisor import Resilience
     from prunepool.batching.types import Limits
     from prunepool.imaging import ImageLimits

@@ -6,16 +6,15 @@ import ctypes
 import os
 from collections.abc import Mapping, MutableMapping
 
+#: How often a waiting thread looks again before it sleeps, some tens of microseconds. Waking a sleeper takes
+#: longer than most waits between two operations on small batches.
+_LOOKS = 2000
 #: glibc maps blocks longer than this singly, and gives them back as soon as they are freed; more it does not allow.
 _MAPPED_BYTES = 32 << 20
 #: So much free memory stays at the end of a heap: what a layer frees and the next one takes.
 _KEPT_BYTES = 64 << 20
-#: glibc's numbers for mallopt(3).
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
-
-#: How often a waiting thread looks again before it sleeps, some tens of microseconds. Waking a sleeper takes
-#: longer than most waits between two operations on small batches.
-_LOOKS = 2000
+#: Cores whose threads share a heap. More than these were not tried.
+_CORES_A_HEAP = 8
 
 
 def share_cores(environment: MutableMapping[str, str]) -> None:
@@ -31,23 +30,43 @@ def share_cores(environment: MutableMapping[str, str]) -> None:
         environment.setdefault("GOMP_SPINCOUNT", str(_LOOKS))
 
 
-def keep_memory(environment: Mapping[str, str] = os.environ) -> bool:
+def keep_memory(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
     """Let what a layer frees stay with the process, for the next layer to use.
 
     By default glibc learns from what is freed how much to keep, and what it has learnt depends on what the
     process did before. Where that is too little, it gives tens of megabytes back after every layer, and the
     system clears their pages anew: a fifth of the time of a batch of eight (DeiT-S). And each thread has a
     heap of its own, with a rest of its own: together they take longer to fill, and hold more, than one for all,
-    which the few long blocks of decoding and of the model do not fight over. Whoever tunes malloc by the
-    environment keeps what they set.
+    which the few long blocks of decoding and of the model do not fight over. To be called before there are
+    many threads, for whoever has a heap keeps it. What the environment sets stays as it is set.
 
     Returns:
-        Whether it is so now; a C library without glibc's `mallopt` is left as it is.
+        What was asked of glibc, by its own names (mallopt(3)); nothing of another C library.
     """
-    if any(key.startswith("MALLOC_") for key in environment):
-        return False
-    if "glibc.malloc" in environment.get("GLIBC_TUNABLES", ""):
-        return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    wanted = ((_M_MMAP_THRESHOLD, _MAPPED_BYTES), (_M_TRIM_THRESHOLD, _KEPT_BYTES), (_M_ARENA_MAX, 1))
-    return mallopt is not None and all(bool(mallopt(*one)) for one in wanted)
+    if mallopt is None:
+        return ()
+    heaps = max(1, len(os.sched_getaffinity(0)) // _CORES_A_HEAP)
+    # glibc's number of each, its variable in the environment, and what to set.
+    wanted = {
+        "mmap_threshold": (-3, "MALLOC_MMAP_THRESHOLD_", _MAPPED_BYTES),
+        "trim_threshold": (-1, "MALLOC_TRIM_THRESHOLD_", _KEPT_BYTES),
+        "arena_max": (-8, "MALLOC_ARENA_MAX", heaps),
+    }
+    tunables = environment.get("GLIBC_TUNABLES", "")
+    return tuple(
+        name
+        for name, (number, variable, value) in wanted.items()
+        if variable not in environment and f"glibc.malloc.{name}=" not in tunables and mallopt(number, value)
+    )
+
+
+def give_memory_back() -> None:
+    """Give back what is free in the middle of heaps, where long-lived blocks keep it from their ends.
+
+    It takes some milliseconds, in which whoever asks for memory waits, and what is needed again is cleared anew:
+    for once a minute. Another C library than glibc is left as it is.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

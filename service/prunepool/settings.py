@@ -161,7 +161,7 @@ class Settings(BaseSettings):
     )
     max_batch_size: PositiveInt = Field(
         default=32,
-        description="Most images in one run of the model; fewer where more make none of them cheaper.",
+        description="Most images in one run of the model; on a CPU fewer where more make none of them cheaper.",
     )
     max_wait_ms: float = Field(
         default=0.0,
@@ -194,7 +194,7 @@ class Settings(BaseSettings):
     )
     decode_threads: PositiveInt | None = Field(
         default=None,
-        description="Threads that decode images; unset, one for every core, shared by the front ends.",
+        description="Threads that decode images; unset, one for every two cores, or for each of up to four.",
     )
     request_timeout_s: PositiveFloat = Field(
         default=60.0,

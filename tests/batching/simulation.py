@@ -156,7 +156,8 @@ class Trace:
 
 def limits(**changes: float) -> Limits:
     """As a server sets them."""
-    return Limits(**{"max_batch_s": TARGET_S / 4, "target_s": TARGET_S, "max_queue_s": 10.0, **changes})  # type: ignore[arg-type]
+    usual = {"max_batch_s": TARGET_S / 4, "target_s": TARGET_S, "max_queue_s": 10.0, "only_what_pays": True}
+    return Limits(**{**usual, **changes})  # type: ignore[arg-type]
 
 
 def simulate(

@@ -38,6 +38,12 @@ def test_ends_and_middle_of_the_dial_in_three_sizes_and_a_mix() -> None:
     assert [len(set(batch)) for batch in batches if len(set(batch)) > 1] == [4]
 
 
+def test_runs_of_eight_are_timed_wherever_they_are_possible() -> None:
+    for most in (9, 16, 31, 32):
+        assert (0.0,) * 8 in rehearsal(0.8, most)
+    assert (0.0,) * 64 in rehearsal(0.8, 256)
+
+
 def test_a_run_grows_no_further_than_images_get_cheaper() -> None:
     processor = [dense(1, 0.012), dense(8, 0.08), dense(32, 0.32)]
     assert worthwhile(processor, IMAGE, 32) == 8
@@ -47,11 +53,16 @@ def test_a_run_grows_no_further_than_images_get_cheaper() -> None:
     assert worthwhile([*processor[:2], dense(32, 0.30)], IMAGE, 32) == 32
 
 
-def test_what_was_not_compared_is_not_limited() -> None:
+def test_what_is_too_long_to_be_timed_does_not_pay() -> None:
+    assert worthwhile([dense(1, 0.07), dense(8, 0.5)], IMAGE, 32) == 8
+    assert worthwhile([dense(1, 0.7)], IMAGE, 32) == 8
+    others = [Measured(Effort(1, 16 * IMAGE, 3, 0), 0.001), Measured(Effort(1, 16 * IMAGE, 0, 16), 0.001)]
+    assert worthwhile([*others, dense(1, 0.7)], IMAGE, 32) == 8
+
+
+def test_without_any_timing_nothing_is_limited() -> None:
     assert worthwhile([], IMAGE, 32) == 32
-    assert worthwhile([dense(1, 0.01)], IMAGE, 32) == 32
-    others = [Measured(Effort(1, 8 * IMAGE, 3, 0), 0.001), Measured(Effort(1, 8 * IMAGE, 0, 8), 0.001)]
-    assert worthwhile([*others, dense(16, 0.16), dense(32, 0.2)], IMAGE, 32) == 32
+    assert worthwhile([dense(1, 0.7)], IMAGE, 4) == 4
 
 
 def test_eight_images_are_always_allowed() -> None:
@@ -66,7 +77,8 @@ def test_eight_images_are_always_allowed() -> None:
 )
 def test_the_limit_is_one_of_the_timed_sizes_or_the_largest(times: dict[int, float], most: int) -> None:
     found = worthwhile([dense(images, seconds) for images, seconds in times.items()], IMAGE, most)
-    assert found == most or (found in times and min(8, most) <= found <= most)
+    assert found in {most, min(8, most), *times}
+    assert min(8, most) <= found <= most
 
 
 class Costs:
@@ -79,7 +91,7 @@ class Costs:
 
 
 def test_a_crowd_is_run_in_batches_of_the_size_that_pays() -> None:
-    planner = Planner(Costs(), DefaultRatio(0.0), Limits(max_batch_size=32))
+    planner = Planner(Costs(), DefaultRatio(0.0), Limits(max_batch_size=32, only_what_pays=True))
     idle = Device((), None)
 
     def sizes(requests: int) -> list[int]:
@@ -97,3 +109,9 @@ def test_a_crowd_is_run_in_batches_of_the_size_that_pays() -> None:
         assert not planner.due(0.0, device_busy=True)
         planner.add(Request(np.zeros((1, 1, 3), np.uint8), Dial(0.0, 0.0), 0.0), 0.0)
     assert planner.due(0.0, device_busy=True)
+
+
+def test_batches_of_a_device_that_is_not_limited_grow_as_they_may() -> None:
+    planner = Planner(Costs(), DefaultRatio(0.0), Limits(max_batch_size=32))
+    planner.rehearsed([dense(1, 0.012), dense(8, 0.08), dense(32, 0.32)])
+    assert planner.predictor.most_images == 32

@@ -132,6 +132,21 @@ async def test_a_full_batch_is_given_ahead_while_another_runs(rig: Any) -> None:
     assert rig.sample("queue_requests") == 0
 
 
+@pytest.mark.parametrize(("run_s", "sizes"), [(0.0, [8, 8, 4]), (0.05, [20])])
+async def test_a_crowd_makes_batches_of_the_size_that_pays(rig: Any, run_s: float, sizes: list[int]) -> None:
+    class Paced(FakeRunner):
+        """A hundredth of a second for an image, besides what any run takes."""
+
+        def run(self, batch: Batch, prepared: object) -> list[Outcome]:
+            rig.clock.now += run_s + 0.01 * len(batch.works)
+            return list(super().run(batch, prepared))
+
+    limits = Limits(max_batch_size=32, max_queue_s=1000.0, only_what_pays=True)
+    scheduler = await rig.start({"make": Paced}, limits=limits)
+    await answers(await rig.submit(scheduler, *range(20)))
+    assert [len(batch) for batch in rig.ran] == sizes
+
+
 async def test_a_partial_batch_stays_open_to_latecomers(rig: Any) -> None:
     scheduler = await rig.start(limits=Limits(max_batch_size=2))
     await busy(rig, scheduler)

@@ -573,3 +573,27 @@ async def test_logits_that_are_not_finite_are_an_error(make: Make) -> None:
     await engine.start()
     with pytest.raises(PrunepoolError, match="not finite"):
         await engine.infer(tensor(0), Options())
+
+
+@pytest.mark.parametrize(("device", "batches"), [("cpu", [1, 8, 4]), ("cuda:0", [1, 12])])
+async def test_only_on_a_cpu_batches_stop_growing_where_it_does_not_pay(
+    make: Make, device: str, batches: list[int]
+) -> None:
+    gate = Gate(is_open=False)
+    runner = FakeRunner(gate=gate)
+    # Time stands still: no run is timed, as on a processor that is too slow for it.
+    engine = make(
+        served(runner=lambda: runner, device=device),
+        clock=lambda: 0.0,
+        limits=Limits(max_batch_size=32, max_queue_s=10.0),
+    )
+    await engine.start()
+    tensor = np.zeros((3, 4, 4), np.float32)  # so that no other thread, decoding, says when it waits
+    tasks = [asyncio.create_task(engine.infer(tensor, Options()))]
+    await gate.arrived(1)
+    tasks += [asyncio.create_task(engine.infer(tensor, Options())) for _ in range(12)]
+    for _ in range(20):
+        await asyncio.sleep(0)
+    gate.open()
+    await asyncio.gather(*tasks)
+    assert [len(batch.works) for batch in runner.batches] == batches

@@ -61,10 +61,11 @@ class Planner:
         self.batcher = Batcher(limits, self.predictor)
 
     def rehearsed(self, measured: Sequence[Measured]) -> None:
-        """Predict from timed runs, and let batches grow no further than that pays."""
+        """Predict from timed runs, and let batches grow no further than that pays, if so wanted."""
         self.cost_model.fit(measured)
-        most = self._limits.max_batch_size
-        self.predictor.most_images = worthwhile(measured, self.predictor.gmacs(0.0), most)
+        if self._limits.only_what_pays:
+            most = self._limits.max_batch_size
+            self.predictor.most_images = worthwhile(measured, self.predictor.gmacs(0.0), most)
 
     def admit(
         self,

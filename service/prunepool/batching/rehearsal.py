@@ -10,7 +10,7 @@ from prunepool.batching.costs import Measured
 _PLANS_IN_MIX = 4
 #: The fastest of so many runs of a batch counts: the first may pay for setting things up.
 ROUNDS = 3
-#: A run of so many images hides what passes between two runs.
+#: A run of so many images hides what passes between two runs; it is always timed.
 _LEAST_IMAGES = 8
 #: A larger run is worth waiting for if an image costs so much less in it, relative.
 _WORTH = 0.05
@@ -26,7 +26,9 @@ def rehearsal(max_ratio: float, max_batch_size: int) -> list[tuple[float, ...]]:
         max_batch_size: the most images in a batch.
     """
     ratios = sorted({0.0, max_ratio / 2, max_ratio}, key=lambda ratio: (ratio > 0, -ratio))
-    sizes = sorted({1, max(1, max_batch_size // 4), max_batch_size})
+    quarter = max(1, max_batch_size // 4)
+    middle = quarter if max_batch_size <= _LEAST_IMAGES else max(_LEAST_IMAGES, quarter)
+    sizes = sorted({1, middle, max_batch_size})
     batches = [(ratio,) * size for size in sizes for ratio in ratios]
     plans = min(_PLANS_IN_MIX, sizes[len(sizes) // 2])
     if max_ratio > 0 and plans > 1:
@@ -37,9 +39,10 @@ def rehearsal(max_ratio: float, max_batch_size: int) -> list[tuple[float, ...]]:
 
 
 def worthwhile(measured: Sequence[Measured], image_gmacs: float, most: int) -> int:
-    """Images beyond which a run makes none of them cheaper, so that they had better be answered earlier.
+    """Images beyond which a run on a processor makes none of them cheaper: they had better be answered earlier.
 
-    Where the first eight keep a processor busy, thirty-two take four times as long, and all wait for the last.
+    Where eight keep it busy, thirty-two take four times as long, all wait for the last, and nothing is decoded
+    meanwhile for the run after it. What takes too long to be timed at warm-up is too long to gain anything.
 
     Args:
         measured: timed runs; those where nothing left and all images were of one plan are looked at.
@@ -47,9 +50,11 @@ def worthwhile(measured: Sequence[Measured], image_gmacs: float, most: int) -> i
         most: images in the largest run.
 
     Returns:
-        The smallest timed run whose images cost as little as in any, but no fewer than eight; `most` where no
-        such run was timed.
+        Images of the smallest timed run of eight or more in which one costs as little as in any; eight if no
+        such run was timed, and `most` if that is less or nothing was.
     """
+    if not measured:
+        return most
     costs = {
         round(one.effort.gmacs / image_gmacs): one.seconds / one.effort.gmacs
         for one in measured
@@ -57,6 +62,6 @@ def worthwhile(measured: Sequence[Measured], image_gmacs: float, most: int) -> i
     }
     large = {images: cost for images, cost in costs.items() if _LEAST_IMAGES <= images <= most}
     if not large:
-        return most
+        return min(_LEAST_IMAGES, most)
     enough = min(large.values()) * (1 + _WORTH)
     return min(images for images, cost in large.items() if cost <= enough)

@@ -242,6 +242,7 @@ class Limits:
         max_queue_requests: requests accepted and not yet answered.
         max_queue_s: predicted seconds to answer all that is accepted, at the largest ratios allowed.
         target_s: the time within which `auto` tries to answer every request; inf: it does not try.
+        only_what_pays: whether batches grow no further than images get cheaper, as timed at warm-up.
     """
 
     max_batch_size: int = 32
@@ -250,3 +251,4 @@ class Limits:
     max_queue_requests: int = 512
     max_queue_s: float = math.inf
     target_s: float = math.inf
+    only_what_pays: bool = False

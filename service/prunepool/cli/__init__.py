@@ -125,5 +125,5 @@ def _complain(message: str, status: int) -> int:
 def main() -> None:
     """Entry point of the `prunepool` command."""
     share_cores(os.environ)
-    keep_memory(os.environ)
+    keep_memory()
     sys.exit(run())

@@ -9,6 +9,8 @@ from __future__ import annotations
 import prunepool.fleet.engine
 import prunepool.fleet.frontend
 import prunepool.hosting  # noqa: F401
+from prunepool.machine import keep_memory
 from prunepool.processes.lifeline import ignore_signals
 
 ignore_signals()
+keep_memory()

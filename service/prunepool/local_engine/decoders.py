@@ -1,4 +1,7 @@
-"""The threads that make crops of images; nobody waits for one longer than until the image's deadline."""
+"""The threads that make crops of images; nobody waits for one longer than until the image's deadline.
+
+They see to it as well that what a burst took of memory does not stay: images of many sizes leave gaps behind.
+"""
 
 from __future__ import annotations
 
@@ -13,21 +16,28 @@ from prunepool.engine import Image
 from prunepool.errors import DeadlineExceeded
 from prunepool.imaging import ImageLimits, Preprocess, decode
 from prunepool.local_engine.tensors import checked
+from prunepool.machine import give_memory_back
+
+#: Free memory goes back once in so many seconds, if there were images.
+_TIDY_S = 60.0
+#: Up to so many cores, each has a thread that decodes.
+_FEW_CORES = 4
 
 Decode = Callable[[bytes, Preprocess, ImageLimits], Pixels]
 
 
 def decode_threads(wanted: int | None, sharers: int = 1) -> int:
-    """How many images are decoded at once: one a core, unless told.
+    """How many images are decoded at once: a thread for every two cores, and on few cores one for each.
 
-    Where the model computes on the same cores, all its threads wait for the one whose core is decoding: images
+    Where a model computes on the same few cores, all its threads wait for the one whose core is decoding: images
     that are decoded side by side cost it that wait once.
 
     Args:
         wanted: by the operator.
         sharers: processes that decode, of which this is one.
     """
-    return wanted or max(1, len(os.sched_getaffinity(0)) // sharers)
+    cores = len(os.sched_getaffinity(0))
+    return wanted or max(1, max(cores // 2, min(cores, _FEW_CORES)) // sharers)
 
 
 class Decoders:
@@ -49,6 +59,7 @@ class Decoders:
         self._limits = limits
         self._clock = clock
         self._decode = decode
+        self._tidying: asyncio.TimerHandle | None = None
 
     async def pixels(
         self, image: Image | Pixels, preprocess: Preprocess, arrival: float, deadline: float | None
@@ -66,9 +77,11 @@ class Decoders:
             InvalidParameter: pixels that the model cannot take.
             RequestError: an image that cannot be decoded.
         """
+        loop = asyncio.get_running_loop()
+        if self._tidying is None:
+            self._tidying = loop.call_later(_TIDY_S, self._tidy)
         if not isinstance(image, bytes):
             return checked(image, preprocess.size)
-        loop = asyncio.get_running_loop()
         decoding = loop.run_in_executor(self._pool, self._decode, image, preprocess, self._limits)
         left = None if deadline is None else max(0.0, deadline - self._clock())
         try:
@@ -83,6 +96,12 @@ class Decoders:
                 f"the deadline of {allowed:.0f} ms came before the image was decoded"
             ) from None
 
+    def _tidy(self) -> None:
+        self._tidying = None
+        self._pool.submit(give_memory_back)
+
     def close(self) -> None:
         """Decode nothing more; what is being decoded is left behind."""
+        if self._tidying is not None:
+            self._tidying.cancel()
         self._pool.shutdown(wait=False, cancel_futures=True)

@@ -297,6 +297,7 @@ class LocalEngine:
     def _scheduler(self, model: ServedModel, shown: bool) -> Scheduler:
         auto = self._resolve(Options(reduction_ratio="auto"), model).dial
         info = model.info()
+        on_cpu = info.device == "cpu"
         return Scheduler(
             model.name,
             model.runner,
@@ -304,12 +305,13 @@ class LocalEngine:
             costs=model.costs,
             policy=self._policy(info),
             metrics=self._metrics,
-            limits=self._config.limits,
+            # A GPU that computes ahead hides what a small run costs besides: there, sizes were not compared.
+            limits=replace(self._config.limits, only_what_pays=on_cpu),
             resilience=self._config.resilience,
             auto_maximum=auto.maximum,
             shown=shown,
             # Only a CPU is shared in turns: a GPU that computes ahead puts batches in order by itself.
-            device=self._cpu if info.device == "cpu" else None,
+            device=self._cpu if on_cpu else None,
             rehearsed=self._timed(model),
             clock=self._clock,
         )

@@ -43,7 +43,7 @@ class EngineConfig:
     Attributes:
         default_ratio: of a caller who names none.
         max_ratio: `auto` never goes beyond; None leaves it to the model.
-        decode_threads: images decoded at the same time; None: one for every core.
+        decode_threads: images decoded at the same time; None: as many as suit the cores.
         image_limits: which images are decoded at all.
         limits: of each model's queue and batches.
         resilience: how long to bear with a failing device.

@@ -16,6 +16,7 @@ from prunepool import build
 from prunepool.access import Keyring, KeysFile
 from prunepool.api.app import create_app
 from prunepool.fleet.frontend import remote_config
+from prunepool.machine import keep_memory
 from prunepool.processes.arena import Arena
 from prunepool.ray_app.figures import Collected, keep_hearing, keep_telling
 from prunepool.ray_app.identity import replica_logging
@@ -36,6 +37,7 @@ class IngressReplica:
     """
 
     def __init__(self, settings: Settings, engines: DeploymentHandle, figures: DeploymentHandle) -> None:
+        keep_memory()
         self._settings = settings
         self._engines = engines
         self._figures = figures
