@@ -38,6 +38,8 @@ from stability import LEAST_WINDOWS, unstable
 from prunepool.tools.environment import environment
 
 WINDOW_S = 30.0
+#: A server gives back what a burst took within a minute; before that, what it holds depends on the second.
+REST_S = 65.0
 #: Until everything that is made once has been made.
 WARM_WINDOWS = 4
 MOST_GROWTH = 0.05
@@ -128,6 +130,7 @@ class Soak:
         for sender in self._senders:
             sender.close()
         await at_rest(self._server)
+        await asyncio.sleep(REST_S)
         return held(self._server)
 
     async def _good(self) -> list[Seen]:
@@ -214,6 +217,7 @@ async def run(server: Server, models: Sequence[str], minutes: float, window_s: f
         "prediction_error_p90": {
             model: quantile(_errors(first, model), _errors(last, model), 0.9) for model in models
         },
+        "resident_mb_at_rest": [one.resident_mb for one in (warm or end, end)],
         "windows": [asdict(window) for window in windows],
         "faults": soak.ledger.faults(served) + soak.wrong + faults(windows, warm or end, end),
     }
