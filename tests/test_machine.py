@@ -15,7 +15,7 @@ from prunepool.machine import give_memory_back, keep_memory, share_cores
 #: Prints how many new pages a process needs for layers that take and free the same blocks again and again,
 #: and how many heaps four threads have that each keep a block.
 LAYERS = """
-import re, sys, resource, threading
+import sys, resource, threading
 from pathlib import Path
 from prunepool.machine import keep_memory
 asked = keep_memory(dict(one.split("=", 1) for one in sys.argv[1:]))
@@ -34,10 +34,14 @@ def keep():
     all_here.wait()
 threads = [threading.Thread(target=keep) for _ in range(4)]
 [one.start() for one in threads], [one.join() for one in threads]
-# All but the first heap begin at a multiple of 64 MiB.
-begins = [int(line.split("-")[0], 16) for line in Path("/proc/self/maps").read_text().splitlines()
-          if len(line.split()) == 5 and "rw-p" in line]
-print(pages, sum(begin % (64 << 20) == 0 for begin in begins), ",".join(asked) or "nothing")
+# All but the first heap are 64 MiB from a multiple of that, of which the rest is not used yet.
+lines = [line.split() for line in Path("/proc/self/maps").read_text().splitlines()]
+spans = [([int(end, 16) for end in line[0].split("-")], line[1]) for line in lines if len(line) == 5]
+heaps = sum(
+    used == "rw-p" and rest == "---p" and end == begin and start % (64 << 20) == 0 and over == start + (64 << 20)
+    for ((start, end), used), ((begin, over), rest) in zip(spans, spans[1:])
+)
+print(pages, heaps, ",".join(asked) or "nothing")
 """
 
 #: Prints the megabytes that a process holds after blocks of one, half of which are kept, and after giving back.
