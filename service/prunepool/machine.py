@@ -35,7 +35,7 @@ def keep_memory(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
 
     By default glibc learns from what is freed how much to keep, and what it has learnt depends on what the
     process did before. Where that is too little, it gives tens of megabytes back after every layer, and the
-    system clears their pages anew: a fifth of the time of a batch of eight (DeiT-S). And each thread has a
+    system clears their pages anew, which can take a good part of a batch's time. And each thread has a
     heap of its own, with a rest of its own: together they take longer to fill, and hold more, than one for all,
     which the few long blocks of decoding and of the model do not fight over. To be called before there are
     many threads, for whoever has a heap keeps it. What the environment sets stays as it is set.

@@ -38,7 +38,7 @@ def test_ends_and_middle_of_the_dial_in_three_sizes_and_a_mix() -> None:
     assert [len(set(batch)) for batch in batches if len(set(batch)) > 1] == [4]
 
 
-def test_runs_of_eight_are_timed_wherever_they_are_possible() -> None:
+def test_the_middle_size_has_eight_images_or_more_where_the_largest_has() -> None:
     for most in (9, 16, 31, 32):
         assert (0.0,) * 8 in rehearsal(0.8, most)
     assert (0.0,) * 64 in rehearsal(0.8, 256)

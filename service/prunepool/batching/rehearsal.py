@@ -10,7 +10,7 @@ from prunepool.batching.costs import Measured
 _PLANS_IN_MIX = 4
 #: The fastest of so many runs of a batch counts: the first may pay for setting things up.
 ROUNDS = 3
-#: A run of so many images hides what passes between two runs; it is always timed.
+#: A run of so many images hides what passes between two runs.
 _LEAST_IMAGES = 8
 #: A larger run is worth waiting for if an image costs so much less in it, relative.
 _WORTH = 0.05
