@@ -32,7 +32,7 @@ ARROWS: dict[str, set[str]] = {
     "client": {"errors"},
     "control": {"errors", "store"},
     "processes": {"batching.types", "engine", "errors", "imaging", "local_engine", "metrics"},
-    "hosting": {"batching.types", "engine", "local_engine", "models", "store", "imaging", "ppt"},
+    "hosting": {"batching.types", "engine", "errors", "local_engine", "models", "store", "imaging", "ppt"},
     "build": {
         "access",
         "api",

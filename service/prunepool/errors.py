@@ -21,6 +21,7 @@
         ├── ManifestInvalid          a model.json that does not say what it must
         ├── WeightsInvalid           weights missing, changed, or not of this architecture
         ├── ArchitectureUnsupported  a timm model that cannot be reduced
+        ├── KernelsInvalid           kernels that cannot be compiled, or that are wrong
         └── HubUnreachable           no model hub answers
 
 Each class carries the stable `code` and the HTTP `status`; a message names what was wrong, the value and
@@ -233,6 +234,10 @@ class WeightsInvalid(ModelError):
 
 class ArchitectureUnsupported(ModelError):
     """A timm model whose tokens cannot be reduced without changing what it computes."""
+
+
+class KernelsInvalid(ModelError):
+    """Kernels for a model that cannot be compiled here, cannot be loaded, or give other answers."""
 
 
 class HubUnreachable(ModelError):

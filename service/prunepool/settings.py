@@ -126,6 +126,14 @@ class Settings(BaseSettings):
         default=False,
         description="Whether a GPU runs kernels that torch.compile makes; the first start then takes minutes.",
     )
+    compiled_ratios: Annotated[tuple[Ratio, ...] | None, NoDecode, BeforeValidator(_parts)] = Field(
+        default=None,
+        description="Ratios, as 0,0.755, whose single images run in kernels compiled for this CPU; unset, none.",
+    )
+    compiled_folder: Path = Field(
+        default=Path("kernels"),
+        description="Folder where compiled kernels are kept; who can write to it can run programs as the service.",
+    )
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(
         default=8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one and prints it."

@@ -20,7 +20,7 @@ _DTYPES = ("float32", "bfloat16", "float16")
 _IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 
 
-@with_flags("model", "model_store", "device")
+@with_flags("model", "model_store", "device", "compiled_folder")
 def benchmark(
     flags: Mapping[str, str],
     architecture: Annotated[
@@ -39,6 +39,10 @@ def benchmark(
         str, typer.Option(help="Dense baselines; those not installed are named and left out.")
     ] = "timm eager,timm channels-last,timm compiled,openvino,onnxruntime",
     rounds: Annotated[int, typer.Option(min=1, help="Timed rounds; candidates take turns.")] = 9,
+    compiled: Annotated[
+        bool,
+        typer.Option("--compiled", help="At batch 1, measure kernels compiled for each ratio as well."),
+    ] = False,
     operations: Annotated[
         bool, typer.Option("--operations", help="Show where the time goes, by kind of operation.")
     ] = False,
@@ -62,18 +66,21 @@ def benchmark(
     if url is not None:
         _over_http(url, api_key, images, ratios.split(","), clients, seconds, rounds, json_file)
         return
+    from prunepool.models.kernels import KernelFolder
     from prunepool.tools.benchmark import Benchmark, Case
 
+    settings = load_settings(flags)
     vit, size, name = _network(flags, architecture)
     bench = Benchmark(
         vit,
         size=size,
-        device=load_settings(flags).device,
+        device=settings.device,
         ratios=_numbers("--ratios", ratios, float),
         rivals=_known_rivals(rivals),
         rounds=rounds,
         method=_known_method(method),
         profiled=operations,
+        compiled=KernelFolder(settings.compiled_folder) if compiled else None,
     )
     cases = [Case(d, b) for d in _known_dtypes(dtypes) for b in _numbers("--batches", batches, int)]
     with _progress(bench.steps(cases)) as advance:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -13,8 +13,9 @@ from torch import Tensor
 
 from prunepool.batching.types import Batch, Dial, Outcome, OutOfMemory, Request, Work
 from prunepool.models.explain import token_map
+from prunepool.models.kernels import Kernels
 from prunepool.models.model import Model
-from prunepool.models.vit import Group
+from prunepool.models.vit import Forward, Group
 from prunepool.ppt.plan import ReductionPlan
 from prunepool.ppt.tokens import Stage
 
@@ -62,14 +63,28 @@ class TorchRunner:
     Args:
         load: makes the model; called again for each new runner, so that a restart starts clean.
         max_batch_size: the largest batch to warm up for.
+        kernels: gives, when warming up, the plans that have kernels for a single image.
     """
 
-    def __init__(self, load: Callable[[], Model], *, max_batch_size: int) -> None:
+    def __init__(
+        self,
+        load: Callable[[], Model],
+        *,
+        max_batch_size: int,
+        kernels: Callable[[Model], Mapping[ReductionPlan, Kernels]] = lambda model: {},
+    ) -> None:
         self.model = load()
         self._max_batch_size = max_batch_size
+        self._make_kernels = kernels
+        self._kernels: Mapping[ReductionPlan, Kernels] = {}
 
     def warm_up(self) -> None:
-        """Run the smallest and the largest batch at both ends of the dial and in a mix."""
+        """Get what kernels there shall be; run small and large batches at both ends of the dial, and a mix.
+
+        Raises:
+            PrunepoolError: kernels were wanted and cannot be had.
+        """
+        self._kernels = self._make_kernels(self.model)
         size = self.model.manifest.input_size
         request = Request(np.zeros((size, size, 3), np.uint8), Dial(0.0, 0.0), 0.0)
         most = self.model.max_ratio
@@ -100,7 +115,7 @@ class TorchRunner:
         """
         assert isinstance(prepared, Prepared)
         groups: list[Group] = [(plan, len(list(run))) for plan, run in groupby(prepared.plans)]
-        logits, stages = self.model.vit(self._images(prepared.parts), groups)
+        logits, stages = self._forward(self._images(prepared.parts), groups)
         # The one point where this thread waits for the device.
         answers = logits.cpu().numpy()
         decisions = [stage.pruned.cpu().numpy() for stage in stages]
@@ -119,6 +134,12 @@ class TorchRunner:
                 )
             )
         return outcomes
+
+    def _forward(self, images: Tensor, groups: Sequence[Group]) -> Forward:
+        if len(images) == 1 and (kernels := self._kernels.get(groups[0][0])) is not None:
+            return kernels(images)
+        out: Forward = self.model.vit(images, groups)
+        return out
 
     def _stack(self, works: Sequence[Work]) -> Tensor:
         return torch.from_numpy(np.stack([work.request.pixels for work in works])).to(self.model.device)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 
 import torch
 from torch import nn
 
+from prunepool.models.kernels import KernelFolder
 from prunepool.models.loader import resolve_device
 from prunepool.models.vit import Group, ReducingViT
 from prunepool.ppt.plan import DENSE, Method, ReductionPlan, plan_for_ratio
@@ -79,6 +81,7 @@ class Benchmark:
         rounds: measured rounds of each candidate.
         method: how tokens leave.
         profiled: whether to look, after timing, where the time goes.
+        compiled: where the compiled kernels of a single image are kept, if those shall be measured as well.
     """
 
     def __init__(
@@ -92,6 +95,7 @@ class Benchmark:
         rounds: int,
         method: Method = "ppt",
         profiled: bool = False,
+        compiled: KernelFolder | None = None,
     ) -> None:
         self._device = resolve_device(device)
         self._vit = vit.to(self._device)
@@ -101,12 +105,14 @@ class Benchmark:
         self._rounds = rounds
         self._method: Method = method
         self._profiled = profiled
+        self._compiled = compiled
         self.missing: set[str] = set()
 
     def steps(self, cases: Sequence[Case]) -> int:
         """Timed calls of a run, for a progress bar."""
         candidates = len(self._rivals) + len(self._ratios) + 1
-        return len(cases) * candidates * (self._rounds + 1)
+        compiled = len(self._ratios) * sum(map(self._has_kernels, cases))
+        return (len(cases) * candidates + compiled) * (self._rounds + 1)
 
     def run(self, cases: Sequence[Case], advance: Callable[[], object] = lambda: None) -> list[Row]:
         """Measure every case; candidates of one case take turns."""
@@ -143,6 +149,11 @@ class Benchmark:
             groups["mixed"] = self._mix(network, case.batch)
         for name, own in groups.items():
             candidates[name] = _bind(network, images, own)
+        for name in [*groups] if self._has_kernels(case) else ():
+            assert self._compiled is not None
+            kernels = self._compiled.kernels(network, groups[name][0][0], self._size)
+            candidates[f"{name} compiled"] = partial(kernels, images)
+            groups[f"{name} compiled"] = groups[name]
         wait = torch.cuda.synchronize if self._device.type == "cuda" else lambda: None
         samples = take_turns(candidates, self._rounds, wait=wait, advance=advance)
         rivals = {name: s.median for name, s in samples.items() if name not in groups}
@@ -153,9 +164,14 @@ class Benchmark:
             row = self._row(case, name, sample, dense, network, groups.get(name))
             if name == "mixed":
                 row = replace(row, of_uniform=_of_uniform(samples, groups[name]))
-            if self._profiled and name in groups:
+            # A profiler sees one operation in what was compiled.
+            if self._profiled and name in groups and not name.endswith("compiled"):
                 row = replace(row, operations=tuple(operations(candidates[name], self._device)))
             yield row
+
+    def _has_kernels(self, case: Case) -> bool:
+        """Whether a case is one for which kernels are compiled: a single image, on a processor."""
+        return self._compiled is not None and case.batch == 1 and self._device.type == "cpu"
 
     def _row(
         self,

@@ -34,20 +34,27 @@ def draw(report: Mapping[str, Any], path: Path) -> None:
 
 
 def _panel(axis: Any, rows: list[Mapping[str, Any]]) -> None:
-    ours = [row for row in rows if row["ratio"] is not None]
+    with_ratio = [row for row in rows if row["ratio"] is not None]
+    ours = [row for row in with_ratio if not row["candidate"].endswith("compiled")]
+    compiled = [row for row in with_ratio if row["candidate"].endswith("compiled")]
     rivals = [row for row in rows if row["bound"] is None]
     ratios = [row["ratio"] for row in ours]
     best = max(row["images_per_s"] for row in rivals) if rivals else ours[0]["images_per_s"]
-    speeds = [row["images_per_s"] for row in ours]
-    spread = [
-        [row["images_per_s"] - row["low"] for row in ours],
-        [row["high"] - row["images_per_s"] for row in ours],
-    ]
     axis.plot(ratios, [best * row["bound"] for row in ours], "--", color="0.6", label="MAC bound")
-    axis.errorbar(ratios, speeds, yerr=spread, marker="o", capsize=2, color="#0b7285", label="prunepool")
+    _curve(axis, ours, marker="o", color="#0b7285", label="prunepool")
+    if compiled:
+        _curve(axis, compiled, marker="s", color="#e67700", label="prunepool, compiled")
     axis.axhline(best, color="#c2255c", linewidth=1, label="best dense baseline")
     axis.set_title(f"{rows[0]['dtype']}, batch {rows[0]['batch']}")
     axis.set_xlabel("reduction ratio")
     axis.set_ylabel("images/s")
     axis.set_ylim(bottom=0)
     axis.legend(frameon=False, loc="lower right")
+
+
+def _curve(axis: Any, rows: list[Mapping[str, Any]], **style: str) -> None:
+    """Images/s of one way to run the dial, with its spread."""
+    speeds = [row["images_per_s"] for row in rows]
+    below = [row["images_per_s"] - row["low"] for row in rows]
+    above = [row["high"] - row["images_per_s"] for row in rows]
+    axis.errorbar([row["ratio"] for row in rows], speeds, yerr=[below, above], capsize=2, **style)
