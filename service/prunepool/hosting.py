@@ -19,10 +19,11 @@ from prunepool.models.cuda import CudaDevice
 from prunepool.models.dial import ModelDial
 from prunepool.models.geometry import Geometry
 from prunepool.models.graph_runner import GraphRunner
-from prunepool.models.kernels import KernelFolder, Kernels, kernels_for
+from prunepool.models.kernels import KernelFolder, Kernels
 from prunepool.models.loader import build_vit, load_model
 from prunepool.models.model import Model
 from prunepool.models.runner import TorchRunner
+from prunepool.models.trial import kernels_for
 from prunepool.ppt.plan import ReductionPlan
 from prunepool.store import ModelStore, ProfilePoint, StoredModel
 

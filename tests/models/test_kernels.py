@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from prunepool.batching.types import Batch, Dial, Request, Work
 from prunepool.errors import InvalidParameter, KernelsInvalid
-from prunepool.models.kernels import KernelFolder, Kernels, worthwhile
+from prunepool.models.kernels import KernelFolder, Kernels
 from prunepool.models.model import Model
 from prunepool.models.runner import TorchRunner
+from prunepool.models.trial import worthwhile
 from prunepool.models.vit import Forward, ReducingViT
 from prunepool.ppt.plan import DENSE, ReductionPlan, plan_for_ratio
 
@@ -106,34 +107,44 @@ def test_a_folder_that_cannot_be_written_to_is_named(network: ReducingViT, tmp_p
         KernelFolder(tmp_path / "file").kernels(network, PLAN, SIZE)
 
 
-def fake(network: ReducingViT, plan: ReductionPlan, change: float = 0.0) -> Kernels:
+def fake(network: ReducingViT, plan: ReductionPlan, change: Callable[[], float] = lambda: 0.0) -> Kernels:
     """Kernels that are the plain pass, with something added to its logits."""
 
     def run(image: Tensor) -> list[Tensor]:
         logits, stages = network(image, [(plan, 1)])
-        return [logits + change, *(t for s in stages for t in (*s.departure, s.pruned, s.variance))]
+        return [logits + change(), *(t for s in stages for t in (*s.departure, s.pruned, s.variance))]
 
     return Kernels(run, [b for b, r in zip(plan.blocks, plan.removed, strict=True) if r], {})
+
+
+def ticking(compiled_s: float) -> Callable[[], float]:
+    """A clock that is looked at twice a run; the compiled and the plain pass take turns, the plain one 2 s."""
+    calls = count()
+
+    def now() -> float:
+        turn, after = divmod(next(calls), 2)
+        return 10.0 * turn + after * (2.0 if turn % 2 else compiled_s)
+
+    return now
 
 
 @pytest.mark.parametrize(("compiled_s", "expected"), [(1, True), (2, False), (3, False)])
 def test_kernels_are_used_where_they_are_faster(
     compiled_s: int, expected: bool, network: ReducingViT
 ) -> None:
-    calls = count()
-
-    def ticking() -> float:
-        # Two looks at the clock a run; compiled and plain take turns, the plain one takes 2 s.
-        turn, looks_back = divmod(next(calls), 2)
-        return 10.0 * turn + looks_back * (2 if turn % 2 else compiled_s)
-
-    assert worthwhile(network, fake(network, PLAN), PLAN, SIZE, clock=ticking) is expected
+    assert worthwhile(network, fake(network, PLAN), PLAN, SIZE, clock=ticking(compiled_s)) is expected
 
 
 @pytest.mark.parametrize("change", [0.1, float("nan")])
 def test_kernels_that_answer_otherwise_are_refused(change: float, network: ReducingViT) -> None:
     with pytest.raises(KernelsInvalid, match=r"logits that are off by (0\.1|nan)"):
-        worthwhile(network, fake(network, PLAN, change), PLAN, SIZE)
+        worthwhile(network, fake(network, PLAN, lambda: change), PLAN, SIZE)
+
+
+def test_one_choice_that_falls_the_other_way_is_no_reason_to_refuse(network: ReducingViT) -> None:
+    changes = iter([0.5, 0.0, 0.5])
+    kernels = fake(network, PLAN, lambda: next(changes, 0.0))
+    assert worthwhile(network, kernels, PLAN, SIZE, clock=ticking(1)) is True
 
 
 def test_only_a_single_image_of_that_plan_runs_in_them(tiny: Model) -> None:

@@ -13,9 +13,8 @@ import hashlib
 import inspect
 import logging
 import platform
-import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
@@ -27,7 +26,6 @@ from torch import Tensor, nn
 
 from prunepool.errors import InvalidParameter, KernelsInvalid
 from prunepool.models import geometry, packing, vit
-from prunepool.models.model import Model
 from prunepool.models.vit import Forward, ReducingViT
 from prunepool.ppt import fusing, plan, pooling, pruning, reduction, scoring, tokens
 from prunepool.ppt.plan import ReductionPlan
@@ -37,9 +35,6 @@ log = logging.getLogger(__name__)
 
 #: Tensors that a stage gives: those of its departure, which images were pruned, and their variance.
 _OF_A_STAGE = 5
-
-#: How far a logit of float32 kernels may be from the plain pass; rounding in another order gives some 1e-6.
-_TOLERANCE = 1e-3
 
 #: Weights are those that are in memory already, and as many threads compute as the process says when it runs.
 _OPTIONS = {"aot_inductor.package_constants_in_so": False, "cpp.dynamic_threads": True}
@@ -148,68 +143,6 @@ class KernelFolder:
         except Exception as error:  # a compiler's own errors have no common class
             raise KernelsInvalid(f"the pass of a single image cannot be compiled: {error}") from error
         log.info("compiled in %.0f s", time.perf_counter() - began)
-
-
-def kernels_for(model: Model, ratios: Iterable[float], folder: KernelFolder) -> dict[ReductionPlan, Kernels]:
-    """The kernels of those settings of the dial for which they pay.
-
-    Args:
-        model: on a processor.
-        ratios: settings of the dial.
-        folder: where kernels are kept.
-
-    Raises:
-        InvalidParameter: a ratio that the model cannot do, or a folder that cannot be written to.
-        KernelsInvalid: there is no compiler, or what was compiled gives other answers.
-    """
-    size = model.manifest.input_size
-    found = {}
-    for ratio in ratios:
-        chosen = model.plan(ratio)
-        kernels = folder.kernels(model.vit, chosen, size)
-        if worthwhile(model.vit, kernels, chosen, size):
-            found[chosen] = kernels
-    return found
-
-
-@torch.inference_mode()
-def worthwhile(
-    network: ReducingViT,
-    kernels: Kernels,
-    plan: ReductionPlan,
-    size: int,
-    *,
-    rounds: int = 5,
-    clock: Callable[[], float] = time.perf_counter,
-) -> bool:
-    """Whether kernels give the plain pass's answer, and sooner; both are run in turns.
-
-    Raises:
-        KernelsInvalid: float32 logits differ by more than rounding explains. In half precision rounding
-            alone can turn a choice between tokens, so that only the speed is looked at.
-    """
-    image = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0)).to(network.dtype) * 2 - 1
-    runs: tuple[Callable[[], Forward], ...] = (lambda: kernels(image), lambda: network(image, [(plan, 1)]))
-    found, wanted = (run().logits for run in runs)
-    off = (found - wanted).abs().max().item()
-    if network.dtype == torch.float32 and not off <= _TOLERANCE * max(1.0, wanted.abs().max().item()):
-        raise KernelsInvalid(f"compiled kernels give logits that are off by {off:.3g}; at most {_TOLERANCE}")
-    seconds: tuple[list[float], ...] = ([], [])
-    for _ in range(rounds):
-        for run, own in zip(runs, seconds, strict=True):
-            start = clock()
-            run()
-            own.append(clock() - start)
-    compiled, plain = map(statistics.median, seconds)
-    verdict = "used" if compiled < plain else "not used, for they are no faster"
-    log.info(
-        "a single image with %s removed: %.1f ms compiled, %.1f ms plain; kernels are %s",
-        plan.removed or "no token",
-        compiled * 1000,
-        plain * 1000,
-        verdict,
-    )
-    return compiled < plain
 
 
 class _SingleImage(nn.Module):
