@@ -61,7 +61,8 @@ class Kernels:
 
     def __call__(self, image: Tensor) -> Forward:
         """What :class:`~prunepool.models.vit.ReducingViT` gives for this image, [1, 3, H, W]."""
-        logits, *rest = self._run(image)
+        # The kernels take the memory to lie as it did when they were compiled, and do not look.
+        logits, *rest = self._run(image.contiguous())
         stages = []
         for at, block in enumerate(self._blocks):
             keep, leave, target, pruned, variance = rest[at * _OF_A_STAGE : (at + 1) * _OF_A_STAGE]
