@@ -54,9 +54,9 @@ def no_compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     cpp_compiler_search.cache_clear()
 
 
-def images(count: int) -> Iterator[Tensor]:
+def images(number: int) -> Iterator[Tensor]:
     generator = torch.Generator().manual_seed(1)
-    return (torch.randn(1, 3, SIZE, SIZE, generator=generator) for _ in range(count))
+    return (torch.randn(1, 3, SIZE, SIZE, generator=generator) for _ in range(number))
 
 
 def assert_same(found: Forward, wanted: Forward) -> None:
@@ -77,6 +77,21 @@ def test_answers_and_stages_are_those_of_the_plain_pass(network: ReducingViT, ke
         assert_same(kernels(image), network(image, [(PLAN, 1)]))
         pixels_last = image.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
         assert_same(kernels(pixels_last), network(image, [(PLAN, 1)]))
+
+
+@pytest.mark.usefixtures("no_compiler")
+def test_decoded_pixels_get_the_plain_answer_through_them(
+    network: ReducingViT, kept: Path, tiny: Model
+) -> None:
+    model = Model(network, tiny.manifest)
+    assert model.plan(0.755) == PLAN
+    kernels = KernelFolder(kept).kernels(network, PLAN, SIZE)
+    runner = TorchRunner(lambda: model, max_batch_size=1, kernels=lambda _: {PLAN: kernels})
+    runner.warm_up()
+    plain = TorchRunner(lambda: model, max_batch_size=1)
+    ((found,), (wanted,)) = (answers(one, 0.755) for one in (runner, plain))
+    np.testing.assert_allclose(found.logits, wanted.logits, atol=1e-4)
+    assert (found.tokens, found.pruned, found.pooled) == (wanted.tokens, wanted.pruned, wanted.pooled)
 
 
 @pytest.mark.usefixtures("no_compiler")

@@ -13,8 +13,10 @@ import hashlib
 import inspect
 import logging
 import platform
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
@@ -96,11 +98,10 @@ class KernelFolder:
             KernelsInvalid: there is no compiler, or the pass cannot be compiled.
             InvalidParameter: the folder cannot be written to.
         """
-        image = torch.zeros(1, 3, size, size, dtype=network.dtype)
         single = _SingleImage(network, plan)
         file = self.path / f"{_digest(network, plan, size)}.pt2"
         if not file.exists():
-            self._compile(single, image, file)
+            self._compile(single, torch.zeros(1, 3, size, size, dtype=network.dtype), file)
         weights = {**dict(single.named_parameters()), **dict(single.named_buffers())}
         try:
             package: Any = torch._inductor.aoti_load_package(str(file))
@@ -110,7 +111,9 @@ class KernelFolder:
             raise KernelsInvalid(
                 f"{file} cannot be loaded, delete it to have it made anew: {error}"
             ) from error
-        return Kernels(package, [stage.block for stage in network(image, [(plan, 1)]).stages], wanted)
+        counts = pairwise(plan.tokens(network.geometry.tokens, network.geometry.prefix))
+        reducing = [block for block, (n, m) in zip(plan.blocks, counts, strict=True) if m < n]
+        return Kernels(package, reducing, wanted)
 
     def _compile(self, single: nn.Module, image: Tensor, file: Path) -> None:
         from torch._inductor.cpp_builder import get_cpp_compiler
@@ -167,7 +170,7 @@ def _tensors(stage: Stage) -> Iterator[Tensor]:
 
 #: What the compiled pass was written in.
 _SOURCES: tuple[ModuleType, ...] = (
-    *(vit, packing, geometry),
+    *(sys.modules[__name__], vit, packing, geometry),
     *(fusing, plan, pooling, pruning, reduction, scoring, tokens),
 )
 

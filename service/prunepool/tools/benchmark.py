@@ -111,7 +111,7 @@ class Benchmark:
     def steps(self, cases: Sequence[Case]) -> int:
         """Timed calls of a run, for a progress bar."""
         candidates = len(self._rivals) + len(self._ratios) + 1
-        compiled = len(self._ratios) * sum(map(self._has_kernels, cases))
+        compiled = len(self._ratios) * sum(self._kernel_folder(case) is not None for case in cases)
         return (len(cases) * candidates + compiled) * (self._rounds + 1)
 
     def run(self, cases: Sequence[Case], advance: Callable[[], object] = lambda: None) -> list[Row]:
@@ -149,11 +149,12 @@ class Benchmark:
             groups["mixed"] = self._mix(network, case.batch)
         for name, own in groups.items():
             candidates[name] = _bind(network, images, own)
-        for name in [*groups] if self._has_kernels(case) else ():
-            assert self._compiled is not None
-            kernels = self._compiled.kernels(network, groups[name][0][0], self._size)
-            candidates[f"{name} compiled"] = partial(kernels, images)
-            groups[f"{name} compiled"] = groups[name]
+        folder = self._kernel_folder(case)
+        if folder is not None:
+            for name, own in [*groups.items()]:
+                kernels = folder.kernels(network, own[0][0], self._size)
+                candidates[f"{name} compiled"] = partial(kernels, images)
+                groups[f"{name} compiled"] = own
         wait = torch.cuda.synchronize if self._device.type == "cuda" else lambda: None
         samples = take_turns(candidates, self._rounds, wait=wait, advance=advance)
         rivals = {name: s.median for name, s in samples.items() if name not in groups}
@@ -169,9 +170,9 @@ class Benchmark:
                 row = replace(row, operations=tuple(operations(candidates[name], self._device)))
             yield row
 
-    def _has_kernels(self, case: Case) -> bool:
-        """Whether a case is one for which kernels are compiled: a single image, on a processor."""
-        return self._compiled is not None and case.batch == 1 and self._device.type == "cpu"
+    def _kernel_folder(self, case: Case) -> KernelFolder | None:
+        """Where the kernels of a case are kept; None unless they are wanted, and it is one image on a processor."""
+        return self._compiled if case.batch == 1 and self._device.type == "cpu" else None
 
     def _row(
         self,
