@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import shlex
 import signal
 import statistics
 import sys
@@ -140,6 +141,7 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=60.0, help="that they ask")
     parser.add_argument("--requests", type=int, default=10_000, help="of the server in float32, once warm")
     parser.add_argument("--every", type=int, default=1_000, help="requests between two looks")
+    parser.add_argument("--server-flags", default="", metavar="FLAGS", help="more, for both servers")
     parser.add_argument("--json", type=Path, default=Path("out/memory.json"))
     return parser.parse_args(arguments)
 
@@ -152,7 +154,7 @@ def main() -> int:
     with model_folder(wanted.model, wanted.architecture) as folder:
         # Where bfloat16 is slow, a crowd waits for longer than the server would let it.
         limits = ["--target-latency-ms", "inf", "--max-queue-ms", "600000"]
-        flags = ["--model", str(folder), *limits, "--dtype"]
+        flags = ["--model", str(folder), *limits, *shlex.split(wanted.server_flags), "--dtype"]
         with serving("bfloat16", [*flags, "bfloat16"]) as server:
             crowded = crowd(server, images, ratio=wanted.ratio, clients=wanted.crowd, seconds=wanted.seconds)
         with serving("float32", [*flags, "float32"]) as server:
@@ -168,6 +170,7 @@ def main() -> int:
     report = {
         "architecture": wanted.architecture if wanted.model is None else wanted.model.name,
         "environment": environment(torch.device("cpu")),
+        "server_flags": wanted.server_flags,
         "bfloat16": crowded,
         "float32": {**over, "growth": grown},
     }
