@@ -89,7 +89,7 @@ BENCHMARK ?=
 
 .PHONY: benchmark
 benchmark: setup ## Time DeiT-S across the dial, beside other ways to run it
-	$(BIN)/prunepool benchmark --architecture deit_small_patch16_224 --operations --compiled --json docs/benchmarks/deit-small-cpu-float32.json --plot docs/benchmarks/deit-small-cpu-float32.png $(BENCHMARK)
+	$(BIN)/prunepool benchmark --architecture deit_small_patch16_224 --operations --openvino --json docs/benchmarks/deit-small-cpu-float32.json --plot docs/benchmarks/deit-small-cpu-float32.png $(BENCHMARK)
 
 # Flags of loadtests/peers/compare.py.
 PEERS ?=

@@ -6,43 +6,36 @@ from pathlib import Path
 
 import pytest
 
-from prunepool.errors import InvalidParameter
 from prunepool.hosting import Host, Running
-from prunepool.models.kernels import KernelFolder
 from prunepool.models.model import Model
+from prunepool.models.openvino import PassFolder
+from prunepool.models.trial import Passes
 from prunepool.store import ModelStore
 
 STORE = Path(__file__).parents[1] / "model_store"
 
 
-def host(*compiled_ratios: float, folder: Path) -> Host:
+@pytest.mark.parametrize("wanted", [True, False])
+def test_openvino_is_asked_when_the_runner_warms_up(
+    wanted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, Path, int]] = []
+
+    def note(model: Model, folder: PassFolder, max_batch_size: int) -> Passes:
+        asked.append((model.name, folder.path, max_batch_size))
+        return Passes()
+
+    monkeypatch.setattr("prunepool.hosting.passes_for", note)
     running = Running(
         device="cpu",
         dtype="float32",
-        max_batch_size=1,
+        max_batch_size=2,
         cuda_graphs=0,
         cuda_compile=False,
-        compiled_ratios=compiled_ratios,
-        compiled_folder=folder,
+        cpu_openvino=wanted,
+        cpu_openvino_folder=tmp_path,
     )
-    return Host(ModelStore(STORE), running)
-
-
-def test_kernels_for_a_ratio_beyond_the_model_are_refused_before_anything_is_loaded(tmp_path: Path) -> None:
-    limit = r"compiled_ratios must be between 0 and 0\.8724, for deit_tiny_imagenette; got 0\.95"
-    with pytest.raises(InvalidParameter, match=limit):
-        host(0.0, 0.95, folder=tmp_path).model("deit_tiny_imagenette")
-
-
-def test_kernels_are_had_when_the_runner_warms_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[str, list[float], Path]] = []
-
-    def note(model: Model, ratios: list[float], folder: KernelFolder) -> dict[object, object]:
-        asked.append((model.name, list(ratios), folder.path))
-        return {}
-
-    monkeypatch.setattr("prunepool.hosting.kernels_for", note)
-    runner = host(0.0, 0.755, folder=tmp_path / "kernels").model("deit_tiny_imagenette").runner()
+    runner = Host(ModelStore(STORE), running).model("deit_tiny_imagenette").runner()
     assert not asked
     runner.warm_up()
-    assert asked == [("deit_tiny_imagenette", [0.0, 0.755], tmp_path / "kernels")]
+    assert asked == [("deit_tiny_imagenette", tmp_path, 2)] * wanted

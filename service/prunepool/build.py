@@ -137,8 +137,8 @@ def _create_host(settings: Settings) -> Host:
             max_batch_size=settings.max_batch_size,
             cuda_graphs=settings.cuda_graphs,
             cuda_compile=settings.cuda_compile,
-            compiled_ratios=settings.compiled_ratios or (),
-            compiled_folder=settings.compiled_folder,
+            cpu_openvino=settings.cpu_openvino,
+            cpu_openvino_folder=settings.cpu_openvino_folder,
         ),
     )
 

@@ -21,7 +21,7 @@
         ├── ManifestInvalid          a model.json that does not say what it must
         ├── WeightsInvalid           weights missing, changed, or not of this architecture
         ├── ArchitectureUnsupported  a timm model that cannot be reduced
-        ├── KernelsInvalid           kernels that cannot be compiled, or that are wrong
+        ├── ConversionInvalid        a pass that OpenVINO cannot run, or not rightly
         └── HubUnreachable           no model hub answers
 
 Each class carries the stable `code` and the HTTP `status`; a message names what was wrong, the value and
@@ -236,8 +236,8 @@ class ArchitectureUnsupported(ModelError):
     """A timm model whose tokens cannot be reduced without changing what it computes."""
 
 
-class KernelsInvalid(ModelError):
-    """Kernels for a model that cannot be compiled here, cannot be loaded, or give other answers."""
+class ConversionInvalid(ModelError):
+    """A pass that OpenVINO cannot take over, that cannot be loaded, or that gives other answers."""
 
 
 class HubUnreachable(ModelError):

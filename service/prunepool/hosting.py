@@ -11,7 +11,6 @@ import torch
 
 from prunepool.batching.types import Runner
 from prunepool.engine import ModelInfo, PlanInfo
-from prunepool.errors import InvalidParameter
 from prunepool.imaging import Preprocess
 from prunepool.local_engine import LocalEngine, ServedModel
 from prunepool.local_engine.policies import levels_of
@@ -19,12 +18,11 @@ from prunepool.models.cuda import CudaDevice
 from prunepool.models.dial import ModelDial
 from prunepool.models.geometry import Geometry
 from prunepool.models.graph_runner import GraphRunner
-from prunepool.models.kernels import KernelFolder, Kernels
 from prunepool.models.loader import build_vit, load_model
 from prunepool.models.model import Model
+from prunepool.models.openvino import PassFolder
 from prunepool.models.runner import TorchRunner
-from prunepool.models.trial import kernels_for
-from prunepool.ppt.plan import ReductionPlan
+from prunepool.models.trial import Passes, passes_for
 from prunepool.store import ModelStore, ProfilePoint, StoredModel
 
 #: The points of the dial that a caller is shown, besides those of the model's profile.
@@ -44,8 +42,8 @@ class Running:
         max_batch_size: the largest batch to warm up for.
         cuda_graphs: the most runs of a model to record on a GPU.
         cuda_compile: whether kernels made by torch.compile are recorded.
-        compiled_ratios: settings of the dial whose single images run in compiled kernels on a CPU.
-        compiled_folder: where those are kept.
+        cpu_openvino: whether OpenVINO runs batches of one ratio on a CPU, where it is faster.
+        cpu_openvino_folder: where passes that were converted for it are kept.
     """
 
     device: str
@@ -53,8 +51,8 @@ class Running:
     max_batch_size: int
     cuda_graphs: int
     cuda_compile: bool
-    compiled_ratios: tuple[float, ...]
-    compiled_folder: Path
+    cpu_openvino: bool
+    cpu_openvino_folder: Path
 
 
 class HostedModel:
@@ -66,7 +64,6 @@ class HostedModel:
 
     Raises:
         ArchitectureUnsupported: its tokens cannot be reduced.
-        InvalidParameter: kernels are wanted for a ratio that is more than it can do.
     """
 
     def __init__(self, stored: StoredModel, running: Running) -> None:
@@ -77,10 +74,6 @@ class HostedModel:
             geometry = Geometry.of(build_vit(manifest))
         self.dial = ModelDial(manifest, geometry)
         most = self.dial.max_ratio
-        for ratio in running.compiled_ratios:
-            if ratio > most:
-                limit = f"between 0 and {most:.4f}, for {manifest.name}"
-                raise InvalidParameter("compiled_ratios", ratio, limit)
         measured = [point.ratio for point in self.dial.profile or ()]
         default = min(manifest.reduction.default_ratio, most)
         self._info = ModelInfo(
@@ -124,7 +117,7 @@ class HostedModel:
         model = self._load()
         if model.device.type != "cuda":
             return TorchRunner(
-                lambda: model, max_batch_size=self._running.max_batch_size, kernels=self._kernels
+                lambda: model, max_batch_size=self._running.max_batch_size, passes=self._passes
             )
         info = self._info
         return GraphRunner(
@@ -142,9 +135,11 @@ class HostedModel:
             compiled=self._running.cuda_compile,
         )
 
-    def _kernels(self, model: Model) -> dict[ReductionPlan, Kernels]:
-        folder = KernelFolder(self._running.compiled_folder)
-        return kernels_for(model, self._running.compiled_ratios, folder)
+    def _passes(self, model: Model) -> Passes:
+        if not self._running.cpu_openvino:
+            return Passes()
+        folder = PassFolder(self._running.cpu_openvino_folder)
+        return passes_for(model, folder, self._running.max_batch_size)
 
     def _load(self) -> Model:
         """The model; what `auto` came to is told to callers from here on."""

@@ -126,13 +126,13 @@ class Settings(BaseSettings):
         default=False,
         description="Whether a GPU runs kernels that torch.compile makes; the first start then takes minutes.",
     )
-    compiled_ratios: Annotated[tuple[Ratio, ...] | None, NoDecode, BeforeValidator(_parts)] = Field(
-        default=None,
-        description="Ratios, as 0,0.755, whose single images run in kernels compiled for this CPU; unset, none.",
+    cpu_openvino: bool = Field(
+        default=False,
+        description="Whether OpenVINO (extra `openvino`) runs batches of one ratio on a CPU, where it is faster.",
     )
-    compiled_folder: Path = Field(
-        default=Path("kernels"),
-        description="Folder where compiled kernels are kept; who can write to it can run programs as the service.",
+    cpu_openvino_folder: Path = Field(
+        default=Path("converted"),
+        description="Folder where what was converted for OpenVINO is kept; the first start fills it.",
     )
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(

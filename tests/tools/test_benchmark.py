@@ -25,8 +25,8 @@ def bench() -> Benchmark:
 def test_every_candidate_is_measured_against_the_best_dense_rival(bench: Benchmark) -> None:
     rows = bench.run([Case(torch.float32, 5)])
     by_name = {row.candidate: row for row in rows}
-    assert {"timm eager", "ratio 0", "ratio 0.755", "mixed"} <= set(by_name)
-    assert max(row.speedup for row in rows if row.bound is None) == pytest.approx(1.0)
+    assert {"timm eager", "openvino", "ratio 0", "ratio 0.755", "mixed"} == set(by_name)
+    assert by_name["timm eager"].speedup == pytest.approx(1.0)
     assert by_name["ratio 0.755"].bound == pytest.approx(1.57, abs=0.01)
     assert 1.0 < (by_name["mixed"].bound or 0) < 1.6
 
@@ -53,12 +53,14 @@ def test_the_command_writes_json_and_a_picture(tmp_path: Path, capsys: pytest.Ca
     files = ("--json", str(tmp_path / "out.json"), "--plot", str(tmp_path / "out.png"))
     status = cli.run(
         ["benchmark", "--architecture", "deit_tiny_patch16_224", "--batches", "1", "--ratios", "0,0.5",
-         "--rivals", "timm eager", "--rounds", "1", "--operations", *files]
+         "--rivals", "timm eager", "--rounds", "1", "--operations", "--openvino",
+         "--cpu-openvino-folder", str(tmp_path / "openvino"), *files]
     )  # fmt: skip
     assert status == 0
     assert "ratio 0.5" in capsys.readouterr().out
     rows = {row["candidate"]: row for row in json.loads((tmp_path / "out.json").read_text())["rows"]}
-    assert len(rows) == 3
+    assert set(rows) == {"timm eager", *(f"ratio {r}{by}" for r in ("0", "0.5") for by in ("", " openvino"))}
+    assert rows["ratio 0.5 openvino"]["bound"] == rows["ratio 0.5"]["bound"]
     shares = {one["kind"]: one["share"] for one in rows["ratio 0.5"]["operations"]}
     assert sum(shares.values()) == pytest.approx(1.0)
     assert max(shares, key=lambda kind: shares[kind]) == "linear"

@@ -20,7 +20,7 @@ _DTYPES = ("float32", "bfloat16", "float16")
 _IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 
 
-@with_flags("model", "model_store", "device", "compiled_folder")
+@with_flags("model", "model_store", "device", "cpu_openvino_folder")
 def benchmark(
     flags: Mapping[str, str],
     architecture: Annotated[
@@ -39,9 +39,8 @@ def benchmark(
         str, typer.Option(help="Dense baselines; those not installed are named and left out.")
     ] = "timm eager,timm channels-last,timm compiled,openvino,onnxruntime",
     rounds: Annotated[int, typer.Option(min=1, help="Timed rounds; candidates take turns.")] = 9,
-    compiled: Annotated[
-        bool,
-        typer.Option("--compiled", help="At batch 1, measure kernels compiled for each ratio as well."),
+    openvino: Annotated[
+        bool, typer.Option("--openvino", help="Measure each ratio as OpenVINO runs it as well, on a CPU.")
     ] = False,
     operations: Annotated[
         bool, typer.Option("--operations", help="Show where the time goes, by kind of operation.")
@@ -66,7 +65,7 @@ def benchmark(
     if url is not None:
         _over_http(url, api_key, images, ratios.split(","), clients, seconds, rounds, json_file)
         return
-    from prunepool.models.kernels import KernelFolder
+    from prunepool.models.openvino import PassFolder
     from prunepool.tools.benchmark import Benchmark, Case
 
     settings = load_settings(flags)
@@ -80,7 +79,7 @@ def benchmark(
         rounds=rounds,
         method=_known_method(method),
         profiled=operations,
-        compiled=KernelFolder(settings.compiled_folder) if compiled else None,
+        openvino=PassFolder(settings.cpu_openvino_folder) if openvino else None,
     )
     cases = [Case(d, b) for d in _known_dtypes(dtypes) for b in _numbers("--batches", batches, int)]
     with _progress(bench.steps(cases)) as advance:

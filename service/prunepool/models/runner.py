@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -13,11 +14,13 @@ from torch import Tensor
 
 from prunepool.batching.types import Batch, Dial, Outcome, OutOfMemory, Request, Work
 from prunepool.models.explain import token_map
-from prunepool.models.kernels import Kernels
 from prunepool.models.model import Model
+from prunepool.models.trial import Passes
 from prunepool.models.vit import Forward, Group
 from prunepool.ppt.plan import ReductionPlan
 from prunepool.ppt.tokens import Stage
+
+log = logging.getLogger(__name__)
 
 
 class Part(NamedTuple):
@@ -63,7 +66,7 @@ class TorchRunner:
     Args:
         load: makes the model; called again for each new runner, so that a restart starts clean.
         max_batch_size: the largest batch to warm up for.
-        kernels: gives, when warming up, the plans that have kernels for a single image.
+        passes: gives, when warming up, what runs batches of one plan in PyTorch's stead.
     """
 
     def __init__(
@@ -71,20 +74,20 @@ class TorchRunner:
         load: Callable[[], Model],
         *,
         max_batch_size: int,
-        kernels: Callable[[Model], Mapping[ReductionPlan, Kernels]] = lambda model: {},
+        passes: Callable[[Model], Passes] = lambda model: Passes(),
     ) -> None:
         self.model = load()
         self._max_batch_size = max_batch_size
-        self._make_kernels = kernels
-        self._kernels: Mapping[ReductionPlan, Kernels] = {}
+        self._make_passes = passes
+        self._passes = Passes()
 
     def warm_up(self) -> None:
-        """Get what kernels there shall be; run small and large batches at both ends of the dial, and a mix.
+        """Get what passes there shall be; run small and large batches at both ends of the dial, and a mix.
 
         Raises:
-            PrunepoolError: kernels were wanted and cannot be had.
+            PrunepoolError: they were wanted and cannot be had.
         """
-        self._kernels = self._make_kernels(self.model)
+        self._passes = self._make_passes(self.model)
         size = self.model.manifest.input_size
         request = Request(np.zeros((size, size, 3), np.uint8), Dial(0.0, 0.0), 0.0)
         most = self.model.max_ratio
@@ -136,8 +139,13 @@ class TorchRunner:
         return outcomes
 
     def _forward(self, images: Tensor, groups: Sequence[Group]) -> Forward:
-        if len(images) == 1 and (kernels := self._kernels.get(groups[0][0])) is not None:
-            return kernels(images)
+        if len(groups) == 1 and (run := self._passes.get(groups[0][0], len(images))) is not None:
+            try:
+                return run(images)
+            except RuntimeError:
+                # Shapes were open when it was converted, and not all of them can have been tried.
+                log.exception("a batch of %d failed in OpenVINO; PyTorch runs it and all others", len(images))
+                self._passes = Passes()
         out: Forward = self.model.vit(images, groups)
         return out
 

@@ -76,6 +76,10 @@ class ReducingViT(nn.Module):
         """
         return self.run(self.embed(images), groups)
 
+    def one_pass(self, images: Tensor, groups: Sequence[Group]) -> Forward:
+        """:meth:`forward` in one go, with no look at its counts, which an exporter may have left open."""
+        return self._pass(self.embed(images), groups, 0, 0)
+
     def embed(self, images: Tensor) -> Tensor:
         """The tokens that enter the first block, [B, N, C], of normalised images [B, 3, H, W]."""
         vit = self.vit

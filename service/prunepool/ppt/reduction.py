@@ -42,7 +42,7 @@ def reduce_tokens(
     value: Tensor,
     scale: float,
     removed: int,
-    threshold: float,
+    threshold: float | Tensor,
     prefix: int,
     method: Method = "ppt",
 ) -> Reduced:
@@ -56,7 +56,8 @@ def reduce_tokens(
         value: its values, [B, H, N, D].
         scale: of its attention logits.
         removed: r, at most half of the patch tokens.
-        threshold: with `ppt`, images whose score variance reaches it are pruned, the others pooled.
+        threshold: with `ppt`, images whose score variance reaches it are pruned, the others pooled; a number, or
+            a float32 scalar.
         prefix: P, tokens in front that always stay.
         method: how it is decided who leaves; see :data:`prunepool.ppt.plan.Method`.
     """

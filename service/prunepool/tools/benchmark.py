@@ -9,8 +9,9 @@ from functools import partial
 import torch
 from torch import nn
 
-from prunepool.models.kernels import KernelFolder
 from prunepool.models.loader import resolve_device
+from prunepool.models.open_pass import Kind
+from prunepool.models.openvino import PassFolder
 from prunepool.models.vit import Group, ReducingViT
 from prunepool.ppt.plan import DENSE, Method, ReductionPlan, plan_for_ratio
 from prunepool.tools.environment import environment
@@ -81,7 +82,7 @@ class Benchmark:
         rounds: measured rounds of each candidate.
         method: how tokens leave.
         profiled: whether to look, after timing, where the time goes.
-        compiled: where the compiled kernels of a single image are kept, if those shall be measured as well.
+        openvino: where passes for OpenVINO are kept, if those shall be measured as well.
     """
 
     def __init__(
@@ -95,7 +96,7 @@ class Benchmark:
         rounds: int,
         method: Method = "ppt",
         profiled: bool = False,
-        compiled: KernelFolder | None = None,
+        openvino: PassFolder | None = None,
     ) -> None:
         self._device = resolve_device(device)
         self._vit = vit.to(self._device)
@@ -105,14 +106,14 @@ class Benchmark:
         self._rounds = rounds
         self._method: Method = method
         self._profiled = profiled
-        self._compiled = compiled
+        self._openvino = openvino if self._device.type == "cpu" else None
         self.missing: set[str] = set()
 
     def steps(self, cases: Sequence[Case]) -> int:
         """Timed calls of a run, for a progress bar."""
         candidates = len(self._rivals) + len(self._ratios) + 1
-        compiled = len(self._ratios) * sum(self._kernel_folder(case) is not None for case in cases)
-        return (len(cases) * candidates + compiled) * (self._rounds + 1)
+        converted = len(self._ratios) if self._openvino is not None else 0
+        return len(cases) * (candidates + converted) * (self._rounds + 1)
 
     def run(self, cases: Sequence[Case], advance: Callable[[], object] = lambda: None) -> list[Row]:
         """Measure every case; candidates of one case take turns."""
@@ -149,12 +150,13 @@ class Benchmark:
             groups["mixed"] = self._mix(network, case.batch)
         for name, own in groups.items():
             candidates[name] = _bind(network, images, own)
-        folder = self._kernel_folder(case)
-        if folder is not None:
-            for name, own in [*groups.items()]:
-                kernels = folder.kernels(network, own[0][0], self._size)
-                candidates[f"{name} compiled"] = partial(kernels, images)
-                groups[f"{name} compiled"] = own
+        if self._openvino is not None:
+            uniform = {name: own[0][0] for name, own in groups.items() if name != "mixed"}
+            (kind,) = Kind.all_of(uniform.values())
+            one = self._openvino.get(network, kind, self._size)
+            for name, plan in uniform.items():
+                candidates[f"{name} openvino"] = partial(one, images, plan)
+                groups[f"{name} openvino"] = groups[name]
         wait = torch.cuda.synchronize if self._device.type == "cuda" else lambda: None
         samples = take_turns(candidates, self._rounds, wait=wait, advance=advance)
         rivals = {name: s.median for name, s in samples.items() if name not in groups}
@@ -165,14 +167,10 @@ class Benchmark:
             row = self._row(case, name, sample, dense, network, groups.get(name))
             if name == "mixed":
                 row = replace(row, of_uniform=_of_uniform(samples, groups[name]))
-            # A profiler sees one operation in what was compiled.
-            if self._profiled and name in groups and not name.endswith("compiled"):
+            # PyTorch's profiler sees nothing of what OpenVINO does.
+            if self._profiled and name in groups and not name.endswith("openvino"):
                 row = replace(row, operations=tuple(operations(candidates[name], self._device)))
             yield row
-
-    def _kernel_folder(self, case: Case) -> KernelFolder | None:
-        """Where the kernels of a case are kept; None unless they are wanted, and it is one image on a processor."""
-        return self._compiled if case.batch == 1 and self._device.type == "cpu" else None
 
     def _row(
         self,

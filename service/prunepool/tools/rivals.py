@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from prunepool.models.conversion import to_openvino
+
 Run = Callable[[], object]
 
 
@@ -40,10 +42,11 @@ def openvino(vit: nn.Module, images: Tensor) -> Run:
     """OpenVINO on the CPU, told to infer in the network's number format."""
     import openvino as ov
 
-    converted = ov.convert_model(copy.deepcopy(vit).float(), example_input=images[:1].float())
+    example = images.float()
+    converted = to_openvino(torch.export.export(copy.deepcopy(vit).float(), (example,)))
     hint = ov.Type.bf16 if images.dtype == torch.bfloat16 else ov.Type.f32
     compiled = ov.Core().compile_model(converted, "CPU", {"INFERENCE_PRECISION_HINT": hint})
-    numbers = images.float().numpy()
+    numbers = example.numpy()
     return lambda: compiled(numbers)
 
 

@@ -35,15 +35,15 @@ def draw(report: Mapping[str, Any], path: Path) -> None:
 
 def _panel(axis: Any, rows: list[Mapping[str, Any]]) -> None:
     with_ratio = [row for row in rows if row["ratio"] is not None]
-    ours = [row for row in with_ratio if not row["candidate"].endswith("compiled")]
-    compiled = [row for row in with_ratio if row["candidate"].endswith("compiled")]
+    ours = [row for row in with_ratio if not row["candidate"].endswith("openvino")]
+    converted = [row for row in with_ratio if row["candidate"].endswith("openvino")]
     rivals = [row for row in rows if row["bound"] is None]
     ratios = [row["ratio"] for row in ours]
     best = max(row["images_per_s"] for row in rivals) if rivals else ours[0]["images_per_s"]
     axis.plot(ratios, [best * row["bound"] for row in ours], "--", color="0.6", label="MAC bound")
     _curve(axis, ours, marker="o", color="#0b7285", label="prunepool")
-    if compiled:
-        _curve(axis, compiled, marker="s", color="#e67700", label="prunepool, compiled")
+    if converted:
+        _curve(axis, converted, marker="s", color="#e67700", label="prunepool, by OpenVINO")
     axis.axhline(best, color="#c2255c", linewidth=1, label="best dense baseline")
     axis.set_title(f"{rows[0]['dtype']}, batch {rows[0]['batch']}")
     axis.set_xlabel("reduction ratio")

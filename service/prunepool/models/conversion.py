@@ -1,0 +1,33 @@
+"""From an exported PyTorch program to an OpenVINO model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+#: OpenVINO says that it knows them, but asks for a factor that is not given where it is 1.
+_NOT_KNOWN = (torch.ops.aten.index_add.default, torch.ops.aten.index_add_.default)
+
+
+def to_openvino(program: torch.export.ExportedProgram) -> Any:
+    """The `openvino.Model` of a program; dimensions that are open in one are open in the other.
+
+    `openvino.convert_model` does much the same, and tells Intel's telemetry of it; this asks the front end itself.
+
+    Raises:
+        Exception: of no common class: it holds an operation that OpenVINO does not know.
+    """
+    from openvino.frontend import FrontEndManager
+    from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
+    from openvino.frontend.pytorch.torchdynamo.export_decompositions import ops_to_not_decompose
+
+    # What OpenVINO knows as such, attention above all, it runs faster than its parts.
+    whole = {*ops_to_not_decompose()} - {*_NOT_KNOWN}
+    table = {
+        op: parts for op, parts in dict(torch.export.default_decompositions()).items() if op not in whole
+    }
+    # Named, for nothing else keeps it while the front end reads from it.
+    decoder = TorchFXPythonDecoder(program.run_decompositions(table).module(), dynamic_shapes=True)
+    frontend = FrontEndManager().load_by_framework("pytorch")
+    return frontend.convert(frontend.load(decoder))

@@ -1,0 +1,188 @@
+"""Forward passes that OpenVINO runs on a processor, for batches whose images all follow one plan.
+
+OpenVINO fuses what timm's modules do one by one, and lays the weights out for its own matrix products. One
+converted pass serves every ratio and every number of images, so that the weights are in memory once more, and
+not once for each. It is kept in a folder: only the first start converts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import logging
+import time
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+from torch import Tensor
+
+from prunepool.errors import ConversionInvalid, InvalidParameter
+from prunepool.models import conversion, geometry, open_pass, packing, vit
+from prunepool.models.conversion import to_openvino
+from prunepool.models.open_pass import Kind, OpenPass, stages_of
+from prunepool.models.packing import joined, passes_of
+from prunepool.models.vit import Forward, ReducingViT
+from prunepool.ppt import fusing, plan, pooling, pruning, reduction, scoring, tokens
+from prunepool.ppt.plan import ReductionPlan
+from prunepool.ppt.tokens import Stage
+
+log = logging.getLogger(__name__)
+
+#: Images that OpenVINO gets at once: from so many on they get no cheaper, and it keeps memory for the most that it
+#: has seen, on a DeiT-S some 23 MB an image.
+_AT_ONCE = 8
+
+#: What OpenVINO makes ready for a shape is kept, so much of it at most.
+_PREPARED_SHAPES = 1000
+
+#: From arrays to arrays, each in the order of the pass.
+Infer = Callable[[Sequence[np.ndarray]], Sequence[np.ndarray]]
+
+
+class OpenVinoPass:
+    """The pass for all plans of one kind. Of one thread at a time.
+
+    Args:
+        infer: runs the converted :class:`~prunepool.models.open_pass.OpenPass`.
+        kind: of the plans.
+        shape: of the network.
+    """
+
+    def __init__(self, infer: Infer, kind: Kind, shape: geometry.Geometry) -> None:
+        self._infer = infer
+        self._kind = kind
+        self._geometry = shape
+
+    def runs(self, plan: ReductionPlan) -> bool:
+        """Whether a plan is of this kind."""
+        return self._kind.counts(plan, self._geometry) is not None
+
+    def __call__(self, images: Tensor, plan: ReductionPlan) -> Forward:
+        """What :class:`~prunepool.models.vit.ReducingViT` gives for these images, [B, 3, H, W], and one plan.
+
+        Raises:
+            RuntimeError: OpenVINO cannot compute it.
+        """
+        counts = self._kind.counts(plan, self._geometry)
+        assert counts is not None, plan
+        limits = dict(zip(plan.blocks, plan.thresholds, strict=True))
+        thresholds = np.array([limits.get(block, 0.0) for block in self._kind.blocks], np.float32)
+        stay = [np.zeros(count, np.float32) for count in counts]
+        logits: list[Tensor] = []
+        stages: list[Stage] = []
+        first = 0
+        for ((_, count),) in passes_of([(plan, len(images))], _AT_ONCE):
+            part = images[first : first + count].float().contiguous()
+            answer, *rest = map(torch.from_numpy, self._infer([part.numpy(), thresholds, *stay]))
+            logits.append(answer)
+            stages += stages_of(rest, self._kind, counts, self._geometry.tokens, first)
+            first += count
+        return Forward(joined(logits), sorted(stages, key=lambda stage: (stage.block, stage.first)))
+
+
+class PassFolder:
+    """Where converted passes are kept, each under a digest of all that it was made from.
+
+    Args:
+        path: the folder; made when there is something to keep.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @torch.no_grad()
+    def get(self, network: ReducingViT, kind: Kind, size: int) -> OpenVinoPass:
+        """The pass for plans of a kind; from the folder, or converted now, which takes half a minute.
+
+        Args:
+            network: on a processor, in the number format that shall be computed in.
+            kind: of the plans.
+            size: pixels a side.
+
+        Raises:
+            ConversionInvalid: OpenVINO is not installed, or cannot take over the pass.
+            InvalidParameter: the folder cannot be written to.
+        """
+        if find_spec("openvino") is None:
+            raise ConversionInvalid('cpu_openvino needs OpenVINO: pip install "prunepool[openvino]"')
+        file = self.path / f"{_digest(network, kind, size)}.xml"
+        if not file.exists():
+            self._convert(network, kind, size, file)
+        try:
+            infer = _opened(file, network.dtype)
+        except RuntimeError as error:
+            raise ConversionInvalid(
+                f"{file} cannot be loaded, delete it to have it made anew: {error}"
+            ) from error
+        return OpenVinoPass(infer, kind, network.geometry)
+
+    def _convert(self, network: ReducingViT, kind: Kind, size: int, file: Path) -> None:
+        import openvino as ov
+
+        log.info("converting the pass of plans by %s for OpenVINO: %s", kind.method, file)
+        began = time.perf_counter()
+        try:
+            model = to_openvino(OpenPass(network, kind).exported(size))
+        except Exception as error:  # neither the exporter's errors nor the converter's have a common class
+            raise ConversionInvalid(f"OpenVINO cannot take over the pass: {error}") from error
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            # Moved into their places when whole, what is looked for last: several engines may want the same.
+            with TemporaryDirectory(dir=self.path) as folder:
+                made = Path(folder) / file.name
+                ov.save_model(model, made, compress_to_fp16=False)
+                for suffix in (".bin", ".xml"):
+                    made.with_suffix(suffix).replace(file.with_suffix(suffix))
+        except OSError as error:
+            limit = f"a folder that can be written to ({error.strerror or error})"
+            raise InvalidParameter("cpu_openvino_folder", str(self.path), limit) from error
+        log.info("converted in %.0f s", time.perf_counter() - began)
+
+
+def _opened(file: Path, dtype: torch.dtype) -> Infer:
+    """A converted pass, ready to run on as many threads as PyTorch computes with."""
+    import openvino as ov
+
+    formats = {torch.float32: ov.Type.f32, torch.bfloat16: ov.Type.bf16, torch.float16: ov.Type.f16}
+    settings: dict[str, Any] = {
+        "INFERENCE_PRECISION_HINT": formats[dtype],
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "NUM_STREAMS": 1,
+        # Several engines share a machine, and none knows which cores the others are on.
+        "ENABLE_CPU_PINNING": False,
+        "CPU_RUNTIME_CACHE_CAPACITY": _PREPARED_SHAPES,
+    }
+    request = ov.Core().compile_model(file, "CPU", settings).create_infer_request()
+
+    def infer(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        results = request.infer(list(arrays), share_inputs=True)
+        return [results[output] for output in request.model_outputs]
+
+    return infer
+
+
+#: What the converted pass was written in.
+_SOURCES: tuple[ModuleType, ...] = (
+    *(conversion, open_pass, vit, packing, geometry),
+    *(fusing, plan, pooling, pruning, reduction, scoring, tokens),
+)
+
+
+def _digest(network: ReducingViT, kind: Kind, size: int) -> str:
+    """Of all that makes the converted pass what it is, the weights among it."""
+    import openvino as ov
+
+    versions = [torch.__version__, timm.__version__, ov.__version__]
+    parts = [*map(inspect.getsource, _SOURCES), *versions, str(network), str(kind), str(size)]
+    digest = hashlib.sha256("\n".join(parts).encode())
+    for name, weight in network.state_dict().items():
+        digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
+        digest.update(weight.contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()[:32]
