@@ -24,7 +24,7 @@ import orjson
 import torch
 import uvloop
 from closed_loop import Phase, Target, saturate
-from contenders import OURS, Contender, Running, settings
+from contenders import Contender, Running, settings
 from peers_report import draw, show, summary
 from pictures import photos
 from quiet import use
@@ -65,7 +65,7 @@ class Comparison:
     def choose(self) -> bool:
         """Try each server in its settings; False if time was up first."""
         for contender in settings(self._wanted.cores):
-            if self._wanted.only and contender.name not in (OURS, *self._wanted.only):
+            if self._wanted.only and not contender.ours and contender.name not in self._wanted.only:
                 continue
             if self._was_tried(contender):
                 continue
@@ -100,7 +100,7 @@ class Comparison:
                     (max(rates), contender),
                     key=lambda c: c[0],
                 )
-        return sorted((one for _, one in chosen.values()), key=lambda one: one.name == OURS)
+        return sorted((one for _, one in chosen.values()), key=lambda one: one.ours)
 
     def rounds(self) -> bool:
         """Let all take turns; False if time was up first."""
@@ -114,7 +114,8 @@ class Comparison:
                 server.pause()
                 servers.append(server)
             turns = [(server, "0") for server in servers]
-            turns += [(servers[-1], ratio) for ratio in self._wanted.ratios.split(",")]
+            ours = [server for server in servers if server.contender.ours]
+            turns += [(server, ratio) for server in ours for ratio in self._wanted.ratios.split(",")]
             for number in range(done, self._wanted.rounds):
                 if self.time_is_up:
                     return False
@@ -172,8 +173,7 @@ class Comparison:
         return min(tries, key=lambda one: one[1])
 
     def _run(self, server: Running, ratio: str, *, clients: int, seconds: float, settle_s: float) -> Phase:
-        ours = server.contender.name == OURS
-        path = f"/classify?top_k=5&reduction_ratio={ratio}" if ours else "/classify"
+        path = f"/classify?top_k=5&reduction_ratio={ratio}" if server.contender.ours else "/classify"
         target = Target("127.0.0.1", server.port, path, server.contender.form)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(

@@ -24,7 +24,7 @@ class Contender:
     """A server in one setting.
 
     Attributes:
-        name: of the server.
+        name: of the server, and of what runs its model where that is not PyTorch.
         workers: processes, each with a model of its own; 0: this is prunepool, which needs none.
         threads: of torch, in each.
         batch: most images in one run.
@@ -44,10 +44,15 @@ class Contender:
     @property
     def setting(self) -> str:
         """In words."""
-        if not self.workers:
+        if self.ours:
             return " ".join(self.flags) or "as it is"
         words = f"{self.workers} × {self.threads} threads, batch {self.batch}, wait {self.wait_ms:g} ms"
         return ", ".join([words, *(f"{key}={value}" for key, value in self.environment)])
+
+    @property
+    def ours(self) -> bool:
+        """Whether this is prunepool."""
+        return not self.workers
 
     @property
     def form(self) -> str | None:
@@ -66,12 +71,18 @@ _FILES = {
 }
 PEERS = tuple(_FILES)
 OURS = "prunepool"
+#: Behind the name of who lets OpenVINO run the model: ours, and the peer that does best with PyTorch.
+BY_OPENVINO = " + OpenVINO"
+_ALSO_BY_OPENVINO = "mosec"
 
 
 def settings(cores: int) -> list[Contender]:
     """What is tried with each server: one worker on all cores, and one worker a core."""
-    made = [Contender(OURS), Contender(OURS, flags=("--devices", ",".join(["cpu"] * cores)))]
-    for name in PEERS:
+    a_core = ("--devices", ",".join(["cpu"] * cores))
+    openvino = ("--cpu-openvino", "true")
+    made = [Contender(OURS), Contender(OURS, flags=a_core)]
+    made += [Contender(OURS + BY_OPENVINO, flags=flags) for flags in (openvino, openvino + a_core)]
+    for name in (*PEERS, _ALSO_BY_OPENVINO + BY_OPENVINO):
         made.append(Contender(name, 1, cores, 16, environment=_SLEEP))
         made.append(Contender(name, cores, 1, 8, environment=_SLEEP))
     return made
@@ -89,6 +100,7 @@ class Running:
     def __init__(self, contender: Contender, folder: Path, log: Path) -> None:
         self.contender = contender
         self.port = _free_port()
+        self._converted = log.with_name("converted")
         python = ROOT / ".venv-peers" / "bin" / "python"
         environment: Mapping[str, str] = {
             **{key: value for key, value in os.environ.items() if not key.startswith("PRUNEPOOL_")},
@@ -99,10 +111,11 @@ class Running:
             "PEER_THREADS": str(contender.threads),
             "PEER_BATCH": str(contender.batch),
             "PEER_WAIT_MS": f"{contender.wait_ms:g}",
+            "PEER_OPENVINO": str(int(contender.name.endswith(BY_OPENVINO))),
             "BENTOML_DO_NOT_TRACK": "true",
             "RAY_USAGE_STATS_ENABLED": "0",
         }
-        if contender.workers:
+        if not contender.ours:
             environment = {**environment, "OMP_NUM_THREADS": str(contender.threads)}
         self._log = log.open("wb")
         self._process = subprocess.Popen(
@@ -115,11 +128,12 @@ class Running:
         )
 
     def _command(self, python: Path, folder: Path) -> list[str]:
-        name = self.contender.name
+        name = self.contender.name.removesuffix(BY_OPENVINO)
         port = str(self.port)
-        if name == OURS:
+        if self.contender.ours:
             program = str(Path(sys.executable).with_name("prunepool"))
             command = [program, "serve", "--port", port, "--model", str(folder), "--log-level", "warning"]
+            command += ["--cpu-openvino-folder", str(self._converted)]
             # Batches as large as they come, as the peers'.
             return [
                 *command,

@@ -20,7 +20,8 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         rows: of the journal.
 
     Returns:
-        `tried`: each setting of each peer; `contenders`: those of the rounds, the fastest first.
+        `tried`: each setting of each server; `contenders`: those of the rounds, the fastest first. Ours
+        name the best peer whose model is run by the same, PyTorch or OpenVINO.
     """
     tried: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for row in rows:
@@ -32,16 +33,27 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             measured.setdefault((row["name"], row["setting"], row["ratio"]), []).append(row)
     contenders = [_contender(*key, those) for key, those in measured.items()]
     contenders.sort(key=lambda one: -one["images_per_s"])
-    best = next((one for one in contenders if one["name"] != "prunepool"), None)
+    best: dict[str, Mapping[str, Any]] = {}
     for one in contenders:
-        if best is not None and one["name"] == "prunepool":
-            pairs = zip(one["rounds"], best["rounds"], strict=True)
+        if not _ours(one):
+            best.setdefault(_runs_model(one), one)
+    for one in contenders:
+        if _ours(one) and (peer := best.get(_runs_model(one))) is not None:
+            pairs = zip(one["rounds"], peer["rounds"], strict=True)
+            one["best_peer"] = peer["name"]
             one["over_best_peer"] = statistics.median(own / other for own, other in pairs)
     return {
         "tried": [_tried(name, setting, those) for (name, setting), those in tried.items()],
         "contenders": contenders,
-        "best_peer": None if best is None else best["name"],
     }
+
+
+def _ours(one: Mapping[str, Any]) -> bool:
+    return str(one["name"]).startswith("prunepool")
+
+
+def _runs_model(one: Mapping[str, Any]) -> str:
+    return "OpenVINO" if str(one["name"]).endswith(" + OpenVINO") else "PyTorch"
 
 
 def _tried(name: str, setting: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -72,7 +84,7 @@ def _contender(name: str, setting: str, ratio: str, rows: Sequence[Mapping[str, 
 
 def label(one: Mapping[str, Any]) -> str:
     """What a contender is called."""
-    return f"{one['name']}, ratio {one['ratio']}" if one["name"] == "prunepool" else str(one["name"])
+    return f"{one['name']}, ratio {one['ratio']}" if _ours(one) else str(one["name"])
 
 
 def show(report: Mapping[str, Any]) -> None:
@@ -80,7 +92,7 @@ def show(report: Mapping[str, Any]) -> None:
     print("| server | setting | images/s | lowest–highest | over the best peer | p50 ms | p99 ms |")
     print("|---|---|---|---|---|---|---|")
     for one in report["contenders"]:
-        over = f"×{one['over_best_peer']:.2f}" if "over_best_peer" in one else ""
+        over = f"×{one['over_best_peer']:.2f} {one['best_peer']}" if "best_peer" in one else ""
         low, high = min(one["rounds"]), max(one["rounds"])
         print(
             f"| {label(one)} | {one['setting']} | {one['images_per_s']:.1f} | {low:.1f}–{high:.1f} | {over} "
@@ -98,7 +110,7 @@ def draw(report: Mapping[str, Any], path: Path) -> None:
     """Draw throughput and latency as a PNG."""
     contenders = report["contenders"][::-1]
     names = [label(one) for one in contenders]
-    colours = [_OURS if one["name"] == "prunepool" else _OTHERS for one in contenders]
+    colours = [_OURS if _ours(one) else _OTHERS for one in contenders]
     with mpl.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
         figure = Figure(figsize=(9.0, 0.42 * len(names) + 1.4), layout="constrained")
         left, right = figure.subplots(1, 2, sharey=True)

@@ -36,10 +36,28 @@ def rows() -> list[dict[str, Any]]:
 
 def test_ours_is_compared_with_the_best_peer_round_by_round(rows: list[dict[str, Any]]) -> None:
     found = summary(rows)
-    assert found["best_peer"] == "LitServe"
-    over = {one["ratio"]: one["over_best_peer"] for one in found["contenders"] if one["name"] == "prunepool"}
+    ours = [one for one in found["contenders"] if one["name"] == "prunepool"]
+    assert {one["best_peer"] for one in ours} == {"LitServe"}
+    over = {one["ratio"]: one["over_best_peer"] for one in ours}
     assert over == {"0": pytest.approx(1.2), "0.755": pytest.approx(1.8)}
     assert [one["images_per_s"] for one in found["contenders"]] == [18, 12, 10, 8]
+
+
+def test_with_openvino_it_is_compared_with_a_peer_that_has_it_as_well(rows: list[dict[str, Any]]) -> None:
+    for number, speed in enumerate((1.0, 0.5, 2.0)):
+        rows.append(row("mosec + OpenVINO", "0", number, 11 * speed))
+        rows.append(row("prunepool + OpenVINO", "0", number, 13.2 * speed))
+    found = {(one["name"], one["ratio"]): one for one in summary(rows)["contenders"]}
+    one = found["prunepool + OpenVINO", "0"]
+    assert (one["best_peer"], one["over_best_peer"]) == ("mosec + OpenVINO", pytest.approx(1.2))
+    assert found["prunepool", "0"]["best_peer"] == "LitServe"
+    assert "best_peer" not in found["mosec + OpenVINO", "0"]
+
+
+def test_without_a_peer_that_has_it_nothing_is_claimed(rows: list[dict[str, Any]]) -> None:
+    rows.append(row("prunepool + OpenVINO", "0", 0, 13.0))
+    found = {one["name"]: one for one in summary(rows)["contenders"]}
+    assert "over_best_peer" not in found["prunepool + OpenVINO"]
 
 
 def test_what_could_not_be_started_is_named(rows: list[dict[str, Any]]) -> None:
