@@ -44,7 +44,7 @@ format: setup ## Format the code
 lock: ## Resolve the lock files again, the image's too (needs uv)
 	uv pip compile pyproject.toml --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links --no-header --no-annotate --generate-hashes -o requirements.lock
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links --no-header --no-annotate --generate-hashes -o requirements-dev.lock
-	uv pip compile pyproject.toml --extra gpu --extra grpc --extra otel --constraint requirements.lock --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links --no-header --no-annotate --generate-hashes -o docker/requirements.lock
+	uv pip compile pyproject.toml --extra gpu --extra grpc --extra openvino --extra otel --constraint requirements.lock --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links --no-header --no-annotate --generate-hashes -o docker/requirements.lock
 	uv pip compile tests/interop/requirements.in --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links --no-header --no-annotate --generate-hashes -o tests/interop/requirements.lock
 
 # So many examples for each test of hostile input, times a factor of the test's own.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,13 @@ def test_the_image_has_the_locked_versions(root: Path) -> None:
     ours = locked((root / "requirements.lock").read_text())
     image = locked((root / "docker/requirements.lock").read_text())
     assert ours.items() <= image.items(), "run `make lock`"
+
+
+@pytest.mark.parametrize("extra", ["gpu", "grpc", "openvino", "otel"])
+def test_the_image_has_what_a_setting_may_ask_for(root: Path, extra: str) -> None:
+    extras = tomllib.loads((root / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    wanted = {re.split(r"[\[>=]", requirement)[0] for requirement in extras[extra]}
+    assert wanted <= locked((root / "docker/requirements.lock").read_text()).keys(), "run `make lock`"
 
 
 def test_an_image_for_cpu_leaves_out_what_is_for_cuda_and_nothing_else(root: Path) -> None:
