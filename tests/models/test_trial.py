@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import count
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from prunepool.errors import ConversionInvalid
 from prunepool.models.open_pass import Kind, OpenPass
-from prunepool.models.openvino import OpenVinoPass
+from prunepool.models.openvino import Arrays, Lanes, OpenVinoPass
 from prunepool.models.trial import Passes, agrees, faster
 from prunepool.models.vit import ReducingViT
 from prunepool.ppt.plan import DENSE, ReductionPlan, plan_for_ratio
@@ -33,12 +32,13 @@ def fake(network: ReducingViT, change: Sequence[float] = (0.0,)) -> OpenVinoPass
     one = OpenPass(network, KIND)
 
     @torch.inference_mode()
-    def infer(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def infer(parts: Sequence[Arrays]) -> list[Arrays]:
+        (arrays,) = parts
         logits, *rest = one(*map(torch.from_numpy, arrays))
         wrong = torch.tensor([change[i % len(change)] for i in range(len(logits))])
-        return [tensor.numpy() for tensor in (logits + wrong[:, None], *rest)]
+        return [[tensor.numpy() for tensor in (logits + wrong[:, None], *rest)]]
 
-    return OpenVinoPass(infer, KIND, network.geometry)
+    return OpenVinoPass([Lanes(1, infer)], KIND, network.geometry)
 
 
 def ticking(openvino_s: float) -> Callable[[], float]:

@@ -1,7 +1,7 @@
 """Forward passes that OpenVINO runs on a processor, for batches whose images all follow one plan.
 
 OpenVINO fuses what timm's modules do one by one, and lays the weights out for its own matrix products. One
-converted pass serves every ratio and every number of images, so that the weights are in memory once more, and
+converted pass serves every ratio and every number of images, so that the weights are in memory twice more, and
 not once for each. It is kept in a folder: only the first start converts.
 """
 
@@ -11,12 +11,12 @@ import hashlib
 import inspect
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import timm
@@ -27,7 +27,7 @@ from prunepool.errors import ConversionInvalid, InvalidParameter
 from prunepool.models import conversion, geometry, open_pass, packing, vit
 from prunepool.models.conversion import to_openvino
 from prunepool.models.open_pass import Kind, OpenPass, stages_of
-from prunepool.models.packing import joined, passes_of
+from prunepool.models.packing import joined
 from prunepool.models.vit import Forward, ReducingViT
 from prunepool.ppt import fusing, plan, pooling, pruning, reduction, scoring, tokens
 from prunepool.ppt.plan import ReductionPlan
@@ -35,28 +35,43 @@ from prunepool.ppt.tokens import Stage
 
 log = logging.getLogger(__name__)
 
-#: Images that OpenVINO gets at once: from so many on they get no cheaper, and it keeps memory for the most that it
-#: has seen, on a DeiT-S some 23 MB an image.
+#: Images that OpenVINO computes at once: from so many on they get no cheaper, and it keeps memory for the most that
+#: it has seen, on a DeiT-S some 23 MB an image.
 _AT_ONCE = 8
 
 #: What OpenVINO makes ready for a shape is kept, so much of it at most.
 _PREPARED_SHAPES = 1000
 
-#: From arrays to arrays, each in the order of the pass.
-Infer = Callable[[Sequence[np.ndarray]], Sequence[np.ndarray]]
+#: What a pass takes or gives, in its order.
+Arrays = Sequence[np.ndarray]
+
+
+class Lanes(NamedTuple):
+    """Runs of the converted :class:`~prunepool.models.open_pass.OpenPass`, some at a time.
+
+    Attributes:
+        width: how many run side by side; they share the threads.
+        infer: from what each of so many runs takes to what it gives.
+    """
+
+    width: int
+    infer: Callable[[Sequence[Arrays]], Sequence[Arrays]]
 
 
 class OpenVinoPass:
     """The pass for all plans of one kind. Of one thread at a time.
 
+    What all lanes can have the same number of images of goes into them, so that threads wait for each other once
+    a run and not after each operation; what is left over is one run of all threads.
+
     Args:
-        infer: runs the converted :class:`~prunepool.models.open_pass.OpenPass`.
+        lanes: first the single one that has all threads, then those that share them, if there are any.
         kind: of the plans.
         shape: of the network.
     """
 
-    def __init__(self, infer: Infer, kind: Kind, shape: geometry.Geometry) -> None:
-        self._infer = infer
+    def __init__(self, lanes: Sequence[Lanes], kind: Kind, shape: geometry.Geometry) -> None:
+        self._lanes = tuple(lanes)
         self._kind = kind
         self._geometry = shape
 
@@ -78,13 +93,28 @@ class OpenVinoPass:
         logits: list[Tensor] = []
         stages: list[Stage] = []
         first = 0
-        for ((_, count),) in passes_of([(plan, len(images))], _AT_ONCE):
-            part = images[first : first + count].float().contiguous()
-            answer, *rest = map(torch.from_numpy, self._infer([part.numpy(), thresholds, *stay]))
-            logits.append(answer)
-            stages += stages_of(rest, self._kind, counts, self._geometry.tokens, first)
-            first += count
+        for lanes, sizes in self._shares(len(images)):
+            share = images[first : first + sum(sizes)].float().contiguous()
+            taken = [[part.numpy(), thresholds, *stay] for part in torch.split(share, sizes)]
+            for size, given in zip(sizes, lanes.infer(taken), strict=True):
+                answer, *rest = map(torch.from_numpy, given)
+                logits.append(answer)
+                stages += stages_of(rest, self._kind, counts, self._geometry.tokens, first)
+                first += size
         return Forward(joined(logits), sorted(stages, key=lambda stage: (stage.block, stage.first)))
+
+    def _shares(self, images: int) -> Iterator[tuple[Lanes, list[int]]]:
+        """What runs at a time: in which lanes, and the images of each of them."""
+        for lanes in reversed(self._lanes):
+            each, images = divmod(images, lanes.width)
+            for share in _even(each, _AT_ONCE // lanes.width):
+                yield lanes, [share] * lanes.width
+
+
+def _even(whole: int, most: int) -> list[int]:
+    """As few shares of at most so much as there need be, all about as large."""
+    count = -(-whole // most)
+    return [whole * (i + 1) // count - whole * i // count for i in range(count)]
 
 
 class PassFolder:
@@ -115,13 +145,15 @@ class PassFolder:
         file = self.path / f"{_digest(network, kind, size)}.xml"
         if not file.exists():
             self._convert(network, kind, size, file)
+        threads = torch.get_num_threads()
+        widest = max(width for width in range(1, _AT_ONCE + 1) if threads % width == 0)
         try:
-            infer = _opened(file, network.dtype)
+            lanes = _opened(file, network.dtype, dict.fromkeys((1, widest)))
         except RuntimeError as error:
             raise ConversionInvalid(
                 f"{file} cannot be loaded, delete it to have it made anew: {error}"
             ) from error
-        return OpenVinoPass(infer, kind, network.geometry)
+        return OpenVinoPass(lanes, kind, network.geometry)
 
     def _convert(self, network: ReducingViT, kind: Kind, size: int, file: Path) -> None:
         import openvino as ov
@@ -146,7 +178,7 @@ class PassFolder:
         log.info("converted in %.0f s", time.perf_counter() - began)
 
 
-def _opened(file: Path, dtype: torch.dtype) -> Infer:
+def _opened(file: Path, dtype: torch.dtype, widths: Iterable[int]) -> list[Lanes]:
     """A converted pass, ready to run on as many threads as PyTorch computes with."""
     import openvino as ov
 
@@ -154,18 +186,30 @@ def _opened(file: Path, dtype: torch.dtype) -> Infer:
     settings: dict[str, Any] = {
         "INFERENCE_PRECISION_HINT": formats[dtype],
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-        "NUM_STREAMS": 1,
         # Several engines share a machine, and none knows which cores the others are on.
         "ENABLE_CPU_PINNING": False,
         "CPU_RUNTIME_CACHE_CAPACITY": _PREPARED_SHAPES,
     }
-    request = ov.Core().compile_model(file, "CPU", settings).create_infer_request()
+    core = ov.Core()
+    model = core.read_model(file)
+    return [
+        _lanes(core.compile_model(model, "CPU", {**settings, "NUM_STREAMS": width}), width)
+        for width in widths
+    ]
 
-    def infer(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-        results = request.infer(list(arrays), share_inputs=True)
-        return [results[output] for output in request.model_outputs]
 
-    return infer
+def _lanes(compiled: Any, width: int) -> Lanes:
+    requests = [compiled.create_infer_request() for _ in range(width)]
+
+    def infer(parts: Sequence[Arrays]) -> list[Arrays]:
+        for request, arrays in zip(requests, parts, strict=True):
+            request.start_async(list(arrays), share_inputs=True)
+        for request in requests:
+            request.wait()
+        # Copies: the next run writes where this one's answers are.
+        return [[tensor.data.copy() for tensor in request.output_tensors] for request in requests]
+
+    return Lanes(width, infer)
 
 
 #: What the converted pass was written in.
