@@ -100,11 +100,15 @@ class Queries:
         found: list[dict[str, Any]] = answer.json()["data"]["result"]
         return [series for series in found if series["value"][1] != "NaN"]
 
-    def holds(self, expression: str) -> bool:
+    def ready(self) -> bool:
+        """Whether it answers queries; until then it refuses connections, or says 503."""
         try:
-            return bool(self(expression))
+            return httpx.get(f"{self.url}/-/ready").status_code == 200
         except httpx.TransportError:
             return False
+
+    def holds(self, expression: str) -> bool:
+        return bool(self(expression))
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +121,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Queries]:
     flags = ["--shadow-sample", "1", "--max-queue-requests", "8"]
     image = jpeg(0)
     with servers().running(ROOT, *flags) as server, running_prometheus(program, here, server.url) as queries:
+        wait_for(queries.ready, "Prometheus")
         wait_for(lambda: queries.holds('up{job="prunepool"} == 1'), "scrape")
         with ThreadPoolExecutor(24) as pool:
             # Twice, so that there is a rate; between them the device is idle, when samples are run again.
