@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+from contenders import BY_OPENVINO, OURS
 from matplotlib.figure import Figure
 
-_OURS, _OTHERS = "#0b7285", "0.6"
+_BLUE, _GREY = "#0b7285", "0.6"
 
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -49,11 +50,11 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _ours(one: Mapping[str, Any]) -> bool:
-    return str(one["name"]).startswith("prunepool")
+    return str(one["name"]).startswith(OURS)
 
 
 def _runs_model(one: Mapping[str, Any]) -> str:
-    return "OpenVINO" if str(one["name"]).endswith(" + OpenVINO") else "PyTorch"
+    return "OpenVINO" if str(one["name"]).endswith(BY_OPENVINO) else "PyTorch"
 
 
 def _tried(name: str, setting: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -110,7 +111,7 @@ def draw(report: Mapping[str, Any], path: Path) -> None:
     """Draw throughput and latency as a PNG."""
     contenders = report["contenders"][::-1]
     names = [label(one) for one in contenders]
-    colours = [_OURS if _ours(one) else _OTHERS for one in contenders]
+    colours = [_BLUE if _ours(one) else _GREY for one in contenders]
     with mpl.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
         figure = Figure(figsize=(9.0, 0.42 * len(names) + 1.4), layout="constrained")
         left, right = figure.subplots(1, 2, sharey=True)

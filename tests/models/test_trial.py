@@ -27,18 +27,25 @@ def network(random_vit: Callable[..., nn.Module]) -> ReducingViT:
     return ReducingViT(random_vit("vit_tiny_patch16_224", **SMALL)).requires_grad_(False)
 
 
-def fake(network: ReducingViT, change: Sequence[float] = (0.0,)) -> OpenVinoPass:
-    """A pass as PyTorch runs it, with something added to each image's logits."""
+def lanes(network: ReducingViT, change: Sequence[float] = (0.0,), width: int = 1) -> Lanes:
+    """Lanes as PyTorch runs them, with something added to each image's logits."""
     one = OpenPass(network, KIND)
 
     @torch.inference_mode()
     def infer(parts: Sequence[Arrays]) -> list[Arrays]:
-        (arrays,) = parts
+        assert len(parts) == width
+        return [run(arrays) for arrays in parts]
+
+    def run(arrays: Arrays) -> Arrays:
         logits, *rest = one(*map(torch.from_numpy, arrays))
         wrong = torch.tensor([change[i % len(change)] for i in range(len(logits))])
-        return [[tensor.numpy() for tensor in (logits + wrong[:, None], *rest)]]
+        return [tensor.numpy() for tensor in (logits + wrong[:, None], *rest)]
 
-    return OpenVinoPass([Lanes(1, infer)], KIND, network.geometry)
+    return Lanes(width, infer)
+
+
+def fake(network: ReducingViT, change: Sequence[float] = (0.0,)) -> OpenVinoPass:
+    return OpenVinoPass([lanes(network, change)], KIND, network.geometry)
 
 
 def ticking(openvino_s: float) -> Callable[[], float]:
@@ -62,6 +69,16 @@ def test_what_is_faster_is_found(openvino_s: int, expected: bool, network: Reduc
 def test_other_answers_are_refused(change: float, network: ReducingViT) -> None:
     with pytest.raises(ConversionInvalid, match=r"removed are off by (0\.1|nan); at most 0\.001"):
         agrees(network, fake(network, [change]), PLAN, SIZE)
+
+
+@pytest.mark.parametrize("width", [2, 3, 8])
+@pytest.mark.parametrize("wrong", ["alone", "side by side"])
+def test_lanes_that_are_wrong_do_not_hide_behind_others(wrong: str, width: int, network: ReducingViT) -> None:
+    bad, good = [0.1], [0.0]
+    alone, side_by_side = (bad, good) if wrong == "alone" else (good, bad)
+    both = [lanes(network, alone), lanes(network, side_by_side, width)]
+    with pytest.raises(ConversionInvalid, match=r"are off by 0\.1; at most 0\.001"):
+        agrees(network, OpenVinoPass(both, KIND, network.geometry), PLAN, SIZE)
 
 
 @pytest.mark.parametrize("plan", [PLAN, DENSE])

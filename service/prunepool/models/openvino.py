@@ -27,7 +27,7 @@ from prunepool.errors import ConversionInvalid, InvalidParameter
 from prunepool.models import conversion, geometry, open_pass, packing, vit
 from prunepool.models.conversion import to_openvino
 from prunepool.models.open_pass import Kind, OpenPass, stages_of
-from prunepool.models.packing import joined
+from prunepool.models.packing import even_shares, joined
 from prunepool.models.vit import Forward, ReducingViT
 from prunepool.ppt import fusing, plan, pooling, pruning, reduction, scoring, tokens
 from prunepool.ppt.plan import ReductionPlan
@@ -75,6 +75,11 @@ class OpenVinoPass:
         self._kind = kind
         self._geometry = shape
 
+    @property
+    def alone(self) -> OpenVinoPass:
+        """The same with all threads in each run, as a single image has them."""
+        return OpenVinoPass(self._lanes[:1], self._kind, self._geometry)
+
     def runs(self, plan: ReductionPlan) -> bool:
         """Whether a plan is of this kind."""
         return self._kind.counts(plan, self._geometry) is not None
@@ -107,14 +112,8 @@ class OpenVinoPass:
         """What runs at a time: in which lanes, and the images of each of them."""
         for lanes in reversed(self._lanes):
             each, images = divmod(images, lanes.width)
-            for share in _even(each, _AT_ONCE // lanes.width):
+            for share in even_shares(each, _AT_ONCE // lanes.width):
                 yield lanes, [share] * lanes.width
-
-
-def _even(whole: int, most: int) -> list[int]:
-    """As few shares of at most so much as there need be, all about as large."""
-    count = -(-whole // most)
-    return [whole * (i + 1) // count - whole * i // count for i in range(count)]
 
 
 class PassFolder:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import accumulate, groupby
 
 import torch
 from torch import Tensor
@@ -53,8 +53,7 @@ def passes_of(
         The groups of each part, in order; those that lie across a cut are in both.
     """
     images = sum(count for _, count in groups)
-    count = max(1, -(-images // most))
-    ends = [images * part // count for part in range(1, count + 1)]
+    ends = list(accumulate(even_shares(images, most))) or [0]
     parts: list[list[tuple[ReductionPlan, int]]] = [[] for _ in ends]
     at = part = 0
     for plan, left in groups:
@@ -64,6 +63,12 @@ def passes_of(
             at, left = at + taken, left - taken
             part += at == ends[part]
     return parts
+
+
+def even_shares(images: int, most: int) -> list[int]:
+    """As few shares of at most `most` images as there need be, all about as large; none of no image."""
+    count = -(-images // most)
+    return [images * (i + 1) // count - images * i // count for i in range(count)]
 
 
 def joined(parts: Sequence[Tensor]) -> Tensor:

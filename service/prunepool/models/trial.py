@@ -87,19 +87,22 @@ def agrees(network: ReducingViT, one: OpenVinoPass, plan: ReductionPlan, size: i
     Raises:
         ConversionInvalid: in float32, logits differ by more than rounding explains.
     """
-    images = _noise(_IMAGES, size, network.dtype)
-    groups = [(plan, _IMAGES)]
-    found, plain = one(images, plan).logits, network(images, groups).logits
+    images = _noise(_SEVERAL, size, network.dtype)
+    few, groups = images[:_IMAGES], [(plan, _IMAGES)]
+    # Each way of running answers for itself; the first of several run side by side, where any do.
+    ways = (one.alone(few, plan).logits, one(images, plan).logits[:_IMAGES])
+    plain = network(few, groups).logits
     if network.dtype == torch.float32:
-        least = _off(found, plain).min().item()
+        least = torch.stack([_off(found, plain).min() for found in ways]).max().item()
         if not least <= _TOLERANCE:
             name = plan.removed or "no token"
             raise ConversionInvalid(
                 f"OpenVINO's logits with {name} removed are off by {least:.3g}; at most {_TOLERANCE}"
             )
         return True
-    exact = copy.deepcopy(network).float()(images.float(), groups).logits
-    theirs, ours = (_off(logits, exact).median().item() for logits in (found, plain))
+    exact = copy.deepcopy(network).float()(few.float(), groups).logits
+    theirs = torch.stack([_off(found, exact).median() for found in ways]).max().item()
+    ours = _off(plain, exact).median().item()
     if theirs <= _TOLERANCE + _TIMES_AS_FAR * ours:
         return True
     log.warning(
