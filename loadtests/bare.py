@@ -98,10 +98,10 @@ def main() -> None:
 
     share_cores(os.environ)
     keep_memory()
-    from prunepool.batching.types import Batch, Dial, Request, Work
+    from prunepool.backends.torch_cpu import TorchRunner
+    from prunepool.core.types import Batch, Dial, Request, Work
     from prunepool.imaging import ImageLimits, Preprocess, decode
     from prunepool.models.loader import load_model
-    from prunepool.models.runner import TorchRunner
 
     folder, dtype, *images = sys.argv[1:]
     model = load_model(Path(folder), device="cpu", dtype=dtype)

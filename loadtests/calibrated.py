@@ -23,7 +23,7 @@ from balanced import Cluster
 from elastic_report import summary
 from simulated import Network, Service, Speed
 
-from prunepool.batching.costs import CostModel, Effort, Measured
+from prunepool.core.cost_model import CostModel, Effort, Measured
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "docs/benchmarks"
 FIXED = 0.755

@@ -25,7 +25,7 @@ from report import save
 from scenes import Stage
 from servers import Server, serving
 
-from prunepool.tools.environment import environment
+from prunepool.lab.environment import environment
 
 Scene = Callable[[Stage], Awaitable[Ledger]]
 #: What an allocator may keep of memory that was needed once.

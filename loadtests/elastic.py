@@ -30,7 +30,7 @@ from random_model import random_model
 from report import save, without
 from servers import Server, serving
 
-from prunepool.tools.environment import environment
+from prunepool.lab.environment import environment
 
 FIXED = 0.755
 #: What a server does by default, and what is asked of it; nothing: the default.

@@ -32,7 +32,7 @@ from random_model import model_folder
 from report import save
 from servers import Server, serving
 
-from prunepool.tools.environment import environment
+from prunepool.lab.environment import environment
 
 #: Of those that ask in the rounds.
 CLIENTS = 16

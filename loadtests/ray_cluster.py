@@ -25,7 +25,7 @@ from ray_scenes import TWIN, Scenes
 from report import save
 from servers import Server, serving
 
-from prunepool.tools.environment import environment
+from prunepool.lab.environment import environment
 
 ROOT = Path(__file__).resolve().parent.parent
 MODEL = "deit_tiny_imagenette"

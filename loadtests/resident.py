@@ -25,7 +25,7 @@ from random_model import model_folder
 from report import save
 from servers import Server, serving
 
-from prunepool.tools.environment import environment
+from prunepool.lab.environment import environment
 
 #: How much memory may grow once everything was warm.
 MOST_GROWTH = 0.05

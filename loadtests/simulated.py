@@ -15,16 +15,16 @@ from functools import lru_cache
 
 import numpy as np
 
-from prunepool.batching.batcher import expired, trim
-from prunepool.batching.controller import Controller, levels_for
-from prunepool.batching.costs import REST_S, Measured, effort
-from prunepool.batching.planner import Device, Planner
-from prunepool.batching.policy import DefaultRatio, RatioPolicy
-from prunepool.batching.rehearsal import ROUNDS, rehearsal
-from prunepool.batching.types import Batch, Dial, Limits, Request
-from prunepool.build import BATCH_SHARE
+from prunepool.core.batcher import expired, trim
+from prunepool.core.cost_model import REST_S, Measured, effort
+from prunepool.core.planner import Device, Planner
+from prunepool.core.profiling import ROUNDS, rehearsal
+from prunepool.core.ratio_controller import Controller, levels_for
+from prunepool.core.ratio_policy import DefaultRatio, RatioPolicy
+from prunepool.core.types import Batch, Dial, Limits, Request
 from prunepool.models.geometry import Geometry
-from prunepool.ppt.plan import DENSE, default_blocks, max_ratio, plan_for_ratio
+from prunepool.reduction.plan import DENSE, default_blocks, max_ratio, plan_for_ratio
+from prunepool.server.factory import BATCH_SHARE
 
 _PIXELS = np.zeros((1, 1, 3), np.uint8)
 #: A batch of its own while one runs: as many as a worker is given.

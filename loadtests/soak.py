@@ -35,7 +35,7 @@ from report import save, without
 from servers import Server, serving
 from stability import LEAST_WINDOWS, unstable
 
-from prunepool.tools.environment import environment
+from prunepool.lab.environment import environment
 
 WINDOW_S = 30.0
 #: A server gives back what a burst took within a minute; before that, what it holds depends on the second.

@@ -27,7 +27,7 @@ from shapes import Phase, phases
 from speedups import Answer, Verdict, judge, quiet_rounds, speedups
 from validation_plot import draw
 
-from prunepool.tools.environment import environment
+from prunepool.lab.environment import environment
 
 _HERE = Path(__file__).parent
 #: Quiet rounds without which there is no result.

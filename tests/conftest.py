@@ -16,10 +16,10 @@ import hypothesis
 import pytest
 from prometheus_client import CollectorRegistry
 
-from prunepool import build
 from prunepool.api.server import bind, url_of
-from prunepool.engine import Engine
 from prunepool.metrics import Metrics
+from prunepool.server import factory
+from prunepool.serving.types import Engine
 from prunepool.settings import Settings
 
 # For make fuzz; tests of hostile input have multiples of a profile's examples.
@@ -60,7 +60,7 @@ def metrics() -> Metrics:
 
 @contextmanager
 def _serving(settings: Settings, engine: Engine) -> Iterator[str]:
-    server = build.create_server(settings, engine, Metrics(CollectorRegistry()))
+    server = factory.create_server(settings, engine, Metrics(CollectorRegistry()))
     bound = bind("127.0.0.1", 0)
     ready = threading.Event()
     thread = threading.Thread(target=lambda: asyncio.run(server.serve_until_signal(bound, ready.set)))

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from prunepool.batching.types import Batch, Dial, OutOfMemory, Request, Runner, Work
-from prunepool.engine import Engine, Options, softmax
+from prunepool.core.types import Batch, Dial, OutOfMemory, Request, Runner, Work
 from prunepool.errors import (
     Draining,
     EngineUnavailable,
@@ -18,6 +17,7 @@ from prunepool.errors import (
     ModelNotFound,
     Overloaded,
 )
+from prunepool.serving.types import Engine, Options, softmax
 from prunepool.testing import FakeEngine, FakeRunner, Gate, fake_model
 
 

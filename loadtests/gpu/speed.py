@@ -11,15 +11,15 @@ import torch
 from part import Part, attempt
 from turns import recorded, seconds_of
 
-from prunepool.batching.types import Batch, Dial, Request, Work
-from prunepool.models.cuda import CudaDevice
-from prunepool.models.graph_runner import GraphRunner
-from prunepool.models.graphs import Computed, compute
+from prunepool.backends.cuda_capture import Computed, compute
+from prunepool.backends.cuda_device import CudaDevice
+from prunepool.backends.cuda_graphs import GraphRunner
+from prunepool.core.types import Batch, Dial, Request, Work
+from prunepool.lab.environment import environment
+from prunepool.lab.networks import random_network
 from prunepool.models.loader import load_model
 from prunepool.models.vit import Group, ReducingViT
-from prunepool.ppt.plan import DENSE, plan_for_ratio
-from prunepool.tools.environment import environment
-from prunepool.tools.networks import random_network
+from prunepool.reduction.plan import DENSE, plan_for_ratio
 
 RATIOS = (0.0, 0.25, 0.5, 0.755, 0.85)
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from prunepool.models.cuda import CudaDevice
-from prunepool.models.graphs import Computed
+from prunepool.backends.cuda_capture import Computed
+from prunepool.backends.cuda_device import CudaDevice
 
 
 def recorded(device: CudaDevice | None, function: Callable[[], Computed]) -> Callable[[], object]:

@@ -31,7 +31,7 @@ from quiet import use
 from random_model import model_folder
 from report import save
 
-from prunepool.tools.environment import environment
+from prunepool.lab.environment import environment
 
 _START_S = 120.0
 #: How often a phase is repeated because others take the cores, the first time included.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from prunepool.models.loader import load_model
-    from prunepool.ppt.plan import ReductionPlan
+    from prunepool.reduction.plan import ReductionPlan
 
 __version__ = version("prunepool")
 __all__ = ["ReductionPlan", "__version__", "load_model"]
@@ -20,7 +20,7 @@ def __getattr__(name: str) -> object:
 
         return load_model
     if name == "ReductionPlan":
-        from prunepool.ppt.plan import ReductionPlan
+        from prunepool.reduction.plan import ReductionPlan
 
         return ReductionPlan
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -17,9 +17,17 @@ from dataclasses import replace
 
 import numpy as np
 
-from prunepool.batching.types import Batch, Outcome, OutOfMemory, StageMap, TokenMap, Work
-from prunepool.batching.worker import WARM_UP
-from prunepool.engine import (
+from prunepool.core.types import Batch, Outcome, OutOfMemory, StageMap, TokenMap, Work
+from prunepool.core.worker import WARM_UP
+from prunepool.errors import (
+    Draining,
+    EngineUnavailable,
+    ImageUndecodable,
+    InvalidParameter,
+    ModelNotFound,
+    PrunepoolError,
+)
+from prunepool.serving.types import (
     Classification,
     Image,
     Inference,
@@ -32,14 +40,6 @@ from prunepool.engine import (
     Timing,
     resolve,
     softmax,
-)
-from prunepool.errors import (
-    Draining,
-    EngineUnavailable,
-    ImageUndecodable,
-    InvalidParameter,
-    ModelNotFound,
-    PrunepoolError,
 )
 
 _PATCHES = 196

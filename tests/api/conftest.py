@@ -17,12 +17,12 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from prunepool import build
 from prunepool.api.app import create_app
 from prunepool.api.server import Server, bind, url_of
-from prunepool.engine import Classification, Engine, Options
 from prunepool.logs import logging_to
 from prunepool.metrics import Metrics
+from prunepool.server import factory
+from prunepool.serving.types import Classification, Engine, Options
 from prunepool.settings import Settings
 from prunepool.testing import FakeEngine
 
@@ -151,7 +151,7 @@ class Live:
 
 @contextmanager
 def _running(engine: Engine, settings: Settings, metrics: Metrics) -> Iterator[Live]:
-    server: Server = build.create_server(settings, engine, metrics)
+    server: Server = factory.create_server(settings, engine, metrics)
     bound = bind("127.0.0.1", 0)
     ready = threading.Event()
     left: list[int] = []

@@ -12,8 +12,8 @@ from fastapi import FastAPI
 
 from prunepool import errors
 from prunepool.api import schemas
-from prunepool.engine import Classification, Options
 from prunepool.errors import PrunepoolError
+from prunepool.serving.types import Classification, Options
 from prunepool.testing import FakeEngine, fake_model
 
 PHOTO = b"\xff\xd8 a photo"

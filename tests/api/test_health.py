@@ -11,8 +11,8 @@ import pytest
 from fastapi import FastAPI
 
 from prunepool.api import schemas
-from prunepool.engine import PlanInfo
 from prunepool.metrics import Metrics
+from prunepool.serving.types import PlanInfo
 from prunepool.testing import FakeEngine, fake_model
 
 

@@ -28,12 +28,12 @@ from prunepool.api.app import create_app
 from prunepool.api.forms import Submission, parse_body
 from prunepool.api.oip.requests import InferRequest, parse
 from prunepool.api.oip.views import View
-from prunepool.engine import Image as Encoded
-from prunepool.engine import Inference, Options
 from prunepool.errors import RequestError
 from prunepool.imaging import ImageLimits, Preprocess, decode
 from prunepool.logs import logging_to
 from prunepool.metrics import Metrics
+from prunepool.serving.types import Image as Encoded
+from prunepool.serving.types import Inference, Options
 from prunepool.settings import Settings
 from prunepool.testing import FakeEngine, fake_model
 

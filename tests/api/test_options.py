@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prunepool.api.options import HEADER, Given, read_options
-from prunepool.engine import Options
 from prunepool.errors import InvalidParameter
+from prunepool.serving.types import Options
 
 
 def query(**values: object) -> list[Given]:

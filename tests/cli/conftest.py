@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from prunepool import build, cli
+from prunepool import cli
+from prunepool.server import factory
 from prunepool.testing import FakeEngine
 
 
@@ -52,7 +53,7 @@ def run(folder: Path, capfd: pytest.CaptureFixture[str]) -> Run:
 def engine(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
     """What the commands build instead of loading a model."""
     made = FakeEngine()
-    monkeypatch.setattr(build, "build_engine", lambda settings, metrics: made)
+    monkeypatch.setattr(factory, "build_engine", lambda settings, metrics: made)
     return made
 
 

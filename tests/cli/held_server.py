@@ -11,10 +11,11 @@ import os
 import signal
 import sys
 
-from prunepool import build, cli
-from prunepool.engine import Classification, Engine, Options
+from prunepool import cli
 from prunepool.errors import WeightsInvalid
 from prunepool.metrics import Metrics
+from prunepool.server import factory
+from prunepool.serving.types import Classification, Engine, Options
 from prunepool.settings import Settings
 from prunepool.testing import FakeEngine
 
@@ -41,5 +42,5 @@ def make_engine(settings: Settings, metrics: Metrics) -> Engine:
 
 
 if __name__ == "__main__":
-    build.serve = functools.partial(build.serve, make_engine=make_engine)
+    factory.serve = functools.partial(factory.serve, make_engine=make_engine)
     cli.main()

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from prunepool.api.server import bind, url_of
-from prunepool.engine import Options
 from prunepool.errors import EngineUnavailable
+from prunepool.serving.types import Options
 from prunepool.settings import Settings
 from prunepool.testing import FakeEngine
 

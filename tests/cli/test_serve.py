@@ -19,7 +19,7 @@ from typing import Any
 import httpx
 import pytest
 
-from prunepool import build
+from prunepool.server import factory
 from prunepool.settings import Settings
 
 PATIENCE_S = 30.0
@@ -35,7 +35,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
         seen.append(settings)
         return 0
 
-    monkeypatch.setattr(build, "serve", serve)
+    monkeypatch.setattr(factory, "serve", serve)
     return seen
 
 

@@ -14,7 +14,7 @@ import httpx
 import pytest
 from prometheus_client import CollectorRegistry
 
-from prunepool import build, errors
+from prunepool import errors
 from prunepool.access import Key, KeysFile, digest_of
 from prunepool.api.server import bind, url_of
 from prunepool.client import (
@@ -26,7 +26,6 @@ from prunepool.client import (
     ServerUnreachable,
     UnexpectedAnswer,
 )
-from prunepool.engine import Options
 from prunepool.errors import (
     ImageUndecodable,
     InvalidParameter,
@@ -38,6 +37,8 @@ from prunepool.errors import (
     Unavailable,
 )
 from prunepool.metrics import Metrics
+from prunepool.server import factory
+from prunepool.serving.types import Options
 from prunepool.settings import Settings
 from prunepool.testing import FakeEngine
 
@@ -54,7 +55,7 @@ def engine() -> FakeEngine:
 @contextmanager
 def serving(settings: Settings, engine: FakeEngine) -> Iterator[str]:
     """A real server."""
-    server = build.create_server(settings, engine, Metrics(CollectorRegistry()))
+    server = factory.create_server(settings, engine, Metrics(CollectorRegistry()))
     bound = bind("127.0.0.1", 0)
     ready = threading.Event()
     thread = threading.Thread(target=lambda: asyncio.run(server.serve_until_signal(bound, ready.set)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prunepool.cli import main
 from prunepool.models.model import Model
-from prunepool.ppt.plan import DENSE, ReductionPlan
+from prunepool.reduction.plan import DENSE, ReductionPlan
 
 
 def dense(self: Model, ratio: float) -> ReductionPlan:

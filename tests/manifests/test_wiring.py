@@ -16,8 +16,8 @@ from starlette.testclient import TestClient
 
 from prunepool.api import server
 from prunepool.api.app import create_app
-from prunepool.fleet import parent
 from prunepool.metrics import Metrics
+from prunepool.server import parent
 from prunepool.settings import Settings
 from prunepool.store import ModelStore
 from prunepool.testing import FakeEngine, fake_model
@@ -195,7 +195,7 @@ def test_the_autoscaler_has_the_deployment_to_itself_and_asks_for_series_that_ex
 
 
 def test_auto_reduces_only_after_more_replicas_were_asked_for(built: Built) -> None:
-    from prunepool.batching import controller
+    from prunepool.core import controller
 
     objects = built("overlays/cpu")
     drain, _ = objects["ScaledObject"]["spec"]["triggers"]

@@ -18,7 +18,7 @@ from prunepool.errors import ArchitectureUnsupported, InvalidParameter, ModelNot
 from prunepool.models.loader import fastest_dtype, load_model, resolve_device
 from prunepool.models.model import Model
 from prunepool.models.vit import Forward, ReducingViT
-from prunepool.ppt.plan import DENSE, ReductionPlan
+from prunepool.reduction.plan import DENSE, ReductionPlan
 
 
 def copy_of(store: Path, to: Path, **changes: object) -> Path:

@@ -15,9 +15,9 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from prunepool.models.graphs import compute
+from prunepool.backends.cuda_capture import compute
 from prunepool.models.vit import ReducingViT
-from prunepool.ppt.plan import DENSE, METHODS, Method, plan_for_ratio
+from prunepool.reduction.plan import DENSE, METHODS, Method, plan_for_ratio
 
 
 @pytest.fixture

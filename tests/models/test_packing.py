@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prunepool.models.packing import passes_of
-from prunepool.ppt.plan import DENSE, ReductionPlan
+from prunepool.reduction.plan import DENSE, ReductionPlan
 
 PLANS = [DENSE, ReductionPlan((1,), (60,), (0.0,)), ReductionPlan((2, 5), (20, 90), (1e-5, 1.0))]
 

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from prunepool.models.vit import ReducingViT
-from prunepool.ppt.plan import DENSE, ReductionPlan
+from prunepool.reduction.plan import DENSE, ReductionPlan
 
 pytestmark = pytest.mark.shared
 

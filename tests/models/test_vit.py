@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from prunepool.errors import ArchitectureUnsupported
 from prunepool.models.support import check
 from prunepool.models.vit import Forward, ReducingViT
-from prunepool.ppt.plan import DENSE, PlanError, ReductionPlan, plan_for_ratio
+from prunepool.reduction.plan import DENSE, PlanError, ReductionPlan, plan_for_ratio
 
 SMALL = {"embed_dim": 32, "num_heads": 2, "depth": 8, "img_size": 64, "num_classes": 7}
 

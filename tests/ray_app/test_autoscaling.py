@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prunepool.batching import controller
+from prunepool.core import ratio_controller as controller
 from prunepool.ray_app.autoscaling import DRAIN_S, SPENT, ByDrain
 from prunepool.settings import Settings
 

@@ -7,7 +7,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from prunepool.ray_app.figures import FORGET_S, Collected, Figures
+from prunepool.ray_app.metrics_aggregator import FORGET_S, Collected, Figures
 
 
 def registry(images: int) -> CollectorRegistry:

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 from pictures import pictures
 
-from prunepool.engine import Options
 from prunepool.errors import EngineUnavailable, InvalidParameter, ModelNotFound, PrunepoolError
 from prunepool.imaging import ImageLimits, Preprocess
 from prunepool.metrics import Metrics
-from prunepool.processes.arena import Arena
-from prunepool.processes.messages import (
+from prunepool.serving.remote_engine import RemoteConfig
+from prunepool.serving.types import Options
+from prunepool.testing import FakeEngine, fake_model
+from prunepool.transport.messages import (
     Answer,
     Ask,
     Failed,
@@ -27,9 +28,8 @@ from prunepool.processes.messages import (
     failure_of,
     pixels_of,
 )
-from prunepool.processes.remote_engine import RemoteConfig
-from prunepool.ray_app.replicas import SILENCE_S, ClusterEngine, Replicas
-from prunepool.testing import FakeEngine, fake_model
+from prunepool.transport.ray import SILENCE_S, ClusterEngine, Replicas
+from prunepool.transport.zmq.shared_memory import Arena
 
 SIZE = 4
 
@@ -243,7 +243,7 @@ async def test_what_is_ahead_is_known_from_answers_too(
 
 
 async def test_a_look_that_fails_is_not_the_last(handle: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("prunepool.ray_app.replicas.LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr("prunepool.transport.ray.LOOK_EVERY_S", 0.0)
     replicas, state = Replicas(handle, (Died,), 5.0, time.monotonic), handle.state
 
     async def fails() -> None:

@@ -14,9 +14,9 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased
 from opentelemetry.trace import SpanKind, StatusCode
 
-from prunepool.engine import Inference, Options
 from prunepool.errors import Overloaded
 from prunepool.logs import logging_to
+from prunepool.serving.types import Inference, Options
 from prunepool.testing import FakeEngine
 from prunepool.tracing.spans import TracedEngine
 

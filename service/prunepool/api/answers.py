@@ -5,7 +5,7 @@ from __future__ import annotations
 import orjson
 from starlette.responses import Response
 
-from prunepool.engine import Classification, ModelInfo
+from prunepool.serving.types import Classification, ModelInfo
 
 
 def json_response(content: object, status: int = 200) -> Response:

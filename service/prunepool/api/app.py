@@ -22,8 +22,8 @@ from prunepool.api.oip.router import mount as mount_oip
 from prunepool.api.problems import handlers
 from prunepool.api.room import Room
 from prunepool.api.services import Services
-from prunepool.engine import Engine, ModelControl
 from prunepool.metrics import Metrics
+from prunepool.serving.types import Engine, ModelControl
 from prunepool.settings import Settings
 
 if TYPE_CHECKING:

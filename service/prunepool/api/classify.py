@@ -16,9 +16,9 @@ from prunepool.api.connection import read_body, while_connected
 from prunepool.api.forms import Submission, parse_body
 from prunepool.api.options import HEADER, Given, read_options
 from prunepool.api.services import services
-from prunepool.engine import Classification, Engine, Options, resolve
 from prunepool.errors import PrunepoolError, UnsupportedMediaType
 from prunepool.logs import request_fields
+from prunepool.serving.types import Classification, Engine, Options, resolve
 
 router = APIRouter(tags=["classify"])
 _log = structlog.stdlib.get_logger("prunepool.http")

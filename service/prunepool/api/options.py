@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from prunepool.engine import Options
 from prunepool.errors import InvalidParameter
+from prunepool.serving.types import Options
 
 #: Stricter than float() and int(), which take nan, underscores and the digits of every script.
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)

@@ -19,7 +19,7 @@ from fastapi import FastAPI
 from prunepool.api.drain import Drain
 from prunepool.api.middleware import NO_ROUTE
 from prunepool.api.protocol import bounded_protocol
-from prunepool.engine import Engine
+from prunepool.serving.types import Engine
 from prunepool.settings import Settings
 
 _log = structlog.stdlib.get_logger("prunepool.server")

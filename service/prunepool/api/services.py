@@ -8,8 +8,8 @@ from starlette.requests import Request
 
 from prunepool.api.drain import Drain
 from prunepool.api.room import Room
-from prunepool.engine import Engine, ModelControl
 from prunepool.metrics import Metrics
+from prunepool.serving.types import Engine, ModelControl
 from prunepool.settings import Settings
 
 

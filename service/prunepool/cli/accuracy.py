@@ -17,8 +17,8 @@ from rich.table import Table
 from prunepool.cli.options import WrongCall, load_settings
 
 if TYPE_CHECKING:
+    from prunepool.lab.evaluate import Row
     from prunepool.models.model import Model
-    from prunepool.tools.evaluate import Row
 
 ImagesOption = Annotated[Path, typer.Option(help="Folder of images.", metavar="DIR")]
 LabelsOption = Annotated[

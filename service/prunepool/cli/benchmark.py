@@ -65,8 +65,8 @@ def benchmark(
     if url is not None:
         _over_http(url, api_key, images, ratios.split(","), clients, seconds, rounds, json_file)
         return
-    from prunepool.models.openvino import PassFolder
-    from prunepool.tools.benchmark import Benchmark, Case
+    from prunepool.backends.openvino import PassFolder
+    from prunepool.lab.benchmark import Benchmark, Case
 
     settings = load_settings(flags)
     vit, size, name = _network(flags, architecture)
@@ -88,7 +88,7 @@ def benchmark(
     _print(report)
     _save(report, json_file)
     if plot is not None:
-        from prunepool.tools.speed_plot import draw
+        from prunepool.lab.speed_plot import draw
 
         draw(report, plot)
 
@@ -104,7 +104,7 @@ def _network(flags: Mapping[str, str], architecture: str | None) -> tuple[Any, i
         stored = ModelStore(settings.model_store).open(settings.model)
         model = load_model(stored.folder, device="cpu", dtype="float32")
         return model.vit.vit, stored.manifest.input_size, stored.manifest.architecture
-    from prunepool.tools.networks import random_network
+    from prunepool.lab.networks import random_network
 
     vit, size = random_network(architecture)
     return vit, size, architecture
@@ -123,7 +123,7 @@ def _over_http(
     """Measure a server."""
     from dataclasses import asdict
 
-    from prunepool.tools.http_benchmark import HttpBenchmark
+    from prunepool.lab.http_benchmark import HttpBenchmark
 
     if folder is None:
         raise WrongCall("--url needs --images, a folder of images to send")
@@ -215,7 +215,7 @@ def _known_dtypes(text: str) -> list[Any]:
 
 
 def _known_rivals(text: str) -> list[str]:
-    from prunepool.tools.rivals import RIVALS
+    from prunepool.lab.rivals import RIVALS
 
     for name in text.split(","):
         if name not in RIVALS:
@@ -224,7 +224,7 @@ def _known_rivals(text: str) -> list[str]:
 
 
 def _known_method(name: str) -> Any:
-    from prunepool.ppt.plan import METHODS
+    from prunepool.reduction.plan import METHODS
 
     if name not in METHODS:
         raise WrongCall(f"--method must be one of {', '.join(METHODS)}; got {name!r}")

@@ -27,9 +27,9 @@ from prunepool.cli.options import WrongCall, load_settings, with_flags
 from prunepool.errors import InvalidParameter
 
 if TYPE_CHECKING:
+    from prunepool.lab.calibrate import Calibrated
+    from prunepool.lab.images import ImageSet
     from prunepool.models.model import Model
-    from prunepool.tools.calibrate import Calibrated
-    from prunepool.tools.images import ImageSet
 
 
 class Keep(StrEnum):
@@ -93,11 +93,11 @@ def calibrate(
         raise WrongCall("--images is needed, a folder of them")
     import numpy as np
 
+    from prunepool.lab.calibrate import GRID
+    from prunepool.lab.calibrate import calibrate as run
+    from prunepool.lab.images import crops, find_images
+    from prunepool.lab.journal import open_journal
     from prunepool.store import ModelStore
-    from prunepool.tools.calibrate import GRID
-    from prunepool.tools.calibrate import calibrate as run
-    from prunepool.tools.images import crops, find_images
-    from prunepool.tools.journal import open_journal
 
     wanted = tuple(numbers("--ratios", ratios)) if ratios is not None else GRID
     if report_labels is not None and report_images is None:
@@ -137,7 +137,7 @@ def calibrate(
     chosen_on = {"chosen_on": len(choose_set), "measured_on": len(report_set), "labels": labels is not None}
     save_json({**chosen_on, **_document(loaded, result, seed)}, json_file)
     if plot is not None:
-        from prunepool.tools.accuracy_plot import draw
+        from prunepool.lab.accuracy_plot import draw
 
         draw([*result.before, *result.after[1:]], plot, title=f"{loaded.name}, images it was not chosen on")
     if not dry_run:
@@ -148,9 +148,9 @@ def calibrate(
 
 def _time(name: str, flags: Mapping[str, str], rounds: int, json_file: Path | None, dry_run: bool) -> None:
     """Time the plans of a model's profile on this machine, and write how fast they are into it."""
+    from prunepool.lab.environment import environment
+    from prunepool.lab.plan_speed import timed
     from prunepool.store import ModelStore
-    from prunepool.tools.environment import environment
-    from prunepool.tools.plan_speed import timed
 
     if not rounds:
         raise WrongCall("--keep profile only times, and --speed-rounds 0 leaves that out")
@@ -175,7 +175,7 @@ def _halves(images: ImageSet, seed: int, parts: int = 2) -> tuple[ImageSet, Imag
     """Images to choose on and images to report on, in random order; with one part, all are to choose on."""
     import numpy as np
 
-    from prunepool.tools.statistics import halves
+    from prunepool.lab.statistics import halves
 
     if parts == 1:
         order = np.random.default_rng(seed).permutation(len(images))
@@ -201,7 +201,7 @@ def _print(result: Calibrated) -> None:
 
 
 def _document(model: Model, result: Calibrated, seed: int) -> dict[str, object]:
-    from prunepool.tools.evaluate import report
+    from prunepool.lab.evaluate import report
 
     document = report(model, result.after, seed=seed)
     return {

@@ -20,7 +20,7 @@ from prunepool.cli.output import Output
 from prunepool.errors import InvalidParameter, ModelNotFound, PrunepoolError
 
 if TYPE_CHECKING:
-    from prunepool.engine import Options
+    from prunepool.serving.types import Options
 
 #: The answer in the JSON of the API, or why there is none.
 Result = dict[str, Any] | PrunepoolError
@@ -95,16 +95,16 @@ async def _in_process(
     names: Sequence[str], flags: Mapping[str, str], options: Options
 ) -> AsyncIterator[tuple[str, Result]]:
     """Through the real engine, as a server would run it, without the server."""
-    from prunepool import build
     from prunepool.api.answers import classification_json
     from prunepool.client import ImageUnreadable
     from prunepool.client.streaming import in_order
-    from prunepool.engine import resolve
+    from prunepool.server import factory
+    from prunepool.serving.types import resolve
 
     # All images are wanted and none is waited for: there is no target to hold, and none is refused.
     patient = {"target_latency_ms": math.inf, "max_queue_ms": math.inf}
     settings = load_settings(flags).model_copy(update=patient)
-    engine = build.build_engine(settings, build.create_metrics())
+    engine = factory.build_engine(settings, factory.create_metrics())
 
     async def classify_here(name: str) -> Result:
         try:

@@ -26,7 +26,7 @@ from prunepool.cli.accuracy import (
 from prunepool.cli.options import ApiKeyOption, WrongCall, flag, with_flags
 
 if TYPE_CHECKING:
-    from prunepool.tools.evaluate import Row
+    from prunepool.lab.evaluate import Row
 
 _METHODS = "dial,ppt,prune,pool,fuse,tome,topk"
 
@@ -96,7 +96,7 @@ def evaluate(
     named = {"images": images.name, "labels": labels and Path(labels).name}
     save_json({**named, **document}, json_file)
     if plot is not None:
-        from prunepool.tools.accuracy_plot import draw
+        from prunepool.lab.accuracy_plot import draw
 
         draw(rows, plot, title=title)
 
@@ -114,8 +114,8 @@ def _of_model(
     batch_size: int,
     seed: int,
 ) -> tuple[list[Row], dict[str, object]]:
-    from prunepool.tools import evaluate as tool
-    from prunepool.tools.images import crops, find_images
+    from prunepool.lab import evaluate as tool
+    from prunepool.lab.images import crops, find_images
 
     model = load(name, flags)
     settings = tool.settings_of(model, methods, ratios, match_gmacs=match_gmacs, escalate_below=margins)
@@ -141,8 +141,8 @@ def _of_server(
 ) -> tuple[list[Row], dict[str, object]]:
     from prunepool.client import Client
     from prunepool.errors import ModelNotFound
-    from prunepool.tools.images import find_images
-    from prunepool.tools.served import evaluate_server
+    from prunepool.lab.images import find_images
+    from prunepool.lab.served import evaluate_server
 
     with Client(url, api_key=api_key) as client, progress() as begin:
         served = {info.name: info for info in client.models()}

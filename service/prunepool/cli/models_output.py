@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from prunepool.errors import PrunepoolError, WeightsInvalid
-from prunepool.ppt.plan import PlanError, default_blocks, max_ratio
+from prunepool.reduction.plan import PlanError, default_blocks, max_ratio
 from prunepool.store import ModelStore, StoredModel
 
 #: Columns where nobody looks: no wrapping of what another program reads.

@@ -15,19 +15,19 @@ from prunepool.cli.options import load_settings, with_flags
 @with_flags()
 def serve(flags: Mapping[str, str]) -> None:
     """Serve a model over HTTP until SIGTERM or Ctrl-C; accepted requests are still answered."""
-    from prunepool import build
     from prunepool.api.server import CannotListen
-    from prunepool.fleet.specs import apart
+    from prunepool.server import factory
+    from prunepool.server.specs import apart
 
     settings = load_settings(flags)
     reread = partial(load_settings, flags)
     try:
         if apart(settings):
-            from prunepool.fleet import parent
+            from prunepool.server import parent
 
             unanswered = parent.serve(settings, announce=_announce, reread=reread)
         else:
-            unanswered = build.serve(settings, announce=_announce, reread=reread)
+            unanswered = factory.serve(settings, announce=_announce, reread=reread)
     except CannotListen as error:
         raise typer.TyperException(f"{error}; choose another with --host or --port") from error
     if unanswered:

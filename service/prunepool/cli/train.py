@@ -13,9 +13,9 @@ from prunepool.cli.options import WrongCall, load_settings, with_flags
 from prunepool.errors import InvalidParameter
 
 if TYPE_CHECKING:
+    from prunepool.lab.images import ImageSet
     from prunepool.models.model import Model
     from prunepool.settings import Settings
-    from prunepool.tools.images import ImageSet
 
 #: The paper's fine-tuning.
 _EPOCHS = 30
@@ -101,13 +101,13 @@ def train(
     store = ModelStore(settings.model_store)
     if not force:
         store.check_free(name)
-    from prunepool.tools.images import find_images
-    from prunepool.tools.training.precision import amp_dtype
-    from prunepool.tools.training.recipe import Recipe
-    from prunepool.tools.training.run import CHECKPOINT
-    from prunepool.tools.training.run import train as run
-    from prunepool.tools.training.student import check_dtype, keep
-    from prunepool.tools.training.trainer import Trainer
+    from prunepool.lab.images import find_images
+    from prunepool.lab.training.precision import amp_dtype
+    from prunepool.lab.training.recipe import Recipe
+    from prunepool.lab.training.run import CHECKPOINT
+    from prunepool.lab.training.run import train as run
+    from prunepool.lab.training.student import check_dtype, keep
+    from prunepool.lab.training.trainer import Trainer
 
     check_dtype(weights)
     taught = None if teacher is None else _load(teacher, settings)
@@ -175,8 +175,8 @@ def _new(
     seed: int,
 ) -> Model:
     """A student with random weights, of the teacher's classes and pixels where there is one."""
+    from prunepool.lab.training.student import new_student
     from prunepool.models.labels import read_labels
-    from prunepool.tools.training.student import new_student
 
     assert architecture is not None
     if class_names is None and teacher is None:

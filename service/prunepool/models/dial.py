@@ -6,8 +6,8 @@ from functools import lru_cache
 
 from prunepool.errors import InvalidParameter, ManifestInvalid
 from prunepool.models.geometry import Geometry
-from prunepool.ppt.curve import PlanCurve
-from prunepool.ppt.plan import (
+from prunepool.reduction.curve import PlanCurve
+from prunepool.reduction.plan import (
     DENSE,
     METHODS,
     Method,

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from prunepool.batching.types import StageMap, TokenMap
+from prunepool.core.types import StageMap, TokenMap
 from prunepool.models.geometry import Geometry
-from prunepool.ppt.tokens import Stage
+from prunepool.reduction.tokens import Stage
 
 
 def token_map(stages: Sequence[Stage], image: int, geometry: Geometry) -> TokenMap:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from prunepool.ppt.plan import ReductionPlan, removable
+from prunepool.reduction.plan import ReductionPlan, removable
 
 
 @dataclass(frozen=True, slots=True)

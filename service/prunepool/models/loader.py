@@ -17,7 +17,7 @@ from prunepool.errors import ArchitectureUnsupported, InvalidParameter, WeightsI
 from prunepool.models.model import Model
 from prunepool.models.support import check
 from prunepool.models.vit import ReducingViT
-from prunepool.ppt.plan import DENSE
+from prunepool.reduction.plan import DENSE
 from prunepool.store import Manifest, ModelStore, StoredModel
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -12,8 +12,8 @@ from torch import Tensor
 from prunepool.errors import InvalidParameter
 from prunepool.models.dial import ModelDial
 from prunepool.models.vit import Forward, Group, ReducingViT
-from prunepool.ppt.plan import DENSE, ReductionPlan
-from prunepool.ppt.tokens import Stage
+from prunepool.reduction.plan import DENSE, ReductionPlan
+from prunepool.reduction.tokens import Stage
 from prunepool.store import Manifest
 
 

@@ -13,7 +13,7 @@ from itertools import accumulate, groupby
 import torch
 from torch import Tensor
 
-from prunepool.ppt.plan import ReductionPlan
+from prunepool.reduction.plan import ReductionPlan
 
 
 @dataclass(frozen=True, slots=True)

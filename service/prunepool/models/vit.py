@@ -16,9 +16,9 @@ from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
 from prunepool.models.geometry import Geometry
 from prunepool.models.packing import Rectangle, joined, passes_of, prefix_rows, runs_of, sizes_of
-from prunepool.ppt.plan import DENSE, PlanError, ReductionPlan, removable
-from prunepool.ppt.reduction import Reduced, reduce_tokens
-from prunepool.ppt.tokens import Stage
+from prunepool.reduction.plan import DENSE, PlanError, ReductionPlan, removable
+from prunepool.reduction.reduction import Reduced, reduce_tokens
+from prunepool.reduction.tokens import Stage
 
 #: On a processor, the widest activation of a pass. A few such blocks are taken and freed layer after layer: they
 #: have to fit, together, into what the process keeps (prunepool.machine), or the system clears their pages anew.

@@ -10,11 +10,16 @@ from typing import Any
 import ray
 from ray.serve.handle import DeploymentHandle
 
-from prunepool import build
 from prunepool.errors import EngineUnavailable, InvalidParameter, PrunepoolError
-from prunepool.fleet.engine import Hosted
-from prunepool.local_engine import LocalEngine
-from prunepool.processes.messages import (
+from prunepool.ray_app.autoscaling import DRAIN_S, SPENT
+from prunepool.ray_app.identity import replica_logging
+from prunepool.ray_app.metrics_aggregator import keep_telling
+from prunepool.server import factory
+from prunepool.server.engine_process import Hosted
+from prunepool.serving import LocalEngine
+from prunepool.settings import Settings
+from prunepool.store import ModelStore, Repository
+from prunepool.transport.messages import (
     Answer,
     Ask,
     Failed,
@@ -24,11 +29,6 @@ from prunepool.processes.messages import (
     failure_of,
     pixels_of,
 )
-from prunepool.ray_app.autoscaling import DRAIN_S, SPENT
-from prunepool.ray_app.figures import keep_telling
-from prunepool.ray_app.identity import replica_logging
-from prunepool.settings import Settings
-from prunepool.store import ModelStore, Repository
 
 #: An engine that is down for longer is not helped by another thread in the same process.
 _HOPELESS_S = 15.0
@@ -39,7 +39,7 @@ class EngineReplica:
 
     Args:
         settings: everything about it.
-        figures: a handle to :class:`~prunepool.ray_app.figures.Figures`.
+        figures: a handle to :class:`~prunepool.ray_app.metrics_aggregator.Figures`.
     """
 
     async def __init__(self, settings: Settings, figures: DeploymentHandle) -> None:  # type: ignore[misc]
@@ -49,14 +49,14 @@ class EngineReplica:
             cores = ray.get_runtime_context().get_assigned_resources().get("CPU", 0)
             settings = settings.model_copy(update={"compute_threads": max(1, int(cores))})
         self._settings = settings
-        self._metrics = build.create_metrics()
-        engine = build.build_engine(settings, self._metrics)
+        self._metrics = factory.create_metrics()
+        engine = factory.build_engine(settings, self._metrics)
         assert isinstance(engine, LocalEngine)
-        models = build.create_models(settings, engine)
+        models = factory.create_models(settings, engine)
         assert models is not None
         self._engine = engine
         self._hosted = Hosted(engine)
-        self._control = build.create_control(settings, models)
+        self._control = factory.create_control(settings, models)
         self._well = time.monotonic()
         await engine.start()
         self._telling = asyncio.create_task(keep_telling(self._name, self._metrics.registry, figures))
@@ -70,7 +70,7 @@ class EngineReplica:
         if other := changed.keys() - {"model", "models"}:
             raise InvalidParameter("user_config", sorted(other), "model and models; settings go into args")
         settings = Settings.model_validate({**self._settings.model_dump(), **changed})
-        references = build.references(settings)
+        references = factory.references(settings)
         await self._control.follow(references)
         names = Repository(ModelStore(settings.model_store)).declare(references)
         if missing := set(names).difference(self._hosted.loads()):

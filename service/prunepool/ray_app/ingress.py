@@ -12,16 +12,16 @@ from prometheus_client import CollectorRegistry
 from ray.serve.exceptions import DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
-from prunepool import build
 from prunepool.access import Keyring, KeysFile
 from prunepool.api.app import create_app
-from prunepool.fleet.frontend import remote_config
 from prunepool.machine import keep_memory
-from prunepool.processes.arena import Arena
-from prunepool.ray_app.figures import Collected, keep_hearing, keep_telling
 from prunepool.ray_app.identity import replica_logging
-from prunepool.ray_app.replicas import ClusterEngine, Replicas
+from prunepool.ray_app.metrics_aggregator import Collected, keep_hearing, keep_telling
+from prunepool.server import factory
+from prunepool.server.frontend_process import remote_config
 from prunepool.settings import Settings
+from prunepool.transport.ray import ClusterEngine, Replicas
+from prunepool.transport.zmq.shared_memory import Arena
 
 #: What Ray raises where a replica is gone, or was just going.
 _LOST = (ray.exceptions.RayActorError, DeploymentUnavailableError)
@@ -33,7 +33,7 @@ class IngressReplica:
     Args:
         settings: everything about it.
         engines: a handle to :class:`~prunepool.ray_app.engine.EngineReplica`.
-        figures: a handle to :class:`~prunepool.ray_app.figures.Figures`.
+        figures: a handle to :class:`~prunepool.ray_app.metrics_aggregator.Figures`.
     """
 
     def __init__(self, settings: Settings, engines: DeploymentHandle, figures: DeploymentHandle) -> None:
@@ -47,13 +47,13 @@ class IngressReplica:
         """The app; called by Ray in the replica."""
         settings = self._settings
         name = replica_logging(settings, self._stack)
-        metrics = build.create_metrics(CollectorRegistry())
+        metrics = factory.create_metrics(CollectorRegistry())
         collected = Collected(name, metrics.registry)
         metrics.exposed.register(collected)
         wait_s = settings.max_queue_ms / 1000 + settings.batch_timeout_s
         replicas = Replicas(self._engines, _LOST, wait_s, time.monotonic)
         engine = ClusterEngine(replicas, Arena(0), remote_config(settings), metrics)
-        tracing = self._stack.enter_context(build.tracing_to(settings))
+        tracing = self._stack.enter_context(factory.tracing_to(settings))
         keyring = None
         if settings.api_keys_file is not None:
             keyring = Keyring(KeysFile(settings.api_keys_file), time.monotonic)

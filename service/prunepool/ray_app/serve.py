@@ -7,10 +7,10 @@ from typing import Any
 from ray import serve
 
 from prunepool.errors import InvalidParameter
-from prunepool.fleet.specs import apart
 from prunepool.ray_app.engine import EngineReplica
-from prunepool.ray_app.figures import Figures
 from prunepool.ray_app.ingress import IngressReplica
+from prunepool.ray_app.metrics_aggregator import Figures
+from prunepool.server.specs import apart
 from prunepool.settings import Settings
 
 

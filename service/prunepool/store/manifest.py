@@ -45,7 +45,7 @@ class ReductionDefaults(BaseModel):
     """What a reduction plan takes where a request leaves it open.
 
     Attributes:
-        method: who leaves where the profile holds no plans: one of :data:`prunepool.ppt.plan.METHODS`, or
+        method: who leaves where the profile holds no plans: one of :data:`prunepool.reduction.plan.METHODS`, or
             `ppt-paper`, the paper's own plans whatever blocks, thresholds and profile say.
         blocks: 0-based reducing blocks, ascending; None for depth/4 · {1, 2, 3}.
         thresholds: score variance from which an image is pruned, one a stage; None for the paper's.

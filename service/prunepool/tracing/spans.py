@@ -11,8 +11,8 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import Link, Span, SpanContext, Status, StatusCode, Tracer, TracerProvider
 
-from prunepool.engine import Classification, Engine, Image, Inference, ModelInfo, Options, Readiness
 from prunepool.errors import PrunepoolError
+from prunepool.serving.types import Classification, Engine, Image, Inference, ModelInfo, Options, Readiness
 
 #: Batches whose spans are remembered. Their images come back together, so few suffice.
 _REMEMBERED = 256

@@ -11,10 +11,10 @@ import orjson
 import pytest
 from fastapi import FastAPI
 
-from prunepool.batching.types import Limits
+from prunepool.core.types import Limits
 from prunepool.imaging import Preprocess
-from prunepool.local_engine import EngineConfig, LocalEngine, ServedModel
 from prunepool.metrics import Metrics
+from prunepool.serving import EngineConfig, LocalEngine, ServedModel
 from prunepool.testing import FakeCosts, FakeRunner, Gate, fake_model
 
 #: Pixels a side of the models below: tensors that a person can count.

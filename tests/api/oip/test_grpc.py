@@ -25,9 +25,9 @@ from prunepool.api.oip.statistics import Statistics
 from prunepool.api.room import Room
 from prunepool.api.server import CannotListen, bind
 from prunepool.api.services import Services
-from prunepool.engine import Image, Inference, Options, softmax
 from prunepool.errors import InvalidParameter, Overloaded
 from prunepool.metrics import Metrics
+from prunepool.serving.types import Image, Inference, Options, softmax
 from prunepool.testing import FakeEngine, fake_model
 
 PHOTOS = np.array([[b"\xff\xd8one"], [b"\xff\xd8two"]], np.object_)

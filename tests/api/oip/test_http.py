@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from prunepool.api.app import create_app
-from prunepool.engine import Options
 from prunepool.errors import DeadlineExceeded, Overloaded
 from prunepool.metrics import Metrics
+from prunepool.serving.types import Options
 from prunepool.settings import Settings
 from prunepool.testing import FakeEngine, Gate, fake_model
 

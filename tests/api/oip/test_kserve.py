@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from prunepool.engine import Options, softmax
+from prunepool.serving.types import Options, softmax
 from prunepool.settings import Settings
 from prunepool.testing import FakeEngine, fake_model
 

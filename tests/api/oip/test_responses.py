@@ -15,7 +15,7 @@ from tritonclient.http import InferResult
 from prunepool.api.oip.requests import InferRequest, Wanted
 from prunepool.api.oip.responses import Encoded, classification, encode, spent
 from prunepool.api.oip.views import View
-from prunepool.engine import Inference, Reduction, Timing
+from prunepool.serving.types import Inference, Reduction, Timing
 from prunepool.testing import fake_model
 
 VIEW = View("m", fake_model("m", classes=4), encoded=False, max_batch_size=8)

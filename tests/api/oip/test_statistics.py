@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from prunepool.api.oip.statistics import Statistics
-from prunepool.engine import Inference, Reduction, Timing
+from prunepool.serving.types import Inference, Reduction, Timing
 
 REDUCTION = Reduction(0.0, 0.0, "requested", (197,), 1.0, 0.0)
 

@@ -14,8 +14,8 @@ from prunepool.api.oip.responses import spent
 from prunepool.api.oip.statistics import Statistics
 from prunepool.api.oip.views import View
 from prunepool.api.options import Given, read_options
-from prunepool.engine import Engine, Image, Inference, Options, resolve
 from prunepool.errors import RequestError
+from prunepool.serving.types import Engine, Image, Inference, Options, resolve
 
 #: Parameters that mean something here. All others are for other servers, and no error.
 _OPTIONS = frozenset({"reduction_ratio", "max_reduction_ratio", "max_accuracy_drop", "deadline_ms"})

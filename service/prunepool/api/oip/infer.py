@@ -20,8 +20,8 @@ from prunepool.api.oip.views import View, find
 from prunepool.api.options import HEADER, Given
 from prunepool.api.room import Place
 from prunepool.api.services import services
-from prunepool.engine import Inference, Options
 from prunepool.logs import request_fields
+from prunepool.serving.types import Inference, Options
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 #: Bodies up to this are packed and unpacked faster than a thread could be asked to.

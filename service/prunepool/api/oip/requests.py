@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
 
 from prunepool.api.oip import tensors
 from prunepool.api.oip.views import INPUT, OUTPUTS, View
-from prunepool.engine import Image
 from prunepool.errors import InvalidParameter
+from prunepool.serving.types import Image
 
 _DATA = f"inputs.{INPUT}.data"
 _SHAPE = f"inputs.{INPUT}.shape"

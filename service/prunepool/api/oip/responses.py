@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from prunepool.api.oip import tensors
 from prunepool.api.oip.requests import InferRequest, Wanted
 from prunepool.api.oip.views import VERSION, View
-from prunepool.engine import Inference, softmax
+from prunepool.serving.types import Inference, softmax
 
 
 class Tensor(NamedTuple):

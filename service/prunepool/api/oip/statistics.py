@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from prunepool.api.oip.views import VERSION
-from prunepool.engine import Inference
+from prunepool.serving.types import Inference
 
 #: Batches that are remembered as counted. Their images come back together, so few suffice.
 _REMEMBERED = 64

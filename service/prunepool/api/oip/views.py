@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from prunepool.engine import Engine, ModelInfo
 from prunepool.errors import ModelNotFound
+from prunepool.serving.types import Engine, ModelInfo
 from prunepool.settings import Settings
 
 #: Ends the name of the view that takes encoded images.

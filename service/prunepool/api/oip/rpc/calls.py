@@ -24,8 +24,8 @@ from prunepool.api.oip.statistics import Statistics
 from prunepool.api.oip.views import View, find, views
 from prunepool.api.options import Given
 from prunepool.api.services import Services
-from prunepool.engine import Inference, Options
 from prunepool.errors import PrunepoolError
+from prunepool.serving.types import Inference, Options
 
 
 class Calls:

@@ -15,8 +15,8 @@ from prunepool.api.oip import tensors
 from prunepool.api.oip.requests import InferRequest, header_of, request_of
 from prunepool.api.oip.responses import spent, tensors_of
 from prunepool.api.oip.views import VERSION, View
-from prunepool.engine import Inference
 from prunepool.errors import InvalidParameter
+from prunepool.serving.types import Inference
 
 
 def request_of_message(message: Any, view: View) -> InferRequest:

@@ -1,0 +1,232 @@
+"""Forward passes that OpenVINO runs on a processor, for batches whose images all follow one plan.
+
+OpenVINO fuses what timm's modules do one by one, and lays the weights out for its own matrix products. One
+converted pass serves every ratio and every number of images, so that the weights are in memory twice more, and
+not once for each. It is kept in a folder: only the first start converts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+import timm
+import torch
+from torch import Tensor
+
+from prunepool.backends import open_pass, openvino_conversion
+from prunepool.backends.open_pass import Kind, OpenPass, stages_of
+from prunepool.backends.openvino_conversion import to_openvino
+from prunepool.errors import ConversionInvalid, InvalidParameter
+from prunepool.models import geometry, packing, vit
+from prunepool.models.packing import even_shares, joined
+from prunepool.models.vit import Forward, ReducingViT
+from prunepool.reduction import fusing, plan, pooling, pruning, reduction, scoring, tokens
+from prunepool.reduction.plan import ReductionPlan
+from prunepool.reduction.tokens import Stage
+
+log = logging.getLogger(__name__)
+
+#: Images that OpenVINO computes at once: from so many on they get no cheaper, and it keeps memory for the most that
+#: it has seen, on a DeiT-S some 23 MB an image.
+_AT_ONCE = 8
+
+#: What OpenVINO makes ready for a shape is kept, so much of it at most.
+_PREPARED_SHAPES = 1000
+
+#: What a pass takes or gives, in its order.
+Arrays = Sequence[np.ndarray]
+
+
+class Lanes(NamedTuple):
+    """Runs of the converted :class:`~prunepool.backends.open_pass.OpenPass`, some at a time.
+
+    Attributes:
+        width: how many run side by side; they share the threads.
+        infer: from what each of so many runs takes to what it gives.
+    """
+
+    width: int
+    infer: Callable[[Sequence[Arrays]], Sequence[Arrays]]
+
+
+class OpenVinoPass:
+    """The pass for all plans of one kind. Of one thread at a time.
+
+    What all lanes can have the same number of images of goes into them, so that threads wait for each other once
+    a run and not after each operation; what is left over is one run of all threads.
+
+    Args:
+        lanes: first the single one that has all threads, then those that share them, if there are any.
+        kind: of the plans.
+        shape: of the network.
+    """
+
+    def __init__(self, lanes: Sequence[Lanes], kind: Kind, shape: geometry.Geometry) -> None:
+        self._lanes = tuple(lanes)
+        self._kind = kind
+        self._geometry = shape
+
+    @property
+    def alone(self) -> OpenVinoPass:
+        """The same with all threads in each run, as a single image has them."""
+        return OpenVinoPass(self._lanes[:1], self._kind, self._geometry)
+
+    def runs(self, plan: ReductionPlan) -> bool:
+        """Whether a plan is of this kind."""
+        return self._kind.counts(plan, self._geometry) is not None
+
+    def __call__(self, images: Tensor, plan: ReductionPlan) -> Forward:
+        """What :class:`~prunepool.models.vit.ReducingViT` gives for these images, [B, 3, H, W], and one plan.
+
+        Raises:
+            RuntimeError: OpenVINO cannot compute it.
+        """
+        counts = self._kind.counts(plan, self._geometry)
+        assert counts is not None, plan
+        limits = dict(zip(plan.blocks, plan.thresholds, strict=True))
+        thresholds = np.array([limits.get(block, 0.0) for block in self._kind.blocks], np.float32)
+        stay = [np.zeros(count, np.float32) for count in counts]
+        logits: list[Tensor] = []
+        stages: list[Stage] = []
+        first = 0
+        for lanes, sizes in self._shares(len(images)):
+            share = images[first : first + sum(sizes)].float().contiguous()
+            taken = [[part.numpy(), thresholds, *stay] for part in torch.split(share, sizes)]
+            for size, given in zip(sizes, lanes.infer(taken), strict=True):
+                answer, *rest = map(torch.from_numpy, given)
+                logits.append(answer)
+                stages += stages_of(rest, self._kind, counts, self._geometry.tokens, first)
+                first += size
+        return Forward(joined(logits), sorted(stages, key=lambda stage: (stage.block, stage.first)))
+
+    def _shares(self, images: int) -> Iterator[tuple[Lanes, list[int]]]:
+        """What runs at a time: in which lanes, and the images of each of them."""
+        for lanes in reversed(self._lanes):
+            each, images = divmod(images, lanes.width)
+            for share in even_shares(each, _AT_ONCE // lanes.width):
+                yield lanes, [share] * lanes.width
+
+
+class PassFolder:
+    """Where converted passes are kept, each under a digest of all that it was made from.
+
+    Args:
+        path: the folder; made when there is something to keep.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @torch.no_grad()
+    def get(self, network: ReducingViT, kind: Kind, size: int) -> OpenVinoPass:
+        """The pass for plans of a kind; from the folder, or converted now, which takes half a minute.
+
+        Args:
+            network: on a processor, in the number format that shall be computed in.
+            kind: of the plans.
+            size: pixels a side.
+
+        Raises:
+            ConversionInvalid: OpenVINO is not installed, or cannot take over the pass.
+            InvalidParameter: the folder cannot be written to.
+        """
+        if find_spec("openvino") is None:
+            raise ConversionInvalid('cpu_openvino needs OpenVINO: pip install "prunepool[openvino]"')
+        file = self.path / f"{_digest(network, kind, size)}.xml"
+        if not file.exists():
+            self._convert(network, kind, size, file)
+        threads = torch.get_num_threads()
+        widest = max(width for width in range(1, _AT_ONCE + 1) if threads % width == 0)
+        try:
+            lanes = _opened(file, network.dtype, dict.fromkeys((1, widest)))
+        except RuntimeError as error:
+            raise ConversionInvalid(
+                f"{file} cannot be loaded, delete it to have it made anew: {error}"
+            ) from error
+        return OpenVinoPass(lanes, kind, network.geometry)
+
+    def _convert(self, network: ReducingViT, kind: Kind, size: int, file: Path) -> None:
+        import openvino as ov
+
+        log.info("converting the pass of plans by %s for OpenVINO: %s", kind.method, file)
+        began = time.perf_counter()
+        try:
+            model = to_openvino(OpenPass(network, kind).exported(size))
+        except Exception as error:  # neither the exporter's errors nor the converter's have a common class
+            raise ConversionInvalid(f"OpenVINO cannot take over the pass: {error}") from error
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            # Moved into their places when whole, what is looked for last: several engines may want the same.
+            with TemporaryDirectory(dir=self.path) as folder:
+                made = Path(folder) / file.name
+                ov.save_model(model, made, compress_to_fp16=False)
+                for suffix in (".bin", ".xml"):
+                    made.with_suffix(suffix).replace(file.with_suffix(suffix))
+        except OSError as error:
+            limit = f"a folder that can be written to ({error.strerror or error})"
+            raise InvalidParameter("cpu_openvino_folder", str(self.path), limit) from error
+        log.info("converted in %.0f s", time.perf_counter() - began)
+
+
+def _opened(file: Path, dtype: torch.dtype, widths: Iterable[int]) -> list[Lanes]:
+    """A converted pass, ready to run on as many threads as PyTorch computes with."""
+    import openvino as ov
+
+    formats = {torch.float32: ov.Type.f32, torch.bfloat16: ov.Type.bf16, torch.float16: ov.Type.f16}
+    settings: dict[str, Any] = {
+        "INFERENCE_PRECISION_HINT": formats[dtype],
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        # Several engines share a machine, and none knows which cores the others are on.
+        "ENABLE_CPU_PINNING": False,
+        "CPU_RUNTIME_CACHE_CAPACITY": _PREPARED_SHAPES,
+    }
+    core = ov.Core()
+    model = core.read_model(file)
+    return [
+        _lanes(core.compile_model(model, "CPU", {**settings, "NUM_STREAMS": width}), width)
+        for width in widths
+    ]
+
+
+def _lanes(compiled: Any, width: int) -> Lanes:
+    requests = [compiled.create_infer_request() for _ in range(width)]
+
+    def infer(parts: Sequence[Arrays]) -> list[Arrays]:
+        for request, arrays in zip(requests, parts, strict=True):
+            request.start_async(list(arrays), share_inputs=True)
+        for request in requests:
+            request.wait()
+        # Copies: the next run writes where this one's answers are.
+        return [[tensor.data.copy() for tensor in request.output_tensors] for request in requests]
+
+    return Lanes(width, infer)
+
+
+#: What the converted pass was written in.
+_SOURCES: tuple[ModuleType, ...] = (
+    *(openvino_conversion, open_pass, vit, packing, geometry),
+    *(fusing, plan, pooling, pruning, reduction, scoring, tokens),
+)
+
+
+def _digest(network: ReducingViT, kind: Kind, size: int) -> str:
+    """Of all that makes the converted pass what it is, the weights among it."""
+    import openvino as ov
+
+    versions = [torch.__version__, timm.__version__, ov.__version__]
+    parts = [*map(inspect.getsource, _SOURCES), *versions, str(network), str(kind), str(size)]
+    digest = hashlib.sha256("\n".join(parts).encode())
+    for name, weight in network.state_dict().items():
+        digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
+        digest.update(weight.contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()[:32]

@@ -1,0 +1,111 @@
+"""Who is let in: not what would come too late, and not more than can be answered in time.
+
+No clock: whoever asks says what time it is.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from prunepool.core.types import Dial, Limits
+from prunepool.errors import DeadlineExceeded, Overloaded
+
+#: A queue that is too long for so many targets is no burst any more.
+_BURST = 1.0
+#: Whatever the target, a few images may wait: a target below that is one that the device cannot hold.
+_LEAST_IMAGES = 4
+#: While a queue stands, it is kept within the first share of the target, so that who is let in is answered in
+#: time; the next burst is let in after the queue was within the second.
+_STANDING, _CALM = 0.75, 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A request at the door.
+
+    Attributes:
+        now: the time.
+        dial: what it asks for.
+        deadline: when an answer becomes worthless, or None.
+        accepted: requests accepted and not yet answered.
+        answered_in_s: predicted seconds to its answer, with what is ahead at today's ratios and itself at the
+            largest that it allows.
+        drain_s: predicted seconds to answer all that is accepted and itself, everything at the largest ratio
+            that it allows.
+        alone_s: predicted seconds to run it by itself, at that ratio.
+    """
+
+    now: float
+    dial: Dial
+    deadline: float | None
+    accepted: int
+    answered_in_s: float
+    drain_s: float
+    alone_s: float
+
+
+class Admission:
+    """The rules of one model's door.
+
+    A burst is let in whole, for it will be over soon. `auto` requests are refused while a queue *stands*:
+    when all reductions are spent and it still is too long for the target, for longer than the target lasts.
+
+    Args:
+        limits: of the queue.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._too_long_since: float | None = None
+        self._standing = False
+
+    def check(self, arrival: Arrival) -> None:
+        """Let a request in.
+
+        Raises:
+            Overloaded: too much is accepted already.
+            DeadlineExceeded: its answer would come too late.
+        """
+        most, most_s = self._limits.max_queue_requests, self._limits.max_queue_s
+        if arrival.accepted >= most:
+            raise Overloaded(
+                f"{arrival.accepted} images wait for their answers, and {most} is the limit",
+                retry_after=max(0.0, arrival.drain_s - arrival.alone_s),
+            )
+        if arrival.accepted and arrival.drain_s > most_s:
+            raise Overloaded(
+                f"answering what waits would take {arrival.drain_s:.1f} s, and {most_s:g} s is the limit",
+                retry_after=arrival.drain_s - most_s,
+            )
+        self._check_target(arrival)
+        self._check_deadline(arrival)
+
+    def _check_target(self, arrival: Arrival) -> None:
+        most_s = max(self._limits.target_s, _LEAST_IMAGES * arrival.alone_s)
+        self._tell_a_queue_from_a_burst(arrival, most_s)
+        standing_s = _STANDING * most_s
+        if self._standing and arrival.drain_s > standing_s and arrival.dial.requested is None:
+            raise Overloaded(
+                f"answering what waits would take {arrival.drain_s * 1000:.0f} ms even at the largest"
+                f" reductions allowed, and {standing_s * 1000:.0f} ms is the limit",
+                retry_after=arrival.drain_s - _CALM * most_s,
+            )
+
+    def _tell_a_queue_from_a_burst(self, arrival: Arrival, most_s: float) -> None:
+        if arrival.drain_s <= most_s:
+            self._too_long_since = None
+            self._standing = self._standing and arrival.drain_s > _CALM * most_s
+        elif self._too_long_since is None:
+            self._too_long_since = arrival.now
+        elif arrival.now - self._too_long_since > _BURST * most_s:
+            self._standing = True
+
+    def _check_deadline(self, arrival: Arrival) -> None:
+        left = math.inf if arrival.deadline is None else arrival.deadline - arrival.now
+        if arrival.answered_in_s > left:
+            raise DeadlineExceeded(
+                f"an answer would take {arrival.answered_in_s * 1000:.0f} ms even at a reduction ratio of"
+                f" {arrival.dial.maximum if arrival.dial.requested is None else arrival.dial.requested:g},"
+                f" and the deadline leaves {left * 1000:.0f} ms"
+            )

@@ -1,0 +1,213 @@
+"""What waits, and which of it goes together: the queue of one model as plain data.
+
+No clock, no thread, no device: whoever holds it says what time it is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Collection, Mapping, Sequence
+from heapq import heapify, heappop, heappush
+from itertools import count
+from typing import Any
+
+from prunepool.core.prediction import Predictor
+from prunepool.core.ratio_policy import Choice
+from prunepool.core.types import Batch, Costs, Dial, Limits, Request, Work
+
+
+def trim(batch: Batch, keep: Callable[[Request], bool], costs: Costs) -> Batch:
+    """A batch without the requests that are not to be kept."""
+    works = tuple(work for work in batch.works if keep(work.request))
+    if len(works) == len(batch.works):
+        return batch
+    return Batch(works, sum(costs.gmacs(work.ratio) for work in works))
+
+
+def expired(request: Request, now: float) -> bool:
+    """Whether an answer would be too late: at the deadline, too, for the answer still has to be computed."""
+    return request.deadline is not None and now >= request.deadline
+
+
+class Batcher:
+    """First come, first served, in batches bounded by images and by predicted time.
+
+    Args:
+        limits: the bounds.
+        predictor: how long a batch takes.
+    """
+
+    def __init__(self, limits: Limits, predictor: Predictor) -> None:
+        self._limits = limits
+        self._predictor = predictor
+        #: Requests in order of arrival, each with the ratio that it would run at.
+        self._waiting: OrderedDict[Request, float] = OrderedDict()
+        self._dials: Counter[Dial] = Counter()
+        self._ratios: Counter[float] = Counter()
+        #: What came back from a device, and those of its requests that still wait.
+        self._returned: deque[Sequence[Work]] = deque()
+        self._returned_waiting: dict[Request, float] = {}
+        self._deadlines: list[tuple[float, int, Request]] = []
+        self._numbers = count()
+
+    def __len__(self) -> int:
+        """How many requests wait."""
+        return len(self._waiting) + len(self._returned_waiting)
+
+    def images(self, ratio_of: Callable[[Dial], float]) -> Counter[float]:
+        """How many wait at each ratio, if those whose ratio can still be chosen get it from `ratio_of`."""
+        images = Counter(self._returned_waiting.values())
+        for dial, number in self._dials.items():
+            images[ratio_of(dial)] += number
+        return images
+
+    @property
+    def dials(self) -> Mapping[Dial, int]:
+        """How many of `waiting` there are of each dial."""
+        return self._dials
+
+    @property
+    def waiting(self) -> Collection[Request]:
+        """The requests whose ratio can still be chosen, oldest first; a view, not a copy."""
+        return self._waiting.keys()
+
+    @property
+    def full(self) -> bool:
+        """Whether the next batch would gain nothing from waiting for more requests."""
+        return (
+            bool(self._returned_waiting)
+            or len(self._waiting) >= self._predictor.most_images
+            or self._predictor.run_s(self._ratios) >= self._limits.max_batch_s
+        )
+
+    def add(self, request: Request, ratio: float) -> None:
+        """Let a request wait at the end of the queue.
+
+        Args:
+            request: not waiting yet.
+            ratio: the ratio at which it would run now, for the prediction of time.
+        """
+        assert request not in self._waiting
+        self._waiting[request] = ratio
+        self._dials[request.dial] += 1
+        self._ratios[ratio] += 1
+        self._note_deadline(request)
+
+    def put_back(self, works: Sequence[Work]) -> None:
+        """Let works that came back from a device be a batch by themselves, before all that is new."""
+        self._returned.append(works)
+        for work in works:
+            self._returned_waiting[work.request] = work.ratio
+            self._note_deadline(work.request)
+
+    def cancel(self, request: Request) -> bool:
+        """Forget a request; whether it was waiting."""
+        ratio = self._waiting.pop(request, None)
+        if ratio is not None:
+            _take_one(self._dials, request.dial)
+            _take_one(self._ratios, ratio)
+        elif self._returned_waiting.pop(request, None) is None:
+            return False
+        self._compact()
+        return True
+
+    def expire(self, now: float) -> list[Request]:
+        """Forget the requests whose deadline has come, and return them, the earliest deadline first."""
+        late = []
+        while self._deadlines and expired(self._deadlines[0][2], now):
+            request = heappop(self._deadlines)[2]
+            if self.cancel(request):
+                late.append(request)
+        return late
+
+    def clear(self) -> list[Request]:
+        """Forget all requests, and return them."""
+        requests = [*self._returned_waiting, *self._waiting]
+        for request in requests:
+            self.cancel(request)
+        self._returned.clear()
+        self._deadlines.clear()
+        return requests
+
+    def ready(self, now: float) -> bool:
+        """Whether an idle device should take a batch now rather than wait for company."""
+        return self.full or (bool(self._waiting) and now >= self._company_until())
+
+    def next_event(self, now: float) -> float | None:
+        """When, after now, waiting for company ends or a deadline comes; None: nothing to wait for."""
+        self._sweep()
+        times = [self._deadlines[0][0]] if self._deadlines else []
+        if self._waiting:
+            times.append(self._company_until())
+        return min((time for time in times if time > now), default=None)
+
+    def next_batch(
+        self, now: float, choose: Callable[[Request], Choice], free_at: float | None = None
+    ) -> Batch | None:
+        """Take the next batch out of the queue; None if there is nothing to take or company may still come.
+
+        Company that would make the batch miss a deadline which it could keep without is left for the next.
+
+        Args:
+            now: the time.
+            choose: decides the ratio of a request; called once for each that is considered.
+            free_at: when the device should take the batch; now, if not given.
+        """
+        while self._returned:
+            back = [work for work in self._returned.popleft() if work.request in self._returned_waiting]
+            if back:
+                return self._take(back)
+        if not self.ready(now):
+            return None
+        start = now if free_at is None else free_at
+        works: list[Work] = []
+        images: Counter[float] = Counter()
+        promised = math.inf
+        for request in self._waiting:
+            choice = choose(request)
+            images[choice.ratio] += 1
+            run_s = self._predictor.run_s(images)
+            if works and (run_s > self._limits.max_batch_s or start + run_s > promised):
+                break
+            works.append(Work(request, choice.ratio, choice.reason))
+            if request.deadline is not None and start + run_s <= request.deadline:
+                promised = min(promised, request.deadline)
+            if len(works) >= self._predictor.most_images:
+                break
+        return self._take(works)
+
+    def _take(self, works: list[Work]) -> Batch:
+        for work in works:
+            self.cancel(work.request)
+        # One ratio's images next to each other are one rectangle of tokens on the device.
+        ordered = tuple(sorted(works, key=lambda work: work.ratio))
+        return Batch(ordered, sum(self._predictor.gmacs(work.ratio) for work in ordered))
+
+    def _company_until(self) -> float:
+        return next(iter(self._waiting)).arrival + self._limits.max_wait_s
+
+    def _note_deadline(self, request: Request) -> None:
+        if request.deadline is not None:
+            heappush(self._deadlines, (request.deadline, next(self._numbers), request))
+
+    def _compact(self) -> None:
+        """Now and then drop the deadlines of requests that are gone: they would hold the pixels till then."""
+        if len(self._deadlines) > 2 * len(self) + 16:
+            self._deadlines = [entry for entry in self._deadlines if self._waits(entry[2])]
+            heapify(self._deadlines)
+
+    def _sweep(self) -> None:
+        """Drop the deadlines of requests that are gone from the front."""
+        while self._deadlines and not self._waits(self._deadlines[0][2]):
+            heappop(self._deadlines)
+
+    def _waits(self, request: Request) -> bool:
+        return request in self._waiting or request in self._returned_waiting
+
+
+def _take_one(counts: Counter[Any], key: object) -> None:
+    """One less; nothing is left of a key that has none."""
+    counts[key] -= 1
+    if not counts[key]:
+        del counts[key]

@@ -1,0 +1,168 @@
+"""All that is decided about one model's queue: who is let in, what goes together, at which ratio.
+
+Everything that needs no waiting: no clock, no thread, no event loop. The scheduler asks it, and so does the
+simulation that it is tested in.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from prunepool.core.admission import Admission, Arrival
+from prunepool.core.batcher import Batcher
+from prunepool.core.cost_model import CostModel, Measured
+from prunepool.core.device_share import Backlog
+from prunepool.core.prediction import Predictor
+from prunepool.core.profiling import worthwhile
+from prunepool.core.ratio_policy import Load, RatioPolicy
+from prunepool.core.types import Batch, Costs, Dial, Limits, Request
+
+
+class Device(NamedTuple):
+    """What the device has been given and not yet reported.
+
+    Attributes:
+        batches: in order; the first of them runs, or is the next to run.
+        since: when that began; None: it has not.
+        rested: whether the device had nothing to do for a while before that, or has had nothing until now.
+        others: what other models have for it; with each of them it takes turns, run by run.
+        taken: the share of its time that those have taken of late.
+    """
+
+    batches: Sequence[Batch]
+    since: float | None
+    rested: bool = False
+    others: Sequence[Backlog] = ()
+    taken: float = 0.0
+
+
+def largest(dial: Dial) -> float:
+    """The largest ratio that a dial allows."""
+    return dial.maximum if dial.requested is None else dial.requested
+
+
+class Planner:
+    """Decides for one model.
+
+    Args:
+        costs: what a ratio costs.
+        policy: which ratio a request gets.
+        limits: bounds of queue and batches.
+    """
+
+    def __init__(self, costs: Costs, policy: RatioPolicy, limits: Limits) -> None:
+        self._limits = limits
+        self._policy = policy
+        self._admission = Admission(limits)
+        self.cost_model = CostModel()
+        self.predictor = Predictor(costs, limits, self.cost_model)
+        self.batcher = Batcher(limits, self.predictor)
+
+    def rehearsed(self, measured: Sequence[Measured]) -> None:
+        """Predict from timed runs, and let batches grow no further than that pays, if so wanted."""
+        self.cost_model.fit(measured)
+        if self._limits.only_what_pays:
+            most = self._limits.max_batch_size
+            self.predictor.most_images = worthwhile(measured, self.predictor.gmacs(0.0), most)
+
+    def admit(
+        self,
+        dial: Dial,
+        deadline: float | None,
+        now: float,
+        *,
+        device: Device,
+        arriving: Mapping[Dial, int],
+        accepted: int,
+    ) -> None:
+        """Let a request in.
+
+        Args:
+            dial: what it asks for.
+            deadline: when an answer becomes worthless, or None.
+            now: the time.
+            device: what it has to do.
+            arriving: accepted requests that are still being decoded, by dial.
+            accepted: requests accepted and not yet answered.
+
+        Raises:
+            Overloaded: too much is accepted already.
+            DeadlineExceeded: its answer would come too late.
+        """
+        planned = self._images(arriving, self._forecast(now)) + Counter({largest(dial): 1})
+        least = self._images(arriving, largest) + Counter({largest(dial): 1})
+        self._admission.check(
+            Arrival(
+                now=now,
+                dial=dial,
+                deadline=deadline,
+                accepted=accepted,
+                answered_in_s=self._answered_in_s(planned, device, now),
+                drain_s=self._answered_in_s(least, device, now),
+                alone_s=self.predictor.run_s({largest(dial): 1}),
+            )
+        )
+
+    def add(self, request: Request, now: float) -> None:
+        """Let a request that was let in wait for a batch."""
+        self.batcher.add(request, self._policy.forecast(request.dial, now))
+
+    def due(self, now: float, *, device_busy: bool) -> bool:
+        """Whether to give the device a batch: while it runs one, only what gains nothing by waiting."""
+        return self.batcher.full if device_busy else self.batcher.ready(now)
+
+    def next_batch(self, now: float, *, device: Device, arriving: Mapping[Dial, int]) -> Batch | None:
+        """Take the next batch out of the queue, its ratios chosen; None if there is none yet."""
+        batcher = self.batcher
+        images = self._images(arriving, self._forecast(now))
+        busy_s = self._free_in_s(device, now, self.predictor.runs(images))
+        load = Load(now, batcher.waiting, batcher.dials, arriving, busy_s, self.predictor, device.taken)
+        return batcher.next_batch(now, self._policy.plan(load), now + self._free_in_s(device, now, 1))
+
+    def busy_s(self, device: Device, now: float) -> float:
+        """Predicted seconds until the device has done what it was given."""
+        if not device.batches:
+            return 0.0
+        first, *rest = device.batches
+        first_s = self.predictor.batch_s(first, rested=device.rested)
+        ran_s = 0.0 if device.since is None else now - device.since
+        return max(0.0, first_s - ran_s) + sum(map(self.predictor.batch_s, rest))
+
+    def backlog(self, now: float, *, device: Device, arriving: Mapping[Dial, int]) -> Backlog:
+        """What other models have to reckon with, at the ratios that it would get now."""
+        drain = self.predictor.drain(self._images(arriving, self._forecast(now)))
+        given_s = max(map(self.predictor.batch_s, device.batches), default=0.0)
+        return Backlog(self.busy_s(device, now) + drain.seconds, max(drain.run_s, given_s))
+
+    def drain_s(self, now: float, *, device: Device, arriving: Mapping[Dial, int]) -> float:
+        """Predicted seconds to answer all that is accepted, at the ratios that it would get now."""
+        images = self._images(arriving, self._forecast(now))
+        return self._answered_in_s(images, device, now) if images or device.batches else 0.0
+
+    def _answered_in_s(self, images: Mapping[float, int], device: Device, now: float) -> float:
+        """Predicted seconds until all images are answered, after what the device has been given."""
+        ahead_s = self._free_in_s(device, now, self.predictor.runs(images))
+        return ahead_s + self.predictor.drain(images).seconds
+
+    def _free_in_s(self, device: Device, now: float, runs: int) -> float:
+        """Predicted seconds for all but so many runs that are still to come.
+
+        That is, for what the device has been given, for getting to work, and for the turns of other models.
+        """
+        own_s = self.busy_s(device, now)
+        if device.rested and not device.batches:
+            own_s = self.predictor.rest_s
+        turns = len(device.batches) + runs
+        return own_s + sum(min(other.seconds, turns * other.run_s) for other in device.others)
+
+    def _forecast(self, now: float) -> Callable[[Dial], float]:
+        return lambda dial: self._policy.forecast(dial, now)
+
+    def _images(self, arriving: Mapping[Dial, int], ratio_of: Callable[[Dial], float]) -> Counter[float]:
+        """How many images are ahead at each ratio."""
+        images = self.batcher.images(ratio_of)
+        for dial, count in arriving.items():
+            images[ratio_of(dial)] += count
+        return images

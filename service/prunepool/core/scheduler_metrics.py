@@ -1,0 +1,79 @@
+"""What a model's queue and batches count, each series in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from prunepool.core.cost_model import CostModel
+from prunepool.core.model_gauges import Gauges
+from prunepool.core.types import Batch, Costs, Outcome
+from prunepool.core.worker import Report
+from prunepool.metrics import Metrics, reduction_band
+
+
+class Tally:
+    """The series of one model.
+
+    Args:
+        metrics: the service's series.
+        model: the value of the label.
+        costs: what a ratio costs; the dense model's cost is what savings are counted against.
+        gauges: what of it is a state rather than a count.
+    """
+
+    def __init__(self, metrics: Metrics, model: str, costs: Costs, gauges: Gauges | None = None) -> None:
+        self._metrics = metrics
+        self._model = model
+        self._gauges = gauges or Gauges(metrics, model)
+        self._dense_gmacs = costs.gmacs(0.0)
+        self._prediction_error = metrics.prediction_error.labels(model)
+        self._batch_size = metrics.batch_size.labels(model)
+        self._batch_tokens = metrics.batch_tokens.labels(model)
+        self._applied_ratio = metrics.applied_ratio.labels(model)
+        self._fates = {fate: metrics.tokens.labels(model, fate) for fate in ("kept", "pruned", "pooled")}
+        self._launches = {
+            recorded: metrics.device_images.labels(model, "recorded" if recorded else "kernels")
+            for recorded in (True, False)
+        }
+        self._gmacs = {kind: metrics.gmacs.labels(model, kind) for kind in ("spent", "saved")}
+
+    def aims(self, auto_maximum: float, target_s: float) -> None:
+        """What `auto` may spend and what it tries to hold, so that alerts need not be told again."""
+        self._gauges.set(self._metrics.auto_ratio_limit, auto_maximum)
+        self._gauges.set(self._metrics.target_latency, target_s)
+
+    def queue(self, requests: int, drain_s: float) -> None:
+        """What waits now, and how long that would take."""
+        self._gauges.set(self._metrics.queue_requests, requests)
+        self._gauges.set(self._metrics.queue_drain, drain_s)
+
+    def learnt(self, cost_model: CostModel, error: float | None = None) -> None:
+        """What the model's runs are believed to cost, and how far the last prediction was off."""
+        for part, seconds in cost_model.coefficients.items():
+            self._gauges.set(self._metrics.cost_model, seconds, part)
+        if error is not None:
+            self._prediction_error.observe(error)
+
+    def batch(self, report: Report) -> None:
+        """A batch that was run. Images whose client left meanwhile count: the device did the work."""
+        outcomes = report.outcomes or ()
+        if not outcomes:
+            return
+        self._batch_size.observe(len(outcomes))
+        self._batch_tokens.observe(sum(outcome.tokens[-1] for outcome in outcomes))
+        self._images(report.ran, outcomes, report.finished - report.started)
+        spent = sum(outcome.gmacs for outcome in outcomes)
+        self._gmacs["spent"].inc(spent)
+        self._gmacs["saved"].inc(max(0.0, self._dense_gmacs * len(outcomes) - spent))
+        self._fates["kept"].inc(sum(outcome.tokens[-1] for outcome in outcomes))
+        self._fates["pruned"].inc(sum(outcome.pruned for outcome in outcomes))
+        self._fates["pooled"].inc(sum(outcome.pooled for outcome in outcomes))
+
+    def _images(self, ran: Batch, outcomes: Sequence[Outcome], seconds: float) -> None:
+        total = sum(outcome.gmacs for outcome in outcomes)
+        for work, outcome in zip(ran.works, outcomes, strict=True):
+            band = reduction_band(work.ratio)
+            self._applied_ratio.observe(work.ratio)
+            self._launches[outcome.recorded].inc()
+            self._metrics.images.labels(self._model, band).inc()
+            self._metrics.inference_seconds.labels(self._model, band).inc(seconds * outcome.gmacs / total)

@@ -1,0 +1,322 @@
+"""One thread that owns a runner: batches in, events out, and no death goes unreported.
+
+The thread makes the runner, warms it up, times some batches and says `Ready`; then it answers each batch
+with a `Report`. However it ends, by order or by any exception, it closes the runner and says `Ended`. Events
+arrive on the event loop as calls of `post`. What the thread cannot say itself, that it hangs, others see.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+
+from prunepool.core.batcher import expired, trim
+from prunepool.core.cost_model import REST_S, Measured, effort
+from prunepool.core.device_share import Turns
+from prunepool.core.profiling import ROUNDS
+from prunepool.core.threads import name_thread
+from prunepool.core.types import (
+    AsynchronousRunner,
+    Batch,
+    Costs,
+    Dial,
+    Outcome,
+    OutOfMemory,
+    Request,
+    Runner,
+    Work,
+)
+
+#: The reason of a work that nobody asked for, run to see that a new runner works and how fast.
+WARM_UP = "warm-up"
+#: What the system calls the threads that compute.
+COMPUTES = "model"
+#: How often a device that computes is asked whether it is done, while another batch may come.
+_LOOK_S = 0.0002
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The runner is warm.
+
+    Attributes:
+        measured: batches that were timed, at least a single dense image.
+    """
+
+    measured: tuple[Measured, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A batch was run.
+
+    Attributes:
+        batch: as it was given.
+        ran: what of it reached the device; deadlines that had passed by then are left out.
+        outcomes: one for each of `ran`; None where the device had no room.
+        started: when it reached the device.
+        finished: when the outcomes were there.
+        rested: whether the device had nothing to do for a while before.
+    """
+
+    batch: Batch
+    ran: Batch
+    outcomes: Sequence[Outcome] | None
+    started: float
+    finished: float
+    rested: bool
+
+
+class Running(NamedTuple):
+    """The batch that is on the device now.
+
+    Attributes:
+        since: when it began.
+        rested: whether the device had nothing to do for a while before.
+    """
+
+    since: float
+    rested: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The thread is over and its runner closed.
+
+    Attributes:
+        error: what killed it; None if it was told to stop.
+    """
+
+    error: BaseException | None
+
+
+#: The ratio of each image of a batch.
+Ratios: TypeAlias = tuple[float, ...]
+Event = Ready | Report | Ended
+
+
+class _UnderWay(NamedTuple):
+    """A batch that the device computes: as given, what of it, since when, and the runner's own."""
+
+    batch: Batch
+    ran: Batch
+    started: float
+    launched: object
+
+
+Post: TypeAlias = "Callable[[Worker, Event], None]"
+
+
+class Worker:
+    """A daemon thread with a runner of its own.
+
+    Args:
+        name: of the thread.
+        factory: makes the runner, in the thread.
+        costs: what a ratio costs.
+        image_size: pixels a side of the images that are timed.
+        rehearse: the ratios of the batches to time after a single dense image, the smallest first.
+        rehearsal_s: how long that may take.
+        clock: seconds, monotonic; the one that deadlines are given in.
+        post: takes each event, on the loop that runs when the worker is made; dropped once that is closed.
+        turns: of the models on the device; it has the device to itself, if not given.
+
+    Attributes:
+        running: what is on the device now.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        factory: Callable[[], Runner],
+        *,
+        costs: Costs,
+        image_size: int,
+        clock: Callable[[], float],
+        post: Post,
+        rehearse: Sequence[Ratios] = (),
+        rehearsal_s: float = 0.0,
+        turns: Turns | None = None,
+    ) -> None:
+        self._factory = factory
+        self._costs = costs
+        self._image_size = image_size
+        self._rehearse = rehearse
+        self._rehearsal_s = rehearsal_s
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
+        self._post = post
+        self._batches: SimpleQueue[Batch | None] = SimpleQueue()
+        self._stopped = False
+        self._turns = turns or Turns()
+        self.running: Running | None = None
+        self._thread = threading.Thread(target=self._main, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def give(self, batch: Batch) -> None:
+        """Run a batch after those given before."""
+        self._batches.put(batch)
+
+    def stop(self) -> None:
+        """Start nothing more, and end as soon as what runs is done, should it ever be."""
+        self._stopped = True
+        self._batches.put(None)
+
+    def abandon(self) -> None:
+        """Expect nothing more of it, and let others have the device."""
+        self.stop()
+        self._turns.give_back(self, self._clock())
+
+    def join(self, timeout_s: float) -> bool:
+        """Wait for the thread; whether it is over."""
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _main(self) -> None:
+        name_thread(COMPUTES)  # those of OpenMP, which it starts, are called so too
+        error: BaseException | None = None
+        try:
+            self._own_a_runner()
+        except BaseException as caught:  # not even SystemExit may end the thread unseen
+            error = caught
+        self._say(Ended(error))
+
+    def _own_a_runner(self) -> None:
+        runner = self._factory()
+        try:
+            runner.warm_up()
+            self._say(Ready(self._rehearsed(runner)))
+            if isinstance(runner, AsynchronousRunner):
+                self._overlap(runner)
+                return
+            while (batch := self._batches.get()) is not None and not self._stopped:
+                if not self._turns.take(self):
+                    return
+                try:
+                    report = self._run(runner, batch)
+                finally:
+                    self.running = None
+                    self._turns.give_back(self, self._clock())
+                self._say(report)
+        finally:
+            try:
+                runner.close()
+            except Exception:
+                # What matters, the batch or the death, is reported; a device half closed cannot be helped.
+                log.exception("closing the runner of %s failed", self._thread.name)
+
+    def _overlap(self, runner: AsynchronousRunner) -> None:
+        """Launch a batch while the one before it is computed, until told to stop."""
+        head: _UnderWay | None = None
+        finished = self._clock()
+        while head is not None or not self._stopped:
+            batch = self._batches.get() if head is None else self._meanwhile(runner, head)
+            following = None if batch is None or self._stopped else self._launch(runner, batch)
+            if head is not None:
+                assert self.running is not None
+                outcomes = runner.collect(head.ran, head.launched)
+                finished = self._clock()
+                self._turns.over(finished)
+                self._say(self._report(head.batch, head.ran, outcomes, self.running, finished))
+            if isinstance(following, Report):
+                self._say(following)
+                following = None
+            head, self.running = following, None
+            if head is not None:
+                # A batch that waited for the one before has run only since that one was done.
+                self.running = Running(max(head.started, finished), head.started - finished >= REST_S)
+
+    def _meanwhile(self, runner: AsynchronousRunner, running: _UnderWay) -> Batch | None:
+        """The batch that comes while another is computed; None if that is done first, or the end has come."""
+        while not runner.done(running.launched):
+            with suppress(Empty):
+                return self._batches.get(timeout=_LOOK_S)
+        return None
+
+    def _launch(self, runner: AsynchronousRunner, batch: Batch) -> _UnderWay | Report:
+        """Have a batch computed; its report, where there is nothing to compute or no room."""
+        started = self._clock()
+        ran = self._fresh(batch, started)
+        if not ran.works:
+            return Report(batch, ran, (), started, started, rested=False)
+        try:
+            return _UnderWay(batch, ran, started, runner.launch(ran, runner.prepare(ran)))
+        except OutOfMemory as error:
+            self._warn(ran, error)
+            return Report(batch, ran, None, started, self._clock(), rested=False)
+
+    def _rehearsed(self, runner: Runner) -> tuple[Measured, ...]:
+        """The first predictions of speed, and proof that a batch goes through."""
+        dense_image = self._time(runner, (0.0,))
+        if dense_image is None:
+            raise OutOfMemory("the device has no room for a single image")
+        best: dict[Ratios, float] = {(0.0,): dense_image}
+        over = self._clock() + self._rehearsal_s
+        for ratios in [ratios for _ in range(ROUNDS) for ratios in self._rehearse]:
+            pace = min(seconds / self._gmacs(one) for one, seconds in best.items())
+            if self._stopped or self._clock() + pace * self._gmacs(ratios) > over:
+                continue
+            seconds = self._time(runner, ratios)
+            if seconds is None:
+                break
+            best[ratios] = min(seconds, best.get(ratios, seconds))
+        return tuple(
+            Measured(effort(Counter(ratios), self._costs.gmacs), seconds) for ratios, seconds in best.items()
+        )
+
+    def _gmacs(self, ratios: Ratios) -> float:
+        return sum(map(self._costs.gmacs, ratios))
+
+    def _time(self, runner: Runner, ratios: Ratios) -> float | None:
+        """Seconds that a batch of black images takes; None where the device has no room for it."""
+        pixels = np.zeros((self._image_size, self._image_size, 3), np.uint8)
+        now = self._clock()
+        works = tuple(Work(Request(pixels, Dial(ratio, ratio), now), ratio, WARM_UP) for ratio in ratios)
+        report = self._run(runner, Batch(works, self._gmacs(ratios)))
+        self.running = None
+        return None if report.outcomes is None else report.finished - report.started
+
+    def _run(self, runner: Runner, batch: Batch) -> Report:
+        started = self._clock()
+        self.running = Running(started, rested=started - self._turns.ended >= REST_S)
+        ran = self._fresh(batch, started)
+        outcomes: Sequence[Outcome] | None = ()
+        if ran.works:
+            try:
+                outcomes = runner.run(ran, runner.prepare(ran))
+            except OutOfMemory as error:
+                self._warn(ran, error)
+                outcomes = None
+        return self._report(batch, ran, outcomes, self.running, self._clock())
+
+    def _fresh(self, batch: Batch, now: float) -> Batch:
+        return trim(batch, lambda request: not expired(request, now), self._costs)
+
+    def _warn(self, batch: Batch, error: OutOfMemory) -> None:
+        log.warning("%s: no room for a batch of %d: %s", self._thread.name, len(batch.works), error)
+
+    def _report(
+        self, batch: Batch, ran: Batch, outcomes: Sequence[Outcome] | None, running: Running, finished: float
+    ) -> Report:
+        if outcomes is not None and len(outcomes) != len(ran.works):
+            raise RuntimeError(f"the runner gave {len(outcomes)} outcomes for {len(ran.works)} images")
+        return Report(batch, ran, outcomes, running.since, finished, running.rested)
+
+    def _say(self, event: Event) -> None:
+        # RuntimeError: the loop is closed, so nobody waits for this any more.
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._post, self, event)

@@ -1,0 +1,231 @@
+"""How fast each setting of the dial is, beside the best dense way to run the same network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+
+import torch
+from torch import nn
+
+from prunepool.backends.open_pass import Kind
+from prunepool.backends.openvino import PassFolder
+from prunepool.lab.environment import environment
+from prunepool.lab.operations import Share, operations
+from prunepool.lab.rivals import RIVALS, available
+from prunepool.lab.timing import Sample, take_turns
+from prunepool.models.loader import resolve_device
+from prunepool.models.vit import Group, ReducingViT
+from prunepool.reduction.plan import DENSE, Method, ReductionPlan, plan_for_ratio
+
+#: The mix of ratios of the `mixed` candidate, as equal shares of a batch as can be.
+MIX = (0.0, 0.25, 0.5, 0.755, 0.85)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What is measured together.
+
+    Attributes:
+        dtype: number format.
+        batch: images.
+    """
+
+    dtype: torch.dtype
+    batch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One measured candidate.
+
+    Attributes:
+        dtype: number format.
+        batch: images.
+        candidate: its name.
+        ratio: reduction ratio, or None for a rival and for the mix.
+        images_per_s: from the median.
+        low: images/s at the 90th percentile of time.
+        high: images/s at the 10th percentile of time.
+        speedup: over timm's best dense run of the same case, by medians of one run; over the best of all rivals
+            if timm was not among them.
+        bound: what the multiply-accumulates alone would allow; None for rivals.
+        rounds: how often it was timed.
+        of_uniform: of the mix, its share of the speed of uniform batches at the same ratios; else None.
+        operations: where the time goes, if asked for and ours.
+    """
+
+    dtype: str
+    batch: int
+    candidate: str
+    ratio: float | None
+    images_per_s: float
+    low: float
+    high: float
+    speedup: float
+    bound: float | None
+    rounds: int
+    of_uniform: float | None = None
+    operations: tuple[Share, ...] = ()
+
+
+class Benchmark:
+    """Times one network.
+
+    Args:
+        vit: a timm ViT in float32, evaluation mode.
+        size: pixels a side.
+        device: where to run.
+        ratios: points of the dial; 0 is ours at ratio 0.
+        rivals: names from `RIVALS`; those not installed are left out and named in the report.
+        rounds: measured rounds of each candidate.
+        method: how tokens leave.
+        profiled: whether to look, after timing, where the time goes.
+        openvino: where passes for OpenVINO are kept, if those shall be measured as well.
+    """
+
+    def __init__(
+        self,
+        vit: nn.Module,
+        *,
+        size: int,
+        device: str,
+        ratios: Sequence[float],
+        rivals: Sequence[str],
+        rounds: int,
+        method: Method = "ppt",
+        profiled: bool = False,
+        openvino: PassFolder | None = None,
+    ) -> None:
+        self._device = resolve_device(device)
+        self._vit = vit.to(self._device)
+        self._size = size
+        self._ratios = tuple(ratios)
+        self._rivals = tuple(rivals)
+        self._rounds = rounds
+        self._method: Method = method
+        self._profiled = profiled
+        self._openvino = openvino if self._device.type == "cpu" else None
+        self.missing: set[str] = set()
+
+    def steps(self, cases: Sequence[Case]) -> int:
+        """Timed calls of a run, for a progress bar."""
+        candidates = len(self._rivals) + len(self._ratios) + 1
+        converted = len(self._ratios) if self._openvino is not None else 0
+        return len(cases) * (candidates + converted) * (self._rounds + 1)
+
+    def run(self, cases: Sequence[Case], advance: Callable[[], object] = lambda: None) -> list[Row]:
+        """Measure every case; candidates of one case take turns."""
+        return [row for case in cases for row in self._case(case, advance)]
+
+    def report(self, rows: Sequence[Row], architecture: str) -> dict[str, object]:
+        """Rows and all that must be known to read them, JSON-serialisable."""
+        return {
+            "architecture": architecture,
+            "method": self._method,
+            "mix": MIX,
+            "rounds": self._rounds,
+            "not_measured": sorted(self.missing),
+            "environment": environment(self._device),
+            "rows": [asdict(row) for row in rows],
+        }
+
+    @torch.inference_mode()
+    def _case(self, case: Case, advance: Callable[[], object]) -> Iterator[Row]:
+        network = ReducingViT(self._vit.to(case.dtype))
+        shape = (case.batch, 3, self._size, self._size)
+        noise = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        images = noise.to(self._device, case.dtype)
+        candidates: dict[str, Callable[[], object]] = {}
+        for name in self._rivals:
+            if available(name, case.dtype, self._device):
+                candidates[name] = RIVALS[name][0](self._vit, images)
+            else:
+                self.missing.add(f"{name} ({_name(case.dtype)})")
+        groups: dict[str, list[Group]] = {
+            f"ratio {ratio:g}": [(self._plan(network, ratio), case.batch)] for ratio in self._ratios
+        }
+        if case.batch >= len(MIX):
+            groups["mixed"] = self._mix(network, case.batch)
+        for name, own in groups.items():
+            candidates[name] = _bind(network, images, own)
+        if self._openvino is not None:
+            uniform = {name: own[0][0] for name, own in groups.items() if name != "mixed"}
+            (kind,) = Kind.all_of(uniform.values())
+            one = self._openvino.get(network, kind, self._size)
+            for name, plan in uniform.items():
+                candidates[f"{name} openvino"] = partial(one, images, plan)
+                groups[f"{name} openvino"] = groups[name]
+        wait = torch.cuda.synchronize if self._device.type == "cuda" else lambda: None
+        samples = take_turns(candidates, self._rounds, wait=wait, advance=advance)
+        rivals = {name: s.median for name, s in samples.items() if name not in groups}
+        dense = min(
+            {name: s for name, s in rivals.items() if name.startswith("timm")}.values() or rivals.values()
+        )
+        for name, sample in samples.items():
+            row = self._row(case, name, sample, dense, network, groups.get(name))
+            if name == "mixed":
+                row = replace(row, of_uniform=_of_uniform(samples, groups[name]))
+            # PyTorch's profiler sees nothing of what OpenVINO does.
+            if self._profiled and name in groups and not name.endswith("openvino"):
+                row = replace(row, operations=tuple(operations(candidates[name], self._device)))
+            yield row
+
+    def _row(
+        self,
+        case: Case,
+        name: str,
+        sample: Sample,
+        dense: float,
+        network: ReducingViT,
+        groups: list[Group] | None,
+    ) -> Row:
+        bound = None
+        if groups is not None:
+            spent = sum(network.geometry.gmacs(plan) * count for plan, count in groups)
+            bound = network.geometry.gmacs(DENSE) * case.batch / spent
+        return Row(
+            dtype=_name(case.dtype),
+            batch=case.batch,
+            candidate=name,
+            ratio=float(name.split()[1]) if name.startswith("ratio ") else None,
+            images_per_s=case.batch / sample.median,
+            low=case.batch / sample.high,
+            high=case.batch / sample.low,
+            speedup=dense / sample.median,
+            bound=bound,
+            rounds=sample.rounds,
+        )
+
+    def _plan(self, network: ReducingViT, ratio: float) -> ReductionPlan:
+        if ratio == 0:
+            return DENSE
+        geometry = network.geometry
+        return plan_for_ratio(ratio, patches=geometry.patches, depth=geometry.depth, method=self._method)
+
+    def _mix(self, network: ReducingViT, batch: int) -> list[Group]:
+        """The batch shared out over the ratios of the mix, the remainder to the last."""
+        share = batch // len(MIX)
+        counts = [share] * (len(MIX) - 1) + [batch - share * (len(MIX) - 1)]
+        return [(self._plan(network, ratio), n) for ratio, n in zip(MIX, counts, strict=True)]
+
+
+def _of_uniform(samples: Mapping[str, Sample], mix: Sequence[Group]) -> float | None:
+    """The mix's share of the speed of uniform batches of its ratios; None where one was not timed."""
+    names = [f"ratio {ratio:g}" for ratio in MIX]
+    if not all(name in samples for name in names):
+        return None
+    counts = [count for _, count in mix]
+    uniform = sum(samples[name].median * count for name, count in zip(names, counts, strict=True)) / sum(
+        counts
+    )
+    return uniform / samples["mixed"].median
+
+
+def _bind(network: ReducingViT, images: torch.Tensor, groups: list[Group]) -> Callable[[], object]:
+    return lambda: network(images, groups)
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -1,0 +1,141 @@
+"""Choose a model's dial on one half of some images, measure it on the other, and make a profile of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from prunepool.errors import InvalidParameter
+from prunepool.lab.evaluate import DENSE_ROW, DIAL, Row
+from prunepool.lab.figures import figures, mean_divergence
+from prunepool.lab.images import Crops
+from prunepool.lab.journal import Journal
+from prunepool.lab.measure import measure
+from prunepool.lab.plan_speed import time_plans
+from prunepool.lab.profile import point
+from prunepool.lab.search import Choice, Keep, Search
+from prunepool.lab.shapes import Shape
+from prunepool.models.model import Model
+from prunepool.reduction.plan import DENSE, ReductionPlan, max_ratio
+from prunepool.store import ProfilePoint
+
+#: The points of the profile; what the paper's plan costs at each is the limit there.
+GRID = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.755, 0.8, 0.87)
+#: Enough to tell shapes apart, by divergence, that differ at all.
+_QUICK_IMAGES = 128
+
+#: Begins a bar, of a name and a length in (image, plan) pairs; what it returns moves it.
+Begin = Callable[[str, int], Callable[[int], object]]
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrated:
+    """What came of a calibration.
+
+    Attributes:
+        choices: what was chosen, one for each ratio.
+        before: the dense model, and the paper's plan at each ratio.
+        after: the dense model, and what was chosen at each ratio, on the same images.
+        tried: what each shape that was looked at lost at the anchors.
+        points: of the profile.
+    """
+
+    choices: Sequence[Choice]
+    before: Sequence[Row]
+    after: Sequence[Row]
+    tried: dict[Shape, tuple[float, ...]] = field(default_factory=dict)
+    points: Sequence[ProfilePoint] = ()
+
+
+def calibrate(
+    model: Model,
+    choose: Sequence[Crops],
+    report: Sequence[Crops],
+    *,
+    journal: Journal,
+    begin: Begin,
+    seed: int,
+    ratios: Sequence[float] = GRID,
+    keep: Keep | None = None,
+    speed_rounds: int = 5,
+) -> Calibrated:
+    """Calibrate a model.
+
+    Args:
+        model: which.
+        choose: images to choose on, by divergence from the dense model; labels are not looked at.
+        report: images to measure the figures on.
+        journal: of what was measured before.
+        begin: begins a progress bar.
+        seed: of the bootstrap.
+        ratios: where plans are chosen.
+        keep: what stays as in the paper, if anything; see :class:`Search`.
+        speed_rounds: how often each plan is timed; 0 leaves speed out.
+
+    Raises:
+        InvalidParameter: a ratio that the paper's plans cannot do.
+    """
+    geometry = model.geometry
+    limit = max_ratio(geometry.patches)
+    for ratio in ratios:
+        if not 0 < ratio <= limit + 1e-9:
+            raise InvalidParameter("ratios", ratio, f"above 0 and at most {int(limit * 1e4) / 1e4}")
+
+    def losses_on(batches: Sequence[Crops]) -> Callable[[str, Sequence[ReductionPlan]], list[float]]:
+        def losses(phase: str, plans: Sequence[ReductionPlan]) -> list[float]:
+            total = sum(len(batch.pixels) for batch in batches) * len(set(plans))
+            found = measure(model, batches, plans, journal=journal, advance=begin(phase, total))
+            return [mean_divergence(found[plan]) for plan in plans]
+
+        return losses
+
+    search = Search(
+        geometry,
+        ratios,
+        quick=losses_on(_first(choose, _QUICK_IMAGES)),
+        thorough=losses_on(choose),
+        keep=keep,
+    )
+    choices = search.run()
+    papers = [plan for choice in choices if (plan := search.plan(search.paper, choice.ratio)) is not None]
+    plans = [DENSE, *papers, *(choice.plan for choice in choices)]
+    total = sum(len(batch.pixels) for batch in report) * len(set(plans))
+    answers = measure(model, report, plans, journal=journal, advance=begin("report", total))
+    found = {plan: figures(answers[plan], answers[DENSE], seed=seed) for plan in answers}
+
+    def row(method: str, plan: ReductionPlan) -> Row:
+        share = sum(plan.removed) / geometry.patches
+        return Row(method, share, geometry.gmacs(plan), plan, found[plan])
+
+    speeds = time_plans(model, [choice.plan for choice in choices], rounds=speed_rounds)
+    dense = row(DENSE_ROW, DENSE)
+    return Calibrated(
+        choices=choices,
+        before=[dense, *(row("ppt", plan) for plan in papers)],
+        after=[dense, *(row(DIAL, choice.plan) for choice in choices)],
+        tried=dict(search.tried),
+        points=[
+            point(0.0, geometry.gmacs(DENSE), None, found[DENSE], None),
+            *(
+                point(
+                    choice.ratio,
+                    geometry.gmacs(choice.plan),
+                    choice.plan,
+                    found[choice.plan],
+                    speeds.get(choice.plan),
+                )
+                for choice in choices
+            ),
+        ],
+    )
+
+
+def _first(batches: Sequence[Crops], images: int) -> Sequence[Crops]:
+    """The first batches, so many that they hold this number of images, or all."""
+    taken, count = [], 0
+    for batch in batches:
+        if count >= images:
+            break
+        taken.append(batch)
+        count += len(batch.pixels)
+    return taken

@@ -1,0 +1,108 @@
+"""Measures other reducing steps at equal cost: `python -m prunepool.lab.experiments MODEL --images DIR`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from prunepool.imaging import Preprocess
+from prunepool.lab.answers import Answers
+from prunepool.lab.evaluate import cheapest_within
+from prunepool.lab.figures import Figures, figures
+from prunepool.lab.fuse_variants import FUSE_VARIANTS
+from prunepool.lab.images import Crops, crops, find_images
+from prunepool.lab.variants import PPT_VARIANTS, step_of
+from prunepool.models.loader import load_model
+from prunepool.models.model import Model
+from prunepool.models.vit import ReducingViT
+from prunepool.reduction.plan import DENSE, Method, ReductionPlan, default_blocks, max_removed, plan_for_ratio
+from prunepool.reduction.reduction import Reduced, reduce_tokens
+
+Case = tuple[str, ReductionPlan, Callable[..., Reduced]]
+
+
+def cases(model: Model, ratio: float) -> list[Case]:
+    """Every step and the plan it is tried with, none dearer than PPT's at this ratio."""
+    found: list[Case] = []
+    blocks: tuple[tuple[Method, dict[str, Callable[..., Reduced]]], ...] = (
+        ("ppt", {name: step_of(variant) for name, variant in PPT_VARIANTS.items()}),
+        ("fuse", {name: step_of(variant) for name, variant in FUSE_VARIANTS.items()}),
+    )
+    for method, steps in blocks:
+        plan = _plan(model, method, ratio)
+        found.append(("PPT" if method == "ppt" else "fuse", plan, reduce_tokens))
+        # The variants go by the threshold of PPT, also at the blocks of fuse.
+        plain = ReductionPlan(plan.blocks, plan.removed, (7e-5,) * len(plan.blocks))
+        found += [(name, plain, step) for name, step in steps.items()]
+    return found
+
+
+def _plan(model: Model, method: Method, ratio: float) -> ReductionPlan:
+    geometry = model.geometry
+
+    def make(removed: int, method: Method = method) -> ReductionPlan:
+        share = removed / geometry.patches
+        return plan_for_ratio(share, patches=geometry.patches, depth=geometry.depth, method=method)
+
+    limit = geometry.gmacs(make(round(ratio * geometry.patches), "ppt"))
+    most = max_removed(geometry.patches, len(default_blocks(geometry.depth, method)))
+    return cheapest_within(limit, make, most, geometry)
+
+
+@torch.inference_mode()
+def answers_of(model: Model, batches: Sequence[Crops], case: Case, dense: Sequence[torch.Tensor]) -> Answers:
+    """The answers of a model that reduces by the step of a case."""
+    _, plan, step = case
+    network = ReducingViT(model.vit.vit, step)
+    parts = []
+    for batch, logits in zip(batches, dense, strict=True):
+        images = model.normalise(torch.from_numpy(batch.pixels).to(model.device))
+        out = network(images, [(plan, len(images))]).logits
+        parts.append(Answers.from_logits(out, logits, batch.labels))
+    return Answers.join(parts)
+
+
+def main(
+    model: Annotated[str, typer.Argument(help="Its name in the store, or a folder.")],
+    images: Annotated[Path, typer.Option(help="Folder of images.")],
+    labels: Annotated[str | None, typer.Option(help="CSV, or 'folders'.")] = None,
+    model_store: Annotated[Path, typer.Option(help="Folder of the models.")] = Path("model_store"),
+    ratio: Annotated[float, typer.Option(help="PPT's GMACs at this ratio are the limit.")] = 0.755,
+    limit: Annotated[int | None, typer.Option(help="Take so many of the images, at random.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the bootstrap, and of the limit.")] = 0,
+) -> None:
+    """Measure every variant on the same images."""
+    loaded = load_model(model, dtype="float32", store=model_store)
+    manifest = loaded.manifest
+    preprocess = Preprocess(manifest.input_size, manifest.crop_pct, manifest.interpolation)
+    found_images = find_images(images, labels, manifest.labels)
+    wanted = found_images if limit is None else found_images.sample(limit, seed=seed)
+    batches = list(crops(wanted, preprocess, 64))
+    dense_logits = [
+        loaded(loaded.normalise(torch.from_numpy(batch.pixels).to(loaded.device))).logits for batch in batches
+    ]
+    dense = answers_of(loaded, batches, ("dense", DENSE, reduce_tokens), dense_logits)
+    table = Table("step", "blocks", "GMACs", "KL", "agreement", "top-1", box=None)
+    for case in track(cases(loaded, ratio), console=Console(stderr=True), transient=True):
+        found = figures(answers_of(loaded, batches, case, dense_logits), dense, seed=seed)
+        blocks = case[1].blocks
+        where = f"{blocks[0]} … {blocks[-1]}" if len(blocks) > 3 else ", ".join(map(str, blocks))
+        table.add_row(case[0], where, f"{loaded.geometry.gmacs(case[1]):.3f}", *_cells(found))
+    Console(width=140).print(table)
+
+
+def _cells(f: Figures) -> tuple[str, str, str]:
+    low, high = f.intervals["kl"]
+    top1 = "" if f.top1 is None else f"{f.top1:.1%}"
+    return f"{f.kl:.4f} ({low:.4f}–{high:.4f})", f"{f.agreement:.1%}", top1
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,93 @@
+"""Measurements that outlive the process that made them, so that long work can be taken up again."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import BinaryIO
+
+import orjson
+
+import prunepool
+from prunepool.errors import ModelError
+from prunepool.lab.answers import Answers
+from prunepool.models.model import Model
+from prunepool.reduction.plan import ReductionPlan
+
+#: Changes when the same key would no longer mean the same answers.
+_VERSION = 3
+
+
+def key_of(model: Model, plan: ReductionPlan, crops: str) -> str:
+    """What a measurement depends on, as a hash.
+
+    Args:
+        model: its weights and number format count.
+        plan: how it was reduced.
+        crops: digest of the images and labels.
+    """
+    told = {
+        "version": [_VERSION, prunepool.__version__],
+        "weights": model.manifest.weights.sha256,
+        "mean": model.manifest.mean,
+        "std": model.manifest.std,
+        "device": model.device.type,
+        "dtype": str(model.dtype),
+        "plan": asdict(plan),
+        "crops": crops,
+    }
+    return hashlib.sha256(orjson.dumps(told, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+class Journal:
+    """Answers by key, one JSON object a line; those of an earlier run are there at once.
+
+    Args:
+        lines: of an earlier run; a last line that was cut short is passed over.
+        file: where new ones go.
+    """
+
+    def __init__(self, lines: bytes, file: BinaryIO | None) -> None:
+        self._found: dict[str, Answers] = {}
+        self._file = file
+        for line in lines.splitlines():
+            try:
+                document = orjson.loads(line)
+                self._found[document["key"]] = Answers.from_json(document)
+            except (orjson.JSONDecodeError, KeyError):  # cut short, or of another version
+                continue
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def get(self, key: str) -> Answers | None:
+        """The answers of a key, if they were measured before."""
+        return self._found.get(key)
+
+    def put(self, key: str, answers: Answers) -> None:
+        """Remember answers."""
+        self._found[key] = answers
+        if self._file is not None:
+            self._file.write(orjson.dumps({"key": key, **answers.to_json()}) + b"\n")
+            self._file.flush()
+
+
+@contextmanager
+def open_journal(path: Path) -> Iterator[Journal]:
+    """The journal in a file, made if it is not there.
+
+    Raises:
+        ModelError: it cannot be read or written.
+    """
+    try:
+        lines = path.read_bytes() if path.exists() else b""
+        file = path.open("ab")
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read and written ({error.strerror})") from error
+    with file:
+        if lines and not lines.endswith(b"\n"):
+            file.write(b"\n")  # ends the line that was cut short
+        yield Journal(lines, file)

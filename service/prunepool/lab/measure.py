@@ -1,0 +1,75 @@
+"""Run a model over images at many plans; the blocks that the plans share are computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import torch
+
+from prunepool.lab.answers import Answers
+from prunepool.lab.images import Crops
+from prunepool.lab.journal import Journal, key_of
+from prunepool.models.model import Model
+from prunepool.reduction.plan import DENSE, ReductionPlan
+
+
+def measure(
+    model: Model,
+    batches: Iterable[Crops],
+    plans: Sequence[ReductionPlan],
+    *,
+    journal: Journal | None = None,
+    advance: Callable[[int], object] = lambda count: None,
+) -> dict[ReductionPlan, Answers]:
+    """A model's answers to images at each of several plans, in the order of the images.
+
+    Args:
+        model: whose.
+        batches: the images.
+        plans: at which; equal ones are computed once.
+        journal: of what was measured before; what is measured now goes there.
+        advance: called with how many (image, plan) pairs came off.
+    """
+    journal = Journal(b"", None) if journal is None else journal
+    wanted = list(dict.fromkeys(plans))
+    parts: dict[ReductionPlan, list[Answers]] = {plan: [] for plan in wanted}
+    for batch in batches:
+        keys = {plan: key_of(model, plan, batch.digest) for plan in wanted}
+        missing = [plan for plan in wanted if journal.get(keys[plan]) is None]
+        count = len(batch.pixels)
+        advance(count * (len(wanted) - len(missing)))
+        if missing:
+            for plan, answers in _computed(model, batch, missing):
+                journal.put(keys[plan], answers)
+                advance(count)
+        for plan in wanted:
+            answers_of = journal.get(keys[plan])
+            assert answers_of is not None
+            parts[plan].append(answers_of)
+    return {plan: Answers.join(answers) for plan, answers in parts.items()}
+
+
+@torch.inference_mode()
+def _computed(
+    model: Model, batch: Crops, plans: Sequence[ReductionPlan]
+) -> Iterator[tuple[ReductionPlan, Answers]]:
+    count = len(batch.pixels)
+    tokens = model.vit.embed(model.normalise(torch.from_numpy(batch.pixels).to(model.device)))
+    # The dense pass leaves behind, on its way, the tokens that each plan starts from.
+    hidden = {}
+    block = 0
+    for start in sorted({start_of(plan) for plan in plans if not plan.dense}):
+        tokens = model.vit.advance(tokens, block, start)
+        hidden[start], block = tokens, start
+    dense = model.vit.run(tokens, [(DENSE, count)], block).logits
+    for plan in plans:
+        logits = dense
+        if not plan.dense:
+            start = start_of(plan)
+            logits = model.vit.run(hidden[start], [(plan, count)], start).logits
+        yield plan, Answers.from_logits(logits, dense, batch.labels)
+
+
+def start_of(plan: ReductionPlan) -> int:
+    """The first block at which a plan that is not dense reduces."""
+    return next(block for block, count in zip(plan.blocks, plan.removed, strict=True) if count)

@@ -1,0 +1,45 @@
+"""From measured figures to the points of a model's profile."""
+
+from __future__ import annotations
+
+from prunepool.lab.figures import Figures
+from prunepool.reduction.plan import ReductionPlan
+from prunepool.store import ProfilePoint, Speed
+
+
+def point(
+    ratio: float, gmacs: float, plan: ReductionPlan | None, f: Figures, speed: Speed | None
+) -> ProfilePoint:
+    """A point of a profile, its figures rounded to what is known of them.
+
+    Args:
+        ratio: of the plan.
+        gmacs: of the plan.
+        plan: None for the dense model.
+        f: what was measured with it.
+        speed: where it was timed.
+    """
+
+    def rounded(value: float | None, digits: int) -> float | None:
+        return None if value is None else round(value, digits)
+
+    return ProfilePoint(
+        ratio=ratio,
+        gmacs=round(gmacs, 6),
+        method=None if plan is None else plan.method,
+        blocks=None if plan is None else plan.blocks,
+        removed=None if plan is None else plan.removed,
+        thresholds=None if plan is None else plan.thresholds,
+        images=f.images,
+        top1=rounded(f.top1, 4),
+        top5=rounded(f.top5, 4),
+        agreement=round(f.agreement, 4),
+        kl=rounded(f.kl, 5),
+        drop=round(f.drop, 2),
+        intervals={
+            name: (round(low, digits), round(high, digits))
+            for name, (low, high) in f.intervals.items()
+            for digits in (2 if name == "drop" else 5,)
+        },
+        speed=speed,
+    )

@@ -1,0 +1,81 @@
+"""The accuracy of a running server, through its HTTP interface."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prunepool.client import Classification, Client
+from prunepool.lab.answers import Answers
+from prunepool.lab.evaluate import DENSE_ROW, Row
+from prunepool.lab.figures import figures
+from prunepool.lab.images import ImageSet
+
+#: Requests under way; each waits for its answer in a thread of its own.
+_CONNECTIONS = 16
+
+
+def evaluate_server(
+    client: Client,
+    images: ImageSet,
+    ratios: Sequence[float],
+    *,
+    model: str | None,
+    seed: int,
+    advance: Callable[[int], object] = lambda count: None,
+) -> list[Row]:
+    """Send every image at ratio 0 and at each ratio, one a request.
+
+    Args:
+        client: of the server.
+        images: as files, which the server decodes.
+        ratios: which; 0 is always measured.
+        model: which served model; None for the default.
+        seed: of the bootstrap.
+        advance: called with 1 for each answer.
+
+    Returns:
+        Ratio 0 first. What needs all probabilities, the divergence, is not known.
+
+    Raises:
+        PrunepoolError: the server's error for an image, or no answer.
+    """
+    rows: list[Row] = []
+    dense: Answers | None = None
+    with ThreadPoolExecutor(_CONNECTIONS) as pool:
+        for ratio in (0.0, *(r for r in ratios if r != 0)):
+
+            def classify(file: Path, ratio: float = ratio) -> Classification:
+                answer = client.classify(file, model=model, reduction_ratio=ratio)
+                advance(1)
+                return answer
+
+            found = list(pool.map(classify, images.files))
+            answers = _answers(found, images.labels)
+            dense = answers if dense is None else dense
+            gmacs = float(np.mean([answer.reduction.gmacs for answer in found]))
+            name = "served" if rows else DENSE_ROW
+            rows.append(Row(name, ratio, gmacs, None, figures(answers, dense, seed=seed)))
+    return rows
+
+
+def _answers(found: Sequence[Classification], labels: NDArray[np.int64] | None) -> Answers:
+    place = None
+    if labels is not None:
+        place = np.array([_place(a, int(label)) for a, label in zip(found, labels, strict=True)], np.int64)
+    return Answers(
+        predicted=np.array([answer.predictions[0].index for answer in found], np.int64),
+        confidence=np.array([answer.predictions[0].score for answer in found], np.float32),
+        place=place,
+        kl=None,
+    )
+
+
+def _place(answer: Classification, label: int) -> int:
+    """How many classes came before the right one; where it was not told, at least those that were."""
+    indices = [prediction.index for prediction in answer.predictions]
+    return indices.index(label) if label in indices else len(indices)

@@ -1,0 +1,103 @@
+"""What a training run does, apart from the model, the teacher and the images."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+from prunepool.errors import InvalidParameter
+from prunepool.reduction.plan import METHODS, Method
+
+Optimiser = Literal["muon", "adamw"]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """One run. All that is drawn at random follows from the seed and the number of the step.
+
+    Attributes:
+        steps: of the optimiser; the learning rate falls to zero at the last.
+        batch_size: images a step.
+        lr: highest learning rate.
+        warmup: steps in which it rises from zero.
+        optimiser: `muon` for the blocks' matrices and AdamW for the rest, or AdamW for all.
+        weight_decay: of matrices, as a factor of the learning rate.
+        clip: the gradient is scaled down to this norm where it is longer.
+        ema: decay of the moving average of the weights, which is what is kept.
+        label_share: weight of the labels' loss where there is a teacher too; the teacher has the rest.
+        smoothing: of the labels.
+        feature_weight: of what the teacher computes on the way (hidden states and last features), where the
+            teacher has the student's geometry.
+        patches: random patches of each image that student and teacher see; None for all. Batches that are
+            reduced always have all.
+        ratios: reduction ratios, one drawn for each batch; 0 is the dense model.
+        method: who leaves at a ratio above 0.
+        threshold: score variance from which an image is pruned, with `ppt`.
+        min_area: least share of the photo that a random crop shows.
+        jitter: how far brightness and contrast stray from 1.
+        mix: share of the batches whose images are mixed with each other (mixup or CutMix).
+        seed: of everything random.
+    """
+
+    steps: int = 1000
+    batch_size: int = 32
+    lr: float = 1e-5
+    warmup: int = 0
+    optimiser: Optimiser = "adamw"
+    weight_decay: float = 0.02
+    clip: float = 1.0
+    ema: float = 0.999
+    label_share: float = 0.4
+    smoothing: float = 0.1
+    feature_weight: float = 1.0
+    patches: int | None = None
+    ratios: tuple[float, ...] = (0.0,)
+    method: Method = "ppt"
+    threshold: float = 6e-5
+    min_area: float = 0.25
+    jitter: float = 0.2
+    mix: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be trained."""
+        for name, low, high in _RANGES:
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise InvalidParameter(name, value, f"from {low:g} to {high:g}")
+        if self.optimiser not in ("muon", "adamw"):
+            raise InvalidParameter("optimiser", self.optimiser, "muon or adamw")
+        if self.method not in METHODS:
+            raise InvalidParameter("method", self.method, "one of " + ", ".join(METHODS))
+        if not self.ratios or not all(0 <= ratio < 1 for ratio in self.ratios):
+            raise InvalidParameter("ratios", list(self.ratios), "one or more, from 0 to below 1")
+
+    def as_json(self) -> dict[str, Any]:
+        """Its values by name."""
+        return {**asdict(self), "ratios": list(self.ratios)}
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> Recipe:
+        """Back from :meth:`as_json`."""
+        known = {field.name for field in fields(cls)}
+        values = {name: value for name, value in document.items() if name in known}
+        return cls(**{**values, "ratios": tuple(values["ratios"])})
+
+
+_RANGES = (
+    ("steps", 1, 1e9),
+    ("batch_size", 1, 65536),
+    ("lr", 0, 1),
+    ("warmup", 0, 1e9),
+    ("weight_decay", 0, 1),
+    ("clip", 1e-6, 1e6),
+    ("ema", 0, 0.999999),
+    ("label_share", 0, 1),
+    ("smoothing", 0, 0.9),
+    ("feature_weight", 0, 1e3),
+    ("threshold", 0, 1),
+    ("min_area", 0.01, 1),
+    ("jitter", 0, 0.9),
+    ("mix", 0, 1),
+    ("seed", 0, 2**32 - 1),
+)

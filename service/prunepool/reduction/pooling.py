@@ -1,0 +1,50 @@
+"""Pooling: the tokens that resemble another most merge into it, by bipartite matching."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812 - the field's name for it
+
+from prunepool.reduction.tokens import Departure
+
+
+def pool(metric: Tensor, removed: int, prefix: int) -> Departure:
+    """Match even with odd positions and merge the `removed` most similar pairs.
+
+    Set A is the even and set B the odd positions of the whole sequence, prefix included. Each token of A
+    points to its most similar token of B (cosine). Prefix tokens neither merge nor receive.
+
+    Args:
+        metric: what similarity is measured on, [B, N, D]; in PPT, the keys averaged over the heads.
+        removed: r, at most half of the N−P patch tokens.
+        prefix: P, tokens in front, which stay as they are.
+
+    Returns:
+        The output order is the prefix, the unmerged patch tokens of A in their order, then those of B.
+
+    Raises:
+        ValueError: r is more than half of the patch tokens.
+    """
+    batch, tokens, _ = metric.shape
+    if not 0 <= removed <= (tokens - prefix) // 2:
+        raise ValueError(
+            f"removed must be between 0 and {(tokens - prefix) // 2}, "
+            f"half of {tokens - prefix} patch tokens; got {removed}"
+        )
+    unit = F.normalize(metric.float(), dim=-1)
+    # Prefix tokens are left out of both sets, so that none can merge or receive.
+    first_a = prefix + prefix % 2
+    first_b = prefix + 1 - prefix % 2
+    similarity = unit[:, first_a::2] @ unit[:, first_b::2].transpose(1, 2)
+    best, partner = similarity.max(dim=-1)
+    order = best.neg().argsort(dim=-1, stable=True)
+    merging, staying = order[:, :removed], order[:, removed:].sort(dim=-1).values
+
+    device = metric.device
+    front = torch.arange(prefix, device=device).expand(batch, prefix)
+    receivers = torch.arange(first_b, tokens, 2, device=device).expand(batch, -1)
+    keep = torch.cat((front, staying * 2 + first_a, receivers), dim=1)
+    leave = merging * 2 + first_a
+    target = partner.gather(1, merging) + (prefix + staying.shape[1])
+    return Departure(keep, leave, target)

@@ -1,0 +1,240 @@
+"""From a model in the store to one that the engine serves."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from prunepool.backends.cuda_device import CudaDevice
+from prunepool.backends.cuda_graphs import GraphRunner
+from prunepool.backends.openvino import PassFolder
+from prunepool.backends.openvino_trial import Passes, passes_for
+from prunepool.backends.torch_cpu import TorchRunner
+from prunepool.core.types import Runner
+from prunepool.imaging import Preprocess
+from prunepool.models.dial import ModelDial
+from prunepool.models.geometry import Geometry
+from prunepool.models.loader import build_vit, load_model
+from prunepool.models.model import Model
+from prunepool.serving import LocalEngine, ServedModel
+from prunepool.serving.policies import levels_of
+from prunepool.serving.types import ModelInfo, PlanInfo
+from prunepool.store import ModelStore, ProfilePoint, StoredModel
+
+#: The points of the dial that a caller is shown, besides those of the model's profile.
+GRID = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.755, 0.8)
+
+#: Points of accuracy that `auto` may cost where nobody said how far it may go; see docs/elastic.md.
+MAX_AUTO_DROP = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """How models shall be run.
+
+    Attributes:
+        device: where.
+        dtype: what they shall compute in.
+        max_batch_size: the largest batch to warm up for.
+        cuda_graphs: the most runs of a model to record on a GPU.
+        cuda_compile: whether kernels made by torch.compile are recorded.
+        cpu_openvino: whether OpenVINO runs batches of one ratio on a CPU, where it is faster.
+        cpu_openvino_folder: where passes that were converted for it are kept.
+    """
+
+    device: str
+    dtype: str
+    max_batch_size: int
+    cuda_graphs: int
+    cuda_compile: bool
+    cpu_openvino: bool
+    cpu_openvino_folder: Path
+
+
+class HostedModel:
+    """A stored model, described before its weights are loaded and loaded in the thread that will own it.
+
+    Args:
+        stored: where it is.
+        running: how it shall be run.
+
+    Raises:
+        ArchitectureUnsupported: its tokens cannot be reduced.
+    """
+
+    def __init__(self, stored: StoredModel, running: Running) -> None:
+        self._stored = stored
+        self._running = running
+        manifest = stored.manifest
+        with torch.device("meta"):  # the geometry costs neither time nor memory
+            geometry = Geometry.of(build_vit(manifest))
+        self.dial = ModelDial(manifest, geometry)
+        most = self.dial.max_ratio
+        measured = [point.ratio for point in self.dial.profile or ()]
+        default = min(manifest.reduction.default_ratio, most)
+        self._info = ModelInfo(
+            name=manifest.name,
+            architecture=manifest.architecture,
+            input_size=manifest.input_size,
+            labels=manifest.labels,
+            max_reduction_ratio=most,
+            default_reduction_ratio=default,
+            gmacs=self.dial.gmacs(0.0),
+            parameters=manifest.weights.parameters,
+            device=running.device,
+            dtype=running.dtype,
+            ready=False,
+            licence=manifest.licence,
+            mean=manifest.mean,
+            std=manifest.std,
+            crop_pct=manifest.crop_pct,
+            plans=tuple(self._point(ratio) for ratio in sorted({*GRID, *measured}) if ratio <= most),
+            profile=None
+            if self.dial.profile is None
+            else [point.model_dump(exclude_none=True) for point in self.dial.profile],
+            auto_max_reduction_ratio=ratio_within(MAX_AUTO_DROP, self.dial.profile or ()),
+        )
+
+    def served(self) -> ServedModel:
+        """What the engine takes."""
+        manifest = self._stored.manifest
+        return ServedModel(
+            name=manifest.name,
+            info=lambda: self._info,
+            preprocess=Preprocess(manifest.input_size, manifest.crop_pct, manifest.interpolation),
+            costs=self.dial,
+            applied=self.dial.applied,
+            runner=self._runner,
+            version=manifest,
+        )
+
+    def _runner(self) -> Runner:
+        """Load the model; called in the thread that will run it."""
+        model = self._load()
+        if model.device.type != "cuda":
+            return TorchRunner(
+                lambda: model, max_batch_size=self._running.max_batch_size, passes=self._passes
+            )
+        info = self._info
+        return GraphRunner(
+            model,
+            CudaDevice(model.device),
+            # What callers get who ask for nothing, then what `auto` goes through, then what others may ask for.
+            ratios=(
+                0.0,
+                info.default_reduction_ratio,
+                *levels_of(info),
+                *(p.reduction_ratio for p in info.plans),
+            ),
+            max_batch_size=self._running.max_batch_size,
+            most_graphs=self._running.cuda_graphs,
+            compiled=self._running.cuda_compile,
+        )
+
+    def _passes(self, model: Model) -> Passes:
+        if not self._running.cpu_openvino:
+            return Passes()
+        folder = PassFolder(self._running.cpu_openvino_folder)
+        return passes_for(model, folder, self._running.max_batch_size)
+
+    def _load(self) -> Model:
+        """The model; what `auto` came to is told to callers from here on."""
+        model = load_model(self._stored.folder, device=self._running.device, dtype=self._running.dtype)
+        dtype = str(model.dtype).removeprefix("torch.")
+        self._info = replace(self._info, device=str(model.device), dtype=dtype)
+        return model
+
+    def _point(self, ratio: float) -> PlanInfo:
+        plan = self.dial.plan(ratio)
+        gmacs = self.dial.gmacs(ratio)
+        return PlanInfo(
+            reduction_ratio=ratio,
+            blocks=plan.blocks,
+            removed=plan.removed,
+            thresholds=plan.thresholds,
+            tokens=self.dial.tokens(plan),
+            gmacs=gmacs,
+            macs_saved=max(0.0, 1 - gmacs / self.dial.gmacs(0.0)),
+            method=plan.method,
+        )
+
+
+class Host:
+    """Makes what the engine serves of what is in the store.
+
+    Args:
+        store: the folder of models.
+        running: how they shall be run.
+    """
+
+    def __init__(self, store: ModelStore, running: Running) -> None:
+        self._store = store
+        self._running = running
+
+    def model(self, reference: str) -> ServedModel:
+        """A model, its weights not loaded yet.
+
+        Args:
+            reference: its name in the store, or its folder.
+
+        Raises:
+            ModelNotFound: no such model.
+            ManifestInvalid: its model.json does not say what it must.
+            ArchitectureUnsupported: its tokens cannot be reduced.
+        """
+        return HostedModel(self._store.open(reference), self._running).served()
+
+
+class LocalModels:
+    """The models of the engine in this process, to be changed while they are served.
+
+    Args:
+        engine: what serves them.
+        host: makes them.
+    """
+
+    def __init__(self, engine: LocalEngine, host: Host) -> None:
+        self._engine = engine
+        self._host = host
+
+    def served(self) -> tuple[str, ...]:
+        """Their names."""
+        return tuple(info.name for info in self._engine.models())
+
+    async def load(self, reference: str) -> bool:
+        """Serve a model, or serve it anew if it has changed; whether there was anything to do."""
+        model = await asyncio.to_thread(self._host.model, reference)
+        if self._engine.serves(model):
+            return False
+        await self._engine.load(model)
+        return True
+
+    async def unload(self, name: str) -> None:
+        """Serve a model no longer."""
+        await self._engine.unload(name)
+
+    async def prefer(self, name: str) -> None:
+        """Have a served model answer requests that name none."""
+        self._engine.prefer(name)
+
+
+def ratio_within(drop: float, profile: Iterable[ProfilePoint]) -> float | None:
+    """How far the dial can be turned before a measured point has lost more than `drop` points.
+
+    Args:
+        drop: points of accuracy, as in the profile.
+        profile: points of one dial, by ascending ratio.
+
+    Returns:
+        The last ratio before that; None where no measured point has lost as much.
+    """
+    last = 0.0
+    for point in profile:
+        if point.drop is not None and point.drop > drop:
+            return last
+        last = point.ratio
+    return None

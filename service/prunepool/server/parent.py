@@ -1,0 +1,244 @@
+"""The parent of all processes: owns the sockets and the shared memory, and sees that everything ends well."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import shutil
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import ExitStack
+from functools import partial
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import structlog
+import uvloop
+
+from prunepool.api.server import bind, url_of
+from prunepool.errors import InvalidParameter
+from prunepool.logs import level_by_signal, logging_to
+from prunepool.machine import share_cores
+from prunepool.server import engine_process, factory, frontend_process
+from prunepool.server.children import Child
+from prunepool.server.control_pipe import Handler
+from prunepool.server.engine_models import EveryEngine
+from prunepool.server.metrics_files import forget_gauges
+from prunepool.server.parent_watch import parental_folder
+from prunepool.server.specs import EngineSpec, FrontendSpec, Place, devices, share_of_cores
+from prunepool.settings import Settings
+from prunepool.transport.zmq.shared_memory import Arena
+
+#: After the drain: for what is written and not yet taken, and for letting go of devices.
+_LAST_WRITES_S, _STOP_S = 8.0, 10.0
+_log = structlog.stdlib.get_logger("prunepool.transport")
+
+
+def serve(
+    settings: Settings,
+    announce: Callable[[str], None],
+    reread: Callable[[], Settings] | None = None,
+) -> int:
+    """Serve in several processes until a signal.
+
+    Args:
+        settings: everything about it.
+        announce: told in one line what is served and where, once it is.
+        reread: the settings as they are at a SIGHUP.
+
+    Returns:
+        How many accepted requests the drain left unanswered.
+
+    Raises:
+        InvalidParameter: settings that do not go together.
+        CannotListen: the address cannot be listened on.
+        PrunepoolError: the model cannot be served.
+    """
+    factory.check(settings)
+    if settings.grpc_port == 0 and settings.frontends > 1:
+        raise InvalidParameter("grpc_port", 0, "a port of your choice where there are several front ends")
+    share_cores(os.environ)
+    with (
+        logging_to(sys.stderr, settings.log_format, settings.log_level, "parent"),
+        ExitStack() as stack,
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
+        sockets = [stack.enter_context(one) for one in _sockets(settings)]
+        parent = Parent(settings, sockets, stack.enter_context(parental_folder()))
+        stack.enter_context(level_by_signal(settings.log_level, parent.pass_on))
+        return runner.run(parent.serve(announce, reread or (lambda: settings)))
+
+
+class Parent:
+    """Starts engines and front ends, and keeps them running.
+
+    Args:
+        settings: everything about the server.
+        sockets: one for each front end.
+        folder: for the server's sockets and metrics.
+    """
+
+    def __init__(self, settings: Settings, sockets: list[socket.socket], folder: Path) -> None:
+        self._settings = settings
+        self._sockets = sockets
+        self._folder = folder
+        self._devices = devices(settings)
+        self._arenas = [Arena(settings.max_queue_requests) for _ in sockets]
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(["prunepool.server.preload"])
+        self._children: list[Child] = []
+
+    async def serve(self, announce: Callable[[str], None], reread: Callable[[], Settings]) -> int:
+        """Start everything, serve until a signal, drain; how many requests were left unanswered."""
+        start = time.monotonic()
+        stopped = self._on_signals()
+        engines: list[Child] = []
+        frontends: list[Child] = []
+        models = EveryEngine(engines, frontends, self._settings)
+        control = factory.create_control(self._settings, models)
+        handlers: dict[str, Handler] = {"load": control.load, "unload": control.unload}
+        engines += [self._engine(number, models) for number in range(len(self._devices))]
+        frontends += [self._frontend(number, handlers) for number in range(len(self._sockets))]
+        self._children = [*engines, *frontends]
+        following: set[asyncio.Task[None]] = set()
+
+        def hang_up() -> None:
+            for work in (_reload(frontends), factory.follow_settings(control, reread)):
+                task = asyncio.create_task(work)
+                following.add(task)
+                task.add_done_callback(following.discard)
+
+        try:
+            if not await _unless(stopped, _start(engines)) or not await _unless(stopped, _start(frontends)):
+                return 0
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hang_up)
+            places, formats, _ = zip(*(engine.said for engine in engines), strict=True)
+            served, where = ", ".join(models.served()), ",".join(places)
+            url, seconds = url_of(self._sockets[0]), time.monotonic() - start
+            announce(factory.announcement(served, where, ",".join(dict.fromkeys(formats)), url, seconds))
+            await stopped.wait()
+            return await self._drain(engines, frontends)
+        finally:
+            for child in self._children:
+                child.kill()
+
+    def pass_on(self, number: int) -> None:
+        """Let all processes have a signal."""
+        for child in self._children:
+            child.signal(number)
+
+    def _on_signals(self) -> asyncio.Event:
+        """An event that the first SIGTERM or SIGINT sets; the second ends everything."""
+        stopped = asyncio.Event()
+
+        def stop(number: signal.Signals) -> None:
+            if not stopped.is_set():
+                stopped.set()
+                return
+            sys.stderr.write(f"prunepool: {number.name} again: ending now\n")
+            sys.stderr.flush()
+            for child in self._children:
+                child.kill()
+            shutil.rmtree(self._folder, ignore_errors=True)
+            os._exit(128 + number)
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stop, number)
+        return stopped
+
+    async def _drain(self, engines: list[Child], frontends: list[Child]) -> int:
+        """Front ends answer what they have accepted; then nobody asks the engines any more."""
+        timeout_s = self._settings.drain_timeout_s
+        _log.info("draining", at_most_s=timeout_s)
+        for bound in self._sockets:
+            bound.close()  # the front ends have their own; whoever comes when those are closed is refused
+        await asyncio.gather(*(one.leave("drain", timeout_s + _LAST_WRITES_S) for one in frontends))
+        await asyncio.gather(*(one.leave("stop", _STOP_S) for one in engines))
+        # Of a front end that had to be killed, nobody knows how many there were.
+        return sum(one.status if (one.status or 0) >= 0 else 1 for one in frontends if one.status)
+
+    def _place(self, name: str, number: int, settings: Settings, parent: Connection) -> Place:
+        return Place(name, number, settings, self._folder, parent, self._arenas)
+
+    def _engine(self, number: int, models: EveryEngine) -> Child:
+        name = f"engine-{number}"
+
+        def spec(parent: Connection, generation: int) -> EngineSpec:
+            # A successor serves what is served now, not what was served at the start.
+            default, *others = models.references
+            settings = self._settings.model_copy(
+                update={
+                    "model": default,
+                    "models": tuple(others) or None,
+                    "device": self._devices[number],
+                    "compute_threads": self._settings.compute_threads or share_of_cores(len(self._devices)),
+                }
+            )
+            rehearsed = "{}"
+            if child.said:
+                # What the first process of this place timed holds for the others: they are back the sooner.
+                _, dtype, rehearsed = child.said
+                settings = settings.model_copy(update={"dtype": dtype})
+            return EngineSpec(self._place(name, number, settings, parent), generation, rehearsed)
+
+        forget = partial(forget_gauges, self._folder / "metrics", name)
+        child = Child(self._context, name, engine_process.run, spec, handlers={}, on_death=forget)
+        return child
+
+    def _frontend(self, number: int, handlers: dict[str, Handler]) -> Child:
+        name = f"frontend-{number}"
+
+        def spec(parent: Connection, generation: int) -> FrontendSpec:
+            place = self._place(name, number, self._settings, parent)
+            return FrontendSpec(place, self._sockets[number])
+
+        forget = partial(forget_gauges, self._folder / "metrics", name)
+        return Child(self._context, name, frontend_process.run, spec, handlers=handlers, on_death=forget)
+
+
+async def _start(children: list[Child]) -> None:
+    async with asyncio.TaskGroup() as group:
+        for child in children:
+            group.create_task(child.start())
+
+
+async def _reload(frontends: list[Child]) -> None:
+    """Have API keys read again."""
+    await asyncio.gather(*(one.call("reload") for one in frontends if one.up), return_exceptions=True)
+
+
+async def _unless(stopped: asyncio.Event, starting: Coroutine[Any, Any, None]) -> bool:
+    """Wait for a start; whether it came to its end before a signal.
+
+    Raises:
+        PrunepoolError: why it failed.
+    """
+    work, signalled = asyncio.ensure_future(starting), asyncio.ensure_future(stopped.wait())
+    done, _ = await asyncio.wait([work, signalled], return_when=asyncio.FIRST_COMPLETED)
+    signalled.cancel()
+    if work not in done:
+        work.cancel()
+        return False
+    try:
+        work.result()
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from None
+    return True
+
+
+def _sockets(settings: Settings) -> list[socket.socket]:
+    """A socket for each front end, all on one port; the kernel shares connections out among them.
+
+    The parent keeps them, so that connections to one that died wait for its successor.
+    """
+    if settings.frontends == 1:
+        return [bind(settings.host, settings.port)]
+    bind(settings.host, settings.port).close()  # one that is taken by others is an error, not a share
+    first = bind(settings.host, settings.port, shared=True)
+    port = first.getsockname()[1]
+    return [first, *(bind(settings.host, port, shared=True) for _ in range(1, settings.frontends))]

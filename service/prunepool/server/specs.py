@@ -1,0 +1,86 @@
+"""What each process of the server is told when it is started."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from prunepool.settings import Settings
+from prunepool.transport.zmq.shared_memory import Arena
+
+
+def apart(settings: Settings) -> bool:
+    """Whether the settings ask for processes of their own."""
+    return settings.engine == "process" or settings.frontends > 1 or settings.devices is not None
+
+
+def devices(settings: Settings) -> tuple[str, ...]:
+    """The device of each engine process."""
+    return settings.devices or (settings.device,)
+
+
+def share_of_cores(engines: int) -> int:
+    """Threads for each of so many engines on one machine, so that together they have a thread for each core."""
+    return max(1, len(os.sched_getaffinity(0)) // engines)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a process belongs.
+
+    Attributes:
+        name: what it is called in log lines and metrics.
+        number: among those of its kind.
+        settings: everything about the server.
+        folder: the server's sockets and metrics.
+        parent: the way to the parent.
+        arenas: the shared memory of each front end.
+    """
+
+    name: str
+    number: int
+    settings: Settings
+    folder: Path
+    parent: Connection
+    arenas: Sequence[Arena]
+
+    @property
+    def metrics(self) -> Path:
+        """The series of all processes."""
+        return self.folder / "metrics"
+
+    def address(self, engine: int) -> str:
+        """Where an engine process listens."""
+        return f"ipc://{self.folder}/engine-{engine}.sock"
+
+
+@dataclass(frozen=True)
+class EngineSpec:
+    """An engine process.
+
+    Attributes:
+        place: where it belongs.
+        generation: how many there were before it in its place.
+        rehearsed: what the one before it was timed with, by model, as JSON.
+    """
+
+    place: Place
+    generation: int
+    rehearsed: str
+
+
+@dataclass(frozen=True)
+class FrontendSpec:
+    """A front end.
+
+    Attributes:
+        place: where it belongs.
+        bound: the socket that it listens on.
+    """
+
+    place: Place
+    bound: socket.socket

@@ -1,0 +1,121 @@
+"""Escalation: an image of whose answer the reduced model is not sure is run again, dense, if there is time.
+
+Extra work is only for a device that has time for it: never where the load decided on the reduction, and never
+where what waits would take a good part of the latency target.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from prunepool.core.scheduler import Scheduler
+from prunepool.core.types import Completion, Dial, Limits, Request
+from prunepool.errors import PrunepoolError
+from prunepool.metrics import Metrics
+from prunepool.serving.types import softmax
+
+#: The reason of an answer that came from a second look.
+ESCALATED = "escalated"
+#: What waits may take so much of the time in which all of it should be answered.
+_BUSY = 0.5
+#: A deadline counts as met if this many times the predicted time is there.
+_CAUTION = 1.25
+_DENSE = Dial(0.0, 0.0)
+
+
+class Escalation:
+    """Second looks for one model.
+
+    Args:
+        scheduler: runs them.
+        model: the value of the label.
+        below: margins smaller than this are small, 0 … 1.
+        limits: of the model's queue.
+        metrics: the service's series.
+        clock: seconds, that deadlines are given in.
+    """
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        model: str,
+        below: float,
+        *,
+        limits: Limits,
+        metrics: Metrics,
+        clock: Callable[[], float],
+    ) -> None:
+        self._scheduler = scheduler
+        self._below = below
+        self._most_s = min(limits.target_s, limits.max_queue_s)
+        self._clock = clock
+        self._counts = {
+            outcome: metrics.escalations.labels(model, outcome)
+            for outcome in ("confirmed", "changed", "skipped")
+        }
+
+    async def settle(self, request: Request, done: Completion) -> Completion:
+        """The answer as it is, or the dense model's if a look at it is needed and can be afforded.
+
+        A second look that fails leaves the first answer.
+
+        Args:
+            request: with its place given back.
+            done: its answer.
+
+        Raises:
+            asyncio.CancelledError: the caller went away.
+        """
+        if done.ratio <= 0 or margin(done) >= self._below:
+            return done
+        seconds = self._scheduler.dense_image_s
+        if done.reason in ("auto:load", "auto:deadline") or not self._affordable(request, seconds):
+            self._counts["skipped"].inc()
+            return done
+        latest = None if request.deadline is None else request.deadline - seconds
+        again = Request(request.pixels, _DENSE, request.arrival, latest, request.explain)
+        try:
+            dense = await self._scheduler.submit(again)
+        except PrunepoolError:
+            self._counts["skipped"].inc()
+            return done
+        self._counts["confirmed" if _best(dense) == _best(done) else "changed"].inc()
+        return combined(done, dense)
+
+    def _affordable(self, request: Request, dense_s: float) -> bool:
+        """Whether the device has time for it, and would be done with it by the deadline."""
+        ahead_s = self._scheduler.drain_s
+        if ahead_s + dense_s > _BUSY * self._most_s:
+            return False
+        left = math.inf if request.deadline is None else request.deadline - self._clock()
+        return (ahead_s + dense_s) * _CAUTION <= left
+
+
+def margin(done: Completion) -> float:
+    """By how much the best class is more probable than the next, 0 … 1; 1 where that cannot be said."""
+    logits = done.outcome.logits
+    if len(logits) < 2 or not np.isfinite(logits).all():
+        return 1.0
+    scores = softmax(logits)
+    second, first = np.partition(scores, -2)[-2:]
+    return float(first - second)
+
+
+def combined(first: Completion, dense: Completion) -> Completion:
+    """The dense model's answer, at the cost of both."""
+    outcome = replace(dense.outcome, gmacs=first.outcome.gmacs + dense.outcome.gmacs)
+    return replace(
+        dense,
+        outcome=outcome,
+        reason=ESCALATED,
+        queue_s=dense.queue_s - first.inference_s,
+        inference_s=first.inference_s + dense.inference_s,
+    )
+
+
+def _best(done: Completion) -> int:
+    return int(np.argmax(done.outcome.logits))

@@ -1,0 +1,290 @@
+"""The runner for a device that computes beside its thread, over a device that is none."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from prunepool.backends.cuda_capture import Computed, buckets
+from prunepool.backends.cuda_graphs import GraphRunner
+from prunepool.backends.torch_cpu import TorchRunner
+from prunepool.core.types import AsynchronousRunner, Batch, Dial, Outcome, OutOfMemory, Request, Work
+from prunepool.models.model import Model
+
+RATIOS = (0.0, 0.5, 0.755)
+
+
+@dataclass
+class Passed:
+    """A mark of work that is done when it is asked for."""
+
+    waits: list[str]
+
+    def done(self) -> bool:
+        return True
+
+    def wait(self) -> None:
+        self.waits.append("wait")
+
+
+@dataclass
+class FakeDevice:
+    """A device in the processor: a recorded run writes its result into the tensors of its recording.
+
+    As on a GPU, they hold garbage until a replay, and the replay of another run spoils them again.
+    """
+
+    place: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    room: int = 10**6
+    waits: list[str] = field(default_factory=list)
+    recorded: list[Computed] = field(default_factory=list)
+    replays: int = 0
+    inside: int = 0
+    closed: bool = False
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        self.inside += 1
+        try:
+            yield
+        finally:
+            self.inside -= 1
+
+    def staging(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        return torch.empty(tuple(shape), dtype=dtype)
+
+    def upload(self, host: Tensor) -> Tensor:
+        return host.clone()
+
+    def capture(self, function: Callable[[], Computed]) -> tuple[Computed, Callable[[], None]]:
+        if len(self.recorded) == self.room:
+            raise torch.OutOfMemoryError("full")
+        static = function()
+        self.recorded.append(static)
+        _spoil(static)
+
+        def replay() -> None:
+            assert self.inside, "a replay belongs on the computing stream"
+            self.replays += 1
+            for other in self.recorded:
+                _spoil(other)
+            fresh = function()
+            static.logits.copy_(fresh.logits)
+            static.decisions.copy_(fresh.decisions)
+            for to, stage in zip(static.stages, fresh.stages, strict=True):
+                for target, source in zip(
+                    (*to.departure, to.pruned, to.variance),
+                    (*stage.departure, stage.pruned, stage.variance),
+                    strict=True,
+                ):
+                    target.copy_(source)
+
+        return static, replay
+
+    def mark(self) -> Passed:
+        return Passed(self.waits)
+
+    def used(self) -> int:
+        return 10 * len(self.recorded)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def _spoil(computed: Computed) -> None:
+    computed.logits.fill_(float("nan"))
+    computed.decisions.fill_(True)
+    for stage in computed.stages:
+        stage.pruned.logical_not_()
+
+
+def runner_of(
+    model: Model, *, most: int = 100, ratios: Sequence[float] = RATIOS, device: FakeDevice | None = None
+) -> GraphRunner:
+    runner = GraphRunner(model, device or FakeDevice(), ratios=ratios, max_batch_size=4, most_graphs=most)
+    with torch.inference_mode():
+        runner.graphs.capture(model.plan(ratio) for ratio in ratios)
+    return runner
+
+
+@pytest.fixture(scope="module")
+def runner(tiny: Model) -> GraphRunner:
+    return runner_of(tiny)
+
+
+def batch_of(*ratios: float, explain: bool = False) -> Batch:
+    rng = np.random.default_rng(len(ratios))
+    pixels = rng.integers(0, 256, (len(ratios), 224, 224, 3), dtype=np.uint8)
+    requests = [
+        Request(one, Dial(ratio, ratio), 0.0, explain=explain)
+        for one, ratio in zip(pixels, ratios, strict=True)
+    ]
+    return Batch(
+        tuple(Work(request, ratio, "requested") for request, ratio in zip(requests, ratios, strict=True)), 0.0
+    )
+
+
+def run(runner: GraphRunner | TorchRunner, batch: Batch) -> list[Outcome]:
+    return list(runner.run(batch, runner.prepare(batch)))
+
+
+def alike(ours: Outcome, theirs: Outcome) -> None:
+    np.testing.assert_allclose(ours.logits, theirs.logits, atol=1e-4)
+    for name in ("tokens", "gmacs", "pruned", "pooled"):
+        assert getattr(ours, name) == getattr(theirs, name), name
+
+
+def test_it_is_one_that_computes_beside_its_thread(runner: GraphRunner, tiny: Model) -> None:
+    assert isinstance(runner, AsynchronousRunner)
+    assert not isinstance(TorchRunner(lambda: tiny, max_batch_size=1), AsynchronousRunner)
+
+
+@given(ratios=st.lists(st.sampled_from([0.0, 0.5, 0.755, 0.3, 0.8]), min_size=1, max_size=4).map(sorted))
+@settings(max_examples=8, deadline=None)
+def test_answers_are_those_of_the_plain_runner(runner: GraphRunner, tiny: Model, ratios: list[float]) -> None:
+    batch = batch_of(*ratios)
+    plain = TorchRunner(lambda: tiny, max_batch_size=4)
+    for ours, theirs, ratio in zip(run(runner, batch), run(plain, batch), ratios, strict=True):
+        alike(ours, theirs)
+        assert ours.recorded == (ratio in RATIOS)
+
+
+def test_a_token_map_is_not_spoilt_by_what_ran_after_it(runner: GraphRunner, tiny: Model) -> None:
+    batch = batch_of(0.5, 0.755, 0.755, explain=True)
+    first = runner.launch(batch, runner.prepare(batch))
+    run(runner, batch_of(0.0, 0.5, 0.755))
+    plain = TorchRunner(lambda: tiny, max_batch_size=4)
+    for ours, theirs in zip(runner.collect(batch, first), run(plain, batch), strict=True):
+        alike(ours, theirs)
+        assert ours.token_map is not None
+        assert theirs.token_map is not None
+        assert ours.token_map.tokens == theirs.token_map.tokens
+        assert [s.action for s in ours.token_map.stages] == [s.action for s in theirs.token_map.stages]
+
+
+@pytest.mark.parametrize("normalised", [(True, True, True), (False, True, False), (True, False, True)])
+def test_normalised_pixels_may_stand_beside_others(
+    runner: GraphRunner, tiny: Model, normalised: tuple[bool, ...]
+) -> None:
+    crops = batch_of(0.0, 0.0, 0.5)
+    works = []
+    for work, as_tensor in zip(crops.works, normalised, strict=True):
+        pixels = work.request.pixels
+        if as_tensor:
+            pixels = tiny.normalise(torch.from_numpy(pixels[None]))[0].numpy()
+        works.append(Work(Request(pixels, work.request.dial, 0.0), work.ratio, work.reason))
+    for ours, theirs in zip(run(runner, Batch(tuple(works), 0.0)), run(runner, crops), strict=True):
+        alike(ours, theirs)
+
+
+def test_between_launch_and_collection_nothing_waits(tiny: Model) -> None:
+    device = FakeDevice()
+    runner = runner_of(tiny, device=device, ratios=(0.0,), most=1)
+    batch = batch_of(0.0, 0.5)
+    launched = runner.launch(batch, runner.prepare(batch))
+    assert device.waits == []
+    assert runner.done(launched)
+    runner.collect(batch, launched)
+    assert device.waits == ["wait"]
+
+
+@pytest.mark.parametrize("most", [1, 5, 20, 32, 256])
+def test_buckets_end_with_the_largest_batch(most: int) -> None:
+    found = buckets(most)
+    assert found[0] == 1
+    assert found[-1] == most
+    assert all(b <= max(a + 1, 1.5 * a) for a, b in pairwise(found))
+    assert len(found) <= 2 * most.bit_length()
+
+
+def test_a_batch_takes_the_smallest_recorded_run_with_room(runner: GraphRunner, tiny: Model) -> None:
+    plan = tiny.plan(0.5)
+    images = [graph.images for n in (1, 2, 3, 4) if (graph := runner.graphs.find(plan, n)) is not None]
+    assert images == [1, 2, 3, 4]
+    assert runner.graphs.find(plan, 5) is None
+    assert runner.graphs.find(tiny.plan(0.3), 1) is None
+
+
+def test_the_bound_keeps_the_most_important_and_the_largest_come_first(tiny: Model) -> None:
+    runner = runner_of(tiny, most=5)
+    recorded = [(graph.plan, graph.images) for graph in runner.graphs.all]
+    assert [images for _, images in recorded] == [4, 3, 2, 1, 1]
+    assert {plan for plan, images in recorded if images > 1} == {tiny.plan(0.0)}
+    assert [graph.bytes for graph in runner.graphs.all] == [10] * 5
+
+
+def test_without_recordings_everything_goes_kernel_by_kernel(tiny: Model) -> None:
+    device = FakeDevice()
+    runner = runner_of(tiny, most=0, device=device)
+    assert [outcome.recorded for outcome in run(runner, batch_of(0.0, 0.755))] == [False, False]
+    assert device.replays == 0
+
+
+def test_where_memory_ends_so_does_the_recording(tiny: Model, caplog: pytest.LogCaptureFixture) -> None:
+    runner = runner_of(tiny, device=FakeDevice(room=2))
+    assert len(runner.graphs.all) == 2
+    assert "no memory for more than 2 recorded runs" in caplog.text
+    assert len(run(runner, batch_of(0.0, 0.755))) == 2
+
+
+def test_warming_up_records_and_then_serving_records_nothing(tiny: Model) -> None:
+    device = FakeDevice()
+    runner = GraphRunner(tiny, device, ratios=(0.0, 0.5), max_batch_size=2, most_graphs=100)
+    runner.warm_up()
+    assert len(device.recorded) == 4
+    run(runner, batch_of(0.3, 0.8))
+    assert len(device.recorded) == 4
+
+
+def test_only_the_thread_that_made_it_may_use_it(runner: GraphRunner, tiny: Model) -> None:
+    seen: list[BaseException] = []
+
+    def elsewhere() -> None:
+        try:
+            runner.graphs.find(tiny.plan(0.0), 1)
+        except AssertionError as error:
+            seen.append(error)
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    assert len(seen) == 1
+
+
+def test_out_of_memory_is_told_apart(tiny: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    runner = runner_of(tiny, most=0)
+    monkeypatch.setattr(tiny.vit, "forward", full)
+    with pytest.raises(OutOfMemory, match="CUDA out of memory"):
+        run(runner, batch_of(0.0))
+
+
+def test_no_room_for_the_pixels_is_told_apart(tiny: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    device = FakeDevice()
+    runner = runner_of(tiny, most=0, device=device)
+    monkeypatch.setattr(device, "upload", full)
+    with pytest.raises(OutOfMemory, match="CUDA out of memory"):
+        runner.prepare(batch_of(0.0))
+
+
+def test_closing_lets_go_of_everything(tiny: Model) -> None:
+    device = FakeDevice()
+    runner = runner_of(tiny, ratios=(0.0,), device=device)
+    runner.close()
+    assert device.closed
+    assert runner.graphs.all == ()

@@ -1,0 +1,246 @@
+"""Passes by OpenVINO: PyTorch's answers for every plan and any number of images, from one converted model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from prunepool.backends.open_pass import Kind, OpenPass
+from prunepool.backends.openvino import Arrays, Lanes, OpenVinoPass, PassFolder
+from prunepool.backends.openvino_trial import Passes, passes_for
+from prunepool.backends.torch_cpu import TorchRunner
+from prunepool.core.types import Batch, Dial, Outcome, Request, Work
+from prunepool.errors import ConversionInvalid, InvalidParameter
+from prunepool.models.geometry import Geometry
+from prunepool.models.model import Model
+from prunepool.models.vit import Forward, ReducingViT
+from prunepool.reduction.plan import DENSE, Method, ReductionPlan, default_blocks, max_ratio, plan_for_ratio
+
+pytest.importorskip("openvino")
+
+SMALL = {"embed_dim": 32, "num_heads": 2, "depth": 4, "num_classes": 7}
+SIZE = 224
+PATCHES = 196
+PPT = Kind("ppt", (1, 2, 3))
+
+
+@pytest.fixture(scope="module")
+def network(random_vit: Callable[..., nn.Module]) -> ReducingViT:
+    return ReducingViT(random_vit("vit_tiny_patch16_224", **SMALL)).requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory, network: ReducingViT) -> Path:
+    """A folder with the small network's pass for PPT."""
+    path = tmp_path_factory.mktemp("openvino") / "made when needed"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("openvino_telemetry.Telemetry.__init__", tells_on_us)
+        PassFolder(path).get(network, PPT, SIZE)
+    return path
+
+
+def tells_on_us(*args: object, **kwargs: object) -> None:
+    raise AssertionError("a conversion was about to be reported to its maker")
+
+
+@pytest.fixture
+def unconvertible(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing can be converted any more."""
+
+    def refuse(self: OpenPass, size: int) -> None:
+        raise ValueError("not today")
+
+    monkeypatch.setattr(OpenPass, "exported", refuse)
+
+
+def noise(images: int, seed: int = 1) -> Tensor:
+    return torch.randn(images, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(seed))
+
+
+def plan_of(gone: int, method: Method) -> ReductionPlan:
+    return plan_for_ratio(gone / PATCHES, patches=PATCHES, depth=4, method=method) if gone else DENSE
+
+
+def by_block(forward: Forward) -> dict[int, list[Tensor]]:
+    """What each block's stages say together, [B, …] each, in the order of the batch."""
+    blocks: dict[int, list[list[Tensor]]] = {}
+    for stage in forward.stages:
+        parts = blocks.setdefault(stage.block, [])
+        assert stage.first == sum(len(part[0]) for part in parts)
+        parts.append([*stage.departure, stage.pruned])
+    return {block: [torch.cat(own) for own in zip(*parts, strict=True)] for block, parts in blocks.items()}
+
+
+def choices_that_differ(found: Forward, wanted: Forward) -> int:
+    """Images times stages in which other tokens left; all else has to be the same."""
+    torch.testing.assert_close(found.logits, wanted.logits, atol=1e-2, rtol=0)
+    ours, theirs = by_block(found), by_block(wanted)
+    assert list(ours) == list(theirs)
+    differ = 0
+    for block, tensors in ours.items():
+        *departure, pruned = tensors
+        *expected, their_pruned = theirs[block]
+        assert torch.equal(pruned, their_pruned)
+        same = [(a == b).all(dim=1) for a, b in zip(departure, expected, strict=True)]
+        differ += int((~torch.stack(same).all(dim=0)).sum())
+    return differ
+
+
+@pytest.mark.parametrize("method", ["ppt", "fuse", "tome"])
+@torch.inference_mode()
+def test_every_plan_gets_pytorchs_answers(
+    method: Method, network: ReducingViT, kept: Path, tmp_path: Path
+) -> None:
+    """Odd and even counts, many and few, in turns with one, two and three images; one pass for all."""
+    kind = Kind(method, default_blocks(4, method))
+    one = PassFolder(kept if method == "ppt" else tmp_path).get(network, kind, SIZE)
+    most = round(max_ratio(PATCHES, len(kind.blocks)) * PATCHES)
+    stages = differ = 0
+    for gone in (*range(40), *range(40, most, 7), most):
+        plan = plan_of(gone, method)
+        assert one.runs(plan)
+        images = noise(1 + gone % 3, gone)
+        wanted = network(images, [(plan, len(images))])
+        differ += choices_that_differ(one(images, plan), wanted)
+        stages += len(images) * len(wanted.stages)
+    # Rounding turns a choice between equal tokens now and then; noise has many of them.
+    assert differ <= 0.03 * stages
+
+
+@given(images=st.integers(1, 70), width=st.integers(1, 8))
+def test_in_any_lanes_each_image_gets_its_own_answer(images: int, width: int) -> None:
+    runs: list[list[int]] = []
+
+    def lanes(most: int) -> Lanes:
+        def infer(parts: Sequence[Arrays]) -> list[Arrays]:
+            assert len(parts) == most
+            runs.append([len(arrays[0]) for arrays in parts])
+            return [[arrays[0][:, 0, 0]] for arrays in parts]
+
+        return Lanes(most, infer)
+
+    geometry = Geometry(1, 1, 1, 196, (14, 14), 768, 1, 1)
+    one = OpenVinoPass([lanes(1)] + [lanes(width)] * (width > 1), Kind("ppt", ()), geometry)
+    numbers = torch.arange(float(images)).reshape(images, 1, 1, 1).expand(images, 3, 1, 2)
+    found = one(numbers, DENSE).logits
+    assert found[:, 0].tolist() == list(range(images))
+    for sizes in runs:
+        assert sum(sizes) <= 8, "memory is kept for so many"
+        assert len(set(sizes)) == 1, "a lane that has less waits for the others"
+    assert sum(len(sizes) == 1 for sizes in runs) <= (-(-images // 8) if width == 1 else 1)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("threads", [1, 2, 3, 4])
+def test_whatever_the_threads_answers_are_pytorchs(threads: int, network: ReducingViT, kept: Path) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        one = PassFolder(kept).get(network, PPT, SIZE)
+        for images in (1, 2, 5, 18):
+            batch, plan = noise(images, images), plan_of(100, "ppt")
+            differ = choices_that_differ(one(batch, plan), network(batch, [(plan, images)]))
+            assert differ <= 0.1 * images * len(plan.blocks)
+    finally:
+        torch.set_num_threads(before)
+
+
+@torch.inference_mode()
+def test_pixels_may_lie_channels_last(network: ReducingViT, kept: Path) -> None:
+    one = PassFolder(kept).get(network, PPT, SIZE)
+    images, plan = noise(2), plan_of(148, "ppt")
+    last = images.to(memory_format=torch.channels_last)
+    assert choices_that_differ(one(last, plan), network(images, [(plan, 2)])) == 0
+
+
+def test_decoded_pixels_get_the_plain_answer(network: ReducingViT, kept: Path, tiny: Model) -> None:
+    model = Model(network, tiny.manifest)
+    runner = TorchRunner(
+        lambda: model, max_batch_size=2, passes=lambda _: passes_for(model, PassFolder(kept), 2)
+    )
+    runner.warm_up()
+    plain = TorchRunner(lambda: model, max_batch_size=2)
+    for ratios in ((0.755,), (0.0,), (0.3, 0.3), (0.3, 0.5)):
+        for ours, theirs in zip(answers(runner, *ratios), answers(plain, *ratios), strict=True):
+            np.testing.assert_allclose(ours.logits, theirs.logits, atol=1e-4)
+            assert (ours.tokens, ours.pruned, ours.pooled) == (theirs.tokens, theirs.pruned, theirs.pooled)
+
+
+@pytest.mark.usefixtures("unconvertible")
+@pytest.mark.parametrize("other", ["kind", "number format", "weights", "size"])
+def test_what_is_kept_is_for_one_network_and_one_kind(
+    other: str, random_vit: Callable[..., nn.Module], kept: Path
+) -> None:
+    network = ReducingViT(random_vit("vit_tiny_patch16_224", **SMALL)).requires_grad_(False)
+    PassFolder(kept).get(network, PPT, SIZE)  # the same weights: nothing to convert
+    if other == "number format":
+        network.to(torch.bfloat16)
+    if other == "weights":
+        network.vit.head.bias += 1
+    kind = Kind("prune", PPT.blocks) if other == "kind" else PPT
+    with pytest.raises(ConversionInvalid, match="OpenVINO cannot take over the pass: not today"):
+        PassFolder(kept).get(network, kind, 384 if other == "size" else SIZE)
+    assert sorted(path.suffix for path in kept.iterdir()) == [".bin", ".xml"]
+
+
+def test_a_broken_file_is_named(network: ReducingViT, kept: Path, tmp_path: Path) -> None:
+    (file,) = kept.glob("*.xml")
+    (tmp_path / file.name).write_bytes(b"broken")
+    with pytest.raises(ConversionInvalid, match=rf"{file.name} cannot be loaded, delete it"):
+        PassFolder(tmp_path).get(network, PPT, SIZE)
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(
+    network: ReducingViT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(OpenPass, "exported", lambda self, size: None)
+    monkeypatch.setattr("prunepool.backends.openvino.to_openvino", lambda program: None)
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        InvalidParameter, match=r"cpu_openvino_folder must be a folder that can be written to"
+    ):
+        PassFolder(tmp_path / "file").get(network, PPT, SIZE)
+
+
+def test_without_openvino_it_says_how_to_get_it(
+    network: ReducingViT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("prunepool.backends.openvino.find_spec", lambda name: None)
+    with pytest.raises(ConversionInvalid, match=r'needs OpenVINO: pip install "prunepool\[openvino\]"'):
+        PassFolder(tmp_path).get(network, PPT, SIZE)
+
+
+def test_a_batch_that_openvino_cannot_run_is_answered_by_pytorch(
+    tiny: Model, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(parts: object) -> list[list[np.ndarray]]:
+        raise RuntimeError("no such shape")
+
+    passes = Passes([(OpenVinoPass([Lanes(1, fail)], Kind("ppt", (3, 6, 9)), tiny.geometry), 8)])
+    runner = TorchRunner(lambda: tiny, max_batch_size=1, passes=lambda model: passes)
+    runner.warm_up()
+    assert "no such shape" in caplog.text
+    caplog.clear()
+    (found,), (wanted,) = (answers(one, 0.5) for one in (runner, TorchRunner(lambda: tiny, max_batch_size=1)))
+    np.testing.assert_array_equal(found.logits, wanted.logits)
+    assert not caplog.text
+
+
+def answers(runner: TorchRunner, *ratios: float) -> list[Outcome]:
+    rng = np.random.default_rng(3)
+    pixels = [rng.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8) for _ in ratios]
+    batch = Batch(
+        tuple(
+            Work(Request(own, Dial(ratio, ratio), 0.0, explain=True), ratio, "requested")
+            for own, ratio in zip(pixels, ratios, strict=True)
+        ),
+        0.0,
+    )
+    return list(runner.run(batch, runner.prepare(batch)))

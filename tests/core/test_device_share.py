@@ -1,0 +1,271 @@
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
+
+from prunepool.core.cost_model import Effort, Measured
+from prunepool.core.device_share import Backlog, SharedDevice, Turns
+from prunepool.core.planner import Device, Planner
+from prunepool.core.ratio_policy import DefaultRatio
+from prunepool.core.scheduler import Scheduler
+from prunepool.core.types import Batch, Dial, Limits, Request, Work
+from prunepool.metrics import Metrics
+from prunepool.testing import FakeCosts, FakeRunner, Gate
+
+DENSE = Dial(0.0, 0.0)
+PATIENCE_S = 30.0
+
+
+def in_thread(work: Callable[[], object]) -> threading.Thread:
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_a_free_device_is_had_at_once() -> None:
+    turns = Turns()
+    assert turns.ended == -math.inf
+    assert turns.take("a")
+    turns.give_back("a", 3.0)
+    assert turns.ended == 3.0
+
+
+def test_turns_are_taken_in_the_order_of_asking() -> None:
+    turns, order = Turns(), []
+    assert turns.take("first")
+    threads = []
+    for name in "abc":
+        asked = threading.Event()
+
+        def take(name: str = name, asked: threading.Event = asked) -> None:
+            asked.set()
+            assert turns.take(name)
+            order.append(name)
+            turns.give_back(name, 1.0)
+
+        threads.append(in_thread(take))
+        asked.wait(PATIENCE_S)
+        while len(turns._line) < len(threads) + 1 - len(order):
+            pass
+    turns.give_back("first", 0.5)
+    for thread in threads:
+        thread.join(PATIENCE_S)
+    assert order == ["a", "b", "c"]
+
+
+def test_a_turn_that_is_given_back_in_anothers_name_is_over() -> None:
+    turns, got = Turns(), []
+    assert turns.take("hangs")
+    waiting = in_thread(lambda: got.append(turns.take("next")))
+    turns.give_back("hangs", 1.0)
+    waiting.join(PATIENCE_S)
+    assert got == [True]
+    turns.give_back("hangs", 9.0)  # it has come back after all, and has nothing to give
+    assert turns.ended == 1.0
+
+
+def test_who_is_told_to_wait_no_longer_gets_no_turn() -> None:
+    turns, got = Turns(), []
+    assert turns.take("runs")
+    waiting = in_thread(lambda: got.append(turns.take("waits")))
+    while len(turns._line) < 2:
+        pass
+    turns.give_back("waits", 1.0)
+    waiting.join(PATIENCE_S)
+    assert got == [False]
+
+
+def test_a_turn_that_lasts_too_long_is_not_waited_for() -> None:
+    turns = Turns(patience_s=0.01)
+    assert turns.take("hangs")
+    assert turns.take("next")
+    turns.give_back("next", 1.0)
+    assert turns.ended == -math.inf  # the device has not been free
+    turns.give_back("hangs", 2.0)
+    assert turns.ended == 2.0
+
+
+def test_a_turn_that_lasts_too_long_is_waited_for_once() -> None:
+    turns = Turns(patience_s=0.2)
+    assert turns.take("hangs")
+    began = time.monotonic()
+    for _ in range(20):
+        assert turns.take("next")
+        turns.give_back("next", 1.0)
+    assert time.monotonic() - began < 10 * 0.2
+    turns.give_back("hangs", 2.0)
+    assert turns.ended == 2.0
+    assert turns.take("hangs")
+
+
+def test_beside_a_turn_that_lasts_too_long_the_others_still_take_turns() -> None:
+    turns, got = Turns(patience_s=0.01), []
+    assert turns.take("hangs")
+    assert turns.take("a")
+    turns._patience_s = PATIENCE_S
+    waiting = in_thread(lambda: got.append(turns.take("b")))
+    while len(turns._line) < 2:
+        pass
+    assert not got
+    turns.give_back("a", 1.0)
+    waiting.join(PATIENCE_S)
+    assert got == [True]
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.floats(0.0, 1.0)), max_size=60))
+def test_the_others_share_is_one(batches: list[tuple[str, float]]) -> None:
+    device, now = SharedDevice(), 0.0
+    for name in "ab":
+        device.join(name, lambda: Backlog(0.0, 0.0))
+    for name, seconds in batches:
+        now += seconds
+        device.used(name, seconds, now)
+    assert 0.0 <= device.taken("a", now) + device.taken("b", now) <= 1.2
+    assert device.taken("a", now + 100.0) < 1e-6
+
+
+def test_a_device_that_two_share_evenly_is_half_taken() -> None:
+    device, now = SharedDevice(), 0.0
+    for name in "ab":
+        device.join(name, lambda: Backlog(0.0, 0.0))
+    for _ in range(300):
+        for name in "ab":
+            now += 0.05
+            device.used(name, 0.05, now)
+    assert device.taken("a", now) == pytest.approx(0.5, abs=0.05)
+    device.leave("b")
+    assert device.taken("a", now) == 0.0
+
+
+def test_others_are_everybody_else() -> None:
+    device = SharedDevice()
+    device.join("a", lambda: Backlog(1.0, 0.5))
+    device.join("b", lambda: Backlog(2.0, 0.25))
+    assert device.others("a") == (Backlog(2.0, 0.25),)
+    device.leave("b")
+    assert device.others("a") == ()
+
+
+def planner() -> Planner:
+    """An image takes a second, and a run has no more than two."""
+    found = Planner(FakeCosts(), DefaultRatio(0.0), Limits(max_batch_size=2))
+    works = [Effort(1, images * FakeCosts().gmacs(0.0), 0, 0) for images in (1, 2)]
+    found.cost_model.fit([Measured(work, float(images)) for work, images in zip(works, (1, 2), strict=True)])
+    return found
+
+
+def batch(images: int) -> Batch:
+    works = [
+        Work(Request(np.zeros((4, 4, 3), np.uint8), DENSE, 0.0), 0.0, "requested") for _ in range(images)
+    ]
+    return Batch(tuple(works), 1.0)
+
+
+@pytest.mark.parametrize(
+    ("backlog", "extra"),
+    [
+        (Backlog(0.0, 0.0), 0.0),
+        (Backlog(0.5, 0.5), 0.5),  # all that it has
+        (Backlog(90.0, 0.5), 1.5),  # a run of its own before each of ours: one that is given, two that wait
+    ],
+)
+def test_others_have_a_turn_before_each_of_ours(backlog: Backlog, extra: float) -> None:
+    found = planner()
+    device = Device([batch(2)], None, others=(backlog,))
+    arriving = Counter({DENSE: 3})
+    assert found.drain_s(0.0, device=device, arriving=arriving) == pytest.approx(2.0 + 3.0 + extra)
+    assert found.backlog(0.0, device=device, arriving=arriving) == pytest.approx((5.0, 2.0))
+
+
+def test_a_batch_that_waits_for_its_turn_does_not_come_closer_to_its_end() -> None:
+    found = planner()
+    assert found.busy_s(Device([batch(2)], None), 10.0) == pytest.approx(2.0)
+    assert found.busy_s(Device([batch(2)], 9.5), 10.0) == pytest.approx(1.5)
+
+
+class Alone(FakeRunner):
+    """Sees whether anybody else runs on the device."""
+
+    now = 0
+    most = 0
+    lock = threading.Lock()
+
+    def run(self, batch: Batch, prepared: object) -> object:  # type: ignore[override]
+        with Alone.lock:
+            Alone.now += 1
+            Alone.most = max(Alone.most, Alone.now)
+        try:
+            return super().run(batch, prepared)
+        finally:
+            with Alone.lock:
+                Alone.now -= 1
+
+
+@pytest.fixture
+def alone() -> type[Alone]:
+    Alone.now = Alone.most = 0
+    return Alone
+
+
+async def test_two_models_never_run_at_once(alone: type[Alone]) -> None:
+    device, metrics = SharedDevice(), Metrics(CollectorRegistry())
+    schedulers = [
+        Scheduler(
+            name,
+            alone,
+            image_size=4,
+            costs=FakeCosts(),
+            policy=DefaultRatio(0.0),
+            metrics=metrics,
+            device=device,
+        )
+        for name in ("one", "other")
+    ]
+    for scheduler in schedulers:
+        await scheduler.start()
+    alone.most = 0
+    request = np.zeros((4, 4, 3), np.uint8)
+    asked = [one.submit(Request(request, DENSE, 0.0)) for _ in range(50) for one in schedulers]
+    assert len(await asyncio.gather(*asked)) == 100
+    assert alone.most == 1
+    for scheduler in schedulers:
+        await scheduler.close(PATIENCE_S)
+    assert device.others(None) == ()
+
+
+async def test_a_device_that_another_model_has_work_for_is_not_idle() -> None:
+    device, metrics, gate = SharedDevice(), Metrics(CollectorRegistry()), Gate()
+    one, other = (
+        Scheduler(
+            name,
+            runner,
+            image_size=4,
+            costs=FakeCosts(),
+            policy=DefaultRatio(0.0),
+            metrics=metrics,
+            device=device,
+        )
+        for name, runner in (("one", FakeRunner), ("other", lambda: FakeRunner(gate=gate)))
+    )
+    for scheduler in (one, other):
+        await scheduler.start()
+    assert one.idle
+    gate.close()
+    asked = asyncio.create_task(other.submit(Request(np.zeros((4, 4, 3), np.uint8), DENSE, 0.0)))
+    await asyncio.sleep(0)
+    assert not one.idle
+    gate.open()
+    await asked
+    assert one.idle
+    for scheduler in (one, other):
+        await scheduler.close(PATIENCE_S)

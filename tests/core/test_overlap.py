@@ -1,0 +1,148 @@
+"""A worker over a device that computes beside it: one batch is launched while another is computed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from queue import SimpleQueue
+from typing import Any
+
+import numpy as np
+import pytest
+
+from prunepool.core.types import Batch, Dial, Outcome, OutOfMemory, Request, Work
+from prunepool.core.worker import WARM_UP, Ended, Event, Ready, Report, Worker
+from prunepool.testing import FakeCosts, FakeRunner
+
+
+class FakeAsynchronousRunner(FakeRunner):
+    """Its device finishes a batch when a test says so; without, when it is waited for."""
+
+    def __init__(self, *, room: int = 9, held: bool = False, error: Exception | None = None) -> None:
+        super().__init__()
+        self.log: SimpleQueue[str] = SimpleQueue()
+        self.finished = 0 if held else 10**6
+        self._launched = 0
+        self._most = room
+        self._error = error
+
+    def launch(self, batch: Batch, prepared: object) -> object:
+        if len(batch.works) > self._most:
+            raise OutOfMemory("full")
+        self.log.put(f"launch {self._launched}")
+        self._launched += 1
+        return self._launched - 1, prepared
+
+    def done(self, launched: Any) -> bool:
+        return launched[0] < self.finished
+
+    def collect(self, batch: Batch, launched: Any) -> Sequence[Outcome]:
+        number, prepared = launched
+        self.log.put(f"collect {number}")
+        if self._error is not None:
+            raise self._error
+        return super().run(batch, prepared)
+
+    def run(self, batch: Batch, prepared: object) -> Sequence[Outcome]:
+        assert batch.works[0].reason == WARM_UP, "what is asked for is launched and collected"
+        return super().run(batch, prepared)
+
+    async def logged(self, count: int) -> list[str]:
+        return [await asyncio.to_thread(self.log.get, True, 10) for _ in range(count)]
+
+
+def batch(*values: int, deadline: float | None = None) -> Batch:
+    requests = [Request(np.full((4, 4, 3), v, np.uint8), Dial(0.0, 0.0), 0.0, deadline) for v in values]
+    return Batch(tuple(Work(one, 0.0, "requested") for one in requests), float(len(requests)))
+
+
+class Bench:
+    """A worker over such a runner, warm, and what it said."""
+
+    def __init__(self, runner: FakeAsynchronousRunner, clock: Callable[[], float] = lambda: 0.0) -> None:
+        self.events: asyncio.Queue[Event] = asyncio.Queue()
+        post = lambda worker, event: self.events.put_nowait(event)  # noqa: E731
+        self.worker = Worker(
+            "overlap", lambda: runner, costs=FakeCosts(), image_size=4, clock=clock, post=post
+        )
+
+    async def warm(self) -> Bench:
+        self.worker.start()
+        assert isinstance(await self.events.get(), Ready)
+        return self
+
+    async def report(self) -> Report:
+        event = await asyncio.wait_for(self.events.get(), 10)
+        assert isinstance(event, Report)
+        return event
+
+    async def ended(self) -> Ended:
+        self.worker.stop()
+        while not isinstance(event := await asyncio.wait_for(self.events.get(), 10), Ended):
+            pass
+        return event
+
+
+async def test_the_next_batch_is_launched_before_the_first_is_collected() -> None:
+    runner = FakeAsynchronousRunner(held=True)
+    bench = await Bench(runner).warm()
+    bench.worker.give(batch(1))
+    assert await runner.logged(1) == ["launch 0"]
+    bench.worker.give(batch(2))
+    assert await runner.logged(2) == ["launch 1", "collect 0"]
+    runner.finished = 2
+    answers = [(await bench.report()).outcomes for _ in range(2)]
+    assert [one.logits.argmax() for one in [*(answers[0] or ()), *(answers[1] or ())]] == [1, 2]
+    assert await bench.ended() == Ended(None)
+
+
+async def test_a_batch_counts_from_when_the_one_before_it_was_done() -> None:
+    times = iter([0.0] * 5 + [1.0, 2.0, 5.0, 9.0])
+    runner = FakeAsynchronousRunner(held=True)
+    bench = await Bench(runner, clock=lambda: next(times)).warm()
+    bench.worker.give(batch(1))
+    await runner.logged(1)
+    bench.worker.give(batch(2))
+    first = await bench.report()
+    runner.finished = 2
+    second = await bench.report()
+    assert (first.started, first.finished) == (1.0, 5.0)
+    assert (second.started, second.finished) == (5.0, 9.0)
+    await bench.ended()
+
+
+async def test_what_does_not_fit_or_is_too_late_is_reported_in_order() -> None:
+    runner = FakeAsynchronousRunner(room=2)
+    bench = await Bench(runner, clock=lambda: 1.0).warm()
+    batches = [batch(1), batch(1, 2, 3), batch(2, deadline=0.5), batch(3)]
+    for one in batches:
+        bench.worker.give(one)
+    reports = [await bench.report() for _ in batches]
+    assert [report.batch for report in reports] == batches
+    assert [None if r.outcomes is None else len(r.outcomes) for r in reports] == [1, None, 0, 1]
+    await bench.ended()
+
+
+async def test_stopping_starts_nothing_more_and_reports_what_runs() -> None:
+    runner = FakeAsynchronousRunner(held=True)
+    bench = await Bench(runner).warm()
+    bench.worker.give(batch(1))
+    await runner.logged(1)
+    bench.worker.stop()
+    bench.worker.give(batch(2))
+    runner.finished = 1
+    assert isinstance(await bench.report(), Report)
+    assert await bench.ended() == Ended(None)
+    assert await runner.logged(1) == ["collect 0"]
+    assert runner.log.empty()
+
+
+@pytest.mark.parametrize("given", [1, 2])
+async def test_an_error_of_the_device_ends_it(given: int) -> None:
+    error = RuntimeError("device-side assert")
+    bench = await Bench(FakeAsynchronousRunner(error=error)).warm()
+    for value in range(given):
+        bench.worker.give(batch(value))
+    event = await asyncio.wait_for(bench.events.get(), 10)
+    assert isinstance(event, Ended)
+    assert event.error is error

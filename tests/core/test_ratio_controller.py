@@ -1,0 +1,260 @@
+"""The controller's decisions one by one; what they come to over time is in test_elastic.py."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from itertools import pairwise
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from simulation import PIXELS
+
+from prunepool.core.cost_model import CostModel, Effort, Measured
+from prunepool.core.prediction import Predictor
+from prunepool.core.ratio_controller import Controller, levels_for
+from prunepool.core.ratio_policy import Choice, Load
+from prunepool.core.types import Dial, Limits, Request
+
+MOST = 0.75
+AUTO = Dial(None, MOST)
+DENSE = Dial(0.0, 0.0)
+TARGET_S = 10.0
+
+
+class Costs:
+    """1 GMAC dense, falling to 0 at ratio 1."""
+
+    max_ratio = MOST
+
+    def gmacs(self, ratio: float) -> float:
+        return 1.0 - ratio
+
+
+def predictor() -> Predictor:
+    """A second for each GMAC, in batches of four."""
+    model = CostModel()
+    model.fit([Measured(Effort(1, 1, 0, 0), 1.0)])
+    return Predictor(Costs(), Limits(max_batch_size=4), model)
+
+
+def asks(
+    count: int, dial: Dial = AUTO, *, arrival: float = 0.0, deadline: float | None = None
+) -> list[Request]:
+    return [Request(PIXELS, dial, arrival, deadline) for _ in range(count)]
+
+
+def load(
+    waiting: Sequence[Request], *, now: float = 0.0, busy_s: float = 0.0, arriving: Sequence[Dial] = ()
+) -> Load:
+    dials = Counter(request.dial for request in waiting)
+    return Load(now, waiting, dials, Counter(arriving), busy_s, predictor())
+
+
+@pytest.fixture
+def controller() -> Controller:
+    return Controller((0.0, 0.25, 0.5, 0.75), TARGET_S)
+
+
+def choices(controller: Controller, state: Load) -> list[Choice]:
+    choose = controller.plan(state)
+    return [choose(request) for request in state.waiting]
+
+
+def chosen(controller: Controller, state: Load) -> Choice:
+    return choices(controller, state)[0]
+
+
+def test_an_idle_server_does_not_reduce(controller: Controller) -> None:
+    assert chosen(controller, load(asks(1))) == Choice(0.0, "auto:idle")
+
+
+def test_a_queue_that_drains_in_time_is_not_reduced(controller: Controller) -> None:
+    assert chosen(controller, load(asks(6))) == Choice(0.0, "auto:idle")
+
+
+def test_a_queue_that_does_not_is_reduced_by_a_step(controller: Controller) -> None:
+    assert chosen(controller, load(asks(7))) == Choice(0.25, "auto:load")
+
+
+def test_a_queue_that_is_far_too_long_is_reduced_at_once_as_far_as_needed(controller: Controller) -> None:
+    assert chosen(controller, load(asks(14))) == Choice(0.5, "auto:load")
+
+
+def test_a_queue_that_no_reduction_drains_in_time_is_reduced_to_the_last(controller: Controller) -> None:
+    assert chosen(controller, load(asks(500))) == Choice(0.75, "auto:load")
+
+
+def test_what_the_device_still_has_to_do_counts(controller: Controller) -> None:
+    assert chosen(controller, load(asks(1), busy_s=5.5)).ratio == 0.25
+
+
+def test_those_who_are_still_being_decoded_count(controller: Controller) -> None:
+    assert chosen(controller, load(asks(1), arriving=[AUTO] * 6)).ratio == 0.25
+
+
+def test_the_time_already_waited_counts(controller: Controller) -> None:
+    assert chosen(controller, load(asks(4, arrival=-2.5))).ratio == 0.25
+
+
+def test_a_fixed_request_runs_as_asked_whatever_the_load(controller: Controller) -> None:
+    waiting = [*asks(1, Dial(0.3, 0.3)), *asks(500)]
+    assert chosen(controller, load(waiting)) == Choice(0.3, "requested")
+
+
+def test_a_requests_own_maximum_is_kept(controller: Controller) -> None:
+    waiting = [*asks(1, Dial(None, 0.1)), *asks(500)]
+    assert chosen(controller, load(waiting)) == Choice(0.1, "auto:load")
+
+
+def test_a_maximum_of_nothing_is_no_reduction(controller: Controller) -> None:
+    waiting = [*asks(1, Dial(None, 0.0)), *asks(500)]
+    assert chosen(controller, load(waiting)) == Choice(0.0, "auto:idle")
+
+
+def test_a_level_that_helps_nobody_is_not_taken(controller: Controller) -> None:
+    """All that waits is fixed: reducing whoever comes next would cost accuracy and win no time."""
+    controller.plan(load(asks(500, DENSE)))
+    assert controller.forecast(AUTO, 0.0) == 0.0
+
+
+def test_no_further_than_the_largest_maximum_helps(controller: Controller) -> None:
+    controller.plan(load(asks(500, Dial(None, 0.25))))
+    assert controller.forecast(AUTO, 0.0) == 0.25
+
+
+def test_before_anything_was_measured_nothing_is_reduced(controller: Controller) -> None:
+    blank = Load(0.0, asks(500), Counter({AUTO: 500}), {}, 0.0, Predictor(Costs(), Limits(), CostModel()))
+    assert controller.plan(blank)(blank.waiting[0]).ratio == 0.0  # type: ignore[index]
+
+
+def test_it_stays_for_a_while_after_it_was_needed(controller: Controller) -> None:
+    controller.plan(load(asks(14)))
+    assert chosen(controller, load(asks(1, arrival=19.9), now=19.9)).ratio == 0.5
+
+
+def test_then_it_comes_down_a_step_at_a_time(controller: Controller) -> None:
+    controller.plan(load(asks(14)))
+    seen = [chosen(controller, load(asks(1, arrival=now), now=now)).ratio for now in (20.0, 24.9, 25.0)]
+    assert seen == [0.25, 0.25, 0.0]
+
+
+def test_it_comes_down_while_nothing_happens_too(controller: Controller) -> None:
+    controller.plan(load(asks(14)))
+    assert [controller.forecast(AUTO, now) for now in (0.0, 20.0, 25.0, 1e9)] == [0.5, 0.25, 0.0, 0.0]
+
+
+def test_looking_changes_nothing(controller: Controller) -> None:
+    controller.plan(load(asks(14)))
+    controller.forecast(AUTO, 1e9)
+    assert controller.forecast(AUTO, 0.0) == 0.5
+
+
+def test_it_does_not_come_down_to_where_the_device_could_not_keep_up(controller: Controller) -> None:
+    """One image a second on a device that does one dense image a second."""
+    controller.plan(load(asks(14)))
+    now = 0.0
+    for _ in range(100):
+        now += 1.0
+        state = load(asks(5 if round(now) % 5 == 0 else 0, arrival=now), now=now)
+        choose = controller.plan(state)
+        for request in state.waiting:
+            choose(request)
+    assert controller.forecast(AUTO, now) == 0.25
+
+
+def test_it_does_not_come_down_to_where_the_queue_would_be_long(controller: Controller) -> None:
+    controller.plan(load(asks(14)))
+    assert chosen(controller, load(asks(6, arrival=30.0), now=30.0)).ratio == 0.5
+
+
+@pytest.mark.parametrize(
+    ("left", "choice"),
+    [
+        (9.0, Choice(0.0, "auto:idle")),
+        (1.0, Choice(0.25, "auto:deadline")),
+        (0.6, Choice(0.5, "auto:deadline")),
+        (0.1, Choice(0.75, "auto:deadline")),
+    ],
+)
+def test_a_deadline_makes_a_request_go_further(controller: Controller, left: float, choice: Choice) -> None:
+    assert chosen(controller, load(asks(1, deadline=left))) == choice
+
+
+def test_a_deadline_goes_no_further_than_its_requests_maximum(controller: Controller) -> None:
+    assert chosen(controller, load(asks(1, Dial(None, 0.3), deadline=0.1))) == Choice(0.3, "auto:deadline")
+
+
+def test_a_deadline_costs_no_other_request_anything(controller: Controller) -> None:
+    waiting = [*asks(1, deadline=1.0), *asks(1)]
+    assert choices(controller, load(waiting))[1] == Choice(0.0, "auto:idle")
+
+
+def test_a_deadline_knows_who_goes_with_it(controller: Controller) -> None:
+    """Two of one second each before it, so that three seconds are too little for a third dense one."""
+    waiting = [*asks(2), *asks(1, deadline=3.0)]
+    assert choices(controller, load(waiting))[2] == Choice(0.5, "auto:deadline")
+
+
+def test_a_deadline_knows_what_the_device_has_to_do(controller: Controller) -> None:
+    assert chosen(controller, load(asks(1, deadline=3.0), busy_s=2.0)).reason == "auto:deadline"
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([AUTO, DENSE, Dial(0.5, 0.5), Dial(None, 0.25), Dial(None, 0.6)]),
+            st.floats(0.0, 30.0),
+            st.none() | st.floats(0.0, 30.0),
+        ),
+        min_size=1,
+        max_size=60,
+    ),
+    st.floats(0.0, 20.0),
+)
+def test_no_choice_goes_beyond_what_was_asked_for(
+    waiting: list[tuple[Dial, float, float | None]], busy_s: float
+) -> None:
+    controller = Controller(levels_for(MOST), TARGET_S)
+    requests = [
+        Request(PIXELS, dial, -waited, deadline)
+        for dial, waited, deadline in sorted(waiting, key=lambda one: -one[1])
+    ]
+    for request, choice in zip(requests, choices(controller, load(requests, busy_s=busy_s)), strict=True):
+        if request.dial.requested is None:
+            assert 0 <= choice.ratio <= request.dial.maximum
+            assert choice.reason in {"auto:idle", "auto:load", "auto:deadline"}
+            assert (choice.reason == "auto:idle") == (choice.ratio == 0)
+        else:
+            assert choice == Choice(request.dial.requested, "requested")
+
+
+@example(1, 1, 8.0)
+@given(st.integers(1, 200), st.integers(0, 200), st.floats(0.0, 20.0))
+def test_more_load_never_means_less_reduction(few: int, more: int, busy_s: float) -> None:
+    light, heavy = (
+        chosen(Controller(levels_for(MOST), TARGET_S), load(asks(count), busy_s=busy_s)).ratio
+        for count in (few, few + more)
+    )
+    assert heavy >= light
+
+
+@given(st.floats(0.01, 0.95), st.lists(st.floats(0.0, 1.0), max_size=40))
+def test_the_grid_ascends_from_0_to_the_limit_in_a_bounded_number_of_points(
+    limit: float, measured: list[float]
+) -> None:
+    levels = levels_for(limit, measured)
+    assert (levels[0], levels[-1]) == (0.0, limit)
+    assert 2 <= len(levels) <= 16
+    assert all(low < high for low, high in pairwise(levels))
+
+
+def test_the_grid_of_a_model_that_was_measured_goes_through_what_was_measured() -> None:
+    assert levels_for(0.8, [0.5, 0.1, 0.3, 0.0, 0.85]) == (0.0, 0.1, 0.3, 0.5, 0.8)
+
+
+def test_the_grid_of_a_model_that_was_not_measured_is_even() -> None:
+    levels = levels_for(0.9)
+    assert len(levels) == 10
+    assert [high - low for low, high in pairwise(levels)] == pytest.approx([0.1] * 9)

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from prunepool.core.types import Limits
+
+
+async def mixed(rig: Any) -> Any:
+    """Run one batch of a dense image and one at ratio 0.5 (98 of 196 patches, 0.75 GMACs), taking 7 s."""
+    scheduler = await rig.start()
+    rig.gate.close()
+    requests = [rig.request(1, ratio=0.0), rig.request(2, ratio=0.5)]
+    tasks = [asyncio.create_task(scheduler.submit(one)) for one in requests]
+    await rig.gate.arrived(1)
+    await rig.clock.advance(7.0)
+    rig.gate.open()
+    await asyncio.gather(*tasks)
+    return rig.sample
+
+
+@pytest.mark.parametrize(
+    ("series", "labels", "value"),
+    [
+        ("batch_size_count", {}, 1),
+        ("batch_size_sum", {}, 2),
+        ("batch_tokens_sum", {}, 197 + 99),
+        ("images_total", {"reduction": "0"}, 1),
+        ("images_total", {"reduction": "0.5-0.6"}, 1),
+        ("device_images_total", {"launch": "kernels"}, 2),
+        ("device_images_total", {"launch": "recorded"}, 0),
+        ("inference_seconds_total", {"reduction": "0"}, 4.0),
+        ("inference_seconds_total", {"reduction": "0.5-0.6"}, 3.0),
+        ("applied_reduction_ratio_sum", {}, 0.5),
+        ("applied_reduction_ratio_count", {}, 2),
+        ("tokens_total", {"fate": "kept"}, 197 + 99),
+        ("tokens_total", {"fate": "pruned"}, 49),
+        ("tokens_total", {"fate": "pooled"}, 49),
+        ("gmacs_total", {"kind": "spent"}, 1.75),
+        ("gmacs_total", {"kind": "saved"}, 0.25),
+    ],
+)
+async def test_a_batch_is_counted(rig: Any, series: str, labels: dict[str, str], value: float) -> None:
+    sample = await mixed(rig)
+    assert sample(series, **labels) == pytest.approx(value)
+
+
+async def test_a_batch_that_did_not_fit_is_not_counted(rig: Any) -> None:
+    scheduler = await rig.start({"out_of_memory_above": 1})
+    await asyncio.gather(*await rig.submit(scheduler, 1, 2))
+    assert rig.sample("batch_size_count") == 2
+
+
+async def test_the_queue_is_shown_while_it_waits(rig: Any) -> None:
+    scheduler = await rig.start()
+    rig.gate.close()
+    await rig.submit(scheduler, 1)
+    await rig.gate.arrived(1)
+    await rig.submit(scheduler, 2, 3)
+    assert rig.sample("queue_requests") == 2
+
+
+async def test_a_client_that_left_is_not_shown_waiting(rig: Any) -> None:
+    scheduler = await rig.start()
+    rig.gate.close()
+    await rig.submit(scheduler, 1)
+    await rig.gate.arrived(1)
+    gone, _ = await rig.submit(scheduler, 2, 3)
+    gone.cancel()
+    await rig.clock.advance(0.0)
+    assert rig.sample("queue_requests") == 1
+
+
+async def test_the_drain_is_shown_as_predicted(rig: Any) -> None:
+    scheduler = await rig.start(limits=Limits(max_batch_size=1))
+    rig.gate.close()
+    tasks = await rig.submit(scheduler, 1)
+    await rig.gate.arrived(1)
+    await rig.clock.advance(1.0)  # the warm-up image took no time, so that this is the first measurement
+    rig.gate.let()
+    await asyncio.gather(*tasks)
+    await rig.submit(scheduler, 2, 3, 4)
+    assert rig.sample("queue_drain_seconds") == pytest.approx(3.0)
+
+
+async def test_what_auto_would_take_is_shown(rig: Any) -> None:
+    scheduler = await rig.start()
+    await asyncio.gather(*await rig.submit(scheduler, 1))
+    assert rig.sample("auto_reduction_ratio") == 0.5
+
+
+async def test_what_auto_may_do_is_shown_beside_what_it_does(rig: Any) -> None:
+    await rig.start(limits=Limits(target_s=0.2), auto_maximum=0.5)
+    assert rig.sample("auto_reduction_ratio_limit") == 0.5
+    assert rig.sample("target_latency_seconds") == 0.2

@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from prunepool.core.cost_model import Effort, Measured
+from prunepool.core.types import Batch, Dial, Request, Work
+from prunepool.core.worker import Ended, Event, Ready, Report, Worker
+from prunepool.testing import FakeCosts, FakeRunner, Gate
+
+
+def batch(*values: int, deadline: float | None = None) -> Batch:
+    requests = [Request(np.full((4, 4, 3), v, np.uint8), Dial(0.0, 0.0), 0.0, deadline) for v in values]
+    return Batch(tuple(Work(one, 0.0, "requested") for one in requests), float(len(requests)))
+
+
+class Bench:
+    """A worker and what it said."""
+
+    def __init__(self, factory: Callable[[], FakeRunner] = FakeRunner, clock: Any = lambda: 0.0) -> None:
+        self.events: asyncio.Queue[Event] = asyncio.Queue()
+        self.worker = Worker(
+            "worker-under-test",
+            factory,
+            costs=FakeCosts(),
+            image_size=4,
+            clock=clock,
+            post=lambda worker, event: self.events.put_nowait(event),
+        )
+        self.worker.start()
+
+    async def ended(self) -> Ended:
+        self.worker.stop()
+        while not isinstance(event := await self.events.get(), Ended):
+            pass
+        return event
+
+
+async def test_it_says_when_it_is_warm() -> None:
+    bench = Bench()
+    assert isinstance(await bench.events.get(), Ready)
+    await bench.ended()
+
+
+async def test_warmth_comes_with_the_time_of_one_dense_image() -> None:
+    ticks = iter([0.0, 10.0, 10.25, 11.0])
+    bench = Bench(clock=lambda: next(ticks))
+    assert await bench.events.get() == Ready((Measured(Effort(1, 1.0, 0, 0), 0.25),))
+    await bench.ended()
+
+
+async def test_the_runner_lives_in_the_workers_thread() -> None:
+    runners: list[FakeRunner] = []
+    bench = Bench(lambda: runners.append(FakeRunner()) or runners[0])
+    await bench.events.get()
+    (thread,) = (t for t in threading.enumerate() if t.name == "worker-under-test")
+    assert runners[0].thread == thread.ident
+    await bench.ended()
+
+
+async def test_a_batch_is_reported_with_its_outcomes() -> None:
+    bench = Bench()
+    bench.worker.give(given := batch(3, 7))
+    await bench.events.get()
+    report = await bench.events.get()
+    assert isinstance(report, Report)
+    assert report.batch is given
+    assert [outcome.logits.argmax() for outcome in report.outcomes or ()] == [3, 7]
+    await bench.ended()
+
+
+async def test_batches_are_reported_in_order() -> None:
+    bench = Bench()
+    batches = [batch(i) for i in range(5)]
+    for one in batches:
+        bench.worker.give(one)
+    await bench.events.get()
+    assert [(await bench.events.get()).batch for _ in batches] == batches  # type: ignore[union-attr]
+    await bench.ended()
+
+
+async def test_a_batch_of_nothing_but_the_expired_does_not_reach_the_runner() -> None:
+    runners: list[FakeRunner] = []
+    bench = Bench(lambda: runners.append(FakeRunner()) or runners[0], clock=lambda: 5.0)
+    bench.worker.give(batch(1, deadline=5.0))
+    await bench.events.get()
+    report = await bench.events.get()
+    assert (report.ran.works, runners[0].batches) == ((), [])  # type: ignore[union-attr]
+    await bench.ended()
+
+
+async def test_stopping_starts_nothing_more() -> None:
+    gate = Gate(is_open=False)
+    runner = FakeRunner(gate=gate)
+    bench = Bench(lambda: runner)
+    bench.worker.give(batch(1))
+    bench.worker.give(batch(2))
+    await gate.arrived(1)
+    bench.worker.stop()
+    gate.open()
+    await bench.ended()
+    assert len(runner.batches) == 1
+
+
+async def test_an_end_that_was_asked_for_has_no_error() -> None:
+    bench = Bench()
+    await bench.events.get()
+    assert await bench.ended() == Ended(None)
+
+
+async def test_an_end_by_an_error_names_it() -> None:
+    error = KeyboardInterrupt()
+    bench = Bench(lambda: FakeRunner(warm_up_error=error))
+    assert (await bench.ended()).error is error
+
+
+async def test_an_end_is_said_after_the_runner_is_closed() -> None:
+    runner = FakeRunner(fail=lambda batch: RuntimeError())
+    bench = Bench(lambda: runner)
+    bench.worker.give(batch(1))
+    await bench.ended()
+    assert runner.closed
+
+
+def test_a_loop_that_closed_meanwhile_is_no_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
+    trouble: list[Any] = []
+    monkeypatch.setattr(threading, "excepthook", trouble.append)
+    gate = Gate(is_open=False)
+
+    async def leave() -> Worker:
+        bench = Bench(lambda: FakeRunner(gate=gate))
+        bench.worker.give(batch(1))
+        await gate.arrived(1)
+        return bench.worker
+
+    worker = asyncio.run(leave())
+    gate.open()
+    worker.stop()
+    assert worker.join(10)
+    assert trouble == []
+
+
+async def test_joining_says_whether_the_thread_is_over() -> None:
+    gate = Gate(is_open=False)
+    bench = Bench(lambda: FakeRunner(gate=gate))
+    bench.worker.give(batch(1))
+    await gate.arrived(1)
+    before = bench.worker.join(0.0)
+    gate.open()
+    await bench.ended()
+    assert (before, bench.worker.join(10)) == (False, True)

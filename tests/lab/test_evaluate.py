@@ -1,0 +1,159 @@
+"""Which settings an evaluation measures, at which cost, and the command."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prunepool import cli
+from prunepool.errors import InvalidParameter
+from prunepool.lab.evaluate import DIAL, cheapest_within, evaluate, report, settings_of
+from prunepool.lab.images import Crops
+from prunepool.models.model import Model
+from prunepool.reduction.plan import DENSE, METHODS, ReductionPlan, plan_for_ratio
+
+
+def test_the_dense_model_comes_first_and_once(small: Model) -> None:
+    settings = settings_of(small, [DIAL, "fuse"], [0.0, 0.5])
+    assert [s.method for s in settings] == ["dense", "dial", "fuse"]
+    assert settings[0].plan == DENSE
+    assert settings[1].plan == small.plan(0.5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_at_equal_cost_no_method_costs_more_than_ppt(small: Model, method: str) -> None:
+    ratios = (0.3, 0.5, 0.755)
+    settings = settings_of(small, [method], ratios, match_gmacs=True)[1:]
+    for ratio, setting in zip(ratios, settings, strict=True):
+        limit = small.geometry.gmacs(plan_for_ratio(ratio, patches=36, depth=12))
+        fewer = plan_for_ratio(
+            (sum(setting.plan.removed) - 1) / 36, patches=36, depth=12, method=setting.plan.method
+        )
+        assert small.geometry.gmacs(setting.plan) <= limit + 1e-9 < small.geometry.gmacs(fewer) + 2e-9
+
+
+def test_a_method_that_does_not_exist_is_refused(small: Model) -> None:
+    with pytest.raises(InvalidParameter, match="method must be dial, ppt, prune"):
+        settings_of(small, ["magic"], [0.5])
+
+
+def test_a_ratio_that_a_method_cannot_do_names_method_and_limit(small: Model) -> None:
+    with pytest.raises(InvalidParameter, match=r"ratio must be between 0 and 0\.86.* for prune; got 0\.9"):
+        settings_of(small, ["prune"], [0.9])
+
+
+@given(st.floats(0.05, 1.3))
+def test_the_cheapest_plan_within_a_cost_is_the_least_reduction(small: Model, gmacs: float) -> None:
+    def make(removed: int) -> ReductionPlan:
+        return plan_for_ratio(removed / 36, patches=36, depth=12)
+
+    costs = [small.geometry.gmacs(make(removed)) for removed in range(32)]
+    if gmacs < costs[-1] - 1e-9:
+        with pytest.raises(InvalidParameter, match="gmacs must be at least"):
+            cheapest_within(gmacs, make, 31, small.geometry)
+        return
+    plan = cheapest_within(gmacs, make, 31, small.geometry)
+    removed = sum(plan.removed)
+    assert costs[removed] <= gmacs + 1e-9
+    assert removed == 0 or costs[removed - 1] > gmacs
+
+
+def test_each_row_is_against_the_dense_model(small: Model, batches: Callable[..., list[Crops]]) -> None:
+    rows = evaluate(small, batches(8), settings_of(small, ["ppt", "prune"], [0.755]), seed=0)
+    assert (rows[0].figures.agreement, rows[0].figures.drop, rows[0].gmacs) == (1.0, 0.0, small.dial.gmacs(0))
+    assert all(row.figures.kl for row in rows[1:])
+    document = json.loads(json.dumps(report(small, rows, seed=0)))
+    assert document["rows"][1]["plan"]["removed"] == list(rows[1].plan.removed if rows[1].plan else ())
+
+
+def test_a_second_look_costs_what_it_takes(small: Model, batches: Callable[..., list[Crops]]) -> None:
+    settings = settings_of(small, ["ppt"], [0.755], escalate_below=[0.2, 1.0])
+    dense, plain, some, every = evaluate(small, batches(8), settings, seed=0)
+    assert (plain.escalated, every.escalated) == (None, 1.0)
+    assert every.figures.agreement == 1.0
+    assert every.gmacs == pytest.approx(plain.gmacs + dense.gmacs)
+    assert some.escalated is not None
+    assert some.gmacs == pytest.approx(plain.gmacs + some.escalated * dense.gmacs)
+    assert some.figures.agreement >= plain.figures.agreement
+
+
+def run(*arguments: str) -> int:
+    return cli.run(["evaluate", *arguments])
+
+
+def test_the_command_prints_a_table_and_writes_json_and_a_picture(
+    small_store: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = ("--labels", str(photos / "labels.csv"))
+    files = ("--json", str(tmp_path / "out.json"), "--plot", str(tmp_path / "out.png"))
+    common = ("small", "--model-store", str(small_store), "--images", str(photos))
+    assert run(*common, *labels, "--ratios", "0.5", "--methods", "dial,fuse", *files) == 0
+    out = capsys.readouterr().out
+    assert [line.split()[0] for line in out.splitlines() if line.strip()] == [
+        "METHOD",
+        "dense",
+        "dial",
+        "fuse",
+        "12",
+    ]
+    rows = json.loads((tmp_path / "out.json").read_text())["rows"]
+    assert [(row["method"], row["figures"]["images"]) for row in rows] == [
+        ("dense", 12),
+        ("dial", 12),
+        ("fuse", 12),
+    ]
+    assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_second_looks_are_lines_of_their_own(
+    small_store: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ("small", "--model-store", str(small_store), "--images", str(photos))
+    options = ("--ratios", "0.5", "--methods", "dial", "--escalate-below", "0.3", "--plot")
+    assert run(*common, *options, str(tmp_path / "a.png")) == 0
+    assert "dial, again below 0.3: " in capsys.readouterr().out
+
+
+def test_without_labels_only_agreement_is_told(
+    small_store: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ("small", "--model-store", str(small_store), "--images", str(photos), "--limit", "5")
+    assert run(*common, "--ratios", "0.5", "--methods", "dial", "--plot", str(tmp_path / "a.png")) == 0
+    out = capsys.readouterr().out
+    assert "AGREEMENT" in out
+    assert "TOP-1" not in out
+    assert "5 images" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--images", "."], "name a MODEL, or a server with --url"),
+        (["m", "--images", ".", "--ratios", "a"], "--ratios must be numbers"),
+        (["m", "--images", ".", "--ratios", "1"], "--ratios must be from 0 to below 1"),
+        (
+            ["m", "--images", ".", "--url", "http://x", "--dtype", "float32"],
+            "--dtype is the server's to choose",
+        ),
+        (["m", "--images", ".", "--url", "http://x", "--match-gmacs"], "--match-gmacs is the server's"),
+        (["small", "--images", "nowhere"], "images must be a folder of images; got 'nowhere'"),
+        (["small", "--images", ".", "--methods", "magic"], "method must be dial, ppt"),
+    ],
+)
+def test_a_wrong_call_is_one_line_and_status_2(
+    arguments: list[str],
+    message: str,
+    small_store: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("PRUNEPOOL_MODEL_STORE", str(small_store))
+    assert run(*arguments) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.count("\n") == 1

@@ -1,0 +1,261 @@
+"""Scoring, pruning, pooling and departing, against plain loops over one image at a time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from prunepool.reduction.fusing import fuse
+from prunepool.reduction.plan import METHODS, Method
+from prunepool.reduction.pooling import pool
+from prunepool.reduction.pruning import prune
+from prunepool.reduction.reduction import reduce_tokens
+from prunepool.reduction.scoring import class_attention, score_variance, token_scores
+from prunepool.reduction.tokens import Departure, choose, depart
+
+sizes = st.tuples(st.integers(1, 3), st.integers(2, 40), st.integers(0, 5))
+
+
+def tensors(seed: int, *shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@given(sizes=sizes, heads=st.integers(1, 3), seed=st.integers(0, 2**31), biased=st.booleans())
+@settings(deadline=None)  # the first of a process pays for what torch sets up
+def test_the_class_row_is_that_of_the_whole_attention_matrix(
+    sizes: tuple[int, int, int], heads: int, seed: int, biased: bool
+) -> None:
+    batch, patches, _ = sizes
+    tokens = patches + 1
+    q, k = tensors(seed, 2, batch, heads, tokens, 8)
+    size = tensors(seed + 1, batch, tokens).abs() + 1 if biased else None
+    logits = q @ k.transpose(-1, -2) * 0.3
+    if size is not None:
+        logits = logits + size.log()[:, None, None, :]
+    expected = logits.softmax(-1)[:, :, 0]
+    torch.testing.assert_close(class_attention(q[:, :, 0], k, 0.3, size), expected)
+
+
+def test_scores_weigh_attention_by_the_norm_of_the_value() -> None:
+    attention = torch.tensor([[[0.5, 0.25, 0.25], [0.5, 0.4, 0.1]]])  # 1 image, 2 heads, prefix + 2 patches
+    value = torch.tensor([[[[9.0], [3.0], [6.0]], [[9.0], [4.0], [8.0]]]])  # norms 5 and 10 over both heads
+    scores = token_scores(attention, value, prefix=1)
+    raw = np.array([0.65 * 5, 0.35 * 10])
+    np.testing.assert_allclose(scores[0], raw / raw.sum(), rtol=1e-6)
+
+
+def test_the_variance_is_unbiased() -> None:
+    scores = torch.tensor([[0.1, 0.2, 0.7]])
+    assert score_variance(scores).item() == pytest.approx(np.var([0.1, 0.2, 0.7], ddof=1))
+
+
+@given(sizes=sizes, seed=st.integers(0, 2**31), data=st.data())
+def test_pruning_keeps_the_best_in_descending_order(
+    sizes: tuple[int, int, int], seed: int, data: st.DataObject
+) -> None:
+    batch, patches, prefix = sizes
+    removed = data.draw(st.integers(0, patches))
+    scores = tensors(seed, batch, patches)
+    departure = prune(scores, removed, prefix)
+    for row in range(batch):
+        best = sorted(range(patches), key=lambda j: -float(scores[row, j]))
+        expected = list(range(prefix)) + [j + prefix for j in best[: patches - removed]]
+        assert departure.keep[row].tolist() == expected
+        assert sorted(departure.leave[row].tolist()) == sorted(j + prefix for j in best[patches - removed :])
+
+
+def pool_by_loops(metric: np.ndarray, removed: int, prefix: int) -> list[set[int]]:
+    """Output tokens as sets of input positions, one image, straight from the description."""
+    unit = metric / np.linalg.norm(metric, axis=-1, keepdims=True)
+    tokens = range(len(metric))
+    a = [i for i in tokens if i % 2 == 0 and i >= prefix]
+    b = [i for i in tokens if i % 2 == 1 and i >= prefix]
+    best = {i: max(b, key=lambda j: float(unit[i] @ unit[j])) for i in a}
+    merging = sorted(a, key=lambda i: -float(unit[i] @ unit[best[i]]))[:removed]
+    out = [{i} for i in range(prefix)] + [{i} for i in a if i not in merging]
+    return out + [{j} | {i for i in merging if best[i] == j} for j in b]
+
+
+@given(sizes=sizes, seed=st.integers(0, 2**31), data=st.data())
+@settings(max_examples=200)
+def test_pooling_merges_the_most_similar_pairs(
+    sizes: tuple[int, int, int], seed: int, data: st.DataObject
+) -> None:
+    batch, patches, prefix = sizes
+    removed = data.draw(st.integers(0, patches // 2))
+    metric = tensors(seed, batch, patches + prefix, 6).double()
+    keep, leave, target = pool(metric, removed, prefix)
+    for row in range(batch):
+        groups = [{i} for i in keep[row].tolist()]
+        for i, into in zip(leave[row].tolist(), target[row].tolist(), strict=True):
+            groups[into].add(i)
+        assert groups == pool_by_loops(metric[row].numpy(), removed, prefix)
+
+
+def test_pooling_more_than_half_is_refused() -> None:
+    with pytest.raises(ValueError, match="between 0 and 4, half of 9 patch tokens; got 5"):
+        pool(torch.randn(1, 10, 4), 5, 1)
+
+
+@given(sizes=sizes, seed=st.integers(0, 2**31), data=st.data())
+def test_every_token_is_kept_or_leaves_exactly_once(
+    sizes: tuple[int, int, int], seed: int, data: st.DataObject
+) -> None:
+    batch, patches, prefix = sizes
+    removed = data.draw(st.integers(0, patches // 2))
+    departures = (
+        prune(tensors(seed, batch, patches), removed, prefix),
+        pool(tensors(seed, batch, patches + prefix, 4), removed, prefix),
+    )
+    for keep, leave, _ in departures:
+        for row in range(batch):
+            assert sorted(keep[row].tolist() + leave[row].tolist()) == list(range(patches + prefix))
+
+
+@given(seed=st.integers(0, 2**31), sized=st.booleans())
+def test_departing_is_a_size_weighted_mean(seed: int, sized: bool) -> None:
+    x = tensors(seed, 2, 5, 3)
+    size = torch.randint(1, 9, (2, 5), generator=torch.Generator().manual_seed(seed)).float()
+    departure = Departure(
+        torch.tensor([[0, 1, 3]] * 2), torch.tensor([[2, 4]] * 2), torch.tensor([[1, 1], [1, 2]])
+    )
+    pruned = torch.tensor([False, False])
+    out, out_size = depart(x, size if sized else None, departure, pruned)
+    weight = size if sized else torch.ones(2, 5)
+    for row, groups in enumerate(([[0], [1, 2, 4], [3]], [[0], [1, 2], [3, 4]])):
+        for m, members in enumerate(groups):
+            w = weight[row, members]
+            torch.testing.assert_close(out[row, m], (x[row, members] * w[:, None]).sum(0) / w.sum())
+            assert out_size[row, m] == w.sum()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_pruning_leaves_the_kept_tokens_untouched(dtype: torch.dtype) -> None:
+    x = torch.randn(2, 6, 4).to(dtype)
+    size = torch.full((2, 6), 3.0)
+    departure = prune(torch.rand(2, 5), 2, 1)
+    out, out_size = depart(x, size, departure, torch.tensor([True, True]))
+    assert torch.equal(out, x.gather(1, departure.keep.unsqueeze(-1).expand(-1, -1, 4)))
+    assert torch.equal(out_size, torch.full((2, 4), 3.0))
+
+
+@given(seed=st.integers(0, 2**31))
+def test_pooling_loses_no_patch(seed: int) -> None:
+    size = torch.randint(1, 9, (2, 11), generator=torch.Generator().manual_seed(seed)).float()
+    departure = pool(tensors(seed, 2, 11, 4), 5, 1)
+    _, out_size = depart(tensors(seed, 2, 11, 4), size, departure, torch.tensor([False, False]))
+    assert torch.equal(out_size.sum(-1), size.sum(-1))
+
+
+def test_each_image_goes_its_own_way() -> None:
+    prune_map, pool_map = prune(torch.rand(2, 8), 3, 1), pool(torch.randn(2, 9, 4), 3, 1)
+    chosen = choose(torch.tensor([True, False]), prune_map, pool_map)
+    for mixed, pruned, pooled in zip(chosen, prune_map, pool_map, strict=True):
+        assert torch.equal(mixed[0], pruned[0])
+        assert torch.equal(mixed[1], pooled[1])
+
+
+@pytest.mark.parametrize("threshold_side", ["at", "above"])
+def test_a_variance_that_reaches_the_threshold_prunes(threshold_side: str) -> None:
+    x = torch.randn(1, 9, 8)
+    heads = torch.randn(3, 1, 2, 9, 4)
+    common = {"query": heads[0], "key": heads[1], "value": heads[2], "scale": 0.5, "removed": 2, "prefix": 1}
+    variance = reduce_tokens(x, None, threshold=0.0, **common).variance.item()
+    limit = variance if threshold_side == "at" else float(np.nextafter(variance, 1, dtype="f4"))
+    pruned = reduce_tokens(x, None, threshold=limit, **common).pruned
+    assert pruned.item() is (threshold_side == "at")
+
+
+@given(sizes=sizes, seed=st.integers(0, 2**31), data=st.data())
+@settings(max_examples=100)
+def test_fusing_merges_what_is_missed_least(
+    sizes: tuple[int, int, int], seed: int, data: st.DataObject
+) -> None:
+    batch, patches, prefix = sizes
+    removed = data.draw(st.integers(0, patches // 2))
+    x = tensors(seed, batch, patches + prefix, 6).double()
+    scores = tensors(seed + 1, batch, patches).abs().softmax(-1)
+    size = tensors(seed + 2, batch, patches + prefix).abs() + 1
+    fused = fuse(x.clone(), size, scores, removed, prefix)
+    keep, leave, target = fused.departure
+    for row in range(batch):
+        tokens, weight = x[row].numpy(), np.pad(scores[row].double().numpy(), (prefix, 0), constant_values=1)
+        length = np.linalg.norm(tokens, axis=-1)
+        unit = tokens / length[:, None]
+        ranked = sorted(range(prefix, patches + prefix), key=lambda i: -weight[i])
+        half = ranked[patches - patches // 2 :]
+
+        def loss(i: int, j: int, weight: Any = weight, unit: Any = unit) -> float:
+            return float(weight[i] * weight[j] / (weight[i] + weight[j]) * (1 - unit[i] @ unit[j]))
+
+        least = {i: min(loss(i, j) for j in ranked[: ranked.index(i)]) for i in half}
+        gone = sorted(half, key=lambda i: least[i])[:removed]
+        assert sorted(leave[row].tolist()) == sorted(gone)
+        stay = [i for i in range(patches + prefix) if i not in gone]
+        assert keep[row].tolist() == stay
+        parts = {j: [j] for j in stay}
+        for i, into in zip(leave[row].tolist(), target[row].tolist(), strict=True):
+            assert stay[into] == min(
+                (j for j in ranked[: ranked.index(i)] if j in stay), key=lambda j, i=i: loss(i, j)
+            )
+            parts[stay[into]].append(i)
+        for place, members in enumerate(parts.values()):
+            mean = np.average(tokens[members], axis=0, weights=weight[members])
+            mean *= np.average(length[members], weights=weight[members]) / np.linalg.norm(mean)
+            np.testing.assert_allclose(fused.tokens[row, place], mean, rtol=1e-4, atol=1e-5)
+            assert fused.size[row, place].item() == pytest.approx(size[row, members].sum().item())
+            if len(members) == 1:
+                assert torch.equal(fused.tokens[row, place], x[row, members[0]])
+
+
+def test_fusing_copes_with_scores_of_nothing_and_opposite_tokens() -> None:
+    x = torch.tensor([[[9.0, 9.0], [1.0, 0.0], [-1.0, 0.0]]])
+    fused = fuse(x, None, torch.zeros(1, 2), 1, 1)
+    assert fused.size.tolist() == [[1, 2]]
+    assert torch.isfinite(fused.tokens).all()
+
+
+def test_fusing_more_than_half_is_refused() -> None:
+    with pytest.raises(ValueError, match="removed must be between 0 and 2, half of 5 patch tokens; got 3"):
+        fuse(torch.randn(1, 6, 4), None, torch.rand(1, 5), 3, 1)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_leaves_the_same_shapes(method: Method) -> None:
+    heads = torch.randn(3, 2, 2, 9, 4)
+    reduced = reduce_tokens(
+        torch.randn(2, 9, 8),
+        None,
+        query=heads[0],
+        key=heads[1],
+        value=heads[2],
+        scale=0.5,
+        removed=3,
+        threshold=7e-5,
+        prefix=1,
+        method=method,
+    )
+    assert reduced.tokens.shape == (2, 6, 8)
+    assert reduced.size.sum(-1).tolist() == ([6, 6] if reduced.pruned.all() else [9, 9])
+    if method in ("prune", "topk"):
+        assert reduced.pruned.all()
+    elif method in ("pool", "tome", "fuse"):
+        assert not reduced.pruned.any()
+
+
+def test_topk_drops_what_the_class_token_does_not_look_at() -> None:
+    query = torch.zeros(1, 1, 5, 1)
+    query[0, 0, 0] = 1.0
+    key = torch.tensor([0.0, 4.0, 1.0, 3.0, 2.0]).view(1, 1, 5, 1)
+    value = torch.tensor([1.0, 1e-3, 9.0, 1e-3, 9.0]).view(1, 1, 5, 1)  # its norm does not count here
+    reduced = reduce_tokens(
+        torch.randn(1, 5, 3), None, query=query, key=key, value=value, scale=1.0, removed=2,
+        threshold=0.0, prefix=1, method="topk",
+    )  # fmt: skip
+    assert reduced.departure.keep.tolist() == [[0, 1, 3]]

@@ -1,0 +1,41 @@
+"""From a stored model to the one that is served: what settings ask of its runner."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from prunepool.backends.openvino import PassFolder
+from prunepool.backends.openvino_trial import Passes
+from prunepool.models.model import Model
+from prunepool.server.model_factory import Host, Running
+from prunepool.store import ModelStore
+
+STORE = Path(__file__).parents[1] / "model_store"
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_openvino_is_asked_when_the_runner_warms_up(
+    wanted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, Path, int]] = []
+
+    def note(model: Model, folder: PassFolder, max_batch_size: int) -> Passes:
+        asked.append((model.name, folder.path, max_batch_size))
+        return Passes()
+
+    monkeypatch.setattr("prunepool.server.model_factory.passes_for", note)
+    running = Running(
+        device="cpu",
+        dtype="float32",
+        max_batch_size=2,
+        cuda_graphs=0,
+        cuda_compile=False,
+        cpu_openvino=wanted,
+        cpu_openvino_folder=tmp_path,
+    )
+    runner = Host(ModelStore(STORE), running).model("deit_tiny_imagenette").runner()
+    assert not asked
+    runner.warm_up()
+    assert asked == [("deit_tiny_imagenette", tmp_path, 2)] * wanted

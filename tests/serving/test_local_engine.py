@@ -1,0 +1,599 @@
+from __future__ import annotations
+
+import asyncio
+import io
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from prunepool.core.ratio_policy import Choice
+from prunepool.core.recovery import Resilience
+from prunepool.core.types import Batch, Dial, Limits, Outcome
+from prunepool.errors import (
+    DeadlineExceeded,
+    Draining,
+    EngineUnavailable,
+    ImageUndecodable,
+    InvalidParameter,
+    ModelNotFound,
+    Overloaded,
+    PrunepoolError,
+)
+from prunepool.imaging import ImageLimits, Preprocess
+from prunepool.metrics import Metrics
+from prunepool.serving import EngineConfig, LocalEngine, ServedModel
+from prunepool.serving.types import Engine, Options
+from prunepool.testing import FakeCosts, FakeRunner, Gate, fake_model
+
+PREPROCESS = Preprocess(size=4, crop_pct=1.0)
+Make = Callable[..., LocalEngine]
+
+
+def first_byte(data: bytes, preprocess: Preprocess, limits: ImageLimits) -> np.ndarray:
+    """Decodes to a crop that is all the first byte."""
+    return np.full((preprocess.size, preprocess.size, 3), data[0], np.uint8)
+
+
+def served(name: str = "m", runner: Callable[[], FakeRunner] = FakeRunner, **changes: Any) -> ServedModel:
+    info = fake_model(name, **changes)
+    costs = FakeCosts()
+    return ServedModel(name, lambda: info, PREPROCESS, costs, lambda ratio: int(ratio * 100) / 100, runner)
+
+
+@pytest.fixture
+async def make(metrics: Metrics) -> AsyncIterator[Make]:
+    engines: list[LocalEngine] = []
+
+    def make(*models: ServedModel, decode: Any = first_byte, clock: Any = None, **config: Any) -> LocalEngine:
+        extra = {} if clock is None else {"clock": clock}
+        config.setdefault("resilience", Resilience(first_delay_s=0.0))
+        engine = LocalEngine(
+            models or (served(),), config=EngineConfig(**config), metrics=metrics, decode=decode, **extra
+        )
+        engines.append(engine)
+        return engine
+
+    yield make
+    for engine in engines:
+        await engine.close(0.0)
+
+
+@pytest.fixture
+async def engine(make: Make) -> LocalEngine:
+    engine = make()
+    await engine.start()
+    return engine
+
+
+class Slow:
+    """A decoder that stops at a gate."""
+
+    def __init__(self) -> None:
+        self.gate = Gate(is_open=False)
+        self.threads: set[str] = set()
+
+    def __call__(self, data: bytes, preprocess: Preprocess, limits: ImageLimits) -> np.ndarray:
+        self.threads.add(threading.current_thread().name)
+        self.gate.pass_through()
+        return first_byte(data, preprocess, limits)
+
+
+@pytest.fixture
+def slow() -> Iterator[Slow]:
+    decoder = Slow()
+    yield decoder
+    decoder.gate.open()
+
+
+def sample(metrics: Metrics, name: str, **labels: str) -> float | None:
+    return metrics.registry.get_sample_value(f"prunepool_{name}", labels)
+
+
+def counted(metrics: Metrics, outcome: str, model: str = "m") -> float | None:
+    return sample(metrics, "requests_total", model=model, outcome=outcome)
+
+
+def rejected(metrics: Metrics, reason: str) -> float | None:
+    return sample(metrics, "rejected_total", model="m", reason=reason)
+
+
+def test_it_is_an_engine(make: Make) -> None:
+    engine: Engine = make()
+    assert engine.default_model == "m"
+
+
+async def test_an_image_gets_its_own_answer(engine: LocalEngine) -> None:
+    answer = await engine.classify(bytes([7]), Options())
+    assert answer.predictions[0].index == 7
+
+
+async def test_five_predictions_unless_told_otherwise(engine: LocalEngine) -> None:
+    assert len((await engine.classify(b"x", Options())).predictions) == 5
+
+
+async def test_as_many_predictions_as_asked_for(engine: LocalEngine) -> None:
+    assert len((await engine.classify(b"x", Options(top_k=2))).predictions) == 2
+
+
+async def test_a_fixed_ratio_is_done_as_asked(engine: LocalEngine) -> None:
+    reduction = (await engine.classify(b"x", Options(reduction_ratio=0.5))).reduction
+    assert (reduction.requested, reduction.reason, reduction.gmacs) == (0.5, "requested", 0.75)
+    assert reduction.tokens == (197, 99)
+    assert reduction.macs_saved == 0.25
+
+
+async def test_what_is_said_to_be_applied_is_what_really_left(engine: LocalEngine) -> None:
+    reduction = (await engine.classify(b"x", Options(reduction_ratio=0.755))).reduction
+    assert reduction.applied == 0.75
+
+
+async def test_the_dense_model_saves_nothing(engine: LocalEngine) -> None:
+    reduction = (await engine.classify(b"x", Options(reduction_ratio=0.0))).reduction
+    assert (reduction.applied, reduction.macs_saved) == (0.0, 0.0)
+
+
+async def test_auto_takes_the_models_default(engine: LocalEngine) -> None:
+    reduction = (await engine.classify(b"x", Options())).reduction
+    assert (reduction.requested, reduction.applied, reduction.reason) == ("auto", 0.5, "auto:default")
+
+
+async def test_auto_keeps_to_the_callers_bound(engine: LocalEngine) -> None:
+    answer = await engine.classify(b"x", Options(reduction_ratio="auto", max_reduction_ratio=0.25))
+    assert answer.reduction.applied == 0.25
+
+
+async def test_a_ratio_from_the_profile_is_put_down_to_accuracy(make: Make) -> None:
+    engine = make(served(profile=[{"ratio": 0.25, "gmacs": 0.9, "drop": 0.4}]))
+    await engine.start()
+    reduction = (await engine.classify(b"x", Options(max_accuracy_drop=0.5))).reduction
+    assert (reduction.requested, reduction.applied, reduction.reason) == (0.25, 0.25, "accuracy")
+
+
+async def test_the_servers_ratio_is_for_who_names_none(make: Make) -> None:
+    engine = make(default_ratio=0.25)
+    await engine.start()
+    assert (await engine.classify(b"x", Options())).reduction.requested == 0.25
+
+
+async def test_the_servers_bound_is_for_auto(make: Make) -> None:
+    engine = make(max_ratio=0.25)
+    await engine.start()
+    assert (await engine.classify(b"x", Options())).reduction.applied == 0.25
+
+
+def test_a_servers_ratio_that_a_model_cannot_do_fails_the_start(make: Make) -> None:
+    with pytest.raises(InvalidParameter, match=r"default_reduction_ratio .* for m; got 0\.99"):
+        make(default_ratio=0.99)
+
+
+async def test_the_token_map_comes_when_asked_for(engine: LocalEngine) -> None:
+    plain = await engine.classify(b"x", Options(reduction_ratio=0.5))
+    explained = await engine.classify(b"x", Options(reduction_ratio=0.5, explain=True))
+    assert plain.token_map is None
+    assert explained.token_map is not None
+    assert len(explained.token_map.tokens) == 98
+
+
+async def test_images_that_wait_together_share_a_batch(make: Make, metrics: Metrics) -> None:
+    gate = Gate(is_open=False)
+    engine = make(served(runner=lambda: FakeRunner(gate=gate)))
+    await engine.start()
+    first = asyncio.create_task(engine.classify(b"a", Options()))
+    await gate.arrived(1)
+    rest = [asyncio.create_task(engine.classify(b"b", Options())) for _ in range(3)]
+    while sample(metrics, "queue_requests", model="m") != 3:  # noqa: ASYNC110 - it is other threads that decode
+        await asyncio.sleep(0)
+    gate.open()
+    assert [answer.batch_size for answer in await asyncio.gather(first, *rest)] == [1, 3, 3, 3]
+
+
+async def test_timings_say_where_the_time_went(make: Make) -> None:
+    class Clock:
+        now = 0.0
+
+        def __call__(self) -> float:
+            return self.now
+
+    clock = Clock()
+
+    def decode(data: bytes, preprocess: Preprocess, limits: ImageLimits) -> np.ndarray:
+        clock.now += 0.5
+        return first_byte(data, preprocess, limits)
+
+    class Timed(FakeRunner):
+        def run(self, batch: Batch, prepared: object) -> list[Outcome]:
+            clock.now += 2.0
+            return list(super().run(batch, prepared))
+
+    engine = make(served(runner=Timed), decode=decode, clock=clock)
+    await engine.start()
+    timing = (await engine.classify(b"x", Options())).timing_ms
+    assert (timing.decode, timing.queue, timing.inference, timing.total) == (500, 0, 2000, 2500)
+
+
+@pytest.mark.parametrize("stage", ["decode", "queue", "inference", "total"])
+async def test_each_stage_is_observed_once(engine: LocalEngine, metrics: Metrics, stage: str) -> None:
+    await engine.classify(b"x", Options())
+    assert sample(metrics, "request_duration_seconds_count", model="m", stage=stage) == 1
+
+
+async def test_an_answer_is_counted_once(engine: LocalEngine, metrics: Metrics) -> None:
+    await engine.classify(b"x", Options())
+    assert counted(metrics, "ok") == 1
+
+
+async def test_an_answer_is_no_rejection(engine: LocalEngine, metrics: Metrics) -> None:
+    await engine.classify(b"x", Options())
+    assert not [family.samples for family in metrics.rejected.collect() if family.samples]
+
+
+async def test_an_unknown_model_is_refused_by_name(engine: LocalEngine) -> None:
+    with pytest.raises(ModelNotFound, match="'other' is served; there are: m"):
+        await engine.classify(b"x", Options(model="other"))
+
+
+async def test_a_made_up_model_makes_no_label(engine: LocalEngine, metrics: Metrics) -> None:
+    with pytest.raises(ModelNotFound):
+        await engine.classify(b"x", Options(model="other"))
+    assert counted(metrics, "model_not_found", model="unknown") == 1
+
+
+async def test_options_are_validated(engine: LocalEngine) -> None:
+    with pytest.raises(InvalidParameter, match="top_k"):
+        await engine.classify(b"x", Options(top_k=11))
+
+
+async def test_the_named_model_answers(make: Make) -> None:
+    engine = make(served("a"), served("b"))
+    await engine.start()
+    assert (await engine.classify(b"x", Options(model="b"))).model == "b"
+
+
+async def test_the_first_model_is_the_default(make: Make) -> None:
+    engine = make(served("a"), served("b"))
+    await engine.start()
+    assert (await engine.classify(b"x", Options())).model == "a"
+
+
+async def test_what_cannot_be_decoded_is_refused_and_counted(make: Make, metrics: Metrics) -> None:
+    def broken(*_: Any) -> np.ndarray:
+        raise ImageUndecodable("not an image")
+
+    engine = make(decode=broken)
+    await engine.start()
+    with pytest.raises(ImageUndecodable):
+        await engine.classify(b"x", Options())
+    assert (counted(metrics, "image_undecodable"), rejected(metrics, "image_undecodable")) == (1, 1)
+
+
+async def test_a_decoder_that_fails_by_itself_is_counted(make: Make, metrics: Metrics) -> None:
+    def broken(*_: Any) -> np.ndarray:
+        raise ZeroDivisionError
+
+    engine = make(decode=broken)
+    await engine.start()
+    with pytest.raises(ZeroDivisionError):
+        await engine.classify(b"x", Options())
+    assert counted(metrics, "internal_error") == 1
+
+
+async def test_images_in_decoding_take_places(make: Make, slow: Slow, metrics: Metrics) -> None:
+    engine = make(decode=slow, limits=Limits(max_queue_requests=1))
+    await engine.start()
+    first = asyncio.create_task(engine.classify(b"x", Options()))
+    await slow.gate.arrived(1)
+    with pytest.raises(Overloaded):
+        await engine.classify(b"y", Options())
+    slow.gate.open()
+    await first
+    assert rejected(metrics, "overloaded") == 1
+
+
+async def test_images_are_decoded_in_so_many_threads(make: Make, slow: Slow) -> None:
+    engine = make(decode=slow, decode_threads=2)
+    await engine.start()
+    tasks = [asyncio.create_task(engine.classify(b"x", Options())) for _ in range(6)]
+    await slow.gate.arrived(2)
+    slow.gate.open()
+    await asyncio.gather(*tasks)
+    assert slow.threads <= {"prunepool-decode_0", "prunepool-decode_1"}
+
+
+async def test_a_deadline_ends_the_wait_for_decoding(make: Make, slow: Slow) -> None:
+    engine = make(decode=slow)
+    await engine.start()
+    with pytest.raises(DeadlineExceeded, match="1 ms came before the image was decoded"):
+        await engine.classify(b"x", Options(deadline_ms=1))
+    slow.gate.open()
+
+
+async def test_a_deadline_that_came_during_decoding_keeps_the_image_from_the_device(
+    make: Make, metrics: Metrics
+) -> None:
+    now = [0.0]
+
+    def decode(data: bytes, preprocess: Preprocess, limits: ImageLimits) -> np.ndarray:
+        now[0] += 0.5
+        return first_byte(data, preprocess, limits)
+
+    engine = make(decode=decode, clock=lambda: now[0])
+    await engine.start()
+    with pytest.raises(DeadlineExceeded):
+        await engine.classify(b"x", Options(deadline_ms=500))
+    assert (counted(metrics, "deadline_exceeded"), rejected(metrics, "deadline_exceeded")) == (1, 1)
+
+
+async def test_a_caller_that_left_is_counted_as_such(make: Make, slow: Slow, metrics: Metrics) -> None:
+    engine = make(decode=slow)
+    await engine.start()
+    task = asyncio.create_task(engine.classify(b"x", Options()))
+    await slow.gate.arrived(1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    slow.gate.open()
+    assert counted(metrics, "cancelled") == 1
+
+
+async def test_an_image_whose_caller_left_before_its_turn_is_not_decoded(make: Make, slow: Slow) -> None:
+    engine = make(decode=slow, decode_threads=1)
+    await engine.start()
+    first, gone, last = (asyncio.create_task(engine.classify(b"x", Options())) for _ in range(3))
+    await slow.gate.arrived(1)
+    gone.cancel()
+    await asyncio.wait([gone])
+    slow.gate.open()
+    await asyncio.gather(first, last)
+    assert slow.gate.arrivals == 2
+
+
+async def test_an_answer_that_is_not_finite_is_an_error(make: Make, metrics: Metrics) -> None:
+    class Broken(FakeRunner):
+        def run(self, batch: Batch, prepared: object) -> list[Outcome]:
+            outcomes = super().run(batch, prepared)
+            for outcome in outcomes:
+                outcome.logits[0] = np.nan
+            return list(outcomes)
+
+    engine = make(served(runner=Broken))
+    await engine.start()
+    with pytest.raises(PrunepoolError, match="not finite"):
+        await engine.classify(b"x", Options())
+    assert (counted(metrics, "internal_error"), rejected(metrics, "internal_error")) == (1, None)
+
+
+async def test_an_image_that_the_engine_died_of_is_no_rejection(make: Make, metrics: Metrics) -> None:
+    deadly = served(runner=lambda: FakeRunner(fail=lambda batch: RuntimeError("boom")))
+    engine = make(deadly)
+    await engine.start()
+    with pytest.raises(EngineUnavailable):
+        await engine.classify(b"x", Options())
+    assert (counted(metrics, "engine_unavailable"), rejected(metrics, "engine_unavailable")) == (1, None)
+
+
+async def test_before_the_start_nothing_can_be_asked(make: Make) -> None:
+    with pytest.raises(EngineUnavailable):
+        await make().classify(b"x", Options())
+
+
+async def test_readiness_says_what_is_missing(make: Make) -> None:
+    assert make().readiness().missing == ("m: the engine is not started",)
+
+
+async def test_it_is_ready_after_the_start(engine: LocalEngine) -> None:
+    assert engine.readiness().ready
+
+
+async def test_a_model_is_ready_after_the_start(make: Make) -> None:
+    engine = make()
+    before = engine.model("m").ready
+    await engine.start()
+    assert (before, engine.model("m").ready) == (False, True)
+
+
+async def test_all_models_are_listed(make: Make) -> None:
+    assert [info.name for info in make(served("a"), served("b")).models()] == ["a", "b"]
+
+
+async def test_a_start_that_fails_raises_why(make: Make) -> None:
+    engine = make(served("a"), served("b", lambda: FakeRunner(warm_up_error=OSError("no weights"))))
+    with pytest.raises(OSError, match="no weights"):
+        await engine.start()
+
+
+async def test_a_start_that_fails_leaves_no_device_behind(make: Make) -> None:
+    runner: list[FakeRunner] = []
+    good = served("a", lambda: runner.append(FakeRunner()) or runner[0])
+    engine = make(good, served("b", lambda: FakeRunner(warm_up_error=OSError("no weights"))))
+    with pytest.raises(OSError, match="no weights"):
+        await engine.start()
+    assert runner[0].closed
+
+
+async def test_who_comes_while_draining_is_refused(engine: LocalEngine) -> None:
+    engine.begin_drain()
+    with pytest.raises(Draining):
+        await engine.classify(b"x", Options())
+
+
+async def test_a_draining_engine_is_not_ready(engine: LocalEngine) -> None:
+    engine.begin_drain()
+    assert engine.readiness().missing == ("m: draining",)
+
+
+async def test_who_is_decoding_when_draining_begins_is_answered(make: Make, slow: Slow) -> None:
+    engine = make(decode=slow)
+    await engine.start()
+    task = asyncio.create_task(engine.classify(bytes([3]), Options()))
+    await slow.gate.arrived(1)
+    closing = asyncio.create_task(engine.close(30.0))
+    await asyncio.sleep(0)
+    slow.gate.open()
+    assert await closing
+    assert (await task).predictions[0].index == 3
+
+
+async def test_closing_says_if_somebody_was_left_unanswered(make: Make, slow: Slow) -> None:
+    engine = make(decode=slow)
+    await engine.start()
+    task = asyncio.create_task(engine.classify(b"x", Options()))
+    await slow.gate.arrived(1)
+    answered = await engine.close(0.0)
+    slow.gate.open()
+    with pytest.raises(Draining):
+        await task
+    assert not answered
+
+
+async def test_closing_leaves_no_thread_behind(make: Make) -> None:
+    engine = make()
+    before = set(threading.enumerate())
+    await engine.start()
+    await engine.classify(b"x", Options())
+    mine = set(threading.enumerate()) - before
+    await engine.close(1.0)
+    for thread in mine:
+        thread.join(10)
+    assert not any(thread.is_alive() for thread in mine)
+
+
+async def test_closing_twice_is_as_good_as_once(engine: LocalEngine) -> None:
+    assert [await engine.close(1.0), await engine.close(1.0)] == [True, True]
+
+
+async def test_a_real_image_goes_all_the_way(metrics: Metrics) -> None:
+    photo = io.BytesIO()
+    Image.new("RGB", (40, 30), (6, 6, 6)).save(photo, "PNG")
+    engine = LocalEngine([served()], config=EngineConfig(), metrics=metrics)
+    await engine.start()
+    answer = await engine.classify(photo.getvalue(), Options())
+    await engine.close(1.0)
+    assert answer.predictions[0].index == 6
+
+
+async def test_a_policy_of_ones_own_decides(metrics: Metrics) -> None:
+    class Fixed:
+        def plan(self, load: Any) -> Any:
+            return lambda request: Choice(0.75, "auto:load")
+
+        def forecast(self, dial: Dial, now: float) -> float:
+            return 0.75
+
+    engine = LocalEngine(
+        [served()], config=EngineConfig(), metrics=metrics, decode=first_byte, policy=lambda info: Fixed()
+    )
+    await engine.start()
+    answer = await engine.classify(b"x", Options())
+    await engine.close(1.0)
+    assert (answer.reduction.applied, answer.reduction.reason) == (0.75, "auto:load")
+
+
+def tensor(value: float, *, size: int = 4, dtype: type = np.float32) -> np.ndarray:
+    """What a caller may have normalised; `FakeRunner` sees its first number."""
+    return np.full((3, size, size), value, dtype)
+
+
+async def test_a_tensor_gets_its_own_logits(engine: LocalEngine) -> None:
+    assert (await engine.infer(tensor(7), Options())).logits.argmax() == 7
+
+
+async def test_encoded_bytes_get_their_logits(engine: LocalEngine) -> None:
+    answer = await engine.infer(bytes([7]), Options(reduction_ratio=0.5))
+    assert answer.logits.dtype == np.float32
+    assert (answer.logits.argmax(), answer.reduction.applied, answer.model) == (7, 0.5, "m")
+
+
+async def test_a_tensor_and_a_photo_share_a_batch(make: Make, metrics: Metrics) -> None:
+    gate = Gate(is_open=False)
+    engine = make(served(runner=lambda: FakeRunner(gate=gate)))
+    await engine.start()
+    first = asyncio.create_task(engine.infer(b"a", Options()))
+    await gate.arrived(1)
+    rest = [asyncio.create_task(engine.infer(image, Options())) for image in (tensor(3), bytes([4]))]
+    while sample(metrics, "queue_requests", model="m") != 2:  # noqa: ASYNC110 - it is another thread that decodes
+        await asyncio.sleep(0)
+    gate.open()
+    alone, one, other = await asyncio.gather(first, *rest)
+    assert (one.logits.argmax(), other.logits.argmax()) == (3, 4)
+    assert one.batch == other.batch != alone.batch
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        tensor(0, size=5),
+        tensor(0)[:2],
+        tensor(0)[None],
+        tensor(0).reshape(4, 4, 3),
+        tensor(0, dtype=np.float64),
+        tensor(0, dtype=np.uint8),
+        tensor(np.nan),
+        tensor(-np.inf),
+    ],
+    ids=lambda image: f"{image.dtype} {image.shape} {image.flat[0]}",
+)
+async def test_a_tensor_that_the_model_cannot_take_is_refused_and_counted(
+    engine: LocalEngine, metrics: Metrics, image: np.ndarray
+) -> None:
+    with pytest.raises(InvalidParameter, match="image must be"):
+        await engine.infer(image, Options())
+    assert (counted(metrics, "invalid_parameter"), rejected(metrics, "invalid_parameter")) == (1, 1)
+
+
+async def test_one_number_that_is_not_finite_spoils_a_tensor(engine: LocalEngine) -> None:
+    image = tensor(0)
+    image[1, 2, 3] = np.inf
+    with pytest.raises(InvalidParameter, match="image must be made of finite numbers only; got 'inf'"):
+        await engine.infer(image, Options())
+
+
+async def test_options_of_an_inference_are_validated(engine: LocalEngine) -> None:
+    with pytest.raises(InvalidParameter, match="reduction_ratio"):
+        await engine.infer(tensor(0), Options(reduction_ratio=0.9))
+
+
+async def test_an_inference_is_counted_once(engine: LocalEngine, metrics: Metrics) -> None:
+    await engine.infer(tensor(0), Options())
+    assert counted(metrics, "ok") == 1
+
+
+async def test_logits_that_are_not_finite_are_an_error(make: Make) -> None:
+    class Broken(FakeRunner):
+        def run(self, batch: Batch, prepared: object) -> list[Outcome]:
+            outcomes = super().run(batch, prepared)
+            for outcome in outcomes:
+                outcome.logits[0] = np.nan
+            return list(outcomes)
+
+    engine = make(served(runner=Broken))
+    await engine.start()
+    with pytest.raises(PrunepoolError, match="not finite"):
+        await engine.infer(tensor(0), Options())
+
+
+@pytest.mark.parametrize(("device", "batches"), [("cpu", [1, 8, 4]), ("cuda:0", [1, 12])])
+async def test_only_on_a_cpu_batches_stop_growing_where_it_does_not_pay(
+    make: Make, device: str, batches: list[int]
+) -> None:
+    gate = Gate(is_open=False)
+    runner = FakeRunner(gate=gate)
+    # Time stands still: no run is timed, as on a processor that is too slow for it.
+    engine = make(
+        served(runner=lambda: runner, device=device),
+        clock=lambda: 0.0,
+        limits=Limits(max_batch_size=32, max_queue_s=10.0),
+    )
+    await engine.start()
+    tensor = np.zeros((3, 4, 4), np.float32)  # so that no other thread, decoding, says when it waits
+    tasks = [asyncio.create_task(engine.infer(tensor, Options()))]
+    await gate.arrived(1)
+    tasks += [asyncio.create_task(engine.infer(tensor, Options())) for _ in range(12)]
+    for _ in range(20):
+        await asyncio.sleep(0)
+    gate.open()
+    await asyncio.gather(*tasks)
+    assert [len(batch.works) for batch in runner.batches] == batches

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+from collections import Counter
+from types import SimpleNamespace
+from typing import Any, cast
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prunepool.core.cost_model import Measured, effort
+from prunepool.serving.profiles import from_json, to_json
+
+
+@given(
+    st.dictionaries(
+        st.text(max_size=5),
+        st.lists(
+            st.tuples(
+                st.dictionaries(st.sampled_from([0.0, 0.3, 0.87]), st.integers(1, 32), min_size=1),
+                st.booleans(),
+                st.floats(1e-6, 100.0),
+            ).map(
+                lambda run: Measured(effort(Counter(run[0]), lambda ratio: 1 - ratio, rested=run[1]), run[2])
+            )
+        ).map(tuple),
+        max_size=3,
+    )
+)
+def test_what_was_timed_can_be_handed_on(rehearsals: dict[str, tuple[Measured, ...]]) -> None:
+    lines = [
+        SimpleNamespace(model=SimpleNamespace(name=name), scheduler=SimpleNamespace(rehearsed=timed))
+        for name, timed in rehearsals.items()
+    ]
+    assert from_json(to_json(cast("Any", lines))) == rehearsals
+
+
+def test_a_first_process_has_nothing_from_another() -> None:
+    assert from_json("{}") == {}

@@ -1,0 +1,75 @@
+"""Calls over a pipe, both ways, and the news that the other end is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+from typing import Any
+
+import pytest
+
+from prunepool.errors import EngineUnavailable, PrunepoolError, WeightsInvalid
+from prunepool.server.control_pipe import Wire
+
+
+class Ends:
+    """Two ends of a pipe in one process."""
+
+    def __init__(self) -> None:
+        self.closed: list[str] = []
+        one, other = multiprocessing.Pipe()
+        self.one = Wire(one, self.handlers("one"), lambda: self.closed.append("one"))
+        self.other = Wire(other, self.handlers("other"), lambda: self.closed.append("other"))
+
+    def handlers(self, name: str) -> dict[str, Any]:
+        async def echo(*words: str) -> list[str]:
+            return [name, *words]
+
+        async def fail() -> None:
+            raise WeightsInvalid("the weights have changed")
+
+        async def stumble() -> None:
+            raise KeyError("unforeseen")
+
+        async def hang() -> None:
+            await asyncio.Event().wait()
+
+        return {"echo": echo, "fail": fail, "stumble": stumble, "hang": hang}
+
+
+@pytest.fixture
+async def ends() -> Any:
+    made = Ends()
+    yield made
+    made.one.close()
+    made.other.close()
+
+
+async def test_both_can_call_at_the_same_time(ends: Ends) -> None:
+    answers = await asyncio.gather(
+        *(ends.one.call("echo", str(i)) for i in range(20)),
+        *(ends.other.call("echo", str(i)) for i in range(20)),
+    )
+    assert answers == [["other", str(i)] for i in range(20)] + [["one", str(i)] for i in range(20)]
+
+
+async def test_an_error_of_ours_arrives_as_one(ends: Ends) -> None:
+    with pytest.raises(PrunepoolError, match="the weights have changed"):
+        await ends.one.call("fail")
+
+
+async def test_an_unforeseen_one_does_too(ends: Ends) -> None:
+    with pytest.raises(PrunepoolError, match="KeyError"):
+        await ends.one.call("stumble")
+    assert await ends.one.call("echo") == ["other"]
+
+
+async def test_who_waits_is_told_when_the_other_end_is_gone(ends: Ends) -> None:
+    waiting = asyncio.create_task(ends.one.call("hang"))
+    await asyncio.sleep(0)
+    ends.other.close()
+    with pytest.raises(EngineUnavailable):
+        await waiting
+    assert ends.closed == ["one"]
+    with pytest.raises(EngineUnavailable):
+        await ends.one.call("echo")
