@@ -1,4 +1,4 @@
-"""Other ways to merge than `ppt.fusing` does, tried and measured; what lost is in docs/accuracy.md."""
+"""Other ways to merge than `reduction.fusing`; what lost is in docs/notes/02-reduction-methods.md."""
 
 from __future__ import annotations
 

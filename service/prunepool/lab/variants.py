@@ -1,4 +1,4 @@
-"""Other ways to carry out a reducing step, tried and measured; what lost is in docs/accuracy.md.
+"""Other ways to carry out a reducing step, tried and measured; what lost is in docs/notes/02-reduction-methods.md.
 
 Each takes the place of :func:`prunepool.reduction.reduction.reduce_tokens`.
 """

@@ -10,7 +10,7 @@ Of the less important half, the r tokens leave that lose least, each into a toke
 does not matter vanishes into its neighbour, which is pruning; one that has a twin merges with it, which is
 pooling; there is no threshold. The merged token is the mean by score, as long as its parts were on average: a
 plain mean of unlike vectors is shorter than they are, and what the later blocks add would then count for more
-than in the dense model. All of these choices were measured: see docs/accuracy.md.
+than in the dense model. All of these choices were measured: see docs/notes/02-reduction-methods.md.
 """
 
 from __future__ import annotations
