@@ -99,7 +99,7 @@ def main() -> None:
     share_cores(os.environ)
     keep_memory()
     from prunepool.backends.torch_cpu import TorchRunner
-    from prunepool.core.types import Batch, Dial, Request, Work
+    from prunepool.core.types import Batch, BatchItem, RatioSpec, Request
     from prunepool.imaging import ImageLimits, Preprocess, decode
     from prunepool.models.loader import load_model
 
@@ -114,8 +114,8 @@ def main() -> None:
     for line in sys.stdin:
         turn = msgspec.json.decode(line, type=Turn)
         chosen = (crops * (1 + turn.batch // len(crops)))[: turn.batch]
-        dial = Dial(turn.ratio, turn.ratio)
-        batch = Batch(tuple(Work(Request(pixels, dial, 0.0), turn.ratio, "") for pixels in chosen), 0.0)
+        dial = RatioSpec(turn.ratio, turn.ratio)
+        batch = Batch(tuple(BatchItem(Request(pixels, dial, 0.0), turn.ratio, "") for pixels in chosen), 0.0)
         times = []
         for _ in range(_STACKED):
             begun = time.perf_counter()

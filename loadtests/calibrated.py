@@ -23,7 +23,7 @@ from balanced import Cluster
 from elastic_report import summary
 from simulated import Network, Service, Speed
 
-from prunepool.core.cost_model import CostModel, Effort, Measured
+from prunepool.core.cost_model import CostModel, Effort, TimedBatch
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "docs/benchmarks"
 FIXED = 0.755
@@ -94,7 +94,7 @@ def bare(network: Network) -> CostModel:
     model = CostModel()
     model.fit(
         [
-            Measured(_batch(row["batch"], row["ratio"], network), row["batch"] / row["images_per_s"])
+            TimedBatch(_batch(row["batch"], row["ratio"], network), row["batch"] / row["images_per_s"])
             for row in rows
         ]
     )

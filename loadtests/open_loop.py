@@ -112,7 +112,7 @@ class Sender:
         )
         self._idle: list[Connection] = []
 
-    async def follow(self, times: Sequence[float], patience_s: float) -> list[Seen]:
+    async def follow(self, times: Sequence[float], grace_period_s: float) -> list[Seen]:
         """Send a request at each of these times; what is not answered so long after the last is given up."""
         begin = time.perf_counter()
         tasks = []
@@ -122,7 +122,7 @@ class Sender:
                 await asyncio.sleep(wait)
             tasks.append(asyncio.create_task(self._one(begin, at)))
         if tasks:
-            _, late = await asyncio.wait(tasks, timeout=patience_s)
+            _, late = await asyncio.wait(tasks, timeout=grace_period_s)
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)

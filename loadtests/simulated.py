@@ -16,12 +16,12 @@ from functools import lru_cache
 import numpy as np
 
 from prunepool.core.batcher import expired, trim
-from prunepool.core.cost_model import REST_S, Measured, effort
+from prunepool.core.cost_model import IDLE_S, TimedBatch, effort
 from prunepool.core.planner import Device, Planner
 from prunepool.core.profiling import ROUNDS, rehearsal
 from prunepool.core.ratio_controller import Controller, levels_for
 from prunepool.core.ratio_policy import DefaultRatio, RatioPolicy
-from prunepool.core.types import Batch, Dial, Limits, Request
+from prunepool.core.types import Batch, Limits, RatioSpec, Request
 from prunepool.models.geometry import Geometry
 from prunepool.reduction.plan import DENSE, default_blocks, max_ratio, plan_for_ratio
 from prunepool.server.factory import BATCH_SHARE
@@ -69,10 +69,10 @@ class Speed:
     front_s: float
 
     def seconds(
-        self, ratios: Sequence[float], network: Network, source: random.Random, *, rested: bool = False
+        self, ratios: Sequence[float], network: Network, source: random.Random, *, idle_before: bool = False
     ) -> float:
         """One run of a batch, on a device that has had nothing to do before, or has."""
-        plain = self.plain(ratios, network) + self.rested_s * rested
+        plain = self.plain(ratios, network) + self.rested_s * idle_before
         return plain * math.exp(source.gauss(0, self.noise))
 
     def plain(self, ratios: Sequence[float], network: Network) -> float:
@@ -136,12 +136,12 @@ class Replica:
         self._service = service
         self._speed = speed
         self._source = source
-        self._dial = Dial(service.ratio, service.network.max_ratio)
+        self._dial = RatioSpec(service.ratio, service.network.max_ratio)
         self.planner = Planner(service.network, service.policy, service.limits)
         timed = []
         for ratios in rehearsal(service.network.max_ratio, service.limits.max_batch_size):
             best = min(speed.seconds(ratios, service.network, source) for _ in range(ROUNDS))
-            timed.append(Measured(effort(Counter(ratios), service.network.gmacs), best))
+            timed.append(TimedBatch(effort(Counter(ratios), service.network.gmacs), best))
         self.planner.rehearsed(timed)
         self.given: list[Batch] = []
         self._since: float | None = None
@@ -184,20 +184,20 @@ class Replica:
         seconds = now - self._since
         self._since, self._ended = None, now
         self.busy_s += seconds
-        worked = self.planner.predictor.effort(batch, rested=self._rested)
+        worked = self.planner.predictor.effort(batch, idle_before=self._rested)
         self.planner.cost_model.observe(worked, seconds)
-        done = [(self.asked.pop(work.request), work.ratio) for work in batch.works]
+        done = [(self.asked.pop(work.request), work.ratio) for work in batch.items]
         return done, self._run(now) if self.given else None
 
     def _run(self, now: float) -> float:
         batch = trim(self.given[0], lambda request: not expired(request, now), self._service.network)
         self._since, self._rested = now, self._rests(now)
         network = self._service.network
-        return now + self._speed.seconds(batch.ratios, network, self._source, rested=self._rested)
+        return now + self._speed.seconds(batch.ratios, network, self._source, idle_before=self._rested)
 
     def _device(self, now: float) -> Device:
         rested = self._rests(now) if self._since is None else self._rested
         return Device(self.given, self._since, rested)
 
     def _rests(self, now: float) -> bool:
-        return now - self._ended >= REST_S
+        return now - self._ended >= IDLE_S

@@ -39,7 +39,7 @@ from prunepool.lab.environment import environment
 
 WINDOW_S = 30.0
 #: A server gives back what a burst took within a minute; before that, what it holds depends on the second.
-REST_S = 65.0
+IDLE_S = 65.0
 #: Until everything that is made once has been made.
 WARM_WINDOWS = 4
 MOST_GROWTH = 0.05
@@ -130,7 +130,7 @@ class Soak:
         for sender in self._senders:
             sender.close()
         await at_rest(self._server)
-        await asyncio.sleep(REST_S)
+        await asyncio.sleep(IDLE_S)
         return held(self._server)
 
     async def _good(self) -> list[Seen]:

@@ -29,6 +29,8 @@ hypothesis.settings.register_profile(
     suppress_health_check=list(hypothesis.HealthCheck),
 )
 
+pytest_plugins = ["networks"]
+
 #: Long enough for a slow machine; nothing waits for it to pass.
 PATIENCE_S = 20.0
 ROOT = Path(__file__).resolve().parent.parent

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from prunepool.core.types import Batch, Dial, OutOfMemory, Request, Runner, Work
+from prunepool.core.types import Batch, BatchItem, OutOfMemory, RatioSpec, Request, Runner
 from prunepool.errors import (
     Draining,
     EngineUnavailable,
@@ -23,9 +23,10 @@ from prunepool.testing import FakeEngine, FakeRunner, Gate, fake_model
 
 def batch(*values: int, ratio: float = 0.0, explain: bool = False) -> Batch:
     requests = [
-        Request(np.full((2, 2, 3), v, np.uint8), Dial(ratio, ratio), 0.0, explain=explain) for v in values
+        Request(np.full((2, 2, 3), v, np.uint8), RatioSpec(ratio, ratio), 0.0, explain=explain)
+        for v in values
     ]
-    return Batch(tuple(Work(one, ratio, "requested") for one in requests), 1.0)
+    return Batch(tuple(BatchItem(one, ratio, "requested") for one in requests), 1.0)
 
 
 def run(runner: Runner, one: Batch) -> list[Any]:

@@ -124,7 +124,7 @@ def main() -> None:
             model = ["--model-store", folder, "--model", name, "--dtype", "bfloat16"]
             graphs = ["--max-batch-size", "256", "--cuda-graphs"]
             apart = ["--frontends", str(max(1, cores - 4)), "--decode-threads", "1"]
-            # Recorded first; kernel by kernel shows whether the server works at all should recording fail.
+            # Recorded first; kernel by kernel shows whether the server items at all should recording fail.
             flags = [
                 [*model, *graphs, "512", "--devices", part.device, *apart],
                 [*model, *graphs, "0", "--device", part.device],

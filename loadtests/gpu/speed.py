@@ -14,7 +14,7 @@ from turns import recorded, seconds_of
 from prunepool.backends.cuda_capture import Computed, compute
 from prunepool.backends.cuda_device import CudaDevice
 from prunepool.backends.cuda_graphs import GraphRunner
-from prunepool.core.types import Batch, Dial, Request, Work
+from prunepool.core.types import Batch, BatchItem, RatioSpec, Request
 from prunepool.lab.environment import environment
 from prunepool.lab.networks import random_network
 from prunepool.models.loader import load_model
@@ -173,8 +173,10 @@ class Speed:
         for ratio in (0.0, 0.755):
             size = model.manifest.input_size
             pixels = source.integers(0, 256, (most, size, size, 3), dtype=np.uint8)
-            works = tuple(Work(Request(one, Dial(ratio, ratio), 0.0), ratio, "requested") for one in pixels)
-            batch = Batch(works, 0.0)
+            items = tuple(
+                BatchItem(Request(one, RatioSpec(ratio, ratio), 0.0), ratio, "requested") for one in pixels
+            )
+            batch = Batch(items, 0.0)
             count, begin = 30, time.perf_counter()
             running = runner.launch(batch, runner.prepare(batch))
             for _ in range(count - 1):

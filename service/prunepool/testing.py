@@ -17,7 +17,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from prunepool.core.types import Batch, Outcome, OutOfMemory, StageMap, TokenMap, Work
+from prunepool.core.types import Batch, BatchItem, OutOfMemory, Output, StageMap, TokenMap
 from prunepool.core.worker import WARM_UP
 from prunepool.errors import (
     Draining,
@@ -36,7 +36,7 @@ from prunepool.serving.types import (
     Prediction,
     Readiness,
     Reduction,
-    Resolved,
+    ResolvedOptions,
     Timing,
     resolve,
     softmax,
@@ -153,7 +153,7 @@ class FakeEngine:
         """Logits made from the image, or the error that the test set."""
         return (await self._answer(image, options))[1]
 
-    async def _answer(self, image: Image, options: Options) -> tuple[Resolved, Inference]:
+    async def _answer(self, image: Image, options: Options) -> tuple[ResolvedOptions, Inference]:
         self.calls.append((image, options))
         await asyncio.sleep(0)  # as the real one, it lets others run
         if self.error is not None:
@@ -194,11 +194,13 @@ def _content(image: Image, size: int) -> bytes:
     return image.tobytes()
 
 
-def _inference(seed: bytes, batch: int, info: ModelInfo, options: Options, wanted: Resolved) -> Inference:
+def _inference(
+    seed: bytes, batch: int, info: ModelInfo, options: Options, wanted: ResolvedOptions
+) -> Inference:
     classes = len(info.labels)
     logits = np.array([seed[i % len(seed)] / 64 - i / classes for i in range(classes)], np.float32)
     requested = wanted.requested
-    default = min(info.default_reduction_ratio, wanted.dial.maximum)
+    default = min(info.default_reduction_ratio, wanted.ratio_spec.maximum)
     ratio = default if requested == "auto" else requested
     kept = _PATCHES - math.floor(ratio * _PATCHES)
     return Inference(
@@ -328,33 +330,33 @@ class FakeRunner:
 
     def prepare(self, batch: Batch) -> object:
         """Check that there are pixels; a batch may hold both kinds of them."""
-        return [np.asarray(work.request.pixels) for work in batch.works]
+        return [np.asarray(item.request.pixels) for item in batch.items]
 
-    def run(self, batch: Batch, prepared: object) -> Sequence[Outcome]:
+    def run(self, batch: Batch, prepared: object) -> Sequence[Output]:
         """Stop at the gate, then fail or answer as told."""
         assert isinstance(prepared, list)
-        if batch.works[0].reason != WARM_UP:
+        if batch.items[0].reason != WARM_UP:
             self.batches.append(batch)
             self._gate.pass_through()
-            if self._room is not None and len(batch.works) > self._room:
-                raise OutOfMemory(f"{len(batch.works)} images, room for {self._room}")
+            if self._room is not None and len(batch.items) > self._room:
+                raise OutOfMemory(f"{len(batch.items)} images, room for {self._room}")
             if self._fail is not None and (error := self._fail(batch)) is not None:
                 raise error
-        return [self._outcome(work) for work in batch.works]
+        return [self._outcome(item) for item in batch.items]
 
     def close(self) -> None:
         """Remember it."""
         self.closed = True
 
-    def _outcome(self, work: Work) -> Outcome:
-        distance = (np.arange(self._classes) - int(work.request.pixels.flat[0])) % self._classes
-        removed = math.floor(work.ratio * _PATCHES)
+    def _outcome(self, item: BatchItem) -> Output:
+        distance = (np.arange(self._classes) - int(item.request.pixels.flat[0])) % self._classes
+        removed = math.floor(item.ratio * _PATCHES)
         kept = _PATCHES - removed
-        return Outcome(
+        return Output(
             logits=-distance.astype(np.float32),
             tokens=(1 + _PATCHES, 1 + kept),
-            gmacs=fake_gmacs(work.ratio),
+            gmacs=fake_gmacs(item.ratio),
             pruned=removed // 2,
             pooled=removed - removed // 2,
-            token_map=_token_map(kept) if work.request.explain else None,
+            token_map=_token_map(kept) if item.request.explain else None,
         )

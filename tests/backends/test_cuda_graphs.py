@@ -18,7 +18,7 @@ from torch import Tensor
 from prunepool.backends.cuda_capture import Computed, buckets
 from prunepool.backends.cuda_graphs import GraphRunner
 from prunepool.backends.torch_cpu import TorchRunner
-from prunepool.core.types import AsynchronousRunner, Batch, Dial, Outcome, OutOfMemory, Request, Work
+from prunepool.core.types import AsynchronousRunner, Batch, BatchItem, OutOfMemory, Output, RatioSpec, Request
 from prunepool.models.model import Model
 
 RATIOS = (0.0, 0.5, 0.755)
@@ -126,19 +126,22 @@ def batch_of(*ratios: float, explain: bool = False) -> Batch:
     rng = np.random.default_rng(len(ratios))
     pixels = rng.integers(0, 256, (len(ratios), 224, 224, 3), dtype=np.uint8)
     requests = [
-        Request(one, Dial(ratio, ratio), 0.0, explain=explain)
+        Request(one, RatioSpec(ratio, ratio), 0.0, explain=explain)
         for one, ratio in zip(pixels, ratios, strict=True)
     ]
     return Batch(
-        tuple(Work(request, ratio, "requested") for request, ratio in zip(requests, ratios, strict=True)), 0.0
+        tuple(
+            BatchItem(request, ratio, "requested") for request, ratio in zip(requests, ratios, strict=True)
+        ),
+        0.0,
     )
 
 
-def run(runner: GraphRunner | TorchRunner, batch: Batch) -> list[Outcome]:
+def run(runner: GraphRunner | TorchRunner, batch: Batch) -> list[Output]:
     return list(runner.run(batch, runner.prepare(batch)))
 
 
-def alike(ours: Outcome, theirs: Outcome) -> None:
+def alike(ours: Output, theirs: Output) -> None:
     np.testing.assert_allclose(ours.logits, theirs.logits, atol=1e-4)
     for name in ("tokens", "gmacs", "pruned", "pooled"):
         assert getattr(ours, name) == getattr(theirs, name), name
@@ -177,13 +180,13 @@ def test_normalised_pixels_may_stand_beside_others(
     runner: GraphRunner, tiny: Model, normalised: tuple[bool, ...]
 ) -> None:
     crops = batch_of(0.0, 0.0, 0.5)
-    works = []
-    for work, as_tensor in zip(crops.works, normalised, strict=True):
-        pixels = work.request.pixels
+    items = []
+    for item, as_tensor in zip(crops.items, normalised, strict=True):
+        pixels = item.request.pixels
         if as_tensor:
             pixels = tiny.normalise(torch.from_numpy(pixels[None]))[0].numpy()
-        works.append(Work(Request(pixels, work.request.dial, 0.0), work.ratio, work.reason))
-    for ours, theirs in zip(run(runner, Batch(tuple(works), 0.0)), run(runner, crops), strict=True):
+        items.append(BatchItem(Request(pixels, item.request.ratio_spec, 0.0), item.ratio, item.reason))
+    for ours, theirs in zip(run(runner, Batch(tuple(items), 0.0)), run(runner, crops), strict=True):
         alike(ours, theirs)
 
 

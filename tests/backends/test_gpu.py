@@ -14,7 +14,7 @@ from PIL import Image
 from prunepool.backends.cuda_device import CudaDevice
 from prunepool.backends.cuda_graphs import GraphRunner
 from prunepool.backends.torch_cpu import TorchRunner
-from prunepool.core.types import Batch, Dial, Outcome, Request, Work
+from prunepool.core.types import Batch, BatchItem, Output, RatioSpec, Request
 from prunepool.imaging import ImageLimits, Preprocess, decode
 from prunepool.models.loader import load_model
 from prunepool.models.model import Model
@@ -54,13 +54,15 @@ def crops(model: Model, count: int) -> list[np.ndarray]:
 
 def batch_of(pixels: list[np.ndarray], *ratios: float, explain: bool = False) -> Batch:
     requests = [
-        Request(one, Dial(ratio, ratio), 0.0, explain=explain)
+        Request(one, RatioSpec(ratio, ratio), 0.0, explain=explain)
         for one, ratio in zip(pixels, ratios, strict=True)
     ]
-    return Batch(tuple(Work(r, ratio, "requested") for r, ratio in zip(requests, ratios, strict=True)), 0.0)
+    return Batch(
+        tuple(BatchItem(r, ratio, "requested") for r, ratio in zip(requests, ratios, strict=True)), 0.0
+    )
 
 
-def run(runner: GraphRunner | TorchRunner, batch: Batch) -> list[Outcome]:
+def run(runner: GraphRunner | TorchRunner, batch: Batch) -> list[Output]:
     return list(runner.run(batch, runner.prepare(batch)))
 
 
@@ -112,7 +114,7 @@ def test_batches_under_way_at_once_do_not_mix(runner: GraphRunner) -> None:
 
 
 def check(
-    runner: GraphRunner, batches: list[Batch], expected: list[list[Outcome]], running: tuple[int, object]
+    runner: GraphRunner, batches: list[Batch], expected: list[list[Output]], running: tuple[int, object]
 ) -> None:
     i, launched = running
     for ours, theirs in zip(runner.collect(batches[i], launched), expected[i], strict=True):
@@ -154,7 +156,7 @@ def test_half_precision_names_the_same_class(place: str, root: Path, dtype: str,
         runner.warm_up()
         pixels = crops(model, 400)
         shares = [pixels[i : i + 64] for i in range(0, len(pixels), 64)]
-        outcomes = [o for share in shares for o in run(runner, batch_of(share, *((ratio,) * len(share))))]
-        best.append(np.array([outcome.logits.argmax() for outcome in outcomes]))
+        outputs = [o for share in shares for o in run(runner, batch_of(share, *((ratio,) * len(share))))]
+        best.append(np.array([outcome.logits.argmax() for outcome in outputs]))
         runner.close()
     assert (best[0] == best[1]).mean() >= 0.99

@@ -16,7 +16,7 @@ from prunepool.backends.open_pass import Kind, OpenPass
 from prunepool.backends.openvino import Arrays, Lanes, OpenVinoPass, PassFolder
 from prunepool.backends.openvino_trial import Passes, passes_for
 from prunepool.backends.torch_cpu import TorchRunner
-from prunepool.core.types import Batch, Dial, Outcome, Request, Work
+from prunepool.core.types import Batch, BatchItem, Output, RatioSpec, Request
 from prunepool.errors import ConversionInvalid, InvalidParameter
 from prunepool.models.geometry import Geometry
 from prunepool.models.model import Model
@@ -233,12 +233,12 @@ def test_a_batch_that_openvino_cannot_run_is_answered_by_pytorch(
     assert not caplog.text
 
 
-def answers(runner: TorchRunner, *ratios: float) -> list[Outcome]:
+def answers(runner: TorchRunner, *ratios: float) -> list[Output]:
     rng = np.random.default_rng(3)
     pixels = [rng.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8) for _ in ratios]
     batch = Batch(
         tuple(
-            Work(Request(own, Dial(ratio, ratio), 0.0, explain=True), ratio, "requested")
+            BatchItem(Request(own, RatioSpec(ratio, ratio), 0.0, explain=True), ratio, "requested")
             for own, ratio in zip(pixels, ratios, strict=True)
         ),
         0.0,

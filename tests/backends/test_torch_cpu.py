@@ -1,4 +1,4 @@
-"""Pixels in, outcomes out: order, counts, token maps and running out of memory."""
+"""Pixels in, outputs out: order, counts, token maps and running out of memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prunepool.backends.torch_cpu import TorchRunner
-from prunepool.core.types import Batch, Dial, Outcome, OutOfMemory, Request, Work
+from prunepool.core.types import Batch, BatchItem, OutOfMemory, Output, RatioSpec, Request
 from prunepool.models.model import Model
 
 
@@ -22,36 +22,38 @@ def runner(tiny: Model) -> TorchRunner:
 
 def batch_of(*ratios: float, explain: bool = False) -> Batch:
     rng = np.random.default_rng(len(ratios))
-    works = []
+    items = []
     for ratio in ratios:
         pixels = rng.integers(0, 256, (224, 224, 3), dtype=np.uint8)
-        works.append(Work(Request(pixels, Dial(ratio, ratio), 0.0, explain=explain), ratio, "requested"))
-    return Batch(tuple(works), 0.0)
+        items.append(
+            BatchItem(Request(pixels, RatioSpec(ratio, ratio), 0.0, explain=explain), ratio, "requested")
+        )
+    return Batch(tuple(items), 0.0)
 
 
-def run(runner: TorchRunner, batch: Batch) -> list[Outcome]:
+def run(runner: TorchRunner, batch: Batch) -> list[Output]:
     return list(runner.run(batch, runner.prepare(batch)))
 
 
 def test_outcomes_come_in_batch_order_with_what_they_cost(runner: TorchRunner) -> None:
-    outcomes = run(runner, batch_of(0.0, 0.5, 0.5, 0.755))
-    assert [o.tokens for o in outcomes] == [
+    outputs = run(runner, batch_of(0.0, 0.5, 0.5, 0.755))
+    assert [o.tokens for o in outputs] == [
         (197,),
         (197, 164, 131, 99),
         (197, 164, 131, 99),
         (197, 147, 97, 49),
     ]
-    assert [o.gmacs for o in outcomes] == sorted((o.gmacs for o in outcomes), reverse=True)
-    for outcome in outcomes:
+    assert [o.gmacs for o in outputs] == sorted((o.gmacs for o in outputs), reverse=True)
+    for outcome in outputs:
         assert outcome.logits.dtype == np.float32
         assert outcome.logits.shape == (5,)
 
 
 def test_logits_are_those_of_the_model(runner: TorchRunner, tiny: Model) -> None:
     batch = batch_of(0.0, 0.755)
-    for work, outcome in zip(batch.works, run(runner, batch), strict=True):
-        images = tiny.normalise(torch.from_numpy(work.request.pixels[None]))
-        expected = tiny(images, tiny.plan(work.ratio)).logits[0]
+    for item, outcome in zip(batch.items, run(runner, batch), strict=True):
+        images = tiny.normalise(torch.from_numpy(item.request.pixels[None]))
+        expected = tiny(images, tiny.plan(item.ratio)).logits[0]
         np.testing.assert_allclose(outcome.logits, expected, atol=1e-4)
 
 
@@ -73,7 +75,7 @@ def test_every_patch_is_accounted_for(runner: TorchRunner, ratios: list[float]) 
 def test_a_stage_map_tells_the_decision(runner: TorchRunner, tiny: Model) -> None:
     batch = batch_of(0.755, explain=True)
     (outcome,) = run(runner, batch)
-    images = tiny.normalise(torch.from_numpy(batch.works[0].request.pixels[None]))
+    images = tiny.normalise(torch.from_numpy(batch.items[0].request.pixels[None]))
     stages = tiny(images, tiny.plan(0.755)).stages
     assert outcome.token_map is not None
     for mapped, stage in zip(outcome.token_map.stages, stages, strict=True):
@@ -109,7 +111,7 @@ def test_warm_up_runs_the_largest_batch(tiny: Model, monkeypatch: pytest.MonkeyP
     runner = TorchRunner(lambda: tiny, max_batch_size=3)
     sizes: list[int] = []
     inner = runner.run
-    monkeypatch.setattr(runner, "run", lambda b, p: sizes.append(len(b.works)) or inner(b, p))
+    monkeypatch.setattr(runner, "run", lambda b, p: sizes.append(len(b.items)) or inner(b, p))
     runner.warm_up()
     assert max(sizes) == 3
     assert min(sizes) == 1
@@ -149,14 +151,14 @@ def test_normalised_pixels_may_stand_beside_others(
     runner: TorchRunner, tiny: Model, normalised: tuple[bool, ...]
 ) -> None:
     crops = batch_of(0.0, 0.0, 0.5)
-    works = []
-    for work, as_tensor in zip(crops.works, normalised, strict=True):
-        pixels = work.request.pixels
+    items = []
+    for item, as_tensor in zip(crops.items, normalised, strict=True):
+        pixels = item.request.pixels
         if as_tensor:
             pixels = tiny.normalise(torch.from_numpy(pixels[None]))[0].numpy()
-        request = Request(pixels, work.request.dial, 0.0)
-        works.append(Work(request, work.ratio, work.reason))
+        request = Request(pixels, item.request.ratio_spec, 0.0)
+        items.append(BatchItem(request, item.ratio, item.reason))
     expected = run(runner, crops)
-    for outcome, crop in zip(run(runner, Batch(tuple(works), 0.0)), expected, strict=True):
+    for outcome, crop in zip(run(runner, Batch(tuple(items), 0.0)), expected, strict=True):
         np.testing.assert_allclose(outcome.logits, crop.logits, atol=1e-5)
         assert outcome.tokens == crop.tokens

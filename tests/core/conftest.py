@@ -13,7 +13,7 @@ import pytest
 from prunepool.core.ratio_policy import DefaultRatio
 from prunepool.core.recovery import Resilience
 from prunepool.core.scheduler import Scheduler
-from prunepool.core.types import Completion, Dial, Limits, Request
+from prunepool.core.types import Limits, RatioSpec, Request, Result
 from prunepool.metrics import Metrics
 from prunepool.testing import FakeCosts, FakeRunner, Gate
 
@@ -104,11 +104,9 @@ class Rig:
         """A request whose answer's highest logit is `value`."""
         pixels = np.full((4, 4, 3), value, np.uint8)
         deadline = None if within is None else self.clock() + within
-        return Request(pixels, Dial(ratio, FakeCosts.max_ratio), self.clock(), deadline)
+        return Request(pixels, RatioSpec(ratio, FakeCosts.max_ratio), self.clock(), deadline)
 
-    async def submit(
-        self, scheduler: Scheduler, *values: int, **options: Any
-    ) -> list[asyncio.Task[Completion]]:
+    async def submit(self, scheduler: Scheduler, *values: int, **options: Any) -> list[asyncio.Task[Result]]:
         """Submit requests, in order, and let them into the queue."""
         requests = [self.request(value, **options) for value in values]
         tasks = [asyncio.create_task(scheduler.submit(one)) for one in requests]
@@ -123,7 +121,7 @@ class Rig:
     def ran(self) -> list[list[int]]:
         """The values of the images in each batch that came to the device, over all runners."""
         return [
-            [int(work.request.pixels.flat[0]) for work in batch.works]
+            [int(item.request.pixels.flat[0]) for item in batch.items]
             for runner in self.runners
             for batch in runner.batches
         ]
@@ -164,6 +162,6 @@ def until() -> Callable[[Callable[[], bool]], Any]:
 
 
 @pytest.fixture
-def top() -> Callable[[asyncio.Task[Completion]], int]:
+def top() -> Callable[[asyncio.Task[Result]], int]:
     """Which image an answer belongs to."""
     return lambda task: int(task.result().outcome.logits.argmax())

@@ -13,12 +13,12 @@ from itertools import count, pairwise
 import numpy as np
 
 from prunepool.core.batcher import expired, trim
-from prunepool.core.cost_model import Measured, effort
+from prunepool.core.cost_model import TimedBatch, effort
 from prunepool.core.planner import Device, Planner
 from prunepool.core.profiling import rehearsal
 from prunepool.core.ratio_controller import Controller, levels_for
 from prunepool.core.ratio_policy import RatioPolicy
-from prunepool.core.types import Batch, Dial, Limits, Request
+from prunepool.core.types import Batch, Limits, RatioSpec, Request
 from prunepool.errors import PrunepoolError
 
 PIXELS = np.zeros((1, 1, 3), np.uint8)
@@ -26,7 +26,7 @@ TARGET_S = 0.5
 MAX_RATIO = 0.87
 
 
-AUTO = Dial(None, MAX_RATIO)
+AUTO = RatioSpec(None, MAX_RATIO)
 
 
 class Network:
@@ -40,10 +40,10 @@ class Network:
 
 @dataclass(frozen=True)
 class Ask:
-    """A request of the trace: when, with which dial, and within how many seconds it must be answered."""
+    """A request of the trace: when, with which ratio_spec, and within how many seconds it must be answered."""
 
     at: float
-    dial: Dial = AUTO
+    ratio_spec: RatioSpec = AUTO
     within: float | None = None
 
 
@@ -180,7 +180,7 @@ class _Simulation:
         self.planner = Planner(Network(), policy, bounds)
         self.planner.rehearsed(
             [
-                Measured(effort(Counter(ratios), Network().gmacs), machine.seconds(ratios, -1.0))
+                TimedBatch(effort(Counter(ratios), Network().gmacs), machine.seconds(ratios, -1.0))
                 for ratios in rehearsal(MAX_RATIO, bounds.max_batch_size)
             ]
         )
@@ -216,13 +216,13 @@ class _Simulation:
         deadline = None if ask.within is None else ask.at + ask.within
         try:
             self.planner.admit(
-                ask.dial, deadline, ask.at, device=self.device, arriving={}, accepted=self.accepted
+                ask.ratio_spec, deadline, ask.at, device=self.device, arriving={}, accepted=self.accepted
             )
         except PrunepoolError as error:
             fate.refusal = error
             return
         self.accepted += 1
-        request = Request(PIXELS, ask.dial, ask.at, deadline)
+        request = Request(PIXELS, ask.ratio_spec, ask.at, deadline)
         self.fates[request] = fate
         self.planner.add(request, ask.at)
 
@@ -232,9 +232,9 @@ class _Simulation:
         error = self.planner.cost_model.observe(self.planner.predictor.effort(batch), seconds)
         if error is not None:
             self.trace.errors.append((now, error))
-        for work in batch.works:
-            fate = self.fates.pop(work.request)
-            fate.latency, fate.ratio, fate.reason = now - fate.ask.at, work.ratio, work.reason
+        for item in batch.items:
+            fate = self.fates.pop(item.request)
+            fate.latency, fate.ratio, fate.reason = now - fate.ask.at, item.ratio, item.reason
             self.accepted -= 1
         if self.given:
             self._start(now)
@@ -254,13 +254,13 @@ class _Simulation:
 
     def _start(self, now: float) -> None:
         batch = trim(self.given[0], lambda request: not expired(request, now), Network())
-        for work in self.given[0].works:
-            if expired(work.request, now):
-                self.fates.pop(work.request).expired = True
+        for item in self.given[0].items:
+            if expired(item.request, now):
+                self.fates.pop(item.request).expired = True
                 self.accepted -= 1
         self.given[0] = batch
         self.since = now
-        seconds = self.machine.seconds(batch.ratios, now) if batch.works else 0.0
+        seconds = self.machine.seconds(batch.ratios, now) if batch.items else 0.0
         heappush(self.events, (now + seconds, next(self.numbers), None))
 
 

@@ -7,15 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prunepool.core.admission import Admission, Arrival
-from prunepool.core.types import Dial, Limits
+from prunepool.core.types import Limits, RatioSpec
 from prunepool.errors import DeadlineExceeded, Overloaded
 
-AUTO, FIXED = Dial(None, 0.75), Dial(0.5, 0.75)
+AUTO, FIXED = RatioSpec(None, 0.75), RatioSpec(0.5, 0.75)
 LIMITS = Limits(max_queue_requests=8, max_queue_s=30.0, target_s=1.0)
 
 
 def arrival(drain_s: float = 0.0, now: float = 0.0, **changes: Any) -> Arrival:
-    plain = {"dial": AUTO, "deadline": None, "accepted": 1, "answered_in_s": drain_s, "alone_s": 0.01}
+    plain = {"ratio_spec": AUTO, "deadline": None, "accepted": 1, "answered_in_s": drain_s, "alone_s": 0.01}
     return Arrival(now=now, drain_s=drain_s, **{**plain, **changes})
 
 
@@ -51,10 +51,10 @@ def test_who_finds_no_place_is_told_how_long_those_before_take() -> None:
     assert refusal.value.retry_after == 4.5
 
 
-@pytest.mark.parametrize("dial", [AUTO, FIXED])
-def test_no_more_work_is_let_in_than_the_bound(dial: Dial) -> None:
+@pytest.mark.parametrize("ratio_spec", [AUTO, FIXED])
+def test_no_more_work_is_let_in_than_the_bound(ratio_spec: RatioSpec) -> None:
     with pytest.raises(Overloaded, match=r"would take 31\.0 s, and 30 s is the limit") as refusal:
-        Admission(LIMITS).check(arrival(31.0, dial=dial))
+        Admission(LIMITS).check(arrival(31.0, ratio_spec=ratio_spec))
     assert refusal.value.retry_after == 1.0
 
 
@@ -100,7 +100,7 @@ def test_after_it_was_short_the_next_burst_is_let_in() -> None:
 
 
 def test_a_fixed_ratio_has_no_target() -> None:
-    standing().check(arrival(2.0, 1.02, dial=FIXED))
+    standing().check(arrival(2.0, 1.02, ratio_spec=FIXED))
 
 
 def test_a_target_that_the_device_cannot_hold_refuses_nobody_who_comes_alone() -> None:
@@ -113,12 +113,12 @@ def test_without_a_target_only_the_bounds_count() -> None:
     assert all(let_in(door, arrival(1e6, now)) for now in range(10))
 
 
-@pytest.mark.parametrize("dial", [AUTO, FIXED])
-def test_what_would_come_too_late_is_refused_at_once(dial: Dial) -> None:
-    ratio = 0.75 if dial is AUTO else 0.5
+@pytest.mark.parametrize("ratio_spec", [AUTO, FIXED])
+def test_what_would_come_too_late_is_refused_at_once(ratio_spec: RatioSpec) -> None:
+    ratio = 0.75 if ratio_spec is AUTO else 0.5
     message = rf"would take 600 ms even at a reduction ratio of {ratio}, and the deadline leaves 500 ms"
     with pytest.raises(DeadlineExceeded, match=message):
-        Admission(LIMITS).check(arrival(0.6, 10.0, deadline=10.5, dial=dial))
+        Admission(LIMITS).check(arrival(0.6, 10.0, deadline=10.5, ratio_spec=ratio_spec))
 
 
 def test_what_should_come_in_time_is_let_in() -> None:

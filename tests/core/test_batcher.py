@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from prunepool.core.batcher import Batcher, expired, trim
-from prunepool.core.cost_model import CostModel, Effort, Measured
+from prunepool.core.cost_model import CostModel, Effort, TimedBatch
 from prunepool.core.prediction import Predictor
 from prunepool.core.ratio_policy import Choice
-from prunepool.core.types import Batch, Dial, Limits, Request, Work
+from prunepool.core.types import Batch, BatchItem, Limits, RatioSpec, Request
 
 PIXELS = np.zeros((1, 1, 3), np.uint8)
 
@@ -29,17 +29,17 @@ class Costs:
 
 
 def request(arrival: float = 0.0, *, ratio: float | None = 0.0, deadline: float | None = None) -> Request:
-    return Request(PIXELS, Dial(ratio, 0.875), arrival, deadline)
+    return Request(PIXELS, RatioSpec(ratio, 0.875), arrival, deadline)
 
 
 def choose(request: Request) -> Choice:
-    return Choice(0.5 if request.dial.requested is None else request.dial.requested, "chosen")
+    return Choice(0.5 if request.ratio_spec.requested is None else request.ratio_spec.requested, "chosen")
 
 
 def predictor(limits: Limits) -> Predictor:
     """A run takes a second for each GMAC."""
     model = CostModel()
-    model.fit([Measured(Effort(1, 1, 0, 0), 1.0)])
+    model.fit([TimedBatch(Effort(1, 1, 0, 0), 1.0)])
     return Predictor(Costs(), limits, model)
 
 
@@ -54,11 +54,11 @@ def add(queue: Batcher, *requests: Request) -> None:
 
 
 def members(batch: Batch | None) -> list[Request]:
-    return [] if batch is None else [work.request for work in batch.works]
+    return [] if batch is None else [item.request for item in batch.items]
 
 
-def works(*requests: Request) -> list[Work]:
-    return [Work(one, one.dial.requested or 0.0, "requested") for one in requests]
+def works(*requests: Request) -> list[BatchItem]:
+    return [BatchItem(one, one.ratio_spec.requested or 0.0, "requested") for one in requests]
 
 
 def test_an_empty_queue_has_no_batch() -> None:
@@ -133,7 +133,7 @@ def test_the_ratio_is_chosen_when_the_batch_is_formed() -> None:
     queue.add(request(ratio=None), 0.0)
     batch = queue.next_batch(0.0, lambda _: Choice(0.75, "auto:load"))
     assert batch is not None
-    assert batch.works[0].ratio == 0.75
+    assert batch.items[0].ratio == 0.75
 
 
 def test_each_considered_request_is_chosen_for_once() -> None:
@@ -149,7 +149,7 @@ def test_what_waits_is_counted_by_ratio() -> None:
     queue = batcher()
     add(queue, request(ratio=0.25), request(ratio=None), request(ratio=None))
     queue.put_back(works(request(ratio=0.75)))
-    assert queue.images(lambda dial: 0.5 if dial.requested is None else dial.requested) == {
+    assert queue.images(lambda ratio_spec: 0.5 if ratio_spec.requested is None else ratio_spec.requested) == {
         0.25: 1,
         0.5: 2,
         0.75: 1,
@@ -279,7 +279,7 @@ def test_works_that_came_back_go_first() -> None:
 
 def test_works_that_came_back_keep_their_ratio() -> None:
     queue = batcher()
-    queue.put_back([Work(request(ratio=None), 0.75, "auto:load")])
+    queue.put_back([BatchItem(request(ratio=None), 0.75, "auto:load")])
     batch = queue.next_batch(0.0, choose)
     assert batch is not None
     assert batch.ratios == (0.75,)
@@ -355,15 +355,15 @@ class Interleavings(RuleBasedStateMachine):
         self.queue = batcher(max_batch_size=self.MAX_SIZE, max_batch_s=self.MAX_S, max_wait_s=self.MAX_WAIT)
         self.now = 0.0
         self.waiting: list[Request] = []
-        self.returned: list[list[Work]] = []
-        self.running: list[list[Work]] = []
+        self.returned: list[list[BatchItem]] = []
+        self.running: list[list[BatchItem]] = []
 
     def _all(self) -> list[Request]:
-        return [work.request for group in self.returned for work in group] + self.waiting
+        return [item.request for group in self.returned for item in group] + self.waiting
 
     def _forget(self, gone: Callable[[Request], bool]) -> None:
         self.waiting = [one for one in self.waiting if not gone(one)]
-        kept = ([work for work in group if not gone(work.request)] for group in self.returned)
+        kept = ([item for item in group if not gone(item.request)] for group in self.returned)
         self.returned = [group for group in kept if group]
 
     @rule(
@@ -398,7 +398,7 @@ class Interleavings(RuleBasedStateMachine):
         if self.returned:
             expected = self.returned.pop(0)
             assert batch is not None
-            assert sorted(map(id, members(batch))) == sorted(id(work.request) for work in expected)
+            assert sorted(map(id, members(batch))) == sorted(id(item.request) for item in expected)
         elif batch is None:
             # Only an open batch whose company may still come may be kept back.
             assert len(self.waiting) < self.MAX_SIZE
@@ -410,11 +410,11 @@ class Interleavings(RuleBasedStateMachine):
             # The oldest, no other, and each ratio in order of arrival.
             assert set(got) == set(self.waiting[: len(got)])
             order = {one: i for i, one in enumerate(self.waiting)}
-            places = [(work.ratio, order[work.request]) for work in batch.works]
+            places = [(item.ratio, order[item.request]) for item in batch.items]
             assert places == sorted(places)
             assert len(got) <= self.MAX_SIZE
             assert batch.gmacs <= self.MAX_S or len(got) == 1
-            assert batch.gmacs == sum(1 - work.ratio for work in batch.works)
+            assert batch.gmacs == sum(1 - item.ratio for item in batch.items)
             rest = self.waiting[len(got) :]
             if rest and len(got) < self.MAX_SIZE:  # as many as fit without costing anybody's deadline
                 longer = batch.gmacs + 1 - choose(rest[0]).ratio
@@ -424,14 +424,14 @@ class Interleavings(RuleBasedStateMachine):
                 assert longer > self.MAX_S or any(self.now + longer > deadline for deadline in kept)
             self.waiting = rest
         assert batch is not None
-        self.running.append(list(batch.works))
+        self.running.append(list(batch.items))
 
     @rule(apart=st.booleans())
     def come_back(self, apart: bool) -> None:
         if self.running:
             batch = self.running.pop()
-            open_ = [work for work in batch if not expired(work.request, self.now)]
-            for group in [[work] for work in open_] if apart else [open_] if open_ else []:
+            open_ = [item for item in batch if not expired(item.request, self.now)]
+            for group in [[item] for item in open_] if apart else [open_] if open_ else []:
                 self.queue.put_back(group)
                 self.returned.append(group)
 
@@ -443,10 +443,12 @@ class Interleavings(RuleBasedStateMachine):
     @invariant()
     def counts_agree(self) -> None:
         assert len(self.queue) == len(self._all())
-        ratios = [work.ratio for group in self.returned for work in group]
+        ratios = [item.ratio for group in self.returned for item in group]
         ratios += [choose(one).ratio for one in self.waiting]
-        assert self.queue.images(lambda dial: choose(Request(PIXELS, dial, 0.0)).ratio) == Counter(ratios)
-        assert self.queue.dials == Counter(one.dial for one in self.waiting)
+        assert self.queue.images(
+            lambda ratio_spec: choose(Request(PIXELS, ratio_spec, 0.0)).ratio
+        ) == Counter(ratios)
+        assert self.queue.ratio_specs == Counter(one.ratio_spec for one in self.waiting)
 
     @invariant()
     def nothing_that_waits_is_without_an_event(self) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prunepool.core.cost_model import CostModel, Effort, Measured, effort
+from prunepool.core.cost_model import CostModel, Effort, TimedBatch, effort
 from prunepool.core.profiling import rehearsal
 
 TRUE = (0.0074, 0.0139, 0.0012, 0.0008, 0.0)
@@ -19,15 +19,15 @@ def gmacs(ratio: float) -> float:
     return 1.25 - 0.72 * ratio
 
 
-def true_seconds(work: Effort, coefficients: tuple[float, ...] = TRUE) -> float:
-    return sum(c * part for c, part in zip(coefficients, work, strict=True))
+def true_seconds(item: Effort, coefficients: tuple[float, ...] = TRUE) -> float:
+    return sum(c * part for c, part in zip(coefficients, item, strict=True))
 
 
 def warm(noise: Callable[[], float] = lambda: 1.0, coefficients: tuple[float, ...] = TRUE) -> CostModel:
     """A model after the rehearsal of a runner."""
     model = CostModel()
-    works = [effort(Counter(ratios), gmacs) for ratios in rehearsal(0.87, 32)]
-    model.fit([Measured(work, true_seconds(work, coefficients) * noise()) for work in works])
+    items = [effort(Counter(ratios), gmacs) for ratios in rehearsal(0.87, 32)]
+    model.fit([TimedBatch(item, true_seconds(item, coefficients) * noise()) for item in items])
     return model
 
 
@@ -43,8 +43,8 @@ def p90(errors: list[float | None]) -> float:
 
 
 def test_the_effort_of_a_batch() -> None:
-    work = effort({0.0: 2, 0.5: 3}, lambda ratio: 1.0 - ratio)
-    assert work == Effort(runs=1, gmacs=3.5, further_plans=1, reduced=3)
+    item = effort({0.0: 2, 0.5: 3}, lambda ratio: 1.0 - ratio)
+    assert item == Effort(runs=1, gmacs=3.5, further_plans=1, reduced=3)
 
 
 def test_nothing_takes_time_before_it_was_measured() -> None:
@@ -54,13 +54,13 @@ def test_nothing_takes_time_before_it_was_measured() -> None:
 
 def test_one_measurement_is_put_down_to_the_work_alone() -> None:
     model = CostModel()
-    model.fit([Measured(Effort(1, 4.0, 0, 0), 2.0)])
+    model.fit([TimedBatch(Effort(1, 4.0, 0, 0), 2.0)])
     assert model.seconds(Effort(1, 10.0, 2, 5)) == pytest.approx(5.0)
 
 
 def test_a_measurement_without_duration_is_none() -> None:
     model = CostModel()
-    model.fit([Measured(Effort(1, 4.0, 0, 0), 0.0)])
+    model.fit([TimedBatch(Effort(1, 4.0, 0, 0), 0.0)])
     assert model.observe(Effort(1, 4.0, 0, 0), 0.0) is None
     assert not model.measured
 
@@ -86,14 +86,14 @@ def test_what_noise_suggests_is_not_believed() -> None:
 @given(st.tuples(st.floats(0.0, 0.05), st.floats(1e-5, 0.1), st.floats(0.0, 0.01), st.floats(0.0, 0.01)))
 def test_any_device_that_is_of_this_kind_is_predicted(coefficients: tuple[float, ...]) -> None:
     model = warm(coefficients=(*coefficients, 0.0))
-    for work in batches(20, random.Random(0)):
-        assert model.seconds(work) == pytest.approx(true_seconds(work, (*coefficients, 0.0)), rel=0.05)
+    for item in batches(20, random.Random(0)):
+        assert model.seconds(item) == pytest.approx(true_seconds(item, (*coefficients, 0.0)), rel=0.05)
 
 
 def test_the_error_is_that_of_the_prediction_before_it_is_corrected() -> None:
     model = warm()
-    work = Effort(1, 10.0, 0, 0)
-    assert model.observe(work, true_seconds(work) * 2) == pytest.approx(0.5)
+    item = Effort(1, 10.0, 0, 0)
+    assert model.observe(item, true_seconds(item) * 2) == pytest.approx(0.5)
 
 
 def test_a_steady_run_is_predicted_within_15_percent() -> None:
@@ -102,10 +102,10 @@ def test_a_steady_run_is_predicted_within_15_percent() -> None:
     model = warm(lambda: math.exp(source.gauss(0, 0.06)))
     errors = [
         model.observe(
-            work,
-            true_seconds(work) * (1 + 0.2 * math.sin(number / 50)) * math.exp(source.gauss(0, 0.06)),
+            item,
+            true_seconds(item) * (1 + 0.2 * math.sin(number / 50)) * math.exp(source.gauss(0, 0.06)),
         )
-        for number, work in enumerate(batches(1000, source))
+        for number, item in enumerate(batches(1000, source))
     ]
     assert p90(errors) <= 0.15
 
@@ -114,57 +114,57 @@ def test_what_rest_costs_is_learnt_within_twelve_batches_and_believed_of_no_othe
     source = random.Random(7)
     model = warm(lambda: math.exp(source.gauss(0, 0.03)))
     coefficients = (*TRUE[:4], 0.015)
-    works = [effort({0.0: 1}, gmacs, rested=source.random() < 0.5) for _ in range(400)]
+    items = [effort({0.0: 1}, gmacs, idle_before=source.random() < 0.5) for _ in range(400)]
     errors = [
-        model.observe(work, true_seconds(work, coefficients) * math.exp(source.gauss(0, 0.03)))
-        for work in works
+        model.observe(item, true_seconds(item, coefficients) * math.exp(source.gauss(0, 0.03)))
+        for item in items
     ]
     assert p90(errors[12:]) <= 0.12
-    work = effort({0.0: 8}, gmacs)
-    assert model.seconds(work) == pytest.approx(true_seconds(work), rel=0.15)
+    item = effort({0.0: 8}, gmacs)
+    assert model.seconds(item) == pytest.approx(true_seconds(item), rel=0.15)
 
 
 @pytest.mark.parametrize("factor", [0.5, 2.0, 5.0])
 def test_a_device_that_changes_its_speed_is_followed_within_twelve_batches(factor: float) -> None:
     source = random.Random(2)
     model = warm()
-    for work in batches(12, source):
-        model.observe(work, true_seconds(work) * factor)
-    for work in batches(20, source):
-        assert model.seconds(work) == pytest.approx(true_seconds(work) * factor, rel=0.15)
+    for item in batches(12, source):
+        model.observe(item, true_seconds(item) * factor)
+    for item in batches(20, source):
+        assert model.seconds(item) == pytest.approx(true_seconds(item) * factor, rel=0.15)
 
 
 def test_one_stall_is_shrugged_off() -> None:
     model = warm()
-    for work in batches(50, random.Random(4)):
-        model.observe(work, true_seconds(work))
-    work = Effort(1, 10.0, 0, 0)
-    model.observe(work, true_seconds(work) * 30)
-    assert model.seconds(work) == pytest.approx(true_seconds(work), rel=0.2)
+    for item in batches(50, random.Random(4)):
+        model.observe(item, true_seconds(item))
+    item = Effort(1, 10.0, 0, 0)
+    model.observe(item, true_seconds(item) * 30)
+    assert model.seconds(item) == pytest.approx(true_seconds(item), rel=0.2)
 
 
 def test_a_long_run_of_equal_batches_does_not_spoil_what_is_known_of_others() -> None:
     source = random.Random(5)
     model = warm()
     for _ in range(2000):
-        work = effort({0.0: 6}, gmacs)
-        model.observe(work, true_seconds(work) * math.exp(source.gauss(0, 0.05)))
-    work = effort({0.87: 12}, gmacs)
-    assert model.seconds(work) == pytest.approx(true_seconds(work), rel=0.2)
+        item = effort({0.0: 6}, gmacs)
+        model.observe(item, true_seconds(item) * math.exp(source.gauss(0, 0.05)))
+    item = effort({0.87: 12}, gmacs)
+    assert model.seconds(item) == pytest.approx(true_seconds(item), rel=0.2)
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.floats(1e-6, 100.0)), min_size=1, max_size=60))
 def test_no_timing_makes_a_prediction_negative_or_boundless(timings: list[tuple[int, float]]) -> None:
     model = warm()
-    works = batches(5, random.Random(6))
+    items = batches(5, random.Random(6))
     for which, seconds in timings:
-        model.observe(works[which], seconds)
-    for work in works:
-        assert 0 < model.seconds(work) < 1e5
+        model.observe(items[which], seconds)
+    for item in items:
+        assert 0 < model.seconds(item) < 1e5
     assert all(0 <= value < 1e5 for value in model.coefficients.values())
 
 
 def test_fitting_again_forgets() -> None:
     model = warm()
-    model.fit([Measured(Effort(1, 1.0, 0, 0), 1.0)])
+    model.fit([TimedBatch(Effort(1, 1.0, 0, 0), 1.0)])
     assert model.seconds(Effort(1, 2.0, 3, 4)) == pytest.approx(2.0)

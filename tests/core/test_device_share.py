@@ -13,27 +13,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from prunepool.core.cost_model import Effort, Measured
-from prunepool.core.device_share import Backlog, SharedDevice, Turns
+from prunepool.core.cost_model import Effort, TimedBatch
+from prunepool.core.device_share import Backlog, FairLock, SharedDevice
 from prunepool.core.planner import Device, Planner
 from prunepool.core.ratio_policy import DefaultRatio
 from prunepool.core.scheduler import Scheduler
-from prunepool.core.types import Batch, Dial, Limits, Request, Work
+from prunepool.core.types import Batch, BatchItem, Limits, RatioSpec, Request
 from prunepool.metrics import Metrics
 from prunepool.testing import FakeCosts, FakeRunner, Gate
 
-DENSE = Dial(0.0, 0.0)
+DENSE = RatioSpec(0.0, 0.0)
 PATIENCE_S = 30.0
 
 
-def in_thread(work: Callable[[], object]) -> threading.Thread:
-    thread = threading.Thread(target=work, daemon=True)
+def in_thread(item: Callable[[], object]) -> threading.Thread:
+    thread = threading.Thread(target=item, daemon=True)
     thread.start()
     return thread
 
 
 def test_a_free_device_is_had_at_once() -> None:
-    turns = Turns()
+    turns = FairLock()
     assert turns.ended == -math.inf
     assert turns.take("a")
     turns.give_back("a", 3.0)
@@ -41,7 +41,7 @@ def test_a_free_device_is_had_at_once() -> None:
 
 
 def test_turns_are_taken_in_the_order_of_asking() -> None:
-    turns, order = Turns(), []
+    turns, order = FairLock(), []
     assert turns.take("first")
     threads = []
     for name in "abc":
@@ -64,7 +64,7 @@ def test_turns_are_taken_in_the_order_of_asking() -> None:
 
 
 def test_a_turn_that_is_given_back_in_anothers_name_is_over() -> None:
-    turns, got = Turns(), []
+    turns, got = FairLock(), []
     assert turns.take("hangs")
     waiting = in_thread(lambda: got.append(turns.take("next")))
     turns.give_back("hangs", 1.0)
@@ -75,7 +75,7 @@ def test_a_turn_that_is_given_back_in_anothers_name_is_over() -> None:
 
 
 def test_who_is_told_to_wait_no_longer_gets_no_turn() -> None:
-    turns, got = Turns(), []
+    turns, got = FairLock(), []
     assert turns.take("runs")
     waiting = in_thread(lambda: got.append(turns.take("waits")))
     while len(turns._line) < 2:
@@ -86,7 +86,7 @@ def test_who_is_told_to_wait_no_longer_gets_no_turn() -> None:
 
 
 def test_a_turn_that_lasts_too_long_is_not_waited_for() -> None:
-    turns = Turns(patience_s=0.01)
+    turns = FairLock(grace_period_s=0.01)
     assert turns.take("hangs")
     assert turns.take("next")
     turns.give_back("next", 1.0)
@@ -96,7 +96,7 @@ def test_a_turn_that_lasts_too_long_is_not_waited_for() -> None:
 
 
 def test_a_turn_that_lasts_too_long_is_waited_for_once() -> None:
-    turns = Turns(patience_s=0.2)
+    turns = FairLock(grace_period_s=0.2)
     assert turns.take("hangs")
     began = time.monotonic()
     for _ in range(20):
@@ -109,7 +109,7 @@ def test_a_turn_that_lasts_too_long_is_waited_for_once() -> None:
 
 
 def test_beside_a_turn_that_lasts_too_long_the_others_still_take_turns() -> None:
-    turns, got = Turns(patience_s=0.01), []
+    turns, got = FairLock(grace_period_s=0.01), []
     assert turns.take("hangs")
     assert turns.take("a")
     turns._patience_s = PATIENCE_S
@@ -159,16 +159,18 @@ def test_others_are_everybody_else() -> None:
 def planner() -> Planner:
     """An image takes a second, and a run has no more than two."""
     found = Planner(FakeCosts(), DefaultRatio(0.0), Limits(max_batch_size=2))
-    works = [Effort(1, images * FakeCosts().gmacs(0.0), 0, 0) for images in (1, 2)]
-    found.cost_model.fit([Measured(work, float(images)) for work, images in zip(works, (1, 2), strict=True)])
+    items = [Effort(1, images * FakeCosts().gmacs(0.0), 0, 0) for images in (1, 2)]
+    found.cost_model.fit(
+        [TimedBatch(item, float(images)) for item, images in zip(items, (1, 2), strict=True)]
+    )
     return found
 
 
 def batch(images: int) -> Batch:
-    works = [
-        Work(Request(np.zeros((4, 4, 3), np.uint8), DENSE, 0.0), 0.0, "requested") for _ in range(images)
+    items = [
+        BatchItem(Request(np.zeros((4, 4, 3), np.uint8), DENSE, 0.0), 0.0, "requested") for _ in range(images)
     ]
-    return Batch(tuple(works), 1.0)
+    return Batch(tuple(items), 1.0)
 
 
 @pytest.mark.parametrize(

@@ -15,20 +15,20 @@ from hypothesis import strategies as st
 from simulation import AUTO, MAX_RATIO, TARGET_S, Ask, Machine, Trace, limits, poisson, simulate
 
 from prunepool.core.ratio_policy import DefaultRatio
-from prunepool.core.types import Dial
+from prunepool.core.types import RatioSpec
 
 DENSE = Machine().capacity(0.0)
 #: When the first reactions are over.
 SETTLED_S = 5.0
 #: One step of the grid, and a hair for its rounding.
 STEP = MAX_RATIO / 9 + 1e-9
-DIALS = (AUTO, Dial(0.0, 0.0), Dial(0.5, 0.5), Dial(None, 0.3))
+DIALS = (AUTO, RatioSpec(0.0, 0.0), RatioSpec(0.5, 0.5), RatioSpec(None, 0.3))
 
 
-def asks(load: float | Callable[[float], float], seconds: float, dial: Dial = AUTO) -> list[Ask]:
+def asks(load: float | Callable[[float], float], seconds: float, ratio_spec: RatioSpec = AUTO) -> list[Ask]:
     """Poisson arrivals at so many times what the dense model can do."""
     at = load if callable(load) else lambda _: load
-    return [Ask(time, dial) for time in poisson(lambda now: at(now) * DENSE, seconds)]
+    return [Ask(time, ratio_spec) for time in poisson(lambda now: at(now) * DENSE, seconds)]
 
 
 def evenly(load: float, seconds: float) -> list[Ask]:
@@ -105,18 +105,18 @@ def test_a_device_that_becomes_slow_is_noticed_and_believed_again() -> None:
 
 
 def test_who_fixed_a_ratio_gets_it_and_auto_makes_room() -> None:
-    mixed = [Ask(ask.at, Dial(0.0, 0.0) if i % 3 == 0 else AUTO) for i, ask in enumerate(asks(1.2, 30))]
+    mixed = [Ask(ask.at, RatioSpec(0.0, 0.0) if i % 3 == 0 else AUTO) for i, ask in enumerate(asks(1.2, 30))]
     trace = simulate(mixed)
     assert trace.attainment >= 0.99
-    assert all(fate.ratio == 0.0 for fate in trace.fates if fate.ask.dial.requested == 0.0)
+    assert all(fate.ratio == 0.0 for fate in trace.fates if fate.ask.ratio_spec.requested == 0.0)
 
 
 def test_a_maximum_is_kept_though_others_must_go_further() -> None:
-    low = Dial(None, 0.3)
+    low = RatioSpec(None, 0.3)
     mixed = [Ask(ask.at, low if i % 4 == 0 else AUTO) for i, ask in enumerate(asks(1.3, 30))]
     trace = simulate(mixed)
     assert trace.attainment >= 0.99
-    assert max(fate.ratio for fate in trace.fates if fate.ask.dial == low) <= 0.3
+    assert max(fate.ratio for fate in trace.fates if fate.ask.ratio_spec == low) <= 0.3
     assert max(fate.ratio for fate in trace.fates) > 0.5
 
 
@@ -148,19 +148,23 @@ def test_nine_of_ten_predictions_are_off_by_at_most_15_percent(load: float) -> N
 @settings(deadline=None, max_examples=15)
 @given(
     rates=st.lists(st.floats(0.0, 3.0), min_size=1, max_size=5),
-    dials=st.lists(st.sampled_from(DIALS), min_size=1, max_size=4),
+    ratio_specs=st.lists(st.sampled_from(DIALS), min_size=1, max_size=4),
     within=st.none() | st.floats(0.05, 2.0),
 )
 def test_whatever_comes_everybody_gets_an_answer_or_a_reason(
-    rates: list[float], dials: list[Dial], within: float | None
+    rates: list[float], ratio_specs: list[RatioSpec], within: float | None
 ) -> None:
     """The simulation itself asserts that nothing is left in the queue or on the device."""
     plain = asks(lambda now: rates[min(int(now), len(rates) - 1)] + 0.01, len(rates))
-    trace = simulate(Ask(ask.at, dials[i % len(dials)], within) for i, ask in enumerate(plain))
+    trace = simulate(Ask(ask.at, ratio_specs[i % len(ratio_specs)], within) for i, ask in enumerate(plain))
     assert all(_ended(trace))
     for fate in trace.fates:
         if fate.answered:
-            most = fate.ask.dial.maximum if fate.ask.dial.requested is None else fate.ask.dial.requested
+            most = (
+                fate.ask.ratio_spec.maximum
+                if fate.ask.ratio_spec.requested is None
+                else fate.ask.ratio_spec.requested
+            )
             assert fate.ratio <= most
 
 
@@ -170,6 +174,6 @@ def _ended(trace: Trace) -> Iterable[bool]:
 
 def test_the_queue_is_bounded_by_what_it_takes_to_answer_it() -> None:
     """Fixed ratios are never refused for the target, only past the bound."""
-    trace = simulate(asks(3.0, 10, Dial(0.0, 0.0)), bounds=limits(max_queue_s=2.0))
+    trace = simulate(asks(3.0, 10, RatioSpec(0.0, 0.0)), bounds=limits(max_queue_s=2.0))
     assert trace.refused > 0
     assert max(fate.latency for fate in trace.fates if fate.answered) <= 2.0 * 1.3

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from prunepool.core.types import Batch, Dial, Limits, Outcome, OutOfMemory
+from prunepool.core.types import Batch, Limits, OutOfMemory, Output, RatioSpec
 from prunepool.core.worker import Worker
 from prunepool.errors import DeadlineExceeded, EngineUnavailable
 from prunepool.testing import FakeRunner, Gate
@@ -26,7 +26,7 @@ def poison(value: int) -> Callable[[Batch], BaseException | None]:
     """Kills the engine when the image of this value is in the batch."""
 
     def fail(batch: Batch) -> BaseException | None:
-        hit = any(int(work.request.pixels.flat[0]) == value for work in batch.works)
+        hit = any(int(item.request.pixels.flat[0]) == value for item in batch.items)
         return RuntimeError(f"image {value} kills") if hit else None
 
     return fail
@@ -57,7 +57,7 @@ async def test_the_first_start_raises_what_the_warm_up_raised(rig: Any) -> None:
 
 async def test_the_first_start_fails_if_a_single_image_does_not_fit(rig: Any) -> None:
     class Tiny(FakeRunner):
-        def run(self, batch: Batch, prepared: object) -> list[Outcome]:
+        def run(self, batch: Batch, prepared: object) -> list[Output]:
             raise OutOfMemory("no room at all")
 
     with pytest.raises(Exception, match="no room for a single image"):
@@ -141,8 +141,8 @@ async def test_even_an_exit_of_its_thread_is_a_death_like_others(rig: Any, top: 
 
 async def test_outcomes_that_are_too_few_are_a_death(rig: Any) -> None:
     class Forgetful(FakeRunner):
-        def run(self, batch: Batch, prepared: object) -> list[Outcome]:
-            return list(super().run(batch, prepared))[: 1 if len(batch.works) == 1 else -1]
+        def run(self, batch: Batch, prepared: object) -> list[Output]:
+            return list(super().run(batch, prepared))[: 1 if len(batch.items) == 1 else -1]
 
     scheduler = await rig.start({"make": Forgetful})
     await answers(await rig.submit(scheduler, 1, 2))
@@ -254,7 +254,7 @@ async def test_the_pause_is_short_again_after_a_success(rig: Any, until: Until) 
 
 
 async def test_the_accepted_wait_for_the_engine_only_so_long(rig: Any, until: Until) -> None:
-    _, (task,) = await down(rig, until, patience_s=1.0)
+    _, (task,) = await down(rig, until, grace_period_s=1.0)
     await rig.clock.advance(0.999)
     before = task.done()
     await rig.clock.advance(0.001)
@@ -262,7 +262,7 @@ async def test_the_accepted_wait_for_the_engine_only_so_long(rig: Any, until: Un
 
 
 async def test_who_waited_in_vain_is_told_when_to_come_back(rig: Any, until: Until) -> None:
-    _, tasks = await down(rig, until, patience_s=0.5)
+    _, tasks = await down(rig, until, grace_period_s=0.5)
     await rig.clock.advance(0.5)
     (error,) = await answers(tasks)
     assert isinstance(error, EngineUnavailable)
@@ -270,8 +270,8 @@ async def test_who_waited_in_vain_is_told_when_to_come_back(rig: Any, until: Unt
 
 
 async def test_who_comes_from_decoding_when_patience_is_used_up_does_not_wait(rig: Any, until: Until) -> None:
-    scheduler = await rig.start(DIES, first_delay_s=2.0, patience_s=0.5)
-    with scheduler.accept(Dial(0.0, 0.0)):
+    scheduler = await rig.start(DIES, first_delay_s=2.0, grace_period_s=0.5)
+    with scheduler.accept(RatioSpec(0.0, 0.0)):
         await rig.submit(scheduler, 1)
         await until(lambda: not scheduler.ready)
         await rig.clock.advance(0.5)
@@ -282,7 +282,7 @@ async def test_who_comes_from_decoding_when_patience_is_used_up_does_not_wait(ri
 async def test_an_engine_that_comes_back_late_answers_who_comes_then(
     rig: Any, until: Until, top: Top
 ) -> None:
-    scheduler, _ = await down(rig, until, patience_s=1.0)
+    scheduler, _ = await down(rig, until, grace_period_s=1.0)
     await rig.clock.advance(1.0)
     await rig.clock.advance(1.0)
     await until(lambda: scheduler.ready)
@@ -292,7 +292,7 @@ async def test_an_engine_that_comes_back_late_answers_who_comes_then(
 
 
 async def test_a_success_renews_patience(rig: Any, until: Until) -> None:
-    scheduler, tasks = await down(rig, until, {"fail": poison(2)}, patience_s=3.0)
+    scheduler, tasks = await down(rig, until, {"fail": poison(2)}, grace_period_s=3.0)
     await rig.clock.advance(2.0)
     await answers(tasks)
     await rig.clock.advance(9.0)
@@ -305,7 +305,7 @@ async def test_a_success_renews_patience(rig: Any, until: Until) -> None:
 async def test_engines_that_come_back_only_to_die_do_not_renew_patience(rig: Any, until: Until) -> None:
     gate = Gate(is_open=False)
     scheduler, _ = await down(
-        rig, until, {"gate": gate, **DIES}, limits=Limits(max_batch_size=1), patience_s=3.0
+        rig, until, {"gate": gate, **DIES}, limits=Limits(max_batch_size=1), grace_period_s=3.0
     )
     await rig.clock.advance(2.0)
     await gate.arrived(1)

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from prunepool.core.types import Batch, Dial, Outcome, OutOfMemory, Request, Work
-from prunepool.core.worker import WARM_UP, Ended, Event, Ready, Report, Worker
+from prunepool.core.types import Batch, BatchItem, OutOfMemory, Output, RatioSpec, Request
+from prunepool.core.worker import WARM_UP, BatchReport, Ended, Event, Ready, Worker
 from prunepool.testing import FakeCosts, FakeRunner
 
 
@@ -27,7 +27,7 @@ class FakeAsynchronousRunner(FakeRunner):
         self._error = error
 
     def launch(self, batch: Batch, prepared: object) -> object:
-        if len(batch.works) > self._most:
+        if len(batch.items) > self._most:
             raise OutOfMemory("full")
         self.log.put(f"launch {self._launched}")
         self._launched += 1
@@ -36,15 +36,15 @@ class FakeAsynchronousRunner(FakeRunner):
     def done(self, launched: Any) -> bool:
         return launched[0] < self.finished
 
-    def collect(self, batch: Batch, launched: Any) -> Sequence[Outcome]:
+    def collect(self, batch: Batch, launched: Any) -> Sequence[Output]:
         number, prepared = launched
         self.log.put(f"collect {number}")
         if self._error is not None:
             raise self._error
         return super().run(batch, prepared)
 
-    def run(self, batch: Batch, prepared: object) -> Sequence[Outcome]:
-        assert batch.works[0].reason == WARM_UP, "what is asked for is launched and collected"
+    def run(self, batch: Batch, prepared: object) -> Sequence[Output]:
+        assert batch.items[0].reason == WARM_UP, "what is asked for is launched and collected"
         return super().run(batch, prepared)
 
     async def logged(self, count: int) -> list[str]:
@@ -52,8 +52,8 @@ class FakeAsynchronousRunner(FakeRunner):
 
 
 def batch(*values: int, deadline: float | None = None) -> Batch:
-    requests = [Request(np.full((4, 4, 3), v, np.uint8), Dial(0.0, 0.0), 0.0, deadline) for v in values]
-    return Batch(tuple(Work(one, 0.0, "requested") for one in requests), float(len(requests)))
+    requests = [Request(np.full((4, 4, 3), v, np.uint8), RatioSpec(0.0, 0.0), 0.0, deadline) for v in values]
+    return Batch(tuple(BatchItem(one, 0.0, "requested") for one in requests), float(len(requests)))
 
 
 class Bench:
@@ -71,9 +71,9 @@ class Bench:
         assert isinstance(await self.events.get(), Ready)
         return self
 
-    async def report(self) -> Report:
+    async def report(self) -> BatchReport:
         event = await asyncio.wait_for(self.events.get(), 10)
-        assert isinstance(event, Report)
+        assert isinstance(event, BatchReport)
         return event
 
     async def ended(self) -> Ended:
@@ -91,7 +91,7 @@ async def test_the_next_batch_is_launched_before_the_first_is_collected() -> Non
     bench.worker.give(batch(2))
     assert await runner.logged(2) == ["launch 1", "collect 0"]
     runner.finished = 2
-    answers = [(await bench.report()).outcomes for _ in range(2)]
+    answers = [(await bench.report()).outputs for _ in range(2)]
     assert [one.logits.argmax() for one in [*(answers[0] or ()), *(answers[1] or ())]] == [1, 2]
     assert await bench.ended() == Ended(None)
 
@@ -119,7 +119,7 @@ async def test_what_does_not_fit_or_is_too_late_is_reported_in_order() -> None:
         bench.worker.give(one)
     reports = [await bench.report() for _ in batches]
     assert [report.batch for report in reports] == batches
-    assert [None if r.outcomes is None else len(r.outcomes) for r in reports] == [1, None, 0, 1]
+    assert [None if r.outputs is None else len(r.outputs) for r in reports] == [1, None, 0, 1]
     await bench.ended()
 
 
@@ -131,7 +131,7 @@ async def test_stopping_starts_nothing_more_and_reports_what_runs() -> None:
     bench.worker.stop()
     bench.worker.give(batch(2))
     runner.finished = 1
-    assert isinstance(await bench.report(), Report)
+    assert isinstance(await bench.report(), BatchReport)
     assert await bench.ended() == Ended(None)
     assert await runner.logged(1) == ["collect 0"]
     assert runner.log.empty()

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prunepool.core.cost_model import CostModel, Effort, Measured
+from prunepool.core.cost_model import CostModel, Effort, TimedBatch
 from prunepool.core.prediction import Drain, Predictor
-from prunepool.core.types import Batch, Dial, Limits, Request, Work
+from prunepool.core.types import Batch, BatchItem, Limits, RatioSpec, Request
 
 
 class Costs:
@@ -21,14 +21,14 @@ class Costs:
 
 def predictor(run_s: float = 0.0, gmac_s: float = 1.0, plan_s: float = 0.0, **limits: float) -> Predictor:
     model = CostModel()
-    works = [Effort(1, 1, 0, 0), Effort(1, 8, 0, 0), Effort(1, 8, 2, 0)]
-    model.fit([Measured(w, run_s + gmac_s * w.gmacs + plan_s * w.further_plans) for w in works])
+    items = [Effort(1, 1, 0, 0), Effort(1, 8, 0, 0), Effort(1, 8, 2, 0)]
+    model.fit([TimedBatch(w, run_s + gmac_s * w.gmacs + plan_s * w.further_plans) for w in items])
     return Predictor(Costs(), Limits(**limits), model)  # type: ignore[arg-type]
 
 
 def batch(*ratios: float) -> Batch:
-    request = Request(np.zeros((1, 1, 3), np.uint8), Dial(0.0, 0.0), 0.0)
-    return Batch(tuple(Work(request, ratio, "requested") for ratio in ratios), 0.0)
+    request = Request(np.zeros((1, 1, 3), np.uint8), RatioSpec(0.0, 0.0), 0.0)
+    return Batch(tuple(BatchItem(request, ratio, "requested") for ratio in ratios), 0.0)
 
 
 def test_a_batch_takes_what_its_parts_take() -> None:

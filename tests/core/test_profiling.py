@@ -4,18 +4,18 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prunepool.core.cost_model import Effort, Measured
+from prunepool.core.cost_model import Effort, TimedBatch
 from prunepool.core.planner import Device, Planner
 from prunepool.core.profiling import rehearsal, worthwhile
 from prunepool.core.ratio_policy import DefaultRatio
-from prunepool.core.types import Dial, Limits, Request
+from prunepool.core.types import Limits, RatioSpec, Request
 
 #: Billions of multiply-accumulates of a dense image.
 IMAGE = 1.25
 
 
-def dense(images: int, seconds: float) -> Measured:
-    return Measured(Effort(1, images * IMAGE, 0, 0), seconds)
+def dense(images: int, seconds: float) -> TimedBatch:
+    return TimedBatch(Effort(1, images * IMAGE, 0, 0), seconds)
 
 
 @given(st.sampled_from([0.0, 0.5, 0.87]), st.integers(1, 600))
@@ -56,7 +56,7 @@ def test_a_run_grows_no_further_than_images_get_cheaper() -> None:
 def test_what_is_too_long_to_be_timed_does_not_pay() -> None:
     assert worthwhile([dense(1, 0.07), dense(8, 0.5)], IMAGE, 32) == 8
     assert worthwhile([dense(1, 0.7)], IMAGE, 32) == 8
-    others = [Measured(Effort(1, 16 * IMAGE, 3, 0), 0.001), Measured(Effort(1, 16 * IMAGE, 0, 16), 0.001)]
+    others = [TimedBatch(Effort(1, 16 * IMAGE, 3, 0), 0.001), TimedBatch(Effort(1, 16 * IMAGE, 0, 16), 0.001)]
     assert worthwhile([*others, dense(1, 0.7)], IMAGE, 32) == 8
 
 
@@ -96,10 +96,10 @@ def test_a_crowd_is_run_in_batches_of_the_size_that_pays() -> None:
 
     def sizes(requests: int) -> list[int]:
         for _ in range(requests):
-            planner.add(Request(np.zeros((1, 1, 3), np.uint8), Dial(0.0, 0.0), 0.0), 0.0)
+            planner.add(Request(np.zeros((1, 1, 3), np.uint8), RatioSpec(0.0, 0.0), 0.0), 0.0)
         found = []
         while batch := planner.next_batch(0.0, device=idle, arriving={}):
-            found.append(len(batch.works))
+            found.append(len(batch.items))
         return found
 
     assert sizes(40) == [32, 8]
@@ -107,7 +107,7 @@ def test_a_crowd_is_run_in_batches_of_the_size_that_pays() -> None:
     assert sizes(20) == [8, 8, 4]
     for _ in range(8):
         assert not planner.due(0.0, device_busy=True)
-        planner.add(Request(np.zeros((1, 1, 3), np.uint8), Dial(0.0, 0.0), 0.0), 0.0)
+        planner.add(Request(np.zeros((1, 1, 3), np.uint8), RatioSpec(0.0, 0.0), 0.0), 0.0)
     assert planner.due(0.0, device_busy=True)
 
 

@@ -11,15 +11,15 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from simulation import PIXELS
 
-from prunepool.core.cost_model import CostModel, Effort, Measured
+from prunepool.core.cost_model import CostModel, Effort, TimedBatch
 from prunepool.core.prediction import Predictor
 from prunepool.core.ratio_controller import Controller, levels_for
 from prunepool.core.ratio_policy import Choice, Load
-from prunepool.core.types import Dial, Limits, Request
+from prunepool.core.types import Limits, RatioSpec, Request
 
 MOST = 0.75
-AUTO = Dial(None, MOST)
-DENSE = Dial(0.0, 0.0)
+AUTO = RatioSpec(None, MOST)
+DENSE = RatioSpec(0.0, 0.0)
 TARGET_S = 10.0
 
 
@@ -35,21 +35,21 @@ class Costs:
 def predictor() -> Predictor:
     """A second for each GMAC, in batches of four."""
     model = CostModel()
-    model.fit([Measured(Effort(1, 1, 0, 0), 1.0)])
+    model.fit([TimedBatch(Effort(1, 1, 0, 0), 1.0)])
     return Predictor(Costs(), Limits(max_batch_size=4), model)
 
 
 def asks(
-    count: int, dial: Dial = AUTO, *, arrival: float = 0.0, deadline: float | None = None
+    count: int, ratio_spec: RatioSpec = AUTO, *, arrival: float = 0.0, deadline: float | None = None
 ) -> list[Request]:
-    return [Request(PIXELS, dial, arrival, deadline) for _ in range(count)]
+    return [Request(PIXELS, ratio_spec, arrival, deadline) for _ in range(count)]
 
 
 def load(
-    waiting: Sequence[Request], *, now: float = 0.0, busy_s: float = 0.0, arriving: Sequence[Dial] = ()
+    waiting: Sequence[Request], *, now: float = 0.0, busy_s: float = 0.0, arriving: Sequence[RatioSpec] = ()
 ) -> Load:
-    dials = Counter(request.dial for request in waiting)
-    return Load(now, waiting, dials, Counter(arriving), busy_s, predictor())
+    ratio_specs = Counter(request.ratio_spec for request in waiting)
+    return Load(now, waiting, ratio_specs, Counter(arriving), busy_s, predictor())
 
 
 @pytest.fixture
@@ -99,17 +99,17 @@ def test_the_time_already_waited_counts(controller: Controller) -> None:
 
 
 def test_a_fixed_request_runs_as_asked_whatever_the_load(controller: Controller) -> None:
-    waiting = [*asks(1, Dial(0.3, 0.3)), *asks(500)]
+    waiting = [*asks(1, RatioSpec(0.3, 0.3)), *asks(500)]
     assert chosen(controller, load(waiting)) == Choice(0.3, "requested")
 
 
 def test_a_requests_own_maximum_is_kept(controller: Controller) -> None:
-    waiting = [*asks(1, Dial(None, 0.1)), *asks(500)]
+    waiting = [*asks(1, RatioSpec(None, 0.1)), *asks(500)]
     assert chosen(controller, load(waiting)) == Choice(0.1, "auto:load")
 
 
 def test_a_maximum_of_nothing_is_no_reduction(controller: Controller) -> None:
-    waiting = [*asks(1, Dial(None, 0.0)), *asks(500)]
+    waiting = [*asks(1, RatioSpec(None, 0.0)), *asks(500)]
     assert chosen(controller, load(waiting)) == Choice(0.0, "auto:idle")
 
 
@@ -120,7 +120,7 @@ def test_a_level_that_helps_nobody_is_not_taken(controller: Controller) -> None:
 
 
 def test_no_further_than_the_largest_maximum_helps(controller: Controller) -> None:
-    controller.plan(load(asks(500, Dial(None, 0.25))))
+    controller.plan(load(asks(500, RatioSpec(None, 0.25))))
     assert controller.forecast(AUTO, 0.0) == 0.25
 
 
@@ -183,7 +183,9 @@ def test_a_deadline_makes_a_request_go_further(controller: Controller, left: flo
 
 
 def test_a_deadline_goes_no_further_than_its_requests_maximum(controller: Controller) -> None:
-    assert chosen(controller, load(asks(1, Dial(None, 0.3), deadline=0.1))) == Choice(0.3, "auto:deadline")
+    assert chosen(controller, load(asks(1, RatioSpec(None, 0.3), deadline=0.1))) == Choice(
+        0.3, "auto:deadline"
+    )
 
 
 def test_a_deadline_costs_no_other_request_anything(controller: Controller) -> None:
@@ -204,7 +206,7 @@ def test_a_deadline_knows_what_the_device_has_to_do(controller: Controller) -> N
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from([AUTO, DENSE, Dial(0.5, 0.5), Dial(None, 0.25), Dial(None, 0.6)]),
+            st.sampled_from([AUTO, DENSE, RatioSpec(0.5, 0.5), RatioSpec(None, 0.25), RatioSpec(None, 0.6)]),
             st.floats(0.0, 30.0),
             st.none() | st.floats(0.0, 30.0),
         ),
@@ -214,20 +216,20 @@ def test_a_deadline_knows_what_the_device_has_to_do(controller: Controller) -> N
     st.floats(0.0, 20.0),
 )
 def test_no_choice_goes_beyond_what_was_asked_for(
-    waiting: list[tuple[Dial, float, float | None]], busy_s: float
+    waiting: list[tuple[RatioSpec, float, float | None]], busy_s: float
 ) -> None:
     controller = Controller(levels_for(MOST), TARGET_S)
     requests = [
-        Request(PIXELS, dial, -waited, deadline)
-        for dial, waited, deadline in sorted(waiting, key=lambda one: -one[1])
+        Request(PIXELS, ratio_spec, -waited, deadline)
+        for ratio_spec, waited, deadline in sorted(waiting, key=lambda one: -one[1])
     ]
     for request, choice in zip(requests, choices(controller, load(requests, busy_s=busy_s)), strict=True):
-        if request.dial.requested is None:
-            assert 0 <= choice.ratio <= request.dial.maximum
+        if request.ratio_spec.requested is None:
+            assert 0 <= choice.ratio <= request.ratio_spec.maximum
             assert choice.reason in {"auto:idle", "auto:load", "auto:deadline"}
             assert (choice.reason == "auto:idle") == (choice.ratio == 0)
         else:
-            assert choice == Choice(request.dial.requested, "requested")
+            assert choice == Choice(request.ratio_spec.requested, "requested")
 
 
 @example(1, 1, 8.0)

@@ -6,13 +6,13 @@ import pytest
 from prunepool.core.cost_model import CostModel
 from prunepool.core.prediction import Predictor
 from prunepool.core.ratio_policy import Choice, DefaultRatio, Load
-from prunepool.core.types import Dial, Limits, Request
+from prunepool.core.types import Limits, RatioSpec, Request
 from prunepool.testing import FakeCosts
 
 LOAD = Load(
     now=0.0,
     waiting=(),
-    dials={},
+    ratio_specs={},
     arriving={},
     busy_s=0.0,
     predictor=Predictor(FakeCosts(), Limits(), CostModel()),
@@ -20,21 +20,23 @@ LOAD = Load(
 
 
 @pytest.mark.parametrize(
-    ("dial", "choice"),
+    ("ratio_spec", "choice"),
     [
-        (Dial(0.25, 0.75), Choice(0.25, "requested")),
-        (Dial(0.0, 0.75), Choice(0.0, "requested")),
-        (Dial(None, 0.75), Choice(0.5, "auto:default")),
-        (Dial(None, 0.25), Choice(0.25, "auto:default")),
+        (RatioSpec(0.25, 0.75), Choice(0.25, "requested")),
+        (RatioSpec(0.0, 0.75), Choice(0.0, "requested")),
+        (RatioSpec(None, 0.75), Choice(0.5, "auto:default")),
+        (RatioSpec(None, 0.25), Choice(0.25, "auto:default")),
     ],
 )
-def test_fixed_as_asked_and_auto_at_the_default_within_its_maximum(dial: Dial, choice: Choice) -> None:
-    request = Request(np.zeros((1, 1, 3), np.uint8), dial, 0.0)
+def test_fixed_as_asked_and_auto_at_the_default_within_its_maximum(
+    ratio_spec: RatioSpec, choice: Choice
+) -> None:
+    request = Request(np.zeros((1, 1, 3), np.uint8), ratio_spec, 0.0)
     assert DefaultRatio(0.5).plan(LOAD)(request) == choice
 
 
-@pytest.mark.parametrize("dial", [Dial(0.25, 0.75), Dial(None, 0.75), Dial(None, 0.25)])
-def test_the_forecast_is_what_will_be_chosen(dial: Dial) -> None:
-    request = Request(np.zeros((1, 1, 3), np.uint8), dial, 0.0)
+@pytest.mark.parametrize("ratio_spec", [RatioSpec(0.25, 0.75), RatioSpec(None, 0.75), RatioSpec(None, 0.25)])
+def test_the_forecast_is_what_will_be_chosen(ratio_spec: RatioSpec) -> None:
+    request = Request(np.zeros((1, 1, 3), np.uint8), ratio_spec, 0.0)
     policy = DefaultRatio(0.5)
-    assert policy.forecast(dial, 0.0) == policy.plan(LOAD)(request).ratio
+    assert policy.forecast(ratio_spec, 0.0) == policy.plan(LOAD)(request).ratio

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from prunepool.core.ratio_policy import Choice, Load
-from prunepool.core.types import Batch, Dial, Limits, Outcome, Request
+from prunepool.core.types import Batch, Limits, Output, RatioSpec, Request
 from prunepool.errors import DeadlineExceeded, Draining, EngineUnavailable, Overloaded, PrunepoolError
 from prunepool.testing import FakeRunner, Gate
 
-DENSE = Dial(0.0, 0.0)
+DENSE = RatioSpec(0.0, 0.0)
 Tasks = list[asyncio.Task[Any]]
 Top = Callable[[asyncio.Task[Any]], int]
 
@@ -22,10 +22,10 @@ class Timed(FakeRunner):
 
     clock: Any
 
-    def run(self, batch: Batch, prepared: object) -> list[Outcome]:
-        outcomes = list(super().run(batch, prepared))
-        self.clock.now += 2 * sum(outcome.gmacs for outcome in outcomes)
-        return outcomes
+    def run(self, batch: Batch, prepared: object) -> list[Output]:
+        outputs = list(super().run(batch, prepared))
+        self.clock.now += 2 * sum(outcome.gmacs for outcome in outputs)
+        return outputs
 
 
 async def answers(tasks: Tasks) -> list[Any]:
@@ -137,8 +137,8 @@ async def test_a_crowd_makes_batches_of_the_size_that_pays(rig: Any, run_s: floa
     class Paced(FakeRunner):
         """A hundredth of a second for an image, besides what any run takes."""
 
-        def run(self, batch: Batch, prepared: object) -> list[Outcome]:
-            rig.clock.now += run_s + 0.01 * len(batch.works)
+        def run(self, batch: Batch, prepared: object) -> list[Output]:
+            rig.clock.now += run_s + 0.01 * len(batch.items)
             return list(super().run(batch, prepared))
 
     limits = Limits(max_batch_size=32, max_queue_s=1000.0, only_what_pays=True)
@@ -191,7 +191,7 @@ async def test_the_ratio_of_auto_is_decided_when_the_batch_is_formed(rig: Any) -
         def plan(self, load: Load) -> Callable[[Request], Choice]:
             return lambda request: Choice(self.now, "auto:load")
 
-        def forecast(self, dial: Dial, now: float) -> float:
+        def forecast(self, ratio_spec: RatioSpec, now: float) -> float:
             return self.now
 
     policy = Late()
@@ -208,10 +208,10 @@ async def test_a_policy_sees_what_waits_and_what_runs(rig: Any, monkeypatch: pyt
         seen: list[tuple[int, int, float]] = []  # noqa: RUF012
 
         def plan(self, load: Load) -> Callable[[Request], Choice]:
-            self.seen.append((len(load.waiting), sum(load.dials.values()), load.busy_s))
+            self.seen.append((len(load.waiting), sum(load.ratio_specs.values()), load.busy_s))
             return lambda request: Choice(0.0, "requested")
 
-        def forecast(self, dial: Dial, now: float) -> float:
+        def forecast(self, ratio_spec: RatioSpec, now: float) -> float:
             return 0.0
 
     monkeypatch.setattr(Timed, "clock", rig.clock, raising=False)
@@ -458,7 +458,7 @@ async def test_a_policy_that_fails_leaves_nobody_waiting(rig: Any, caplog: pytes
         def plan(self, load: Load) -> Callable[[Request], Choice]:
             raise ZeroDivisionError
 
-        def forecast(self, dial: Dial, now: float) -> float:
+        def forecast(self, ratio_spec: RatioSpec, now: float) -> float:
             return 0.0
 
     scheduler = await rig.start(policy=Broken())

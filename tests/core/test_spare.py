@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from prunepool.core.types import Dial, Request
+from prunepool.core.types import RatioSpec, Request
 from prunepool.errors import Draining, EngineUnavailable
 
 
@@ -42,7 +42,7 @@ async def test_a_device_is_not_idle_while_it_runs_something(rig: Any) -> None:
 
 async def test_nor_while_an_image_for_it_is_being_decoded(rig: Any) -> None:
     scheduler = await rig.start()
-    with scheduler.accept(Dial(0.0, 0.0)):
+    with scheduler.accept(RatioSpec(0.0, 0.0)):
         assert not scheduler.idle
 
 

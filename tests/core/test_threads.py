@@ -19,14 +19,14 @@ def test_the_system_has_the_name_of_a_thread_and_of_those_it_starts(name: str, k
     def look() -> None:
         seen.append(Path("/proc/thread-self/comm").read_text().rstrip("\n"))
 
-    def work() -> None:
+    def item() -> None:
         name_thread(name)
         look()
         child = threading.Thread(target=look)
         child.start()
         child.join()
 
-    thread = threading.Thread(target=work)
+    thread = threading.Thread(target=item)
     thread.start()
     thread.join()
     assert seen == [kept, kept]

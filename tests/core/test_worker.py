@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from prunepool.core.cost_model import Effort, Measured
-from prunepool.core.types import Batch, Dial, Request, Work
-from prunepool.core.worker import Ended, Event, Ready, Report, Worker
+from prunepool.core.cost_model import Effort, TimedBatch
+from prunepool.core.types import Batch, BatchItem, RatioSpec, Request
+from prunepool.core.worker import BatchReport, Ended, Event, Ready, Worker
 from prunepool.testing import FakeCosts, FakeRunner, Gate
 
 
 def batch(*values: int, deadline: float | None = None) -> Batch:
-    requests = [Request(np.full((4, 4, 3), v, np.uint8), Dial(0.0, 0.0), 0.0, deadline) for v in values]
-    return Batch(tuple(Work(one, 0.0, "requested") for one in requests), float(len(requests)))
+    requests = [Request(np.full((4, 4, 3), v, np.uint8), RatioSpec(0.0, 0.0), 0.0, deadline) for v in values]
+    return Batch(tuple(BatchItem(one, 0.0, "requested") for one in requests), float(len(requests)))
 
 
 class Bench:
@@ -50,7 +50,7 @@ async def test_it_says_when_it_is_warm() -> None:
 async def test_warmth_comes_with_the_time_of_one_dense_image() -> None:
     ticks = iter([0.0, 10.0, 10.25, 11.0])
     bench = Bench(clock=lambda: next(ticks))
-    assert await bench.events.get() == Ready((Measured(Effort(1, 1.0, 0, 0), 0.25),))
+    assert await bench.events.get() == Ready((TimedBatch(Effort(1, 1.0, 0, 0), 0.25),))
     await bench.ended()
 
 
@@ -68,9 +68,9 @@ async def test_a_batch_is_reported_with_its_outcomes() -> None:
     bench.worker.give(given := batch(3, 7))
     await bench.events.get()
     report = await bench.events.get()
-    assert isinstance(report, Report)
+    assert isinstance(report, BatchReport)
     assert report.batch is given
-    assert [outcome.logits.argmax() for outcome in report.outcomes or ()] == [3, 7]
+    assert [outcome.logits.argmax() for outcome in report.outputs or ()] == [3, 7]
     await bench.ended()
 
 
@@ -90,7 +90,7 @@ async def test_a_batch_of_nothing_but_the_expired_does_not_reach_the_runner() ->
     bench.worker.give(batch(1, deadline=5.0))
     await bench.events.get()
     report = await bench.events.get()
-    assert (report.ran.works, runners[0].batches) == ((), [])  # type: ignore[union-attr]
+    assert (report.ran.items, runners[0].batches) == ((), [])  # type: ignore[union-attr]
     await bench.ended()
 
 

@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from prunepool.lab.accuracy_figures import figures
 from prunepool.lab.accuracy_plot import draw
-from prunepool.lab.answers import Answers
 from prunepool.lab.evaluate import DENSE_ROW, DIAL, Row
-from prunepool.lab.figures import figures
+from prunepool.lab.model_outputs import ModelOutputs
 from prunepool.reduction.plan import METHODS
 
 
 def row(method: str, gmacs: float, wrong: int, *, labels: bool) -> Row:
     place = np.array([1] * wrong + [0] * (20 - wrong))
-    dense = Answers(np.zeros(20, int), np.ones(20, np.float32), place * 0 if labels else None, None)
-    found = Answers(place, np.ones(20, np.float32), place if labels else None, None)
+    dense = ModelOutputs(np.zeros(20, int), np.ones(20, np.float32), place * 0 if labels else None, None)
+    found = ModelOutputs(place, np.ones(20, np.float32), place if labels else None, None)
     return Row(method, 0.5, gmacs, None, figures(found, dense, seed=0))
 
 

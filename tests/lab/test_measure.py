@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from prunepool.errors import ModelError
-from prunepool.lab.answers import Answers
 from prunepool.lab.images import Crops
 from prunepool.lab.journal import Journal, key_of, open_journal
 from prunepool.lab.measure import measure
+from prunepool.lab.model_outputs import ModelOutputs
 from prunepool.models.model import Model
 from prunepool.reduction.plan import DENSE, ReductionPlan, plan_for_ratio
 
@@ -29,13 +29,13 @@ PLANS = [
 
 
 @torch.inference_mode()
-def directly(model: Model, batches: list[Crops], plan: ReductionPlan) -> Answers:
+def directly(model: Model, batches: list[Crops], plan: ReductionPlan) -> ModelOutputs:
     """The same by whole forward passes."""
     parts = []
     for batch in batches:
         images = model.normalise(torch.from_numpy(batch.pixels))
-        parts.append(Answers.from_logits(model(images, plan).logits, model(images).logits, batch.labels))
-    return Answers.join(parts)
+        parts.append(ModelOutputs.from_logits(model(images, plan).logits, model(images).logits, batch.labels))
+    return ModelOutputs.join(parts)
 
 
 @pytest.mark.parametrize("plan", PLANS, ids=["dense", "ppt", "fuse", "from block 0", "late"])

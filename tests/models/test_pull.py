@@ -230,7 +230,7 @@ def test_the_advice_works_as_given(store: ModelStore, nowhere: Hub, weights: byt
 
 def test_a_hub_that_never_answers_is_given_up_after_its_time(store: ModelStore) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        hub = Hub(f"http://127.0.0.1:{silent.getsockname()[1]}", patience_s=0.2)
+        hub = Hub(f"http://127.0.0.1:{silent.getsockname()[1]}", grace_period_s=0.2)
         start = time.monotonic()
         with pytest.raises(HubUnreachable, match=r"\(ReadTimeout: "):
             pull(store, NAME, hub=hub)

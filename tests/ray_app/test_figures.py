@@ -7,7 +7,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from prunepool.ray_app.metrics_aggregator import FORGET_S, Collected, Figures
+from prunepool.ray_app.metrics_aggregator import FORGET_S, Collected, MetricsAggregator
 
 
 def registry(images: int) -> CollectorRegistry:
@@ -39,7 +39,7 @@ def test_series_of_replicas_are_told_apart() -> None:
 
 async def test_a_replica_that_is_gone_is_forgotten() -> None:
     now = 0.0
-    figures = Figures(lambda: now)
+    figures = MetricsAggregator(lambda: now)
     await figures.tell("a", [])
     now = FORGET_S - 1
     await figures.tell("b", [])

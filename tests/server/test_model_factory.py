@@ -9,10 +9,10 @@ import pytest
 from prunepool.backends.openvino import PassFolder
 from prunepool.backends.openvino_trial import Passes
 from prunepool.models.model import Model
-from prunepool.server.model_factory import Host, Running
+from prunepool.server.model_factory import ModelFactory, RunOptions
 from prunepool.store import ModelStore
 
-STORE = Path(__file__).parents[1] / "model_store"
+STORE = Path(__file__).parents[2] / "model_store"
 
 
 @pytest.mark.parametrize("wanted", [True, False])
@@ -26,7 +26,7 @@ def test_openvino_is_asked_when_the_runner_warms_up(
         return Passes()
 
     monkeypatch.setattr("prunepool.server.model_factory.passes_for", note)
-    running = Running(
+    running = RunOptions(
         device="cpu",
         dtype="float32",
         max_batch_size=2,
@@ -35,7 +35,7 @@ def test_openvino_is_asked_when_the_runner_warms_up(
         cpu_openvino=wanted,
         cpu_openvino_folder=tmp_path,
     )
-    runner = Host(ModelStore(STORE), running).model("deit_tiny_imagenette").runner()
+    runner = ModelFactory(ModelStore(STORE), running).model("deit_tiny_imagenette").runner()
     assert not asked
     runner.warm_up()
     assert asked == [("deit_tiny_imagenette", tmp_path, 2)] * wanted

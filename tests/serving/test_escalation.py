@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from prunepool.core.recovery import Resilience
-from prunepool.core.types import Batch, Completion, Limits, Outcome
+from prunepool.core.types import Batch, Limits, Output, Result
 from prunepool.imaging import Preprocess
 from prunepool.metrics import Metrics
 from prunepool.serving import EngineConfig, LocalEngine, ServedModel
@@ -27,13 +27,13 @@ REDUCED, DENSE = 3, 4
 class Unsure(FakeRunner):
     """Of an image of zeros it is unsure when reduced, and says otherwise dense."""
 
-    def run(self, batch: Batch, prepared: object) -> Sequence[Outcome]:
+    def run(self, batch: Batch, prepared: object) -> Sequence[Output]:
         outcomes = list(super().run(batch, prepared))
-        for i, work in enumerate(batch.works):
+        for i, work in enumerate(batch.items):
             logits = np.zeros(10, np.float32)
             unsure = not work.request.pixels.any() and work.ratio > 0
             logits[REDUCED if work.ratio > 0 else DENSE] = 0.1 if unsure else 9.0
-            outcomes[i] = Outcome(logits, outcomes[i].tokens, outcomes[i].gmacs)
+            outcomes[i] = Output(logits, outcomes[i].tokens, outcomes[i].gmacs)
         return outcomes
 
 
@@ -117,7 +117,7 @@ async def test_it_is_not_taken_where_the_deadline_does_not_allow_it(start: Start
     class Slow(Unsure):
         """A second a batch, of the test's time."""
 
-        def run(self, batch: Batch, prepared: object) -> Sequence[Outcome]:
+        def run(self, batch: Batch, prepared: object) -> Sequence[Output]:
             seconds["now"] += 1.0
             return super().run(batch, prepared)
 
@@ -134,8 +134,8 @@ async def test_it_is_not_taken_by_a_device_that_has_much_to_do(start: Start, met
     seconds = {"now": 0.0}
 
     class Slow(Unsure):
-        def run(self, batch: Batch, prepared: object) -> Sequence[Outcome]:
-            seconds["now"] += 0.1 * len(batch.works)
+        def run(self, batch: Batch, prepared: object) -> Sequence[Output]:
+            seconds["now"] += 0.1 * len(batch.items)
             return super().run(batch, prepared)
 
     limits = Limits(target_s=1.0)
@@ -152,7 +152,7 @@ async def test_it_is_not_taken_by_a_device_that_has_much_to_do(start: Start, met
 
 async def test_a_second_look_that_fails_leaves_the_first_answer(start: Start, metrics: Metrics) -> None:
     def dies_of_dense(batch: Batch) -> BaseException | None:
-        return RuntimeError("broken") if batch.works[0].ratio == 0 else None
+        return RuntimeError("broken") if batch.items[0].ratio == 0 else None
 
     engine = await start(lambda: Unsure(fail=dies_of_dense))
     answer = await engine.classify(UNSURE, AT_HALF)
@@ -171,8 +171,8 @@ async def test_no_second_look_is_begun_while_the_server_drains(start: Start) -> 
     assert (await task).reduction.reason == "requested"
 
 
-def completion(logits: list[float]) -> Completion:
-    return Completion(Outcome(np.array(logits, np.float32), (9,), 1.0), 0.5, "requested", 0, 1, 0.0, 0.1)
+def completion(logits: list[float]) -> Result:
+    return Result(Output(np.array(logits, np.float32), (9,), 1.0), 0.5, "requested", 0, 1, 0.0, 0.1)
 
 
 @pytest.mark.parametrize(

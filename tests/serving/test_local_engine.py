@@ -12,7 +12,7 @@ from PIL import Image
 
 from prunepool.core.ratio_policy import Choice
 from prunepool.core.recovery import Resilience
-from prunepool.core.types import Batch, Dial, Limits, Outcome
+from prunepool.core.types import Batch, Limits, Output, RatioSpec
 from prunepool.errors import (
     DeadlineExceeded,
     Draining,
@@ -205,7 +205,7 @@ async def test_timings_say_where_the_time_went(make: Make) -> None:
         return first_byte(data, preprocess, limits)
 
     class Timed(FakeRunner):
-        def run(self, batch: Batch, prepared: object) -> list[Outcome]:
+        def run(self, batch: Batch, prepared: object) -> list[Output]:
             clock.now += 2.0
             return list(super().run(batch, prepared))
 
@@ -353,7 +353,7 @@ async def test_an_image_whose_caller_left_before_its_turn_is_not_decoded(make: M
 
 async def test_an_answer_that_is_not_finite_is_an_error(make: Make, metrics: Metrics) -> None:
     class Broken(FakeRunner):
-        def run(self, batch: Batch, prepared: object) -> list[Outcome]:
+        def run(self, batch: Batch, prepared: object) -> list[Output]:
             outcomes = super().run(batch, prepared)
             for outcome in outcomes:
                 outcome.logits[0] = np.nan
@@ -480,7 +480,7 @@ async def test_a_policy_of_ones_own_decides(metrics: Metrics) -> None:
         def plan(self, load: Any) -> Any:
             return lambda request: Choice(0.75, "auto:load")
 
-        def forecast(self, dial: Dial, now: float) -> float:
+        def forecast(self, ratio_spec: RatioSpec, now: float) -> float:
             return 0.75
 
     engine = LocalEngine(
@@ -563,7 +563,7 @@ async def test_an_inference_is_counted_once(engine: LocalEngine, metrics: Metric
 
 async def test_logits_that_are_not_finite_are_an_error(make: Make) -> None:
     class Broken(FakeRunner):
-        def run(self, batch: Batch, prepared: object) -> list[Outcome]:
+        def run(self, batch: Batch, prepared: object) -> list[Output]:
             outcomes = super().run(batch, prepared)
             for outcome in outcomes:
                 outcome.logits[0] = np.nan
@@ -596,4 +596,4 @@ async def test_only_on_a_cpu_batches_stop_growing_where_it_does_not_pay(
         await asyncio.sleep(0)
     gate.open()
     await asyncio.gather(*tasks)
-    assert [len(batch.works) for batch in runner.batches] == batches
+    assert [len(batch.items) for batch in runner.batches] == batches

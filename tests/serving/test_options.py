@@ -9,20 +9,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prunepool.errors import InvalidParameter
-from prunepool.serving.types import Options, Resolved, resolve, softmax
+from prunepool.serving.types import Options, ResolvedOptions, resolve, softmax
 from prunepool.testing import fake_model
 
 INFO = fake_model()  # 10 classes, ratios up to 171/196
 LIMIT = INFO.max_reduction_ratio
 
 
-def resolved(default_ratio: Any = "auto", max_ratio: float | None = None, **options: Any) -> Resolved:
+def resolved(default_ratio: Any = "auto", max_ratio: float | None = None, **options: Any) -> ResolvedOptions:
     return resolve(Options(**options), INFO, default_ratio=default_ratio, max_ratio=max_ratio)
 
 
 @pytest.mark.parametrize("ratio", [0, 0.0, 0.755, LIMIT])
 def test_a_ratio_that_the_model_can_do_is_taken(ratio: float) -> None:
-    assert resolved(reduction_ratio=ratio).dial.requested == ratio
+    assert resolved(reduction_ratio=ratio).ratio_spec.requested == ratio
 
 
 @pytest.mark.parametrize("ratio", [-0.01, 0.9, 1.0, math.nan, math.inf, -math.inf, True, "0.5", "fast"])
@@ -48,11 +48,11 @@ def test_a_ratio_beyond_the_limit_by_rounding_is_the_limit() -> None:
 
 def test_auto_leaves_the_ratio_open() -> None:
     wanted = resolved(reduction_ratio="auto")
-    assert (wanted.requested, wanted.dial.requested) == ("auto", None)
+    assert (wanted.requested, wanted.ratio_spec.requested) == ("auto", None)
 
 
 def test_auto_is_bounded_by_the_model() -> None:
-    assert resolved(reduction_ratio="auto").dial.maximum == LIMIT
+    assert resolved(reduction_ratio="auto").ratio_spec.maximum == LIMIT
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_auto_is_bounded_by_the_model() -> None:
     [(0.5, None, 0.5), (None, 0.5, 0.5), (0.5, 0.25, 0.25), (0.25, 0.5, 0.25), (0.99, None, LIMIT)],
 )
 def test_auto_is_bounded_by_server_and_caller(server: Any, caller: Any, maximum: float) -> None:
-    assert resolved(max_ratio=server, max_reduction_ratio=caller).dial.maximum == maximum
+    assert resolved(max_ratio=server, max_reduction_ratio=caller).ratio_spec.maximum == maximum
 
 
 @pytest.mark.parametrize("default", ["auto", 0.25])
@@ -111,9 +111,9 @@ def test_whatever_is_not_refused_can_be_done(
         wanted = resolved(reduction_ratio=ratio, max_reduction_ratio=bound, top_k=top_k, deadline_ms=deadline)
     except InvalidParameter:
         return
-    assert wanted.dial.requested is not None
-    assert 0 <= wanted.dial.requested <= LIMIT
-    assert 0 <= wanted.dial.maximum <= LIMIT
+    assert wanted.ratio_spec.requested is not None
+    assert 0 <= wanted.ratio_spec.requested <= LIMIT
+    assert 0 <= wanted.ratio_spec.maximum <= LIMIT
     assert 1 <= wanted.top_k <= 10
     assert wanted.deadline_s is None or 0 < wanted.deadline_s < math.inf
 
@@ -138,7 +138,7 @@ PROFILE = [
 ]
 
 
-def within(drop: Any, profile: Any = PROFILE, **options: Any) -> Resolved:
+def within(drop: Any, profile: Any = PROFILE, **options: Any) -> ResolvedOptions:
     info = fake_model(profile=profile)
     return resolve(Options(max_accuracy_drop=drop, **options), info, default_ratio=0.1)
 
@@ -146,7 +146,7 @@ def within(drop: Any, profile: Any = PROFILE, **options: Any) -> Resolved:
 @pytest.mark.parametrize(("drop", "ratio"), [(0, 0.0), (0.1, 0.0), (0.2, 0.3), (1, 0.5), (50.0, 0.7)])
 def test_an_accuracy_takes_the_fastest_measured_plan_that_keeps_it(drop: float, ratio: float) -> None:
     wanted = within(drop)
-    assert (wanted.requested, wanted.dial.requested, wanted.reason) == (ratio, ratio, "accuracy")
+    assert (wanted.requested, wanted.ratio_spec.requested, wanted.reason) == (ratio, ratio, "accuracy")
 
 
 def timed(speedups: dict[float, float], device: str = "cpu") -> list[dict[str, Any]]:
@@ -178,7 +178,7 @@ def test_speeds_that_do_not_cover_it_leave_the_choice_to_the_work(profile: Any) 
 
 def test_with_auto_an_accuracy_is_a_bound() -> None:
     wanted = within(0.6, reduction_ratio="auto")
-    assert (wanted.requested, wanted.dial.requested, wanted.dial.maximum) == ("auto", None, 0.5)
+    assert (wanted.requested, wanted.ratio_spec.requested, wanted.ratio_spec.maximum) == ("auto", None, 0.5)
     assert wanted.reason == "requested"
 
 

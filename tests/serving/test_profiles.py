@@ -7,7 +7,7 @@ from typing import Any, cast
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prunepool.core.cost_model import Measured, effort
+from prunepool.core.cost_model import TimedBatch, effort
 from prunepool.serving.profiles import from_json, to_json
 
 
@@ -20,13 +20,15 @@ from prunepool.serving.profiles import from_json, to_json
                 st.booleans(),
                 st.floats(1e-6, 100.0),
             ).map(
-                lambda run: Measured(effort(Counter(run[0]), lambda ratio: 1 - ratio, rested=run[1]), run[2])
+                lambda run: TimedBatch(
+                    effort(Counter(run[0]), lambda ratio: 1 - ratio, idle_before=run[1]), run[2]
+                )
             )
         ).map(tuple),
         max_size=3,
     )
 )
-def test_what_was_timed_can_be_handed_on(rehearsals: dict[str, tuple[Measured, ...]]) -> None:
+def test_what_was_timed_can_be_handed_on(rehearsals: dict[str, tuple[TimedBatch, ...]]) -> None:
     lines = [
         SimpleNamespace(model=SimpleNamespace(name=name), scheduler=SimpleNamespace(rehearsed=timed))
         for name, timed in rehearsals.items()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from prunepool.core.cost_model import Effort, Measured
+from prunepool.core.cost_model import Effort, TimedBatch
 from prunepool.core.recovery import Resilience
 from prunepool.errors import InvalidParameter, ModelNotFound, RequestError
 from prunepool.imaging import ImageLimits, Preprocess
@@ -176,7 +176,7 @@ async def test_closing_also_ends_a_model_that_is_being_let_go(serve: Any) -> Non
 async def test_what_another_model_of_its_name_was_timed_with_does_not_hold(
     metrics: Metrics, dense_gmacs: float, held: bool
 ) -> None:
-    before = (Measured(Effort(1, dense_gmacs, 0, 0), 99.0),)
+    before = (TimedBatch(Effort(1, dense_gmacs, 0, 0), 99.0),)
     engine = LocalEngine(
         [Made("a").model], config=EngineConfig(), metrics=metrics, decode=first_byte, rehearsed={"a": before}
     )

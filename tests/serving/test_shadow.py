@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from prunepool.core.types import Completion, Outcome, Request
+from prunepool.core.types import Output, Request, Result
 from prunepool.errors import EngineUnavailable
 from prunepool.metrics import Metrics
 from prunepool.serving.shadow import Shadow
@@ -21,10 +21,10 @@ from prunepool.serving.shadow import Shadow
 PIXELS = np.zeros((4, 4, 3), np.uint8)
 
 
-def answer(best: int, ratio: float) -> Completion:
+def answer(best: int, ratio: float) -> Result:
     logits = np.zeros(10, np.float32)
     logits[best] = 1
-    return Completion(Outcome(logits, (197,), 1.0), ratio, "requested", 0, 1, 0.0, 0.25)
+    return Result(Output(logits, (197,), 1.0), ratio, "requested", 0, 1, 0.0, 0.25)
 
 
 class Device:
@@ -32,20 +32,20 @@ class Device:
 
     def __init__(self) -> None:
         self.idle = True
-        self.given: list[tuple[Request, asyncio.Future[Completion]]] = []
+        self.given: list[tuple[Request, asyncio.Future[Result]]] = []
         self.call: Callable[[], object] = lambda: None
 
     def when_idle(self, callback: Callable[[], object]) -> None:
         self.call = callback
 
-    def spare(self, request: Request) -> asyncio.Future[Completion]:
+    def spare(self, request: Request) -> asyncio.Future[Result]:
         assert self.idle
         self.idle = False
         future = asyncio.get_running_loop().create_future()
         self.given.append((request, future))
         return future
 
-    async def say(self, result: Completion | Exception) -> None:
+    async def say(self, result: Result | Exception) -> None:
         """Answer the last image."""
         self.idle = True
         if isinstance(result, Exception):
@@ -86,7 +86,7 @@ async def test_the_dense_models_own_answers_are_not_run_again(device: Device, me
 
 async def test_it_is_run_dense(device: Device, metrics: Metrics) -> None:
     shadow(device, metrics).offer(PIXELS, answer(3, 0.5))
-    assert device.given[0][0].dial.requested == 0.0
+    assert device.given[0][0].ratio_spec.requested == 0.0
 
 
 async def test_a_busy_device_is_left_alone_until_it_is_idle(device: Device, metrics: Metrics) -> None:

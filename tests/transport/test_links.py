@@ -28,7 +28,7 @@ from prunepool.serving.types import Engine, Inference, Options
 from prunepool.testing import FakeEngine, fake_model
 from prunepool.transport.messages import Load, Offer
 from prunepool.transport.zmq.client import Engines
-from prunepool.transport.zmq.connection import Link, Lost
+from prunepool.transport.zmq.connection import Disconnected, Link
 from prunepool.transport.zmq.server import Host
 from prunepool.transport.zmq.shared_memory import Arena
 
@@ -319,7 +319,7 @@ async def test_a_caller_who_leaves_as_the_engine_is_lost_is_gone(rig: Rig, monke
     await until(lambda: hosted.asked)
 
     async def lost(*_: object) -> None:
-        raise Lost("the engine is not there")
+        raise Disconnected("the engine is not there")
 
     monkeypatch.setattr(Link, "_send", lost)
     task.cancel()

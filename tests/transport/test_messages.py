@@ -27,11 +27,11 @@ from prunepool.transport.messages import (
     Ask,
     Cancel,
     Failed,
-    Hello,
+    Handshake,
     Load,
-    Look,
     Offer,
     State,
+    StatusRequest,
     decode_for_engine,
     decode_for_frontend,
     encode,
@@ -90,7 +90,9 @@ inferences = st.builds(
 loads = st.builds(Load, missing=st.none() | st.text(), drain_s=numbers, image_s=numbers)
 
 
-@given(st.one_of(st.builds(Hello, counts), st.builds(Look, counts), asks, st.builds(Cancel, counts)))
+@given(
+    st.one_of(st.builds(Handshake, counts), st.builds(StatusRequest, counts), asks, st.builds(Cancel, counts))
+)
 def test_what_an_engine_is_told(message: Any) -> None:
     assert decode_for_engine(encode(message)) == message
 

@@ -15,12 +15,12 @@ from starlette.middleware.cors import CORSMiddleware
 
 from prunepool.access import Keyring
 from prunepool.api import access, classify, describe, health, options, page
+from prunepool.api.body_memory import BodyMemoryBudget
 from prunepool.api.drain import Drain
 from prunepool.api.middleware import QUIET, RequestContext
 from prunepool.api.oip import rpc
 from prunepool.api.oip.router import mount as mount_oip
 from prunepool.api.problems import handlers
-from prunepool.api.room import Room
 from prunepool.api.services import Services
 from prunepool.metrics import Metrics
 from prunepool.serving.types import Engine, ModelControl
@@ -94,7 +94,7 @@ def create_app(
         generate_unique_id_function=lambda route: route.name,
         telemetry=_telemetry(tracing),
     )
-    room = Room(settings.max_buffered_bytes, time.monotonic)
+    room = BodyMemoryBudget(settings.max_buffered_bytes, time.monotonic)
     metrics.ask(metrics.body_bytes, lambda: room.held)
     app.state.services = Services(engine, settings, metrics, made, room, control)
     needs_key = access.needs_key(settings) if keyring is not None else lambda _: False

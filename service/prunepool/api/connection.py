@@ -9,7 +9,7 @@ from typing import Any
 
 from starlette.requests import Request
 
-from prunepool.api.room import Place
+from prunepool.api.body_memory import BodyReservation
 from prunepool.errors import BodyTooLarge, RequestTimeout
 
 _COMPLETE_BY = "prunepool.complete_by"
@@ -29,7 +29,7 @@ def expect_by(state: MutableMapping[str, Any], time_s: float) -> None:
     state[_COMPLETE_BY] = time_s
 
 
-async def read_body(request: Request, limit: int, place: Place) -> bytes:
+async def read_body(request: Request, limit: int, place: BodyReservation) -> bytes:
     """The whole body.
 
     Args:

@@ -188,7 +188,7 @@ class Model(ModelSummary):
     labels: Annotated[list[str], Field(description="One a class.")]
     plans: Annotated[list[Plan], Field(description="The dial, on a grid of ratios.")]
     profile: Annotated[
-        list[ProfilePoint] | None, Field(description="Measured figures per ratio, where there are any.")
+        list[ProfilePoint] | None, Field(description="TimedBatch figures per ratio, where there are any.")
     ]
 
 

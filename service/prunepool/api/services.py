@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 
+from prunepool.api.body_memory import BodyMemoryBudget
 from prunepool.api.drain import Drain
-from prunepool.api.room import Room
 from prunepool.metrics import Metrics
 from prunepool.serving.types import Engine, ModelControl
 from prunepool.settings import Settings
@@ -21,7 +21,7 @@ class Services:
     settings: Settings
     metrics: Metrics
     drain: Drain
-    room: Room
+    room: BodyMemoryBudget
     control: ModelControl | None = None
 
 

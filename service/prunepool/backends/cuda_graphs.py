@@ -20,7 +20,7 @@ from torch import Tensor
 
 from prunepool.backends.cuda_capture import Computed, Device, Graph, Graphs, Mark, compute
 from prunepool.backends.torch_cpu import Part, Prepared, memory_errors_as_ours
-from prunepool.core.types import Batch, Dial, Outcome, Request, Work
+from prunepool.core.types import Batch, BatchItem, Output, RatioSpec, Request
 from prunepool.models.explain import token_map
 from prunepool.models.model import Model
 from prunepool.models.vit import Group
@@ -113,12 +113,12 @@ class GraphRunner:
         with self._device.active():
             self.graphs.capture(self.model.plan(ratio) for ratio in self._ratios)
         size = self.model.manifest.input_size
-        request = Request(np.zeros((size, size, 3), np.uint8), Dial(0.0, 0.0), 0.0)
+        request = Request(np.zeros((size, size, 3), np.uint8), RatioSpec(0.0, 0.0), 0.0)
         most = self.model.max_ratio
         counts = sorted({1, self._max_batch_size, *(graph.images for graph in self.graphs.all)})
         # Ends of the dial and between them, and a ratio that nobody would think of recording.
         for ratios in (*((0.0,) * count for count in counts), (0.0, 0.4321 * most, most / 2, most)):
-            batch = Batch(tuple(Work(request, ratio, "warm-up") for ratio in ratios), 0.0)
+            batch = Batch(tuple(BatchItem(request, ratio, "warm-up") for ratio in ratios), 0.0)
             self.run(batch, self.prepare(batch))
 
     @memory_errors_as_ours()
@@ -129,18 +129,18 @@ class GraphRunner:
             OutOfMemory: the device has no room for them.
         """
         rows: dict[np.dtype[Any], list[int]] = {}
-        for row, work in enumerate(batch.works):
-            rows.setdefault(work.request.pixels.dtype, []).append(row)
+        for row, item in enumerate(batch.items):
+            rows.setdefault(item.request.pixels.dtype, []).append(row)
         parts = []
         for dtype, those in rows.items():
-            shape = batch.works[those[0]].request.pixels.shape
+            shape = batch.items[those[0]].request.pixels.shape
             kind = torch.uint8 if dtype == np.uint8 else torch.float32
             host = self._device.staging((len(those), *shape), kind)
-            np.stack([batch.works[row].request.pixels for row in those], out=host.numpy())
+            np.stack([batch.items[row].request.pixels for row in those], out=host.numpy())
             parts.append(Part(those, self._device.upload(host)))
-        return Prepared(parts, [self.model.plan(work.ratio) for work in batch.works])
+        return Prepared(parts, [self.model.plan(item.ratio) for item in batch.items])
 
-    def run(self, batch: Batch, prepared: object) -> Sequence[Outcome]:
+    def run(self, batch: Batch, prepared: object) -> Sequence[Output]:
         """Compute a batch.
 
         Raises:
@@ -157,7 +157,7 @@ class GraphRunner:
             OutOfMemory: the device has no room for it.
         """
         assert isinstance(prepared, Prepared)
-        explain = any(work.request.explain for work in batch.works)
+        explain = any(item.request.explain for item in batch.items)
         with self._device.active():
             pieces = pieces_of(prepared.plans, self.graphs.find)
             results = [self._launch(piece, prepared.parts, explain) for piece in pieces]
@@ -168,11 +168,11 @@ class GraphRunner:
         assert isinstance(launched, Launched)
         return launched.mark.done()
 
-    def collect(self, batch: Batch, launched: object) -> Sequence[Outcome]:
-        """Wait for a launched batch; outcomes in its order."""
+    def collect(self, batch: Batch, launched: object) -> Sequence[Output]:
+        """Wait for a launched batch; outputs in its order."""
         assert isinstance(launched, Launched)
         launched.mark.wait()
-        outcomes: dict[int, Outcome] = {}
+        outputs: dict[int, Output] = {}
         for result in launched.results:
             # Copies: the staged memory is wanted for the next batches.
             logits, decisions = result.logits.numpy().copy(), result.decisions.numpy()
@@ -181,8 +181,8 @@ class GraphRunner:
                 left = self._left(span.plan)
                 for i in range(span.images):
                     pruned = int(left[decisions[row]].sum())
-                    explained = batch.works[span.first + i].request.explain
-                    outcomes[span.first + i] = Outcome(
+                    explained = batch.items[span.first + i].request.explain
+                    outputs[span.first + i] = Output(
                         logits=logits[row],
                         tokens=self.model.dial.tokens(span.plan),
                         gmacs=self.model.geometry.gmacs(span.plan),
@@ -192,7 +192,7 @@ class GraphRunner:
                         recorded=result.piece.graph is not None,
                     )
                     row += 1
-        return [outcomes[i] for i in range(len(batch.works))]
+        return [outputs[i] for i in range(len(batch.items))]
 
     def close(self) -> None:
         """Forget what was recorded and give the device's cached memory back."""

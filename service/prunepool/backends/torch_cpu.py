@@ -1,4 +1,4 @@
-"""Runs batches of a model: pixels in, outcomes out, for the worker's one thread."""
+"""Runs batches of a model: pixels in, outputs out, for the worker's one thread."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from prunepool.backends.openvino_trial import Passes
-from prunepool.core.types import Batch, Dial, Outcome, OutOfMemory, Request, Work
+from prunepool.core.types import Batch, BatchItem, OutOfMemory, Output, RatioSpec, Request
 from prunepool.models.explain import token_map
 from prunepool.models.model import Model
 from prunepool.models.vit import Forward, Group
@@ -89,10 +89,10 @@ class TorchRunner:
         """
         self._passes = self._make_passes(self.model)
         size = self.model.manifest.input_size
-        request = Request(np.zeros((size, size, 3), np.uint8), Dial(0.0, 0.0), 0.0)
+        request = Request(np.zeros((size, size, 3), np.uint8), RatioSpec(0.0, 0.0), 0.0)
         most = self.model.max_ratio
         for ratios in ((0.0,), (most,), (0.0, most / 2, most), (0.0,) * self._max_batch_size):
-            batch = Batch(tuple(Work(request, ratio, "warm-up") for ratio in ratios), 0.0)
+            batch = Batch(tuple(BatchItem(request, ratio, "warm-up") for ratio in ratios), 0.0)
             self.run(batch, self.prepare(batch))
 
     @memory_errors_as_ours()
@@ -103,14 +103,14 @@ class TorchRunner:
             OutOfMemory: the device has no room for them.
         """
         rows: dict[np.dtype[Any], list[int]] = {}
-        for row, work in enumerate(batch.works):
-            rows.setdefault(work.request.pixels.dtype, []).append(row)
-        parts = [Part(those, self._stack([batch.works[row] for row in those])) for those in rows.values()]
-        return Prepared(parts, [self.model.plan(work.ratio) for work in batch.works])
+        for row, item in enumerate(batch.items):
+            rows.setdefault(item.request.pixels.dtype, []).append(row)
+        parts = [Part(those, self._stack([batch.items[row] for row in those])) for those in rows.values()]
+        return Prepared(parts, [self.model.plan(item.ratio) for item in batch.items])
 
     @memory_errors_as_ours()
     @torch.inference_mode()
-    def run(self, batch: Batch, prepared: object) -> Sequence[Outcome]:
+    def run(self, batch: Batch, prepared: object) -> Sequence[Output]:
         """Compute a batch.
 
         Raises:
@@ -122,12 +122,12 @@ class TorchRunner:
         # The one point where this thread waits for the device.
         answers = logits.cpu().numpy()
         decisions = [stage.pruned.cpu().numpy() for stage in stages]
-        pruned, pooled = _fates(len(batch.works), stages, decisions)
-        outcomes = []
-        for i, (work, plan) in enumerate(zip(batch.works, prepared.plans, strict=True)):
-            explained = token_map(stages, i, self.model.geometry) if work.request.explain else None
-            outcomes.append(
-                Outcome(
+        pruned, pooled = _fates(len(batch.items), stages, decisions)
+        outputs = []
+        for i, (item, plan) in enumerate(zip(batch.items, prepared.plans, strict=True)):
+            explained = token_map(stages, i, self.model.geometry) if item.request.explain else None
+            outputs.append(
+                Output(
                     logits=answers[i],
                     tokens=self.model.dial.tokens(plan),
                     gmacs=self.model.geometry.gmacs(plan),
@@ -136,7 +136,7 @@ class TorchRunner:
                     token_map=explained,
                 )
             )
-        return outcomes
+        return outputs
 
     def _forward(self, images: Tensor, groups: Sequence[Group]) -> Forward:
         if len(groups) == 1 and (run := self._passes.get(groups[0][0], len(images))) is not None:
@@ -149,8 +149,8 @@ class TorchRunner:
         out: Forward = self.model.vit(images, groups)
         return out
 
-    def _stack(self, works: Sequence[Work]) -> Tensor:
-        return torch.from_numpy(np.stack([work.request.pixels for work in works])).to(self.model.device)
+    def _stack(self, items: Sequence[BatchItem]) -> Tensor:
+        return torch.from_numpy(np.stack([item.request.pixels for item in items])).to(self.model.device)
 
     def _images(self, parts: Sequence[Part]) -> Tensor:
         """What the network takes, [B, 3, H, W] in batch order."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from prunepool.core.types import Dial, Limits
+from prunepool.core.types import Limits, RatioSpec
 from prunepool.errors import DeadlineExceeded, Overloaded
 
 #: A queue that is too long for so many targets is no burst any more.
@@ -26,7 +26,7 @@ class Arrival:
 
     Attributes:
         now: the time.
-        dial: what it asks for.
+        ratio_spec: what it asks for.
         deadline: when an answer becomes worthless, or None.
         accepted: requests accepted and not yet answered.
         answered_in_s: predicted seconds to its answer, with what is ahead at today's ratios and itself at the
@@ -37,7 +37,7 @@ class Arrival:
     """
 
     now: float
-    dial: Dial
+    ratio_spec: RatioSpec
     deadline: float | None
     accepted: int
     answered_in_s: float
@@ -85,7 +85,7 @@ class Admission:
         most_s = max(self._limits.target_s, _LEAST_IMAGES * arrival.alone_s)
         self._tell_a_queue_from_a_burst(arrival, most_s)
         standing_s = _STANDING * most_s
-        if self._standing and arrival.drain_s > standing_s and arrival.dial.requested is None:
+        if self._standing and arrival.drain_s > standing_s and arrival.ratio_spec.requested is None:
             raise Overloaded(
                 f"answering what waits would take {arrival.drain_s * 1000:.0f} ms even at the largest"
                 f" reductions allowed, and {standing_s * 1000:.0f} ms is the limit",
@@ -106,6 +106,6 @@ class Admission:
         if arrival.answered_in_s > left:
             raise DeadlineExceeded(
                 f"an answer would take {arrival.answered_in_s * 1000:.0f} ms even at a reduction ratio of"
-                f" {arrival.dial.maximum if arrival.dial.requested is None else arrival.dial.requested:g},"
+                f" {arrival.ratio_spec.largest:g},"
                 f" and the deadline leaves {left * 1000:.0f} ms"
             )

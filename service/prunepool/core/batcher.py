@@ -14,15 +14,15 @@ from typing import Any
 
 from prunepool.core.prediction import Predictor
 from prunepool.core.ratio_policy import Choice
-from prunepool.core.types import Batch, Costs, Dial, Limits, Request, Work
+from prunepool.core.types import Batch, BatchItem, Costs, Limits, RatioSpec, Request
 
 
 def trim(batch: Batch, keep: Callable[[Request], bool], costs: Costs) -> Batch:
     """A batch without the requests that are not to be kept."""
-    works = tuple(work for work in batch.works if keep(work.request))
-    if len(works) == len(batch.works):
+    items = tuple(item for item in batch.items if keep(item.request))
+    if len(items) == len(batch.items):
         return batch
-    return Batch(works, sum(costs.gmacs(work.ratio) for work in works))
+    return Batch(items, sum(costs.gmacs(item.ratio) for item in items))
 
 
 def expired(request: Request, now: float) -> bool:
@@ -43,10 +43,10 @@ class Batcher:
         self._predictor = predictor
         #: Requests in order of arrival, each with the ratio that it would run at.
         self._waiting: OrderedDict[Request, float] = OrderedDict()
-        self._dials: Counter[Dial] = Counter()
+        self._dials: Counter[RatioSpec] = Counter()
         self._ratios: Counter[float] = Counter()
         #: What came back from a device, and those of its requests that still wait.
-        self._returned: deque[Sequence[Work]] = deque()
+        self._returned: deque[Sequence[BatchItem]] = deque()
         self._returned_waiting: dict[Request, float] = {}
         self._deadlines: list[tuple[float, int, Request]] = []
         self._numbers = count()
@@ -55,16 +55,16 @@ class Batcher:
         """How many requests wait."""
         return len(self._waiting) + len(self._returned_waiting)
 
-    def images(self, ratio_of: Callable[[Dial], float]) -> Counter[float]:
+    def images(self, ratio_of: Callable[[RatioSpec], float]) -> Counter[float]:
         """How many wait at each ratio, if those whose ratio can still be chosen get it from `ratio_of`."""
         images = Counter(self._returned_waiting.values())
-        for dial, number in self._dials.items():
-            images[ratio_of(dial)] += number
+        for ratio_spec, number in self._dials.items():
+            images[ratio_of(ratio_spec)] += number
         return images
 
     @property
-    def dials(self) -> Mapping[Dial, int]:
-        """How many of `waiting` there are of each dial."""
+    def ratio_specs(self) -> Mapping[RatioSpec, int]:
+        """How many of `waiting` there are of each ratio_spec."""
         return self._dials
 
     @property
@@ -90,22 +90,22 @@ class Batcher:
         """
         assert request not in self._waiting
         self._waiting[request] = ratio
-        self._dials[request.dial] += 1
+        self._dials[request.ratio_spec] += 1
         self._ratios[ratio] += 1
         self._note_deadline(request)
 
-    def put_back(self, works: Sequence[Work]) -> None:
-        """Let works that came back from a device be a batch by themselves, before all that is new."""
-        self._returned.append(works)
-        for work in works:
-            self._returned_waiting[work.request] = work.ratio
-            self._note_deadline(work.request)
+    def put_back(self, items: Sequence[BatchItem]) -> None:
+        """Let items that came back from a device be a batch by themselves, before all that is new."""
+        self._returned.append(items)
+        for item in items:
+            self._returned_waiting[item.request] = item.ratio
+            self._note_deadline(item.request)
 
     def cancel(self, request: Request) -> bool:
         """Forget a request; whether it was waiting."""
         ratio = self._waiting.pop(request, None)
         if ratio is not None:
-            _take_one(self._dials, request.dial)
+            _take_one(self._dials, request.ratio_spec)
             _take_one(self._ratios, ratio)
         elif self._returned_waiting.pop(request, None) is None:
             return False
@@ -155,34 +155,34 @@ class Batcher:
             free_at: when the device should take the batch; now, if not given.
         """
         while self._returned:
-            back = [work for work in self._returned.popleft() if work.request in self._returned_waiting]
+            back = [item for item in self._returned.popleft() if item.request in self._returned_waiting]
             if back:
                 return self._take(back)
         if not self.ready(now):
             return None
         start = now if free_at is None else free_at
-        works: list[Work] = []
+        items: list[BatchItem] = []
         images: Counter[float] = Counter()
         promised = math.inf
         for request in self._waiting:
             choice = choose(request)
             images[choice.ratio] += 1
             run_s = self._predictor.run_s(images)
-            if works and (run_s > self._limits.max_batch_s or start + run_s > promised):
+            if items and (run_s > self._limits.max_batch_s or start + run_s > promised):
                 break
-            works.append(Work(request, choice.ratio, choice.reason))
+            items.append(BatchItem(request, choice.ratio, choice.reason))
             if request.deadline is not None and start + run_s <= request.deadline:
                 promised = min(promised, request.deadline)
-            if len(works) >= self._predictor.most_images:
+            if len(items) >= self._predictor.most_images:
                 break
-        return self._take(works)
+        return self._take(items)
 
-    def _take(self, works: list[Work]) -> Batch:
-        for work in works:
-            self.cancel(work.request)
+    def _take(self, items: list[BatchItem]) -> Batch:
+        for item in items:
+            self.cancel(item.request)
         # One ratio's images next to each other are one rectangle of tokens on the device.
-        ordered = tuple(sorted(works, key=lambda work: work.ratio))
-        return Batch(ordered, sum(self._predictor.gmacs(work.ratio) for work in ordered))
+        ordered = tuple(sorted(items, key=lambda item: item.ratio))
+        return Batch(ordered, sum(self._predictor.gmacs(item.ratio) for item in ordered))
 
     def _company_until(self) -> float:
         return next(iter(self._waiting)).arrival + self._limits.max_wait_s

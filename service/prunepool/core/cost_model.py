@@ -1,6 +1,6 @@
 """How long a run of the model takes: learnt when it warms up, corrected with every batch since.
 
-    seconds = a · runs + b · GMACs + c · further plans + d · reduced images + e · rested
+    seconds = a · runs + b · GMACs + c · further plans + d · reduced images + e · idle_before
 
 `a` is what any run costs, `c` what each plan beyond a batch's first adds (its own attention and reduction),
 `d` what scoring and matching cost an image of which tokens leave: they are not in its GMACs.
@@ -29,42 +29,44 @@ class Effort(NamedTuple):
         gmacs: billions of multiply-accumulates in all.
         further_plans: distinct plans of each run beyond its first, summed over the runs.
         reduced: images of which tokens leave.
-        rested: runs that begin when the device has had nothing to do for :data:`REST_S` or longer.
+        idle_before: runs that begin when the device has had nothing to do for :data:`IDLE_S` or longer.
     """
 
     runs: float
     gmacs: float
     further_plans: float
     reduced: float
-    rested: float = 0
+    idle_before: float = 0
 
 
-def effort(images: Mapping[float, int], gmacs: Callable[[float], float], *, rested: bool = False) -> Effort:
+def effort(
+    images: Mapping[float, int], gmacs: Callable[[float], float], *, idle_before: bool = False
+) -> Effort:
     """The effort of one run.
 
     Args:
         images: how many at each ratio; at least one.
         gmacs: of one image at a ratio.
-        rested: whether the device has had nothing to do before.
+        idle_before: whether the device has had nothing to do before.
     """
     return Effort(
         runs=1,
         gmacs=sum(count * gmacs(ratio) for ratio, count in images.items()),
         further_plans=len(images) - 1,
         reduced=sum(count for ratio, count in images.items() if ratio > 0),
-        rested=float(rested),
+        idle_before=float(idle_before),
     )
 
 
-class Measured(NamedTuple):
+class TimedBatch(NamedTuple):
     """A run that was timed."""
 
     effort: Effort
     seconds: float
 
 
-#: A device is rested after so many seconds without work.
-REST_S = 0.08
+#: A device is idle_before after so many seconds without work.
+IDLE_S = 0.08
 #: A further coefficient has to explain the warm-up this much better (in relative error) to be believed.
 _WORTH = 0.003
 #: How wrong one timing is, and how far speed drifts from one batch to the next, all terms together and each
@@ -109,7 +111,7 @@ class CostModel:
         """Predicted time; 0 before anything was measured."""
         return float(sum(map(mul, self._theta.tolist(), effort)))
 
-    def fit(self, measured: Sequence[Measured]) -> None:
+    def fit(self, measured: Sequence[TimedBatch]) -> None:
         """Start from timed runs, forgetting what was known; runs that took no time say nothing."""
         rows = [one for one in measured if one.seconds > 0]
         if not rows:
@@ -131,7 +133,7 @@ class CostModel:
         if seconds <= 0:
             return None
         if not self.measured:
-            self.fit([Measured(effort, seconds)])
+            self.fit([TimedBatch(effort, seconds)])
             return None
         predicted = self.seconds(effort)
         self._correct(np.array(effort, float), seconds, predicted)

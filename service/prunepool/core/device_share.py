@@ -30,17 +30,17 @@ class Backlog(NamedTuple):
     run_s: float
 
 
-class Turns:
+class FairLock:
     """Who may run: first come, first served, so that a model with much to do takes every other turn at most.
 
     Called from the threads that run batches, but for the return of somebody else's turn.
 
     Args:
-        patience_s: a turn that lasts longer is not waited for.
+        grace_period_s: a turn that lasts longer is not waited for.
     """
 
-    def __init__(self, patience_s: float = _PATIENCE_S) -> None:
-        self._patience_s = patience_s
+    def __init__(self, grace_period_s: float = _PATIENCE_S) -> None:
+        self._patience_s = grace_period_s
         self._change = threading.Condition()
         self._line: deque[object] = deque()
         self._overdue: set[object] = set()
@@ -92,7 +92,7 @@ class SharedDevice:
     """
 
     def __init__(self) -> None:
-        self.turns = Turns()
+        self.turns = FairLock()
         self._backlogs: dict[object, Callable[[], Backlog]] = {}
         self._used: dict[object, float] = {}
         self._used_at = 0.0

@@ -6,17 +6,19 @@ import asyncio
 from collections.abc import Callable
 
 
-class Patience:
+class RestartGrace:
     """Runs out a fixed time after a death, unless a batch has succeeded since; being restarted is not enough.
 
     Args:
-        patience_s: how long.
+        grace_period_s: how long.
         clock: seconds, monotonic.
         run_out: called when it is used up, again for every death after that.
     """
 
-    def __init__(self, patience_s: float, clock: Callable[[], float], run_out: Callable[[], None]) -> None:
-        self._patience_s = patience_s
+    def __init__(
+        self, grace_period_s: float, clock: Callable[[], float], run_out: Callable[[], None]
+    ) -> None:
+        self._patience_s = grace_period_s
         self._clock = clock
         self._run_out = run_out
         self._since: float | None = None

@@ -13,7 +13,7 @@ from prometheus_client import Gauge
 from prunepool.metrics import Metrics
 
 
-class Gauges:
+class ModelGauges:
     """The gauges of one engine of a model.
 
     Args:

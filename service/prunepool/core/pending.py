@@ -6,21 +6,21 @@ import asyncio
 from collections.abc import Iterable
 from itertools import count
 
-from prunepool.core.types import Completion, Request, Work
-from prunepool.core.worker import Report
+from prunepool.core.types import BatchItem, Request, Result
+from prunepool.core.worker import BatchReport
 from prunepool.errors import DeadlineExceeded, PrunepoolError
 
 
-class Answers:
+class PendingRequests:
     """The open requests of one model, each with the future that its caller awaits; for one event loop."""
 
     def __init__(self) -> None:
-        self._futures: dict[Request, asyncio.Future[Completion]] = {}
+        self._futures: dict[Request, asyncio.Future[Result]] = {}
         self._batches = count()
 
-    def open(self, request: Request) -> asyncio.Future[Completion]:
+    def open(self, request: Request) -> asyncio.Future[Result]:
         """Wait for a request's answer."""
-        future: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._futures[request] = future
         return future
 
@@ -33,9 +33,9 @@ class Answers:
         future = self._futures.get(request)
         return future is not None and not future.done()
 
-    def alive(self, works: Iterable[Work]) -> list[Work]:
+    def alive(self, items: Iterable[BatchItem]) -> list[BatchItem]:
         """Those whose callers still wait."""
-        return [work for work in works if self.awaited(work.request)]
+        return [item for item in items if self.awaited(item.request)]
 
     def fail(self, requests: Iterable[Request], error: PrunepoolError) -> None:
         """Give requests an error for an answer."""
@@ -48,24 +48,24 @@ class Answers:
         """Give every open request an error for an answer."""
         self.fail(list(self._futures), error)
 
-    def deliver(self, report: Report) -> None:
+    def deliver(self, report: BatchReport) -> None:
         """Answer what was run, and tell those that were left out that they came too late."""
-        ran = {work.request for work in report.ran.works}
+        ran = {item.request for item in report.ran.items}
         batch = next(self._batches)
-        for work in report.batch.works:
-            if work.request not in ran:
-                self.fail([work.request], too_late(work.request, report.started))
-        for work, outcome in zip(report.ran.works, report.outcomes or (), strict=False):
-            future = self._futures.pop(work.request, None)
+        for item in report.batch.items:
+            if item.request not in ran:
+                self.fail([item.request], too_late(item.request, report.started))
+        for item, outcome in zip(report.ran.items, report.outputs or (), strict=False):
+            future = self._futures.pop(item.request, None)
             if future is not None and not future.done():
                 future.set_result(
-                    Completion(
+                    Result(
                         outcome=outcome,
-                        ratio=work.ratio,
-                        reason=work.reason,
+                        ratio=item.ratio,
+                        reason=item.reason,
                         batch=batch,
                         batch_size=len(ran),
-                        queue_s=report.started - work.request.arrival,
+                        queue_s=report.started - item.request.arrival,
                         inference_s=report.finished - report.started,
                     )
                 )

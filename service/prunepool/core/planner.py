@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 from typing import NamedTuple
 
 from prunepool.core.admission import Admission, Arrival
 from prunepool.core.batcher import Batcher
-from prunepool.core.cost_model import CostModel, Measured
+from prunepool.core.cost_model import CostModel, TimedBatch
 from prunepool.core.device_share import Backlog
 from prunepool.core.prediction import Predictor
 from prunepool.core.profiling import worthwhile
 from prunepool.core.ratio_policy import Load, RatioPolicy
-from prunepool.core.types import Batch, Costs, Dial, Limits, Request
+from prunepool.core.types import Batch, Costs, Limits, RatioSpec, Request
 
 
 class Device(NamedTuple):
@@ -26,21 +27,16 @@ class Device(NamedTuple):
     Attributes:
         batches: in order; the first of them runs, or is the next to run.
         since: when that began; None: it has not.
-        rested: whether the device had nothing to do for a while before that, or has had nothing until now.
+        idle_before: whether the device had nothing to do for a while before that, or has had nothing until now.
         others: what other models have for it; with each of them it takes turns, run by run.
         taken: the share of its time that those have taken of late.
     """
 
     batches: Sequence[Batch]
     since: float | None
-    rested: bool = False
+    idle_before: bool = False
     others: Sequence[Backlog] = ()
     taken: float = 0.0
-
-
-def largest(dial: Dial) -> float:
-    """The largest ratio that a dial allows."""
-    return dial.maximum if dial.requested is None else dial.requested
 
 
 class Planner:
@@ -60,7 +56,7 @@ class Planner:
         self.predictor = Predictor(costs, limits, self.cost_model)
         self.batcher = Batcher(limits, self.predictor)
 
-    def rehearsed(self, measured: Sequence[Measured]) -> None:
+    def rehearsed(self, measured: Sequence[TimedBatch]) -> None:
         """Predict from timed runs, and let batches grow no further than that pays, if so wanted."""
         self.cost_model.fit(measured)
         if self._limits.only_what_pays:
@@ -69,56 +65,56 @@ class Planner:
 
     def admit(
         self,
-        dial: Dial,
+        ratio_spec: RatioSpec,
         deadline: float | None,
         now: float,
         *,
         device: Device,
-        arriving: Mapping[Dial, int],
+        arriving: Mapping[RatioSpec, int],
         accepted: int,
     ) -> None:
         """Let a request in.
 
         Args:
-            dial: what it asks for.
+            ratio_spec: what it asks for.
             deadline: when an answer becomes worthless, or None.
             now: the time.
             device: what it has to do.
-            arriving: accepted requests that are still being decoded, by dial.
+            arriving: accepted requests that are still being decoded, by ratio_spec.
             accepted: requests accepted and not yet answered.
 
         Raises:
             Overloaded: too much is accepted already.
             DeadlineExceeded: its answer would come too late.
         """
-        planned = self._images(arriving, self._forecast(now)) + Counter({largest(dial): 1})
-        least = self._images(arriving, largest) + Counter({largest(dial): 1})
+        planned = self._images(arriving, self._forecast(now)) + Counter({ratio_spec.largest: 1})
+        least = self._images(arriving, attrgetter("largest")) + Counter({ratio_spec.largest: 1})
         self._admission.check(
             Arrival(
                 now=now,
-                dial=dial,
+                ratio_spec=ratio_spec,
                 deadline=deadline,
                 accepted=accepted,
                 answered_in_s=self._answered_in_s(planned, device, now),
                 drain_s=self._answered_in_s(least, device, now),
-                alone_s=self.predictor.run_s({largest(dial): 1}),
+                alone_s=self.predictor.run_s({ratio_spec.largest: 1}),
             )
         )
 
     def add(self, request: Request, now: float) -> None:
         """Let a request that was let in wait for a batch."""
-        self.batcher.add(request, self._policy.forecast(request.dial, now))
+        self.batcher.add(request, self._policy.forecast(request.ratio_spec, now))
 
     def due(self, now: float, *, device_busy: bool) -> bool:
         """Whether to give the device a batch: while it runs one, only what gains nothing by waiting."""
         return self.batcher.full if device_busy else self.batcher.ready(now)
 
-    def next_batch(self, now: float, *, device: Device, arriving: Mapping[Dial, int]) -> Batch | None:
+    def next_batch(self, now: float, *, device: Device, arriving: Mapping[RatioSpec, int]) -> Batch | None:
         """Take the next batch out of the queue, its ratios chosen; None if there is none yet."""
         batcher = self.batcher
         images = self._images(arriving, self._forecast(now))
         busy_s = self._free_in_s(device, now, self.predictor.runs(images))
-        load = Load(now, batcher.waiting, batcher.dials, arriving, busy_s, self.predictor, device.taken)
+        load = Load(now, batcher.waiting, batcher.ratio_specs, arriving, busy_s, self.predictor, device.taken)
         return batcher.next_batch(now, self._policy.plan(load), now + self._free_in_s(device, now, 1))
 
     def busy_s(self, device: Device, now: float) -> float:
@@ -126,17 +122,17 @@ class Planner:
         if not device.batches:
             return 0.0
         first, *rest = device.batches
-        first_s = self.predictor.batch_s(first, rested=device.rested)
+        first_s = self.predictor.batch_s(first, idle_before=device.idle_before)
         ran_s = 0.0 if device.since is None else now - device.since
         return max(0.0, first_s - ran_s) + sum(map(self.predictor.batch_s, rest))
 
-    def backlog(self, now: float, *, device: Device, arriving: Mapping[Dial, int]) -> Backlog:
+    def backlog(self, now: float, *, device: Device, arriving: Mapping[RatioSpec, int]) -> Backlog:
         """What other models have to reckon with, at the ratios that it would get now."""
         drain = self.predictor.drain(self._images(arriving, self._forecast(now)))
         given_s = max(map(self.predictor.batch_s, device.batches), default=0.0)
         return Backlog(self.busy_s(device, now) + drain.seconds, max(drain.run_s, given_s))
 
-    def drain_s(self, now: float, *, device: Device, arriving: Mapping[Dial, int]) -> float:
+    def drain_s(self, now: float, *, device: Device, arriving: Mapping[RatioSpec, int]) -> float:
         """Predicted seconds to answer all that is accepted, at the ratios that it would get now."""
         images = self._images(arriving, self._forecast(now))
         return self._answered_in_s(images, device, now) if images or device.batches else 0.0
@@ -152,17 +148,19 @@ class Planner:
         That is, for what the device has been given, for getting to work, and for the turns of other models.
         """
         own_s = self.busy_s(device, now)
-        if device.rested and not device.batches:
-            own_s = self.predictor.rest_s
+        if device.idle_before and not device.batches:
+            own_s = self.predictor.idle_penalty_s
         turns = len(device.batches) + runs
         return own_s + sum(min(other.seconds, turns * other.run_s) for other in device.others)
 
-    def _forecast(self, now: float) -> Callable[[Dial], float]:
-        return lambda dial: self._policy.forecast(dial, now)
+    def _forecast(self, now: float) -> Callable[[RatioSpec], float]:
+        return lambda ratio_spec: self._policy.forecast(ratio_spec, now)
 
-    def _images(self, arriving: Mapping[Dial, int], ratio_of: Callable[[Dial], float]) -> Counter[float]:
+    def _images(
+        self, arriving: Mapping[RatioSpec, int], ratio_of: Callable[[RatioSpec], float]
+    ) -> Counter[float]:
         """How many images are ahead at each ratio."""
         images = self.batcher.images(ratio_of)
-        for dial, count in arriving.items():
-            images[ratio_of(dial)] += count
+        for ratio_spec, count in arriving.items():
+            images[ratio_of(ratio_spec)] += count
         return images

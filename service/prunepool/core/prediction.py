@@ -48,18 +48,18 @@ class Predictor:
         #: Billions of multiply-accumulates for one image at a ratio.
         self.gmacs = lru_cache(maxsize=1024)(costs.gmacs)
 
-    def effort(self, batch: Batch, *, rested: bool = False) -> Effort:
+    def effort(self, batch: Batch, *, idle_before: bool = False) -> Effort:
         """What a batch's time depends on; it has at least one image."""
-        return effort(Counter(batch.ratios), self.gmacs, rested=rested)
+        return effort(Counter(batch.ratios), self.gmacs, idle_before=idle_before)
 
-    def batch_s(self, batch: Batch, *, rested: bool = False) -> float:
+    def batch_s(self, batch: Batch, *, idle_before: bool = False) -> float:
         """Seconds that a batch will run, on a device that has had nothing to do before, or has."""
-        return self._model.seconds(self.effort(batch, rested=rested)) if batch.works else 0.0
+        return self._model.seconds(self.effort(batch, idle_before=idle_before)) if batch.items else 0.0
 
     @property
-    def rest_s(self) -> float:
+    def idle_penalty_s(self) -> float:
         """How much longer a run takes on a device that has had nothing to do."""
-        return self._model.seconds(Effort(0, 0, 0, 0, rested=1))
+        return self._model.seconds(Effort(0, 0, 0, 0, idle_before=1))
 
     def run_s(self, images: Images) -> float:
         """Seconds that these images take in one run."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from prunepool.core.cost_model import Measured
+from prunepool.core.cost_model import TimedBatch
 
 #: A mix of plans shows what each plan beyond a batch's first costs.
 _PLANS_IN_MIX = 4
@@ -17,7 +17,7 @@ _WORTH = 0.05
 
 
 def rehearsal(max_ratio: float, max_batch_size: int) -> list[tuple[float, ...]]:
-    """The ratios of each batch, the smallest batch first: sizes by ends and middle of the dial, and a mix.
+    """The ratios of each batch, the smallest batch first: sizes by ends and middle of the ratio_spec, and a mix.
 
     The first is a single dense image. Every batch lists the images of one ratio next to each other.
 
@@ -38,7 +38,7 @@ def rehearsal(max_ratio: float, max_batch_size: int) -> list[tuple[float, ...]]:
     return sorted(batches, key=len)
 
 
-def worthwhile(measured: Sequence[Measured], image_gmacs: float, most: int) -> int:
+def worthwhile(measured: Sequence[TimedBatch], image_gmacs: float, most: int) -> int:
     """Images beyond which a run on a processor makes none of them cheaper: they had better be answered earlier.
 
     Where eight keep it busy, thirty-two take four times as long, all wait for the last, and nothing is decoded

@@ -17,7 +17,7 @@ from itertools import islice
 
 from prunepool.core.prediction import Predictor
 from prunepool.core.ratio_policy import Choice, Load
-from prunepool.core.types import Dial, Request
+from prunepool.core.types import RatioSpec, Request
 
 #: Steps of the grid where no measured points make one, and the most points there are.
 _STEPS, _MOST_LEVELS = 9, 16
@@ -82,12 +82,12 @@ class Controller:
         self._level = max(level, needed)
         return self._chooser(load, self._levels[self._level])
 
-    def forecast(self, dial: Dial, now: float) -> float:
-        """The ratio that a dial would get now, if no more came."""
-        return self._ratio(dial, self._levels[self._settled(now)[0]])
+    def forecast(self, ratio_spec: RatioSpec, now: float) -> float:
+        """The ratio that a ratio_spec would get now, if no more came."""
+        return self._ratio(ratio_spec, self._levels[self._settled(now)[0]])
 
-    def _ratio(self, dial: Dial, ratio: float) -> float:
-        return min(ratio, dial.maximum) if dial.requested is None else dial.requested
+    def _ratio(self, ratio_spec: RatioSpec, ratio: float) -> float:
+        return min(ratio, ratio_spec.maximum) if ratio_spec.requested is None else ratio_spec.requested
 
     def _settled(self, now: float, load: Load | None = None) -> tuple[int, float]:
         """The level after the steps down that are due by now, and when the next one may be."""
@@ -121,9 +121,9 @@ class Controller:
         Takes every run to have the same mix of requests, so that only the oldest of each run matters.
         """
         images: Counter[float] = Counter()
-        for dials in (load.dials, load.arriving):
-            for dial, count in dials.items():
-                images[self._ratio(dial, self._levels[level])] += count
+        for ratio_specs in (load.ratio_specs, load.arriving):
+            for ratio_spec, count in ratio_specs.items():
+                images[self._ratio(ratio_spec, self._levels[level])] += count
         drain = load.predictor.drain(images)
         worst = load.busy_s + drain.seconds  # of whoever comes last and has not waited yet
         end, last_end = load.busy_s, worst
@@ -135,29 +135,33 @@ class Controller:
     def _chooser(self, load: Load, level: float) -> Callable[[Request], Choice]:
         """Chooses for one request after the other of one batch, and counts the work they are."""
         batch: Counter[float] = Counter()
-        work: dict[Dial, list[float]] = {}
+        work: dict[RatioSpec, list[float]] = {}
         self._forget(load.now)
         self._taken = load.taken
 
         def choose(request: Request) -> Choice:
             choice = self._choose(request, level, batch, load)
             batch[choice.ratio] += 1
-            if request.dial not in work:
-                work[request.dial] = self._work_of(request.dial, load.predictor)
-            self._work = [sum(pair) for pair in zip(self._work, work[request.dial], strict=True)]
+            if request.ratio_spec not in work:
+                work[request.ratio_spec] = self._work_of(request.ratio_spec, load.predictor)
+            self._work = [sum(pair) for pair in zip(self._work, work[request.ratio_spec], strict=True)]
             return choice
 
         return choose
 
     def _choose(self, request: Request, level: float, batch: Counter[float], load: Load) -> Choice:
-        dial = request.dial
-        if dial.requested is not None:
-            return Choice(dial.requested, "requested")
-        usual = self._ratio(dial, level)
+        ratio_spec = request.ratio_spec
+        if ratio_spec.requested is not None:
+            return Choice(ratio_spec.requested, "requested")
+        usual = self._ratio(ratio_spec, level)
         if request.deadline is not None:
             left = (request.deadline - load.now - load.busy_s) / _CAUTION
             ratio = usual
-            for ratio in (usual, *(r for r in self._levels if usual < r < dial.maximum), dial.maximum):
+            for ratio in (
+                usual,
+                *(r for r in self._levels if usual < r < ratio_spec.maximum),
+                ratio_spec.maximum,
+            ):
                 if load.predictor.run_s(batch + Counter({ratio: 1})) <= left:
                     break
             if ratio > usual:
@@ -173,7 +177,7 @@ class Controller:
         self._work = [work * fading for work in self._work]
         self._work_at = now
 
-    def _work_of(self, dial: Dial, predictor: Predictor) -> list[float]:
-        """What a request of this dial adds to the remembered work, at each level."""
+    def _work_of(self, ratio_spec: RatioSpec, predictor: Predictor) -> list[float]:
+        """What a request of this ratio_spec adds to the remembered work, at each level."""
         memory_s = _MEMORY * self._target_s
-        return [predictor.image_s(self._ratio(dial, ratio)) / memory_s for ratio in self._levels]
+        return [predictor.image_s(self._ratio(ratio_spec, ratio)) / memory_s for ratio in self._levels]

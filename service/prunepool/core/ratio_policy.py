@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from prunepool.core.prediction import Predictor
-from prunepool.core.types import Dial, Request
+from prunepool.core.types import RatioSpec, Request
 
 
 class Choice(NamedTuple):
@@ -25,8 +25,8 @@ class Load:
         now: the time.
         waiting: the requests that wait, oldest first, those of the coming batch among them; valid during
             the call only.
-        dials: how many of them there are of each dial.
-        arriving: accepted requests that are still being decoded, by dial.
+        ratio_specs: how many of them there are of each ratio_spec.
+        arriving: accepted requests that are still being decoded, by ratio_spec.
         busy_s: predicted seconds until the device has finished what it was given, and other models their turns.
         predictor: how long a run takes.
         taken: the share of the device's time that other models have taken of late.
@@ -34,15 +34,15 @@ class Load:
 
     now: float
     waiting: Collection[Request]
-    dials: Mapping[Dial, int]
-    arriving: Mapping[Dial, int]
+    ratio_specs: Mapping[RatioSpec, int]
+    arriving: Mapping[RatioSpec, int]
     busy_s: float
     predictor: Predictor
     taken: float = 0.0
 
 
 class RatioPolicy(Protocol):
-    """Turns dials into ratios.
+    """Turn ratio specs into ratios.
 
     A policy may keep state between batches (for hysteresis); it has no clock. Called on one thread.
     """
@@ -50,8 +50,8 @@ class RatioPolicy(Protocol):
     def plan(self, load: Load) -> Callable[[Request], Choice]:
         """Look at the load, once for each batch; what is returned chooses for the requests of that batch."""
 
-    def forecast(self, dial: Dial, now: float) -> float:
-        """The ratio that a dial would get now, for predicting cost; changes no state."""
+    def forecast(self, ratio_spec: RatioSpec, now: float) -> float:
+        """The ratio that a ratio_spec would get now, for predicting cost; changes no state."""
 
 
 class DefaultRatio:
@@ -66,13 +66,13 @@ class DefaultRatio:
 
     def plan(self, load: Load) -> Callable[[Request], Choice]:
         """The load changes nothing here."""
-        return lambda request: self._choose(request.dial)
+        return lambda request: self._choose(request.ratio_spec)
 
-    def forecast(self, dial: Dial, now: float) -> float:
-        """The ratio that a dial gets at any time."""
-        return self._choose(dial).ratio
+    def forecast(self, ratio_spec: RatioSpec, now: float) -> float:
+        """The ratio that a ratio_spec gets at any time."""
+        return self._choose(ratio_spec).ratio
 
-    def _choose(self, dial: Dial) -> Choice:
-        if dial.requested is not None:
-            return Choice(dial.requested, "requested")
-        return Choice(min(self._default, dial.maximum), "auto:default")
+    def _choose(self, ratio_spec: RatioSpec) -> Choice:
+        if ratio_spec.requested is not None:
+            return Choice(ratio_spec.requested, "requested")
+        return Choice(min(self._default, ratio_spec.maximum), "auto:default")

@@ -17,12 +17,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from prunepool.core.cost_model import REST_S
-from prunepool.core.device_share import Turns
-from prunepool.core.model_gauges import Gauges
+from prunepool.core.cost_model import IDLE_S
+from prunepool.core.device_share import FairLock
+from prunepool.core.model_gauges import ModelGauges
 from prunepool.core.planner import Device
 from prunepool.core.types import Batch
-from prunepool.core.worker import Ended, Event, Post, Ready, Report, Worker
+from prunepool.core.worker import BatchReport, Ended, Event, Post, Ready, Worker
 from prunepool.metrics import Metrics
 
 #: Batches given to a worker: one that runs and one that follows without a pause.
@@ -45,7 +45,7 @@ class Resilience:
         start_timeout_s: loading and warming up may take this long.
         first_delay_s: pause before the first restart; it doubles until a batch succeeds.
         max_delay_s: longest pause.
-        patience_s: how long after a death the accepted requests wait for an engine that works again.
+        grace_period_s: how long after a death the accepted requests wait for an engine that items again.
         stop_timeout_s: how long a stopped engine may take to let go of its device.
     """
 
@@ -53,7 +53,7 @@ class Resilience:
     start_timeout_s: float = 600.0
     first_delay_s: float = 0.1
     max_delay_s: float = 30.0
-    patience_s: float = 5.0
+    grace_period_s: float = 5.0
     stop_timeout_s: float = 5.0
 
 
@@ -70,7 +70,7 @@ class Owner(Protocol):
     def on_up(self, ready: Ready) -> None:
         """Batches can be given."""
 
-    def on_report(self, report: Report) -> None:
+    def on_report(self, report: BatchReport) -> None:
         """A batch was run."""
 
     def on_down(self, lost: Batch | None, unstarted: Sequence[Batch]) -> None:
@@ -99,8 +99,8 @@ class Supervisor:
         owner: Owner,
         resilience: Resilience,
         metrics: Metrics,
-        gauges: Gauges,
-        turns: Turns,
+        gauges: ModelGauges,
+        turns: FairLock,
         clock: Callable[[], float],
     ) -> None:
         self._name = name
@@ -144,8 +144,8 @@ class Supervisor:
         """What has been given and not yet reported."""
         running = None if self._worker is None else self._worker.running
         if running is None:
-            return Device(self._given, None, rested=self._clock() - self._turns.ended >= REST_S)
-        return Device(self._given, running.since, running.rested)
+            return Device(self._given, None, idle_before=self._clock() - self._turns.ended >= IDLE_S)
+        return Device(self._given, running.since, running.idle_before)
 
     @property
     def missing(self) -> str | None:
@@ -246,7 +246,7 @@ class Supervisor:
                 self._first_start.set_result(None)
         else:
             self._given.popleft()
-            if event.outcomes:  # not one that did not fit, nor one that came to nothing
+            if event.outputs:  # not one that did not fit, nor one that came to nothing
                 self._failures = 0
             self._cancel_timer()
             if self._given:
@@ -278,7 +278,7 @@ class Supervisor:
         if self._state == "starting":
             self._fall(TimeoutError(f"not warm within {limits.start_timeout_s:g} s"))
         else:
-            images = len(self._given[0].works)
+            images = len(self._given[0].items)
             self._fall(TimeoutError(f"a batch of {images} took more than {limits.batch_timeout_s:g} s"))
 
     def _fall(self, error: BaseException) -> None:

@@ -15,19 +15,19 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
 from prunepool.core.batcher import expired, trim
-from prunepool.core.cost_model import Measured
+from prunepool.core.cost_model import TimedBatch
 from prunepool.core.device_share import Backlog, SharedDevice
-from prunepool.core.grace_period import Patience
-from prunepool.core.in_flight import Places
-from prunepool.core.model_gauges import Gauges
-from prunepool.core.pending import Answers, too_late
+from prunepool.core.grace_period import RestartGrace
+from prunepool.core.in_flight import InFlight
+from prunepool.core.model_gauges import ModelGauges
+from prunepool.core.pending import PendingRequests, too_late
 from prunepool.core.planner import Device, Planner
 from prunepool.core.profiling import rehearsal
 from prunepool.core.ratio_policy import RatioPolicy
 from prunepool.core.recovery import Resilience, Supervisor
-from prunepool.core.scheduler_metrics import Tally
-from prunepool.core.types import Batch, Completion, Costs, Dial, Limits, Request, Runner, Work
-from prunepool.core.worker import Post, Ready, Report, Worker
+from prunepool.core.scheduler_metrics import SchedulerMetrics
+from prunepool.core.types import Batch, BatchItem, Costs, Limits, RatioSpec, Request, Result, Runner
+from prunepool.core.worker import BatchReport, Post, Ready, Worker
 from prunepool.errors import Draining, EngineUnavailable, PrunepoolError
 from prunepool.metrics import Metrics
 
@@ -77,7 +77,7 @@ class Scheduler:
         auto_maximum: float | None = None,
         shown: bool = True,
         device: SharedDevice | None = None,
-        rehearsed: Sequence[Measured] = (),
+        rehearsed: Sequence[TimedBatch] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._name = name
@@ -91,13 +91,13 @@ class Scheduler:
         self._batcher = self._planner.batcher
         self.rehearsed = tuple(rehearsed)
         self._planner.rehearsed(self.rehearsed)
-        self.gauges = Gauges(metrics, name, shown=shown)
-        self._tally = Tally(metrics, name, costs, self.gauges)
-        auto = Dial(None, costs.max_ratio if auto_maximum is None else auto_maximum)
+        self.gauges = ModelGauges(metrics, name, shown=shown)
+        self._tally = SchedulerMetrics(metrics, name, costs, self.gauges)
+        auto = RatioSpec(None, costs.max_ratio if auto_maximum is None else auto_maximum)
         self.gauges.auto(lambda: policy.forecast(auto, clock()))
         self._tally.aims(auto.maximum, self._limits.target_s)
-        self._answers = Answers()
-        self._places = Places()
+        self._answers = PendingRequests()
+        self._places = InFlight()
         self._draining = False
         self._closed = False
         self._closing: asyncio.Task[bool] | None = None
@@ -106,7 +106,7 @@ class Scheduler:
         self._gave_up = False
         self._when_idle: Callable[[], object] = lambda: None
         resilience = resilience or Resilience()
-        self._patience = Patience(resilience.patience_s, clock, self._give_up)
+        self._patience = RestartGrace(resilience.grace_period_s, clock, self._give_up)
         self._supervisor = Supervisor(
             name,
             self._make_worker,
@@ -151,7 +151,7 @@ class Scheduler:
         """Have this called whenever the device has run out of work, for :meth:`spare`."""
         self._when_idle = callback
 
-    def spare(self, request: Request) -> asyncio.Future[Completion]:
+    def spare(self, request: Request) -> asyncio.Future[Result]:
         """Run one image by itself on a device that is :attr:`idle`, beside all limits and series.
 
         Whoever comes meanwhile waits for it as for any batch. It is not tried again where the engine dies.
@@ -163,11 +163,11 @@ class Scheduler:
             What the model says, or any error.
         """
         assert self.idle
-        assert request.dial.requested is not None
-        ratio = request.dial.requested
+        assert request.ratio_spec.requested is not None
+        ratio = request.ratio_spec.requested
         request.attempts = 1  # a death is then the second, after which it is given up
         future = self._answers.open(request)
-        self._supervisor.give(Batch((Work(request, ratio, SPARE),), self._costs.gmacs(ratio)))
+        self._supervisor.give(Batch((BatchItem(request, ratio, SPARE),), self._costs.gmacs(ratio)))
         return future
 
     async def start(self) -> None:
@@ -179,11 +179,11 @@ class Scheduler:
         self._shared.join(self, self._backlog)
         await self._supervisor.start()
 
-    def accept(self, dial: Dial, deadline: float | None = None) -> AbstractContextManager[None]:
+    def accept(self, ratio_spec: RatioSpec, deadline: float | None = None) -> AbstractContextManager[None]:
         """Take a place among the accepted, for a request that may still have to be decoded.
 
         Args:
-            dial: what it asks for.
+            ratio_spec: what it asks for.
             deadline: when an answer becomes worthless, or None.
 
         Returns:
@@ -201,21 +201,21 @@ class Scheduler:
             raise self._unavailable()
         now = self._clock()
         self._planner.admit(
-            dial,
+            ratio_spec,
             deadline,
             now,
             device=self._device(now),
             arriving=self._places.arriving,
             accepted=self._places.taken,
         )
-        return self._places.take(dial)
+        return self._places.take(ratio_spec)
 
-    async def submit(self, request: Request) -> Completion:
+    async def submit(self, request: Request) -> Result:
         """Accept a request and answer it; raises what :meth:`accept` and :meth:`answer` raise."""
-        with self.accept(request.dial, request.deadline):
+        with self.accept(request.ratio_spec, request.deadline):
             return await self.answer(request)
 
-    async def answer(self, request: Request) -> Completion:
+    async def answer(self, request: Request) -> Result:
         """Answer a request that has its place.
 
         Raises:
@@ -232,7 +232,7 @@ class Scheduler:
             raise self._stopping()
         if self._gave_up:
             raise self._unavailable()
-        with self._places.arrived(request.dial):
+        with self._places.arrived(request.ratio_spec):
             self._planner.add(request, now)
             future = self._answers.open(request)
             self._wake()
@@ -258,7 +258,7 @@ class Scheduler:
 
     async def _close(self, timeout_s: float) -> bool:
         self.begin_drain()
-        answered = await self._places.all_free(timeout_s)
+        answered = await self._places.wait_empty(timeout_s)
         if not answered:
             log.warning("%s: %d images unanswered after %g s", self._name, self._places.taken, timeout_s)
         self._closed = True
@@ -282,50 +282,50 @@ class Scheduler:
         self._gave_up = False
         self._pump()
 
-    def on_report(self, report: Report) -> None:
+    def on_report(self, report: BatchReport) -> None:
         """A batch was run: feed the device first, then those who wait for answers."""
-        if report.outcomes is None:
+        if report.outputs is None:
             self._halve(report.ran)
-        elif report.ran.works:
+        elif report.ran.items:
             self._patience.proven()
             model = self._planner.cost_model
-            effort = self._planner.predictor.effort(report.ran, rested=report.rested)
+            effort = self._planner.predictor.effort(report.ran, idle_before=report.idle_before)
             seconds = report.finished - report.started
             self._tally.learnt(model, model.observe(effort, seconds))
             self._shared.used(self, seconds, self._clock())
         self._pump()
         self._answers.deliver(report)
-        if not any(work.reason == SPARE for work in report.batch.works):
+        if not any(item.reason == SPARE for item in report.batch.items):
             self._tally.batch(report)
         if self.idle:
             self._when_idle()
 
     def on_down(self, lost: Batch | None, unstarted: Sequence[Batch]) -> None:
         """The engine died: what it had comes back, and waits for the next one with patience."""
-        for work in self._answers.alive(lost.works if lost else ()):
-            work.request.attempts += 1
-            if work.request.attempts > 1:
+        for item in self._answers.alive(lost.items if lost else ()):
+            item.request.attempts += 1
+            if item.request.attempts > 1:
                 self._answers.fail(
-                    [work.request], self._unavailable("the engine died twice while it ran this image")
+                    [item.request], self._unavailable("the engine died twice while it ran this image")
                 )
             else:
                 # Alone, so that an image that kills engines takes no other with it a second time.
-                self._batcher.put_back([work])
+                self._batcher.put_back([item])
         for batch in unstarted:
-            self._batcher.put_back(self._answers.alive(batch.works))
+            self._batcher.put_back(self._answers.alive(batch.items))
         self._patience.died()
         self._pump()
 
     def _halve(self, batch: Batch) -> None:
         """The device had no room for a batch: each half may fit."""
-        works = self._answers.alive(batch.works)
-        if len(batch.works) == 1:
+        items = self._answers.alive(batch.items)
+        if len(batch.items) == 1:
             message = "the device has no memory left for even this one image"
-            self._answers.fail([work.request for work in works], self._unavailable(message))
+            self._answers.fail([item.request for item in items], self._unavailable(message))
             return
-        middle = (len(works) + 1) // 2
-        self._batcher.put_back(works[:middle])
-        self._batcher.put_back(works[middle:])
+        middle = (len(items) + 1) // 2
+        self._batcher.put_back(items[:middle])
+        self._batcher.put_back(items[middle:])
 
     def _give_up(self) -> None:
         """The engine has been away for too long for those who wait."""
@@ -364,7 +364,7 @@ class Scheduler:
         while self._planner.due(now, device_busy=self._supervisor.busy):
             batch = self._planner.next_batch(now, device=self._device(now), arriving=self._places.arriving)
             batch = batch and trim(batch, self._answers.awaited, self._costs)
-            if batch and batch.works:
+            if batch and batch.items:
                 return batch
         return None
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from prunepool.core.cost_model import CostModel
-from prunepool.core.model_gauges import Gauges
-from prunepool.core.types import Batch, Costs, Outcome
-from prunepool.core.worker import Report
+from prunepool.core.model_gauges import ModelGauges
+from prunepool.core.types import Batch, Costs, Output
+from prunepool.core.worker import BatchReport
 from prunepool.metrics import Metrics, reduction_band
 
 
-class Tally:
+class SchedulerMetrics:
     """The series of one model.
 
     Args:
@@ -21,10 +21,10 @@ class Tally:
         gauges: what of it is a state rather than a count.
     """
 
-    def __init__(self, metrics: Metrics, model: str, costs: Costs, gauges: Gauges | None = None) -> None:
+    def __init__(self, metrics: Metrics, model: str, costs: Costs, gauges: ModelGauges | None = None) -> None:
         self._metrics = metrics
         self._model = model
-        self._gauges = gauges or Gauges(metrics, model)
+        self._gauges = gauges or ModelGauges(metrics, model)
         self._dense_gmacs = costs.gmacs(0.0)
         self._prediction_error = metrics.prediction_error.labels(model)
         self._batch_size = metrics.batch_size.labels(model)
@@ -54,26 +54,26 @@ class Tally:
         if error is not None:
             self._prediction_error.observe(error)
 
-    def batch(self, report: Report) -> None:
+    def batch(self, report: BatchReport) -> None:
         """A batch that was run. Images whose client left meanwhile count: the device did the work."""
-        outcomes = report.outcomes or ()
-        if not outcomes:
+        outputs = report.outputs or ()
+        if not outputs:
             return
-        self._batch_size.observe(len(outcomes))
-        self._batch_tokens.observe(sum(outcome.tokens[-1] for outcome in outcomes))
-        self._images(report.ran, outcomes, report.finished - report.started)
-        spent = sum(outcome.gmacs for outcome in outcomes)
+        self._batch_size.observe(len(outputs))
+        self._batch_tokens.observe(sum(outcome.tokens[-1] for outcome in outputs))
+        self._images(report.ran, outputs, report.finished - report.started)
+        spent = sum(outcome.gmacs for outcome in outputs)
         self._gmacs["spent"].inc(spent)
-        self._gmacs["saved"].inc(max(0.0, self._dense_gmacs * len(outcomes) - spent))
-        self._fates["kept"].inc(sum(outcome.tokens[-1] for outcome in outcomes))
-        self._fates["pruned"].inc(sum(outcome.pruned for outcome in outcomes))
-        self._fates["pooled"].inc(sum(outcome.pooled for outcome in outcomes))
+        self._gmacs["saved"].inc(max(0.0, self._dense_gmacs * len(outputs) - spent))
+        self._fates["kept"].inc(sum(outcome.tokens[-1] for outcome in outputs))
+        self._fates["pruned"].inc(sum(outcome.pruned for outcome in outputs))
+        self._fates["pooled"].inc(sum(outcome.pooled for outcome in outputs))
 
-    def _images(self, ran: Batch, outcomes: Sequence[Outcome], seconds: float) -> None:
-        total = sum(outcome.gmacs for outcome in outcomes)
-        for work, outcome in zip(ran.works, outcomes, strict=True):
-            band = reduction_band(work.ratio)
-            self._applied_ratio.observe(work.ratio)
+    def _images(self, ran: Batch, outputs: Sequence[Output], seconds: float) -> None:
+        total = sum(outcome.gmacs for outcome in outputs)
+        for item, outcome in zip(ran.items, outputs, strict=True):
+            band = reduction_band(item.ratio)
+            self._applied_ratio.observe(item.ratio)
             self._launches[outcome.recorded].inc()
             self._metrics.images.labels(self._model, band).inc()
             self._metrics.inference_seconds.labels(self._model, band).inc(seconds * outcome.gmacs / total)

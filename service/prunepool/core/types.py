@@ -4,7 +4,7 @@ Data flow::
 
     Request ──submit──▶ Scheduler ──add──▶ Batcher ──next_batch──▶ Batch ──▶ Worker ──▶ Runner
        ▲                                                                                  │
-       └───────────────── Completion ◀── Scheduler ◀── list[Outcome] ◀────────────────────┘
+       └───────────────── Result ◀── Scheduler ◀── list[Output] ◀────────────────────┘
 
 Times are seconds of one monotonic clock that is passed in. No torch, no HTTP, no clock here.
 """
@@ -25,7 +25,7 @@ Pixels = NDArray[np.uint8] | NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
-class Dial:
+class RatioSpec:
     """What a request says about tokens.
 
     Attributes:
@@ -36,6 +36,11 @@ class Dial:
     requested: float | None
     maximum: float
 
+    @property
+    def largest(self) -> float:
+        """The largest ratio that may be applied."""
+        return self.maximum if self.requested is None else self.requested
+
 
 @dataclass(eq=False, slots=True)
 class Request:
@@ -43,7 +48,7 @@ class Request:
 
     Attributes:
         pixels: the decoded crop, or what a caller made of it.
-        dial: what it asks for.
+        ratio_spec: what it asks for.
         arrival: when it was accepted.
         deadline: when an answer becomes worthless, or None.
         explain: whether the answer shall carry a token map.
@@ -51,7 +56,7 @@ class Request:
     """
 
     pixels: Pixels
-    dial: Dial
+    ratio_spec: RatioSpec
     arrival: float
     deadline: float | None = None
     explain: bool = False
@@ -59,7 +64,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class BatchItem:
     """A request with the ratio it will be run at.
 
     Attributes:
@@ -79,17 +84,17 @@ class Batch:
     """What one run of the model computes.
 
     Attributes:
-        works: the requests, those of one ratio next to each other.
+        items: the requests, those of one ratio next to each other.
         gmacs: predicted cost.
     """
 
-    works: tuple[Work, ...]
+    items: tuple[BatchItem, ...]
     gmacs: float
 
     @property
     def ratios(self) -> tuple[float, ...]:
         """The applied ratio of every request, in batch order."""
-        return tuple(work.ratio for work in self.works)
+        return tuple(item.ratio for item in self.items)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +125,7 @@ class StageMap:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class Output:
     """What the model said of one image.
 
     Attributes:
@@ -143,7 +148,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Completion:
+class Result:
     """An answered request: the model's outcome and how it got there.
 
     Attributes:
@@ -156,7 +161,7 @@ class Completion:
         inference_s: seconds its batch ran.
     """
 
-    outcome: Outcome
+    outcome: Output
     ratio: float
     reason: str
     batch: int
@@ -189,8 +194,8 @@ class Runner(Protocol):
     def prepare(self, batch: Batch) -> object:
         """Stack a batch's pixels where the device can take them."""
 
-    def run(self, batch: Batch, prepared: object) -> Sequence[Outcome]:
-        """Compute a batch; outcomes in batch order.
+    def run(self, batch: Batch, prepared: object) -> Sequence[Output]:
+        """Compute a batch; outputs in batch order.
 
         Raises:
             OutOfMemory: the batch does not fit; a smaller one may.
@@ -219,8 +224,8 @@ class AsynchronousRunner(Runner, Protocol):
     def done(self, launched: object) -> bool:
         """Whether :meth:`collect` would return at once."""
 
-    def collect(self, batch: Batch, launched: object) -> Sequence[Outcome]:
-        """Wait for what was launched; outcomes in batch order.
+    def collect(self, batch: Batch, launched: object) -> Sequence[Output]:
+        """Wait for what was launched; outputs in batch order.
 
         Raises:
             Exception: this runner can no longer be trusted.

@@ -1,7 +1,7 @@
 """One thread that owns a runner: batches in, events out, and no death goes unreported.
 
 The thread makes the runner, warms it up, times some batches and says `Ready`; then it answers each batch
-with a `Report`. However it ends, by order or by any exception, it closes the runner and says `Ended`. Events
+with a `BatchReport`. However it ends, by order or by any exception, it closes the runner and says `Ended`. Events
 arrive on the event loop as calls of `post`. What the thread cannot say itself, that it hangs, others see.
 """
 
@@ -20,23 +20,23 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from prunepool.core.batcher import expired, trim
-from prunepool.core.cost_model import REST_S, Measured, effort
-from prunepool.core.device_share import Turns
+from prunepool.core.cost_model import IDLE_S, TimedBatch, effort
+from prunepool.core.device_share import FairLock
 from prunepool.core.profiling import ROUNDS
 from prunepool.core.threads import name_thread
 from prunepool.core.types import (
     AsynchronousRunner,
     Batch,
+    BatchItem,
     Costs,
-    Dial,
-    Outcome,
     OutOfMemory,
+    Output,
+    RatioSpec,
     Request,
     Runner,
-    Work,
 )
 
-#: The reason of a work that nobody asked for, run to see that a new runner works and how fast.
+#: The reason of an item that nobody asked for, run to see that a new runner works and how fast.
 WARM_UP = "warm-up"
 #: What the system calls the threads that compute.
 COMPUTES = "model"
@@ -54,28 +54,28 @@ class Ready:
         measured: batches that were timed, at least a single dense image.
     """
 
-    measured: tuple[Measured, ...]
+    measured: tuple[TimedBatch, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class BatchReport:
     """A batch was run.
 
     Attributes:
         batch: as it was given.
         ran: what of it reached the device; deadlines that had passed by then are left out.
-        outcomes: one for each of `ran`; None where the device had no room.
+        outputs: one for each of `ran`; None where the device had no room.
         started: when it reached the device.
-        finished: when the outcomes were there.
-        rested: whether the device had nothing to do for a while before.
+        finished: when the outputs were there.
+        idle_before: whether the device had nothing to do for a while before.
     """
 
     batch: Batch
     ran: Batch
-    outcomes: Sequence[Outcome] | None
+    outputs: Sequence[Output] | None
     started: float
     finished: float
-    rested: bool
+    idle_before: bool
 
 
 class Running(NamedTuple):
@@ -83,11 +83,11 @@ class Running(NamedTuple):
 
     Attributes:
         since: when it began.
-        rested: whether the device had nothing to do for a while before.
+        idle_before: whether the device had nothing to do for a while before.
     """
 
     since: float
-    rested: bool
+    idle_before: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ class Ended:
 
 #: The ratio of each image of a batch.
 Ratios: TypeAlias = tuple[float, ...]
-Event = Ready | Report | Ended
+Event = Ready | BatchReport | Ended
 
 
 class _UnderWay(NamedTuple):
@@ -147,7 +147,7 @@ class Worker:
         post: Post,
         rehearse: Sequence[Ratios] = (),
         rehearsal_s: float = 0.0,
-        turns: Turns | None = None,
+        turns: FairLock | None = None,
     ) -> None:
         self._factory = factory
         self._costs = costs
@@ -159,7 +159,7 @@ class Worker:
         self._post = post
         self._batches: SimpleQueue[Batch | None] = SimpleQueue()
         self._stopped = False
-        self._turns = turns or Turns()
+        self._turns = turns or FairLock()
         self.running: Running | None = None
         self._thread = threading.Thread(target=self._main, name=name, daemon=True)
 
@@ -228,17 +228,17 @@ class Worker:
             following = None if batch is None or self._stopped else self._launch(runner, batch)
             if head is not None:
                 assert self.running is not None
-                outcomes = runner.collect(head.ran, head.launched)
+                outputs = runner.collect(head.ran, head.launched)
                 finished = self._clock()
                 self._turns.over(finished)
-                self._say(self._report(head.batch, head.ran, outcomes, self.running, finished))
-            if isinstance(following, Report):
+                self._say(self._report(head.batch, head.ran, outputs, self.running, finished))
+            if isinstance(following, BatchReport):
                 self._say(following)
                 following = None
             head, self.running = following, None
             if head is not None:
                 # A batch that waited for the one before has run only since that one was done.
-                self.running = Running(max(head.started, finished), head.started - finished >= REST_S)
+                self.running = Running(max(head.started, finished), head.started - finished >= IDLE_S)
 
     def _meanwhile(self, runner: AsynchronousRunner, running: _UnderWay) -> Batch | None:
         """The batch that comes while another is computed; None if that is done first, or the end has come."""
@@ -247,19 +247,19 @@ class Worker:
                 return self._batches.get(timeout=_LOOK_S)
         return None
 
-    def _launch(self, runner: AsynchronousRunner, batch: Batch) -> _UnderWay | Report:
+    def _launch(self, runner: AsynchronousRunner, batch: Batch) -> _UnderWay | BatchReport:
         """Have a batch computed; its report, where there is nothing to compute or no room."""
         started = self._clock()
         ran = self._fresh(batch, started)
-        if not ran.works:
-            return Report(batch, ran, (), started, started, rested=False)
+        if not ran.items:
+            return BatchReport(batch, ran, (), started, started, idle_before=False)
         try:
             return _UnderWay(batch, ran, started, runner.launch(ran, runner.prepare(ran)))
         except OutOfMemory as error:
             self._warn(ran, error)
-            return Report(batch, ran, None, started, self._clock(), rested=False)
+            return BatchReport(batch, ran, None, started, self._clock(), idle_before=False)
 
-    def _rehearsed(self, runner: Runner) -> tuple[Measured, ...]:
+    def _rehearsed(self, runner: Runner) -> tuple[TimedBatch, ...]:
         """The first predictions of speed, and proof that a batch goes through."""
         dense_image = self._time(runner, (0.0,))
         if dense_image is None:
@@ -275,7 +275,8 @@ class Worker:
                 break
             best[ratios] = min(seconds, best.get(ratios, seconds))
         return tuple(
-            Measured(effort(Counter(ratios), self._costs.gmacs), seconds) for ratios, seconds in best.items()
+            TimedBatch(effort(Counter(ratios), self._costs.gmacs), seconds)
+            for ratios, seconds in best.items()
         )
 
     def _gmacs(self, ratios: Ratios) -> float:
@@ -285,36 +286,38 @@ class Worker:
         """Seconds that a batch of black images takes; None where the device has no room for it."""
         pixels = np.zeros((self._image_size, self._image_size, 3), np.uint8)
         now = self._clock()
-        works = tuple(Work(Request(pixels, Dial(ratio, ratio), now), ratio, WARM_UP) for ratio in ratios)
-        report = self._run(runner, Batch(works, self._gmacs(ratios)))
+        items = tuple(
+            BatchItem(Request(pixels, RatioSpec(ratio, ratio), now), ratio, WARM_UP) for ratio in ratios
+        )
+        report = self._run(runner, Batch(items, self._gmacs(ratios)))
         self.running = None
-        return None if report.outcomes is None else report.finished - report.started
+        return None if report.outputs is None else report.finished - report.started
 
-    def _run(self, runner: Runner, batch: Batch) -> Report:
+    def _run(self, runner: Runner, batch: Batch) -> BatchReport:
         started = self._clock()
-        self.running = Running(started, rested=started - self._turns.ended >= REST_S)
+        self.running = Running(started, idle_before=started - self._turns.ended >= IDLE_S)
         ran = self._fresh(batch, started)
-        outcomes: Sequence[Outcome] | None = ()
-        if ran.works:
+        outputs: Sequence[Output] | None = ()
+        if ran.items:
             try:
-                outcomes = runner.run(ran, runner.prepare(ran))
+                outputs = runner.run(ran, runner.prepare(ran))
             except OutOfMemory as error:
                 self._warn(ran, error)
-                outcomes = None
-        return self._report(batch, ran, outcomes, self.running, self._clock())
+                outputs = None
+        return self._report(batch, ran, outputs, self.running, self._clock())
 
     def _fresh(self, batch: Batch, now: float) -> Batch:
         return trim(batch, lambda request: not expired(request, now), self._costs)
 
     def _warn(self, batch: Batch, error: OutOfMemory) -> None:
-        log.warning("%s: no room for a batch of %d: %s", self._thread.name, len(batch.works), error)
+        log.warning("%s: no room for a batch of %d: %s", self._thread.name, len(batch.items), error)
 
     def _report(
-        self, batch: Batch, ran: Batch, outcomes: Sequence[Outcome] | None, running: Running, finished: float
-    ) -> Report:
-        if outcomes is not None and len(outcomes) != len(ran.works):
-            raise RuntimeError(f"the runner gave {len(outcomes)} outcomes for {len(ran.works)} images")
-        return Report(batch, ran, outcomes, running.since, finished, running.rested)
+        self, batch: Batch, ran: Batch, outputs: Sequence[Output] | None, running: Running, finished: float
+    ) -> BatchReport:
+        if outputs is not None and len(outputs) != len(ran.items):
+            raise RuntimeError(f"the runner gave {len(outputs)} outputs for {len(ran.items)} images")
+        return BatchReport(batch, ran, outputs, running.since, finished, running.idle_before)
 
     def _say(self, event: Event) -> None:
         # RuntimeError: the loop is closed, so nobody waits for this any more.

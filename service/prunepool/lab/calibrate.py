@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from prunepool.errors import InvalidParameter
+from prunepool.lab.accuracy_figures import figures, mean_divergence
 from prunepool.lab.evaluate import DENSE_ROW, DIAL, Row
-from prunepool.lab.figures import figures, mean_divergence
 from prunepool.lab.images import Crops
 from prunepool.lab.journal import Journal
 from prunepool.lab.measure import measure

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from prunepool.errors import InvalidParameter
-from prunepool.lab.answers import Answers
+from prunepool.lab.accuracy_figures import AccuracyFigures, figures
 from prunepool.lab.environment import environment
-from prunepool.lab.figures import Figures, figures
 from prunepool.lab.images import Crops
 from prunepool.lab.measure import measure
+from prunepool.lab.model_outputs import ModelOutputs
 from prunepool.models.geometry import Geometry
 from prunepool.models.model import Model
 from prunepool.reduction.plan import (
@@ -64,7 +64,7 @@ class Row:
     ratio: float
     gmacs: float
     plan: ReductionPlan | None
-    figures: Figures
+    figures: AccuracyFigures
     escalate_below: float | None = None
     escalated: float | None = None
 
@@ -176,7 +176,7 @@ def evaluate(
     return [_row(model, setting, answers, seed) for setting in settings]
 
 
-def _row(model: Model, setting: Setting, answers: Mapping[ReductionPlan, Answers], seed: int) -> Row:
+def _row(model: Model, setting: Setting, answers: Mapping[ReductionPlan, ModelOutputs], seed: int) -> Row:
     dense, found = answers[DENSE], answers[setting.plan]
     gmacs, again = model.geometry.gmacs(setting.plan), None
     if (below := setting.escalate_below) is not None:

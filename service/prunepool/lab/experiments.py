@@ -13,11 +13,11 @@ from rich.progress import track
 from rich.table import Table
 
 from prunepool.imaging import Preprocess
-from prunepool.lab.answers import Answers
+from prunepool.lab.accuracy_figures import AccuracyFigures, figures
 from prunepool.lab.evaluate import cheapest_within
-from prunepool.lab.figures import Figures, figures
 from prunepool.lab.fuse_variants import FUSE_VARIANTS
 from prunepool.lab.images import Crops, crops, find_images
+from prunepool.lab.model_outputs import ModelOutputs
 from prunepool.lab.variants import PPT_VARIANTS, step_of
 from prunepool.models.loader import load_model
 from prunepool.models.model import Model
@@ -57,7 +57,9 @@ def _plan(model: Model, method: Method, ratio: float) -> ReductionPlan:
 
 
 @torch.inference_mode()
-def answers_of(model: Model, batches: Sequence[Crops], case: Case, dense: Sequence[torch.Tensor]) -> Answers:
+def answers_of(
+    model: Model, batches: Sequence[Crops], case: Case, dense: Sequence[torch.Tensor]
+) -> ModelOutputs:
     """The answers of a model that reduces by the step of a case."""
     _, plan, step = case
     network = ReducingViT(model.vit.vit, step)
@@ -65,8 +67,8 @@ def answers_of(model: Model, batches: Sequence[Crops], case: Case, dense: Sequen
     for batch, logits in zip(batches, dense, strict=True):
         images = model.normalise(torch.from_numpy(batch.pixels).to(model.device))
         out = network(images, [(plan, len(images))]).logits
-        parts.append(Answers.from_logits(out, logits, batch.labels))
-    return Answers.join(parts)
+        parts.append(ModelOutputs.from_logits(out, logits, batch.labels))
+    return ModelOutputs.join(parts)
 
 
 def main(
@@ -98,7 +100,7 @@ def main(
     Console(width=140).print(table)
 
 
-def _cells(f: Figures) -> tuple[str, str, str]:
+def _cells(f: AccuracyFigures) -> tuple[str, str, str]:
     low, high = f.intervals["kl"]
     top1 = "" if f.top1 is None else f"{f.top1:.1%}"
     return f"{f.kl:.4f} ({low:.4f}–{high:.4f})", f"{f.agreement:.1%}", top1

@@ -13,7 +13,7 @@ import orjson
 
 import prunepool
 from prunepool.errors import ModelError
-from prunepool.lab.answers import Answers
+from prunepool.lab.model_outputs import ModelOutputs
 from prunepool.models.model import Model
 from prunepool.reduction.plan import ReductionPlan
 
@@ -43,7 +43,7 @@ def key_of(model: Model, plan: ReductionPlan, crops: str) -> str:
 
 
 class Journal:
-    """Answers by key, one JSON object a line; those of an earlier run are there at once.
+    """Outputs by key, one JSON object a line; those of an earlier run are there at once.
 
     Args:
         lines: of an earlier run; a last line that was cut short is passed over.
@@ -51,23 +51,23 @@ class Journal:
     """
 
     def __init__(self, lines: bytes, file: BinaryIO | None) -> None:
-        self._found: dict[str, Answers] = {}
+        self._found: dict[str, ModelOutputs] = {}
         self._file = file
         for line in lines.splitlines():
             try:
                 document = orjson.loads(line)
-                self._found[document["key"]] = Answers.from_json(document)
+                self._found[document["key"]] = ModelOutputs.from_json(document)
             except (orjson.JSONDecodeError, KeyError):  # cut short, or of another version
                 continue
 
     def __len__(self) -> int:
         return len(self._found)
 
-    def get(self, key: str) -> Answers | None:
+    def get(self, key: str) -> ModelOutputs | None:
         """The answers of a key, if they were measured before."""
         return self._found.get(key)
 
-    def put(self, key: str, answers: Answers) -> None:
+    def put(self, key: str, answers: ModelOutputs) -> None:
         """Remember answers."""
         self._found[key] = answers
         if self._file is not None:

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 
-from prunepool.lab.answers import Answers
 from prunepool.lab.images import Crops
 from prunepool.lab.journal import Journal, key_of
+from prunepool.lab.model_outputs import ModelOutputs
 from prunepool.models.model import Model
 from prunepool.reduction.plan import DENSE, ReductionPlan
 
@@ -20,7 +20,7 @@ def measure(
     *,
     journal: Journal | None = None,
     advance: Callable[[int], object] = lambda count: None,
-) -> dict[ReductionPlan, Answers]:
+) -> dict[ReductionPlan, ModelOutputs]:
     """A model's answers to images at each of several plans, in the order of the images.
 
     Args:
@@ -32,7 +32,7 @@ def measure(
     """
     journal = Journal(b"", None) if journal is None else journal
     wanted = list(dict.fromkeys(plans))
-    parts: dict[ReductionPlan, list[Answers]] = {plan: [] for plan in wanted}
+    parts: dict[ReductionPlan, list[ModelOutputs]] = {plan: [] for plan in wanted}
     for batch in batches:
         keys = {plan: key_of(model, plan, batch.digest) for plan in wanted}
         missing = [plan for plan in wanted if journal.get(keys[plan]) is None]
@@ -46,13 +46,13 @@ def measure(
             answers_of = journal.get(keys[plan])
             assert answers_of is not None
             parts[plan].append(answers_of)
-    return {plan: Answers.join(answers) for plan, answers in parts.items()}
+    return {plan: ModelOutputs.join(answers) for plan, answers in parts.items()}
 
 
 @torch.inference_mode()
 def _computed(
     model: Model, batch: Crops, plans: Sequence[ReductionPlan]
-) -> Iterator[tuple[ReductionPlan, Answers]]:
+) -> Iterator[tuple[ReductionPlan, ModelOutputs]]:
     count = len(batch.pixels)
     tokens = model.vit.embed(model.normalise(torch.from_numpy(batch.pixels).to(model.device)))
     # The dense pass leaves behind, on its way, the tokens that each plan starts from.
@@ -67,7 +67,7 @@ def _computed(
         if not plan.dense:
             start = start_of(plan)
             logits = model.vit.run(hidden[start], [(plan, count)], start).logits
-        yield plan, Answers.from_logits(logits, dense, batch.labels)
+        yield plan, ModelOutputs.from_logits(logits, dense, batch.labels)
 
 
 def start_of(plan: ReductionPlan) -> int:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from prunepool.lab.figures import Figures
+from prunepool.lab.accuracy_figures import AccuracyFigures
 from prunepool.reduction.plan import ReductionPlan
 from prunepool.store import ProfilePoint, Speed
 
 
 def point(
-    ratio: float, gmacs: float, plan: ReductionPlan | None, f: Figures, speed: Speed | None
+    ratio: float, gmacs: float, plan: ReductionPlan | None, f: AccuracyFigures, speed: Speed | None
 ) -> ProfilePoint:
     """A point of a profile, its figures rounded to what is known of them.
 

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunepool.client import Classification, Client
-from prunepool.lab.answers import Answers
+from prunepool.lab.accuracy_figures import figures
 from prunepool.lab.evaluate import DENSE_ROW, Row
-from prunepool.lab.figures import figures
 from prunepool.lab.images import ImageSet
+from prunepool.lab.model_outputs import ModelOutputs
 
 #: Requests under way; each waits for its answer in a thread of its own.
 _CONNECTIONS = 16
@@ -45,7 +45,7 @@ def evaluate_server(
         PrunepoolError: the server's error for an image, or no answer.
     """
     rows: list[Row] = []
-    dense: Answers | None = None
+    dense: ModelOutputs | None = None
     with ThreadPoolExecutor(_CONNECTIONS) as pool:
         for ratio in (0.0, *(r for r in ratios if r != 0)):
 
@@ -63,11 +63,11 @@ def evaluate_server(
     return rows
 
 
-def _answers(found: Sequence[Classification], labels: NDArray[np.int64] | None) -> Answers:
+def _answers(found: Sequence[Classification], labels: NDArray[np.int64] | None) -> ModelOutputs:
     place = None
     if labels is not None:
         place = np.array([_place(a, int(label)) for a, label in zip(found, labels, strict=True)], np.int64)
-    return Answers(
+    return ModelOutputs(
         predicted=np.array([answer.predictions[0].index for answer in found], np.int64),
         confidence=np.array([answer.predictions[0].score for answer in found], np.float32),
         place=place,

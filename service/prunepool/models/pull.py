@@ -40,11 +40,11 @@ class Hub:
 
     Attributes:
         endpoint: its address; HF_ENDPOINT's, or the library's own where that is not set.
-        patience_s: seconds to wait for its first answer.
+        grace_period_s: seconds to wait for its first answer.
     """
 
     endpoint: str
-    patience_s: float = PATIENCE_S
+    grace_period_s: float = PATIENCE_S
 
     @classmethod
     def from_environment(cls) -> Hub:
@@ -138,7 +138,7 @@ def fetch(hub_id: str, folder: Path, hub: Hub, *, advice: str) -> Fetched:
     try:
         found = get_hf_file_metadata(
             hf_hub_url(hub_id, WEIGHTS, endpoint=hub.endpoint),
-            timeout=hub.patience_s,
+            timeout=hub.grace_period_s,
             endpoint=hub.endpoint,
             library_name="prunepool",
         )
@@ -173,7 +173,7 @@ def _download(hub_id: str, commit: str, folder: Path, hub: Hub, advice: str) -> 
             revision=commit,
             local_dir=part,
             endpoint=hub.endpoint,
-            etag_timeout=hub.patience_s,
+            etag_timeout=hub.grace_period_s,
             library_name="prunepool",
         )
     except Exception as error:

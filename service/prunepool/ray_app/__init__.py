@@ -4,7 +4,7 @@ Data flow::
 
     client ──HTTP──▶ Ray's proxy ──▶ Ingress ──Ask, pixels──▶ Engine ──▶ LocalEngine
                                         │  ▲                    │
-                                        ▼  └── figures of all ──┼──── Figures
+                                        ▼  └── figures of all ──┼──── MetricsAggregator
                                      /metrics                   └ what it predicts ──▶ ByDrain ──▶ replicas
 
 An ingress replica decodes, validates and admits, like a front end of one machine; an engine replica owns a

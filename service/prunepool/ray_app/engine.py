@@ -39,7 +39,7 @@ class EngineReplica:
 
     Args:
         settings: everything about it.
-        figures: a handle to :class:`~prunepool.ray_app.metrics_aggregator.Figures`.
+        figures: a handle to :class:`~prunepool.ray_app.metrics_aggregator.MetricsAggregator`.
     """
 
     async def __init__(self, settings: Settings, figures: DeploymentHandle) -> None:  # type: ignore[misc]

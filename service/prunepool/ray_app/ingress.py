@@ -33,7 +33,7 @@ class IngressReplica:
     Args:
         settings: everything about it.
         engines: a handle to :class:`~prunepool.ray_app.engine.EngineReplica`.
-        figures: a handle to :class:`~prunepool.ray_app.metrics_aggregator.Figures`.
+        figures: a handle to :class:`~prunepool.ray_app.metrics_aggregator.MetricsAggregator`.
     """
 
     def __init__(self, settings: Settings, engines: DeploymentHandle, figures: DeploymentHandle) -> None:

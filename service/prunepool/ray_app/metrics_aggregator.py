@@ -14,7 +14,7 @@ EVERY_S, FORGET_S = 1.0, 10.0
 LABEL = "replica"
 
 
-class Figures:
+class MetricsAggregator:
     """What replicas said last; a deployment of its own.
 
     Without it, `/metrics` shows what was known last.
@@ -58,14 +58,14 @@ class Collected:
 
 
 async def keep_telling(replica: str, registry: CollectorRegistry, figures: Any) -> None:
-    """Tell a handle to :class:`Figures` again and again; nobody there to hear it is no reason to end."""
+    """Tell a handle to :class:`MetricsAggregator` again and again; nobody there to hear it is no reason to end."""
     while True:
         await _patiently(figures.tell.remote(replica, list(registry.collect())))
         await asyncio.sleep(EVERY_S)
 
 
 async def keep_hearing(collected: Collected, figures: Any) -> None:
-    """Learn again and again what a handle to :class:`Figures` knows."""
+    """Learn again and again what a handle to :class:`MetricsAggregator` knows."""
     while True:
         collected.others = await _patiently(figures.all.remote()) or collected.others
         await asyncio.sleep(EVERY_S)

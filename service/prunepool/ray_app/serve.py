@@ -9,7 +9,7 @@ from ray import serve
 from prunepool.errors import InvalidParameter
 from prunepool.ray_app.engine import EngineReplica
 from prunepool.ray_app.ingress import IngressReplica
-from prunepool.ray_app.metrics_aggregator import Figures
+from prunepool.ray_app.metrics_aggregator import MetricsAggregator
 from prunepool.server.specs import apart
 from prunepool.settings import Settings
 
@@ -25,7 +25,7 @@ def app(arguments: dict[str, Any]) -> serve.Application:
     """
     settings = Settings(**arguments)
     check(settings)
-    figures = _deployment(Figures, "Figures", ray_actor_options={"num_cpus": 0}).bind()
+    figures = _deployment(MetricsAggregator, "MetricsAggregator", ray_actor_options={"num_cpus": 0}).bind()
     engines = _deployment(EngineReplica, "Engine", max_ongoing_requests=settings.max_queue_requests)
     ingress = _deployment(serve.ingress()(IngressReplica), "Ingress", max_ongoing_requests=1000)
     return ingress.bind(settings, engines.bind(settings, figures), figures)

@@ -33,8 +33,8 @@ from prunepool.settings import Settings
 from prunepool.store import ModelStore, Repository
 
 if TYPE_CHECKING:
-    from prunepool.core.cost_model import Measured
-    from prunepool.server.model_factory import Host
+    from prunepool.core.cost_model import TimedBatch
+    from prunepool.server.model_factory import ModelFactory
 
 _log = structlog.stdlib.get_logger("prunepool.server")
 #: Of the target: whoever comes while one batch runs and another is ready still is answered in time.
@@ -57,7 +57,7 @@ def create_metrics(exposed: CollectorRegistry | None = None) -> Metrics:
 
 
 def build_engine(
-    settings: Settings, metrics: Metrics, rehearsed: Mapping[str, Sequence[Measured]] | None = None
+    settings: Settings, metrics: Metrics, rehearsed: Mapping[str, Sequence[TimedBatch]] | None = None
 ) -> Engine:
     """The engine that the settings describe; weights are loaded when it starts.
 
@@ -125,13 +125,13 @@ def create_control(settings: Settings, models: Models) -> Control:
     return Control(models, Repository(ModelStore(settings.model_store)), references(settings))
 
 
-def _create_host(settings: Settings) -> Host:
+def _create_host(settings: Settings) -> ModelFactory:
     from prunepool.models.loader import resolve_device
-    from prunepool.server.model_factory import Host, Running
+    from prunepool.server.model_factory import ModelFactory, RunOptions
 
-    return Host(
+    return ModelFactory(
         ModelStore(settings.model_store),
-        Running(
+        RunOptions(
             device=str(resolve_device(settings.device)),
             dtype=settings.dtype,
             max_batch_size=settings.max_batch_size,

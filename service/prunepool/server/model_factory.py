@@ -33,7 +33,7 @@ MAX_AUTO_DROP = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
+class RunOptions:
     """How models shall be run.
 
     Attributes:
@@ -66,7 +66,7 @@ class HostedModel:
         ArchitectureUnsupported: its tokens cannot be reduced.
     """
 
-    def __init__(self, stored: StoredModel, running: Running) -> None:
+    def __init__(self, stored: StoredModel, running: RunOptions) -> None:
         self._stored = stored
         self._running = running
         manifest = stored.manifest
@@ -163,7 +163,7 @@ class HostedModel:
         )
 
 
-class Host:
+class ModelFactory:
     """Makes what the engine serves of what is in the store.
 
     Args:
@@ -171,7 +171,7 @@ class Host:
         running: how they shall be run.
     """
 
-    def __init__(self, store: ModelStore, running: Running) -> None:
+    def __init__(self, store: ModelStore, running: RunOptions) -> None:
         self._store = store
         self._running = running
 
@@ -197,7 +197,7 @@ class LocalModels:
         host: makes them.
     """
 
-    def __init__(self, engine: LocalEngine, host: Host) -> None:
+    def __init__(self, engine: LocalEngine, host: ModelFactory) -> None:
         self._engine = engine
         self._host = host
 

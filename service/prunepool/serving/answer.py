@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from prunepool.core.types import Completion
+from prunepool.core.types import Result
 from prunepool.errors import PrunepoolError
 from prunepool.serving.served_model import ServedModel
 from prunepool.serving.types import (
@@ -15,13 +15,13 @@ from prunepool.serving.types import (
     Inference,
     Prediction,
     Reduction,
-    Resolved,
+    ResolvedOptions,
     Timing,
     softmax,
 )
 
 
-def inference(model: ServedModel, wanted: Resolved, done: Completion, timing: Timing) -> Inference:
+def inference(model: ServedModel, wanted: ResolvedOptions, done: Result, timing: Timing) -> Inference:
     """The model's answer for one image and how it came about.
 
     Raises:

@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from prunepool.core.scheduler import Scheduler
-from prunepool.core.types import Completion, Dial, Limits, Request
+from prunepool.core.types import Limits, RatioSpec, Request, Result
 from prunepool.errors import PrunepoolError
 from prunepool.metrics import Metrics
 from prunepool.serving.types import softmax
@@ -24,7 +24,7 @@ ESCALATED = "escalated"
 _BUSY = 0.5
 #: A deadline counts as met if this many times the predicted time is there.
 _CAUTION = 1.25
-_DENSE = Dial(0.0, 0.0)
+_DENSE = RatioSpec(0.0, 0.0)
 
 
 class Escalation:
@@ -58,7 +58,7 @@ class Escalation:
             for outcome in ("confirmed", "changed", "skipped")
         }
 
-    async def settle(self, request: Request, done: Completion) -> Completion:
+    async def settle(self, request: Request, done: Result) -> Result:
         """The answer as it is, or the dense model's if a look at it is needed and can be afforded.
 
         A second look that fails leaves the first answer.
@@ -95,7 +95,7 @@ class Escalation:
         return (ahead_s + dense_s) * _CAUTION <= left
 
 
-def margin(done: Completion) -> float:
+def margin(done: Result) -> float:
     """By how much the best class is more probable than the next, 0 … 1; 1 where that cannot be said."""
     logits = done.outcome.logits
     if len(logits) < 2 or not np.isfinite(logits).all():
@@ -105,7 +105,7 @@ def margin(done: Completion) -> float:
     return float(first - second)
 
 
-def combined(first: Completion, dense: Completion) -> Completion:
+def combined(first: Result, dense: Result) -> Result:
     """The dense model's answer, at the cost of both."""
     outcome = replace(dense.outcome, gmacs=first.outcome.gmacs + dense.outcome.gmacs)
     return replace(
@@ -117,5 +117,5 @@ def combined(first: Completion, dense: Completion) -> Completion:
     )
 
 
-def _best(done: Completion) -> int:
+def _best(done: Result) -> int:
     return int(np.argmax(done.outcome.logits))

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from random import Random
 
-from prunepool.core.cost_model import Measured, effort
+from prunepool.core.cost_model import TimedBatch, effort
 from prunepool.core.device_share import SharedDevice
 from prunepool.core.ratio_policy import RatioPolicy
 from prunepool.core.scheduler import Scheduler
-from prunepool.core.types import Completion, Pixels, Request
+from prunepool.core.types import Pixels, Request, Result
 from prunepool.errors import InvalidParameter, PrunepoolError
 from prunepool.imaging import decode
 from prunepool.metrics import Metrics
@@ -21,7 +21,7 @@ from prunepool.serving.answer import classification, inference
 from prunepool.serving.decode_pool import Decode, Decoders, decode_threads
 from prunepool.serving.escalation import Escalation
 from prunepool.serving.policies import policy_for
-from prunepool.serving.registry import Line, Lineup
+from prunepool.serving.registry import ModelEntry, ModelRegistry
 from prunepool.serving.served_model import EngineConfig, ServedModel
 from prunepool.serving.shadow import Shadow
 from prunepool.serving.types import (
@@ -31,7 +31,7 @@ from prunepool.serving.types import (
     ModelInfo,
     Options,
     Readiness,
-    Resolved,
+    ResolvedOptions,
     Timing,
     resolve,
 )
@@ -77,7 +77,7 @@ class LocalEngine:
         decode: Decode = decode,
         policy: Policy | None = None,
         clock: Callable[[], float] = time.monotonic,
-        rehearsed: Mapping[str, Sequence[Measured]] | None = None,
+        rehearsed: Mapping[str, Sequence[TimedBatch]] | None = None,
         random: Random | None = None,
     ) -> None:
         self._config = config
@@ -90,7 +90,7 @@ class LocalEngine:
         self._rehearsed = dict(rehearsed or {})
         self._cpu = SharedDevice()
         self._random = random or Random()  # noqa: S311 - it draws a sample, no secret
-        self._lineup = Lineup(models, self._line, config.unload_timeout_s)
+        self._lineup = ModelRegistry(models, self._line, config.unload_timeout_s)
         threads = decode_threads(config.decode_threads)
         self._decoders = Decoders(threads, config.image_limits, clock, decode)
 
@@ -113,7 +113,7 @@ class LocalEngine:
         return replace(line.model.info(), ready=line.scheduler.ready)
 
     @property
-    def lines(self) -> tuple[Line, ...]:
+    def lines(self) -> tuple[ModelEntry, ...]:
         """Every served model and what answers for it."""
         return self._lineup.lines
 
@@ -215,7 +215,7 @@ class LocalEngine:
         options: Options,
         arrival: float | None = None,
         decode_s: float | None = None,
-    ) -> tuple[ServedModel, Resolved, Inference]:
+    ) -> tuple[ServedModel, ResolvedOptions, Inference]:
         arrival = self._clock() if arrival is None else arrival
         name = self.default_model if options.model is None else options.model
         # A name that callers made up must not become a label: there is no end to those.
@@ -225,11 +225,11 @@ class LocalEngine:
             model, scheduler = line.model, line.scheduler
             wanted = self._resolve(options, model)
             deadline = None if wanted.deadline_s is None else arrival + wanted.deadline_s
-            with scheduler.accept(wanted.dial, deadline):
+            with scheduler.accept(wanted.ratio_spec, deadline):
                 pixels = await self._decoders.pixels(image, model.preprocess, arrival, deadline)
                 if decode_s is None:
                     decode_s = self._clock() - arrival
-                progress.request = Request(pixels, wanted.dial, arrival, deadline, options.explain)
+                progress.request = Request(pixels, wanted.ratio_spec, arrival, deadline, options.explain)
                 done = await scheduler.answer(progress.request)
             progress.answered = True
             done = await line.second_look(progress.request, done)
@@ -237,7 +237,7 @@ class LocalEngine:
             timing = self._timing(name, decode_s, done, total_s)
             return model, wanted, inference(model, wanted, done, timing)
 
-    def _timing(self, name: str, decode_s: float, done: Completion, total_s: float) -> Timing:
+    def _timing(self, name: str, decode_s: float, done: Result, total_s: float) -> Timing:
         # The request's arrival, from which its wait counts, was before the decoding.
         stages = {
             "decode": decode_s,
@@ -268,7 +268,7 @@ class LocalEngine:
         finally:
             self._metrics.requests.labels(label, outcome).inc()
 
-    def _resolve(self, options: Options, model: ServedModel) -> Resolved:
+    def _resolve(self, options: Options, model: ServedModel) -> ResolvedOptions:
         config = self._config
         return resolve(options, model.info(), default_ratio=config.default_ratio, max_ratio=config.max_ratio)
 
@@ -280,7 +280,7 @@ class LocalEngine:
             limit = f"{error.extra['limit']}, for {model.name}"
             raise InvalidParameter("default_reduction_ratio", error.extra["value"], limit) from None
 
-    def _line(self, model: ServedModel, shown: bool) -> Line:
+    def _line(self, model: ServedModel, shown: bool) -> ModelEntry:
         """A model with what answers for it, and with what looks again at its answers."""
         config, name = self._config, model.name
         metrics, clock = self._metrics, self._clock
@@ -292,10 +292,10 @@ class LocalEngine:
             )
         if (share := config.shadow_sample) > 0:
             shadow = Shadow(scheduler, name, share, metrics=metrics, random=self._random, clock=clock)
-        return Line(model, scheduler, escalation, shadow)
+        return ModelEntry(model, scheduler, escalation, shadow)
 
     def _scheduler(self, model: ServedModel, shown: bool) -> Scheduler:
-        auto = self._resolve(Options(reduction_ratio="auto"), model).dial
+        auto = self._resolve(Options(reduction_ratio="auto"), model).ratio_spec
         info = model.info()
         on_cpu = info.device == "cpu"
         return Scheduler(
@@ -316,7 +316,7 @@ class LocalEngine:
             clock=self._clock,
         )
 
-    def _timed(self, model: ServedModel) -> Sequence[Measured]:
+    def _timed(self, model: ServedModel) -> Sequence[TimedBatch]:
         """What an engine before this one timed a model with; nothing, if that was another one of its name."""
         timed = self._rehearsed.pop(model.name, ())
         dense_image = effort({0.0: 1}, model.costs.gmacs)

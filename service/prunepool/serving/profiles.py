@@ -6,20 +6,20 @@ from collections.abc import Iterable
 
 import msgspec
 
-from prunepool.core.cost_model import Measured
-from prunepool.serving.registry import Line
+from prunepool.core.cost_model import TimedBatch
+from prunepool.serving.registry import ModelEntry
 
 #: The timed batches of each model.
-Rehearsals = dict[str, tuple[Measured, ...]]
-_decode = msgspec.json.Decoder(Rehearsals).decode
+Profiles = dict[str, tuple[TimedBatch, ...]]
+_decode = msgspec.json.Decoder(Profiles).decode
 
 
-def to_json(lines: Iterable[Line]) -> str:
+def to_json(lines: Iterable[ModelEntry]) -> str:
     """What the models that are served were timed with."""
     rehearsals = {line.model.name: line.scheduler.rehearsed for line in lines}
     return msgspec.json.encode(rehearsals).decode()
 
 
-def from_json(text: str) -> Rehearsals:
+def from_json(text: str) -> Profiles:
     """What :func:`to_json` has written."""
     return _decode(text)

@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from prunepool.core.scheduler import Scheduler
-from prunepool.core.types import Completion, Request
+from prunepool.core.types import Request, Result
 from prunepool.errors import Draining, ModelNotFound, RequestError
 from prunepool.serving.escalation import Escalation
 from prunepool.serving.served_model import ServedModel
 from prunepool.serving.shadow import Shadow
 
 
-class Line(NamedTuple):
+class ModelEntry(NamedTuple):
     """A model and what answers for it.
 
     Attributes:
@@ -29,7 +29,7 @@ class Line(NamedTuple):
     escalation: Escalation | None = None
     shadow: Shadow | None = None
 
-    async def second_look(self, request: Request, done: Completion) -> Completion:
+    async def second_look(self, request: Request, done: Result) -> Result:
         """The answer, or the unreduced model's where that is needed; a sample of the others is watched."""
         if self.escalation is not None:
             done = await self.escalation.settle(request, done)
@@ -38,7 +38,7 @@ class Line(NamedTuple):
         return done
 
 
-class Lineup:
+class ModelRegistry:
     """What is served.
 
     Args:
@@ -53,7 +53,7 @@ class Lineup:
     def __init__(
         self,
         models: Iterable[ServedModel],
-        make: Callable[[ServedModel, bool], Line],
+        make: Callable[[ServedModel, bool], ModelEntry],
         unload_timeout_s: float,
     ) -> None:
         self._make = make
@@ -65,7 +65,7 @@ class Lineup:
         self.default = next(iter(self._lines))
 
     @property
-    def lines(self) -> tuple[Line, ...]:
+    def lines(self) -> tuple[ModelEntry, ...]:
         """Every model that is served."""
         return tuple(self._lines.values())
 
@@ -74,7 +74,7 @@ class Lineup:
         """Their names."""
         return tuple(self._lines)
 
-    def find(self, name: str) -> Line:
+    def find(self, name: str) -> ModelEntry:
         """One model.
 
         Raises:

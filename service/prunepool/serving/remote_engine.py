@@ -26,7 +26,7 @@ from prunepool.serving.types import (
     ModelInfo,
     Options,
     Readiness,
-    Resolved,
+    ResolvedOptions,
     resolve,
 )
 from prunepool.transport.messages import Ask, Offer
@@ -185,7 +185,7 @@ class RemoteEngine:
         """
         return (await self._answer(image, options))[2]
 
-    async def _answer(self, image: Image, options: Options) -> tuple[Offer, Resolved, Inference]:
+    async def _answer(self, image: Image, options: Options) -> tuple[Offer, ResolvedOptions, Inference]:
         arrival = self._clock()
         name = self.default_model if options.model is None else options.model
         with self._counted(name) as at_engine, self._place():

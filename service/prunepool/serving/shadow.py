@@ -16,7 +16,7 @@ from typing import Protocol
 
 import numpy as np
 
-from prunepool.core.types import Completion, Dial, Pixels, Request
+from prunepool.core.types import Pixels, RatioSpec, Request, Result
 from prunepool.metrics import Metrics, reduction_band
 
 #: Samples that wait; of 224-pixel crops about 5 MB.
@@ -37,7 +37,7 @@ class Answered(Protocol):
     def exception(self) -> BaseException | None:
         """Why there is none."""
 
-    def result(self) -> Completion:
+    def result(self) -> Result:
         """The answer."""
 
 
@@ -94,7 +94,7 @@ class Shadow:
         self._seen: dict[str, tuple[int, float]] = {}
         device.when_idle(self._next)
 
-    def offer(self, pixels: Pixels, done: Completion) -> None:
+    def offer(self, pixels: Pixels, done: Result) -> None:
         """Consider an answer for the sample; the dense model's own answers are not of it."""
         if done.ratio <= 0 or self._random.random() >= self._share:
             return
@@ -107,7 +107,7 @@ class Shadow:
     def _next(self) -> None:
         if self._waiting and self._device.idle:
             sample = self._waiting.popleft()
-            answer = self._device.spare(Request(sample.pixels, Dial(0.0, 0.0), self._clock()))
+            answer = self._device.spare(Request(sample.pixels, RatioSpec(0.0, 0.0), self._clock()))
             answer.add_done_callback(partial(self._compare, sample))
 
     def _compare(self, sample: _Sample, answer: Answered) -> None:
@@ -131,5 +131,5 @@ class Shadow:
         return mean
 
 
-def _best(done: Completion) -> int:
+def _best(done: Result) -> int:
     return int(np.argmax(done.outcome.logits))

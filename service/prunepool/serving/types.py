@@ -10,7 +10,7 @@ from typing import Literal, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from prunepool.core.types import Dial, TokenMap
+from prunepool.core.types import RatioSpec, TokenMap
 from prunepool.errors import InvalidParameter
 
 #: How many predictions a caller gets who does not say.
@@ -55,7 +55,7 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Reduction:
-    """What was asked of the dial and what was done.
+    """What was asked of the ratio_spec and what was done.
 
     Attributes:
         requested: the ratio asked for, or `auto`.
@@ -105,7 +105,7 @@ class Inference:
     Attributes:
         model: the model's name.
         logits: float32 [classes], all finite.
-        reduction: what was asked of the dial and what was done.
+        reduction: what was asked of the ratio_spec and what was done.
         timing_ms: milliseconds per stage; of a tensor, `decode` is the time that its check took.
         batch: number of the batch it was computed in; images of one batch of a model share it.
         batch_size: images in that batch.
@@ -131,7 +131,7 @@ class Readiness:
 
 @dataclass(frozen=True, slots=True)
 class PlanInfo:
-    """One point of a model's dial."""
+    """One point of a model's ratio_spec."""
 
     reduction_ratio: float
     blocks: tuple[int, ...]
@@ -163,7 +163,7 @@ class ModelInfo:
         mean: of the red, green and blue of training photos, 0 to 1; subtracted by whoever normalises.
         std: what is divided by after that.
         crop_pct: the centre crop's share of the resized image's short side.
-        plans: the dial on a grid of ratios.
+        plans: the ratio_spec on a grid of ratios.
         profile: measured figures per ratio, from the manifest; None where none were measured. A point has
             `ratio` and `gmacs`, and what else was measured; `drop`, in points, is what `max_accuracy_drop`
             goes by.
@@ -272,19 +272,19 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 @dataclass(frozen=True, slots=True)
-class Resolved:
+class ResolvedOptions:
     """Options after validation, with every default filled in.
 
     Attributes:
         requested: the ratio asked for, by the caller or else by the server's setting.
-        dial: the same as the scheduler takes it.
+        ratio_spec: the same as the scheduler takes it.
         top_k: how many predictions.
         deadline_s: seconds from arrival, or None.
         reason: why a ratio that is not `auto` is that one.
     """
 
     requested: float | Literal["auto"]
-    dial: Dial
+    ratio_spec: RatioSpec
     top_k: int
     deadline_s: float | None
     reason: Literal["requested", "accuracy"] = "requested"
@@ -296,7 +296,7 @@ def resolve(
     *,
     default_ratio: float | Literal["auto"] = "auto",
     max_ratio: float | None = None,
-) -> Resolved:
+) -> ResolvedOptions:
     """Validate what a caller chose for a model, and fill in what was left open.
 
     Args:
@@ -337,9 +337,9 @@ def resolve(
     deadline_ms = options.deadline_ms
     if deadline_ms is not None and not (_is_number(deadline_ms) and 0 < deadline_ms < math.inf):
         raise InvalidParameter("deadline_ms", deadline_ms, "a finite number above 0")
-    return Resolved(
+    return ResolvedOptions(
         requested=requested,
-        dial=Dial(None if requested == "auto" else requested, ceiling),
+        ratio_spec=RatioSpec(None if requested == "auto" else requested, ceiling),
         top_k=top_k,
         deadline_s=None if deadline_ms is None else deadline_ms / 1000,
         reason="accuracy" if by_accuracy else "requested",

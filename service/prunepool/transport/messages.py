@@ -19,13 +19,13 @@ from prunepool.imaging import Preprocess
 from prunepool.serving.types import Inference, ModelInfo, Options
 
 
-class Hello(msgspec.Struct, tag=True, frozen=True):
+class Handshake(msgspec.Struct, tag=True, frozen=True):
     """A front end has connected: whatever the engine had from it before is forgotten."""
 
     frontend: int
 
 
-class Look(msgspec.Struct, tag=True, frozen=True):
+class StatusRequest(msgspec.Struct, tag=True, frozen=True):
     """A front end wants to know how things are, now."""
 
     id: int
@@ -123,7 +123,7 @@ class State(msgspec.Struct, tag=True, frozen=True):
         default: the model that answers when a request names none.
         loads: by model.
         offers: everything that it serves; None if that is as it was.
-        look: which `Look` this answers, if any.
+        look: which `StatusRequest` this answers, if any.
         heard: the front end's last question that the loads count; 0: none.
     """
 
@@ -134,7 +134,7 @@ class State(msgspec.Struct, tag=True, frozen=True):
     heard: int = 0
 
 
-ToEngine: TypeAlias = Hello | Look | Ask | Cancel
+ToEngine: TypeAlias = Handshake | StatusRequest | Ask | Cancel
 ToFrontend: TypeAlias = Answer | Failed | State
 
 

@@ -18,11 +18,11 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
 from prunepool.access import Key, Keyring, Rate, digest_of
+from prunepool.api.body_memory import BodyMemoryBudget
 from prunepool.api.drain import Drain
 from prunepool.api.oip import rpc
 from prunepool.api.oip.rpc.server import listening
 from prunepool.api.oip.statistics import Statistics
-from prunepool.api.room import Room
 from prunepool.api.server import CannotListen, bind
 from prunepool.api.services import Services
 from prunepool.errors import InvalidParameter, Overloaded
@@ -51,13 +51,13 @@ def drain() -> Drain:
 
 
 @pytest.fixture
-def room() -> Room:
-    return Room(10_000, time.monotonic)
+def room() -> BodyMemoryBudget:
+    return BodyMemoryBudget(10_000, time.monotonic)
 
 
 @pytest.fixture
 async def serve(
-    engine: FakeEngine, drain: Drain, room: Room, metrics: Metrics, make_settings: Any
+    engine: FakeEngine, drain: Drain, room: BodyMemoryBudget, metrics: Metrics, make_settings: Any
 ) -> AsyncIterator[Serve]:
     """Start a server with settings as keywords; where it listens."""
     async with AsyncExitStack() as stack:
@@ -391,7 +391,7 @@ async def test_a_key_has_its_rate(locked: triton_aio.InferenceServerClient) -> N
 
 
 async def test_a_message_that_finds_no_room_is_told_when_to_come_again(
-    client: triton_aio.InferenceServerClient, room: Room
+    client: triton_aio.InferenceServerClient, room: BodyMemoryBudget
 ) -> None:
     with room.place() as other:
         other.take(9_000)
@@ -410,7 +410,9 @@ async def test_a_taken_port_is_told(
         settings = make_settings(grpc_port=taken.getsockname()[1])
         with pytest.raises(CannotListen, match="for gRPC"):
             async with rpc.serving(
-                Services(engine, settings, metrics, drain, Room(1, time.monotonic)), Statistics(), None
+                Services(engine, settings, metrics, drain, BodyMemoryBudget(1, time.monotonic)),
+                Statistics(),
+                None,
             ):
                 pass
 
@@ -420,7 +422,9 @@ async def test_without_a_port_there_is_no_server(
 ) -> None:
     monkeypatch.setitem(sys.modules, "prunepool.api.oip.rpc.server", None)
     async with rpc.serving(
-        Services(engine, make_settings(), metrics, drain, Room(1, time.monotonic)), Statistics(), None
+        Services(engine, make_settings(), metrics, drain, BodyMemoryBudget(1, time.monotonic)),
+        Statistics(),
+        None,
     ):
         pass
 
@@ -431,7 +435,9 @@ async def test_without_the_extra_a_port_is_refused(
     monkeypatch.setitem(sys.modules, "prunepool.api.oip.rpc.server", None)
     with pytest.raises(InvalidParameter, match=r"unset without pip install prunepool\[grpc\]; got 8001"):
         async with rpc.serving(
-            Services(engine, make_settings(grpc_port=8001), metrics, drain, Room(1, time.monotonic)),
+            Services(
+                engine, make_settings(grpc_port=8001), metrics, drain, BodyMemoryBudget(1, time.monotonic)
+            ),
             Statistics(),
             None,
         ):

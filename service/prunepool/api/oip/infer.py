@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from prunepool.api.access import charge
+from prunepool.api.body_memory import BodyReservation
 from prunepool.api.connection import read_body, while_connected
 from prunepool.api.oip import compression
 from prunepool.api.oip.answering import Exchange, answer, for_the_log, options_of
@@ -18,7 +19,6 @@ from prunepool.api.oip.responses import encode
 from prunepool.api.oip.statistics import Statistics
 from prunepool.api.oip.views import View, find
 from prunepool.api.options import HEADER, Given
-from prunepool.api.room import Place
 from prunepool.api.services import services
 from prunepool.logs import request_fields
 from prunepool.serving.types import Inference, Options
@@ -59,7 +59,7 @@ async def infer(request: Request, statistics: Statistics, name: str, version: st
 
 
 async def _unpack(
-    request: Request, body: bytes, view: View, limit: int, place: Place
+    request: Request, body: bytes, view: View, limit: int, place: BodyReservation
 ) -> tuple[InferRequest, Options]:
     coding = request.headers.get("content-encoding", compression.IDENTITY)
     length = request.headers.get(HEADER_LENGTH)

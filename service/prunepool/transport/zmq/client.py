@@ -13,7 +13,7 @@ from prunepool.metrics import Metrics
 from prunepool.serving.types import Inference, ModelInfo
 from prunepool.transport.messages import Ask, Offer
 from prunepool.transport.zmq.balancer import Choice, best
-from prunepool.transport.zmq.connection import Link, Lost
+from prunepool.transport.zmq.connection import Disconnected, Link
 
 #: How long an image waits for an engine that works, after the one that had it died.
 PATIENCE_S = 1.0
@@ -145,7 +145,7 @@ class Engines:
             at_engine(True)
             try:
                 return await link.ask(make(next(self._numbers)), data)
-            except Lost:
+            except Disconnected:
                 at_engine(False)
                 if wait_until is not None:
                     detail = "two engines died while they had this image"

@@ -19,10 +19,10 @@ from prunepool.transport.messages import (
     Ask,
     Cancel,
     Failed,
-    Hello,
-    Look,
+    Handshake,
     Offer,
     State,
+    StatusRequest,
     ToEngine,
     decode_for_frontend,
     encode,
@@ -36,7 +36,7 @@ _HEARTBEAT_MS, _SILENCE_MS = 300, 1200
 _RECONNECT_MS = 20
 
 
-class Lost(Exception):
+class Disconnected(Exception):
     """The engine is gone, and with it what it had."""
 
 
@@ -118,7 +118,7 @@ class Link:
 
         Raises:
             PrunepoolError: what the engine says instead of answering.
-            Lost: the engine is gone.
+            Disconnected: the engine is gone.
             asyncio.CancelledError: the caller went away; the engine is told.
         """
         future: asyncio.Future[Inference] = asyncio.get_running_loop().create_future()
@@ -128,7 +128,7 @@ class Link:
             await self._send(ask, pixels)
             return await future
         except asyncio.CancelledError:
-            with suppress(Lost):  # who is gone need not be told, and the caller leaves all the same
+            with suppress(Disconnected):  # who is gone need not be told, and the caller leaves all the same
                 await self._send(Cancel(ask.id))
             raise
         finally:
@@ -141,8 +141,8 @@ class Link:
         number = next(self._looks)
         future = self._looking[number] = asyncio.get_running_loop().create_future()
         try:
-            with suppress(Lost):  # then there is nothing to be seen
-                await self._send(Look(number))
+            with suppress(Disconnected):  # then there is nothing to be seen
+                await self._send(StatusRequest(number))
                 await future
         finally:
             del self._looking[number]
@@ -152,7 +152,7 @@ class Link:
         try:
             await self._socket.send_multipart(frames, zmq.DONTWAIT)
         except zmq.Again:
-            raise Lost("the engine is not there") from None
+            raise Disconnected("the engine is not there") from None
 
     async def _listen(self) -> None:
         while True:
@@ -165,8 +165,8 @@ class Link:
             event = (await recv_monitor_message(monitor))["event"]
             self._lose()
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
-                with suppress(Lost):  # it is gone again already, which is the next event
-                    await self._send(Hello(self._frontend))
+                with suppress(Disconnected):  # it is gone again already, which is the next event
+                    await self._send(Handshake(self._frontend))
 
     def _heard(self, message: Answer | Failed | State) -> None:
         if isinstance(message, State):
@@ -191,7 +191,7 @@ class Link:
         self.backlogs.clear()
         for future in self._waiting.values():
             if not future.done():
-                future.set_exception(Lost("the engine is gone"))
+                future.set_exception(Disconnected("the engine is gone"))
         for seen in self._looking.values():
             _finish(seen)
         self._on_change()

@@ -20,11 +20,11 @@ from prunepool.transport.messages import (
     Cancel,
     Failed,
     Failure,
-    Hello,
+    Handshake,
     Load,
-    Look,
     Offer,
     State,
+    StatusRequest,
     ToFrontend,
     decode_for_engine,
     encode,
@@ -109,11 +109,11 @@ class Host:
 
     async def _take(self, peer: bytes, frame: bytes, rest: Sequence[bytes]) -> None:
         message = decode_for_engine(frame)
-        if isinstance(message, Hello):
+        if isinstance(message, Handshake):
             self._forget(peer)
             self._frontends[peer] = message.frontend
             await self._tell(peer)
-        elif isinstance(message, Look):
+        elif isinstance(message, StatusRequest):
             await self._tell(peer, message.id)
         elif isinstance(message, Cancel):
             if (task := self._asked.get(peer, {}).get(message.id)) is not None:

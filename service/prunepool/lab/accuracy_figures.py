@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from prunepool.lab.answers import Answers
+from prunepool.lab.model_outputs import ModelOutputs
 from prunepool.lab.statistics import bootstrap_intervals, calibration_error, mcnemar
 
 _TOP = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class AccuracyFigures:
     """What was measured at one setting; shares from 0 to 1 unless they are points.
 
     Attributes:
@@ -44,7 +44,7 @@ class Figures:
     intervals: Mapping[str, tuple[float, float]]
 
 
-def figures(answers: Answers, dense: Answers, *, seed: int) -> Figures:
+def figures(answers: ModelOutputs, dense: ModelOutputs, *, seed: int) -> AccuracyFigures:
     """The figures of one setting.
 
     Args:
@@ -65,7 +65,7 @@ def figures(answers: Answers, dense: Answers, *, seed: int) -> Figures:
         values["drop"] = 100 * (before.astype(np.float64) - values["top1"])
     ends = bootstrap_intervals(np.stack(list(values.values())), seed=seed)
     mean = {name: float(row.mean()) for name, row in values.items()}
-    return Figures(
+    return AccuracyFigures(
         images=len(agrees),
         agreement=mean["agreement"],
         kl=mean.get("kl"),
@@ -80,7 +80,7 @@ def figures(answers: Answers, dense: Answers, *, seed: int) -> Figures:
     )
 
 
-def mean_divergence(answers: Answers) -> float:
+def mean_divergence(answers: ModelOutputs) -> float:
     """Mean divergence of the dense model's answers from these, in nats.
 
     Args:

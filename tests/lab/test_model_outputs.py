@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from prunepool.lab.answers import Answers
+from prunepool.lab.model_outputs import ModelOutputs
 
 DENSE = torch.tensor([[2.0, 1.0, 0.0], [0.0, 0.0, 3.0]])
 LOGITS = torch.tensor([[1.0, 2.0, 0.0], [0.0, 0.0, 3.0]])
 LABELS = np.array([0, 2])
 
 
-def answers() -> Answers:
-    return Answers.from_logits(LOGITS, DENSE, LABELS)
+def answers() -> ModelOutputs:
+    return ModelOutputs.from_logits(LOGITS, DENSE, LABELS)
 
 
 def test_the_best_class_and_its_probability() -> None:
@@ -30,7 +30,7 @@ def test_the_place_of_the_right_class() -> None:
 
 def test_of_equal_classes_the_first_comes_first() -> None:
     logits = torch.zeros(3, 3)
-    place = Answers.from_logits(logits, logits, np.array([0, 1, 2])).place
+    place = ModelOutputs.from_logits(logits, logits, np.array([0, 1, 2])).place
     assert place is not None
     assert place.tolist() == [0, 1, 2]
 
@@ -44,7 +44,7 @@ def test_the_divergence_from_the_dense_answer() -> None:
 
 def test_a_divergence_of_nothing_is_not_negative() -> None:
     logits = torch.randn(200, 50, generator=torch.Generator().manual_seed(0)) * 9
-    kl = Answers.from_logits(logits, logits.clone(), None).kl
+    kl = ModelOutputs.from_logits(logits, logits.clone(), None).kl
     assert kl is not None
     assert kl.min() >= 0
 
@@ -56,7 +56,7 @@ def test_the_margin_is_between_the_two_most_probable() -> None:
 
 def test_where_the_margin_is_small_the_dense_answer_stands() -> None:
     """The first image's margin is 0.42, the second one's 0.86."""
-    dense = Answers.from_logits(DENSE, DENSE, LABELS)
+    dense = ModelOutputs.from_logits(DENSE, DENSE, LABELS)
     assert answers().escalated(dense, 0.4).predicted.tolist() == [1, 2]
     again = answers().escalated(dense, 0.5)
     assert again.predicted.tolist() == [0, 2]
@@ -66,11 +66,11 @@ def test_where_the_margin_is_small_the_dense_answer_stands() -> None:
 
 
 def test_without_labels_there_is_no_place() -> None:
-    assert Answers.from_logits(LOGITS, DENSE, None).place is None
+    assert ModelOutputs.from_logits(LOGITS, DENSE, None).place is None
 
 
 def test_answers_to_two_sets_are_joined_in_order() -> None:
-    joined = Answers.join([answers(), answers()])
+    joined = ModelOutputs.join([answers(), answers()])
     assert joined.predicted.tolist() == [1, 2, 1, 2]
     assert joined.place is not None
     assert joined.place.tolist() == [1, 0, 1, 0]
@@ -78,8 +78,8 @@ def test_answers_to_two_sets_are_joined_in_order() -> None:
 
 @pytest.mark.parametrize("labels", [LABELS, None])
 def test_lists_give_the_same_answers_back_to_the_bit(labels: np.ndarray | None) -> None:
-    before = Answers.from_logits(LOGITS, DENSE, labels)
-    again = Answers.from_json(before.to_json())
+    before = ModelOutputs.from_logits(LOGITS, DENSE, labels)
+    again = ModelOutputs.from_json(before.to_json())
     for name in ("predicted", "confidence", "place", "kl", "margin"):
         a, b = getattr(before, name), getattr(again, name)
         assert (a is None) == (b is None)

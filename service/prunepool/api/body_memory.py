@@ -1,4 +1,4 @@
-"""Room in memory for the bodies of requests: how many bytes of them are held at once."""
+"""Memory for the bodies of requests: how many bytes of them are held at once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from prunepool.errors import Overloaded
 _NEWEST = 0.1
 
 
-class Room:
+class BodyMemoryBudget:
     """Counts the bytes that requests hold; all calls come from the event loop.
 
     Only what has arrived is counted: a length that is merely declared keeps nobody out. Whoever holds
@@ -34,10 +34,10 @@ class Room:
         return self._held
 
     @contextmanager
-    def place(self) -> Iterator[Place]:
+    def place(self) -> Iterator[BodyReservation]:
         """A request's share of the room, from its first byte until it is answered."""
         start = self._clock()
-        place = Place(self)
+        place = BodyReservation(self)
         try:
             yield place
         finally:
@@ -67,14 +67,14 @@ class Room:
         self._held += count
 
 
-class Place:
+class BodyReservation:
     """What one request holds.
 
     Args:
         room: of all of them.
     """
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: BodyMemoryBudget) -> None:
         self._room = room
         self.held = 0
 

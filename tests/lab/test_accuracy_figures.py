@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from prunepool.lab.answers import Answers
-from prunepool.lab.figures import figures, mean_divergence
+from prunepool.lab.accuracy_figures import figures, mean_divergence
+from prunepool.lab.model_outputs import ModelOutputs
 
 
-def answers(predicted: list[int], place: list[int] | None, kl: list[float] | None) -> Answers:
-    return Answers(
+def answers(predicted: list[int], place: list[int] | None, kl: list[float] | None) -> ModelOutputs:
+    return ModelOutputs(
         np.array(predicted),
         np.full(len(predicted), 0.5, np.float32),
         None if place is None else np.array(place),

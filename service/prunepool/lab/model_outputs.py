@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Answers:
+class ModelOutputs:
     """A model's answers to n images at one setting.
 
     Attributes:
@@ -33,7 +33,7 @@ class Answers:
     margin: NDArray[np.float32] | None = None
 
     @staticmethod
-    def from_logits(logits: Tensor, dense: Tensor, labels: NDArray[np.int64] | None) -> Answers:
+    def from_logits(logits: Tensor, dense: Tensor, labels: NDArray[np.int64] | None) -> ModelOutputs:
         """Read them off.
 
         Args:
@@ -53,7 +53,7 @@ class Answers:
             score = logits.gather(1, right)
             earlier = torch.arange(logits.shape[1], device=logits.device) < right
             place = ((logits > score) | ((logits == score) & earlier)).sum(-1).cpu().numpy()
-        return Answers(
+        return ModelOutputs(
             predicted.cpu().numpy(),
             best.exp().cpu().numpy(),
             place,
@@ -61,7 +61,7 @@ class Answers:
             margin.cpu().numpy(),
         )
 
-    def escalated(self, dense: Answers, below: float) -> Answers:
+    def escalated(self, dense: ModelOutputs, below: float) -> ModelOutputs:
         """The dense model's answers where these are less sure than that; see `escalate_below`.
 
         Args:
@@ -75,17 +75,17 @@ class Answers:
             pair = getattr(dense, name), getattr(self, name)
             return None if any(array is None for array in pair) else np.where(again, *pair)
 
-        return Answers(*map(chosen, self.__slots__))
+        return ModelOutputs(*map(chosen, self.__slots__))
 
     @staticmethod
-    def join(parts: Sequence[Answers]) -> Answers:
-        """Answers to several sets of images, one after the other."""
+    def join(parts: Sequence[ModelOutputs]) -> ModelOutputs:
+        """Outputs for several sets of images, one after the other."""
 
         def joined(name: str) -> Any:
             found = [getattr(part, name) for part in parts]
             return None if any(array is None for array in found) else np.concatenate(found)
 
-        return Answers(*map(joined, Answers.__slots__))
+        return ModelOutputs(*map(joined, ModelOutputs.__slots__))
 
     def to_json(self) -> dict[str, list[float] | None]:
         """As lists."""
@@ -95,13 +95,13 @@ class Answers:
         }
 
     @staticmethod
-    def from_json(document: dict[str, Any]) -> Answers:
+    def from_json(document: dict[str, Any]) -> ModelOutputs:
         """Back from lists, the same to the bit."""
 
         def array(name: str, dtype: type) -> Any:
             return None if document[name] is None else np.array(document[name], dtype)
 
-        return Answers(
+        return ModelOutputs(
             array("predicted", np.int64),
             array("confidence", np.float32),
             array("place", np.int64),

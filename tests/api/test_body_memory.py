@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prunepool.api.room import Room
+from prunepool.api.body_memory import BodyMemoryBudget
 from prunepool.errors import Overloaded
 from prunepool.metrics import Metrics
 from prunepool.testing import FakeEngine
@@ -37,11 +37,11 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def room(clock: Clock) -> Room:
-    return Room(SIZE, clock)
+def room(clock: Clock) -> BodyMemoryBudget:
+    return BodyMemoryBudget(SIZE, clock)
 
 
-def test_what_does_not_fit_beside_others_is_refused(room: Room) -> None:
+def test_what_does_not_fit_beside_others_is_refused(room: BodyMemoryBudget) -> None:
     with room.place() as one, room.place() as other:
         one.take(600)
         other.take(400)
@@ -49,7 +49,7 @@ def test_what_does_not_fit_beside_others_is_refused(room: Room) -> None:
             other.take(1)
 
 
-def test_what_left_makes_room(room: Room) -> None:
+def test_what_left_makes_room(room: BodyMemoryBudget) -> None:
     with room.place() as one:
         one.take(SIZE)
     with room.place() as other:
@@ -58,14 +58,14 @@ def test_what_left_makes_room(room: Room) -> None:
     assert room.held == 0
 
 
-def test_who_is_alone_always_fits(room: Room) -> None:
+def test_who_is_alone_always_fits(room: BodyMemoryBudget) -> None:
     with room.place() as one, room.place():
         one.take(SIZE)
         one.take(SIZE)
         assert room.held == 2 * SIZE
 
 
-def test_a_length_that_is_only_declared_takes_nothing(room: Room) -> None:
+def test_a_length_that_is_only_declared_takes_nothing(room: BodyMemoryBudget) -> None:
     with room.place() as one, room.place() as other:
         one.expect(SIZE)
         other.take(SIZE)
@@ -73,7 +73,7 @@ def test_a_length_that_is_only_declared_takes_nothing(room: Room) -> None:
             one.expect(1)
 
 
-def test_the_refused_are_told_how_long_bodies_are_held(room: Room, clock: Clock) -> None:
+def test_the_refused_are_told_how_long_bodies_are_held(room: BodyMemoryBudget, clock: Clock) -> None:
     for _ in range(100):
         with room.place() as one:
             one.take(1)
@@ -87,7 +87,7 @@ def test_the_refused_are_told_how_long_bodies_are_held(room: Room, clock: Clock)
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 700)), max_size=60))
 def test_it_never_holds_more_than_it_may_or_one_alone_brings(steps: list[tuple[int, int]]) -> None:
-    room = Room(SIZE, lambda: 0.0)
+    room = BodyMemoryBudget(SIZE, lambda: 0.0)
     contexts = {i: room.place() for i in range(4)}
     places = {i: context.__enter__() for i, context in contexts.items()}
     for who, count in steps:
