@@ -98,7 +98,7 @@ def main() -> None:
 
     share_cores(os.environ)
     keep_memory()
-    from prunepool.backends.torch_cpu import TorchRunner
+    from prunepool.backends.torch_cpu import TorchBackend
     from prunepool.core.types import Batch, BatchItem, RatioSpec, Request
     from prunepool.imaging import ImageLimits, Preprocess, decode
     from prunepool.models.loader import load_model
@@ -109,8 +109,8 @@ def main() -> None:
     preprocess = Preprocess(manifest.input_size, manifest.crop_pct, manifest.interpolation)
     encoded = photos(Path(images[0]) if images else None)[:_MOST_CROPS]
     crops = [decode(image, preprocess, ImageLimits()) for image in encoded]
-    runner = TorchRunner(lambda: model, max_batch_size=1)
-    runner.warm_up()
+    backend = TorchBackend(lambda: model, max_batch_size=1)
+    backend.warm_up()
     for line in sys.stdin:
         turn = msgspec.json.decode(line, type=Turn)
         chosen = (crops * (1 + turn.batch // len(crops)))[: turn.batch]
@@ -119,11 +119,11 @@ def main() -> None:
         times = []
         for _ in range(_STACKED):
             begun = time.perf_counter()
-            prepared = runner.prepare(batch)
+            prepared = backend.prepare(batch)
             times.append(time.perf_counter() - begun)
         begun, runs = time.perf_counter(), 0
         while not runs or time.perf_counter() - begun < turn.seconds:
-            runner.run(batch, prepared)
+            backend.run(batch, prepared)
             runs += 1
         seconds = time.perf_counter() - begun
         done = Done(runs * turn.batch / seconds, statistics.median(times) / turn.batch * 1000)

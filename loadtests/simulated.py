@@ -17,8 +17,8 @@ import numpy as np
 
 from prunepool.core.batcher import expired, trim
 from prunepool.core.cost_model import IDLE_S, TimedBatch, effort
-from prunepool.core.planner import Device, Planner
-from prunepool.core.profiling import ROUNDS, rehearsal
+from prunepool.core.planner import DeviceState, Planner
+from prunepool.core.profiling import ROUNDS, profile_batches
 from prunepool.core.ratio_controller import Controller, levels_for
 from prunepool.core.ratio_policy import DefaultRatio, RatioPolicy
 from prunepool.core.types import Batch, Limits, RatioSpec, Request
@@ -139,10 +139,10 @@ class Replica:
         self._dial = RatioSpec(service.ratio, service.network.max_ratio)
         self.planner = Planner(service.network, service.policy, service.limits)
         timed = []
-        for ratios in rehearsal(service.network.max_ratio, service.limits.max_batch_size):
+        for ratios in profile_batches(service.network.max_ratio, service.limits.max_batch_size):
             best = min(speed.seconds(ratios, service.network, source) for _ in range(ROUNDS))
             timed.append(TimedBatch(effort(Counter(ratios), service.network.gmacs), best))
-        self.planner.rehearsed(timed)
+        self.planner.fit_profile(timed)
         self.given: list[Batch] = []
         self._since: float | None = None
         self._ended = -math.inf
@@ -195,9 +195,9 @@ class Replica:
         network = self._service.network
         return now + self._speed.seconds(batch.ratios, network, self._source, idle_before=self._rested)
 
-    def _device(self, now: float) -> Device:
+    def _device(self, now: float) -> DeviceState:
         rested = self._rests(now) if self._since is None else self._rested
-        return Device(self.given, self._since, rested)
+        return DeviceState(self.given, self._since, rested)
 
     def _rests(self, now: float) -> bool:
         return now - self._ended >= IDLE_S

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from prunepool.core.types import Batch, BatchItem, OutOfMemory, RatioSpec, Request, Runner
+from prunepool.core.backend import Backend, OutOfMemory
+from prunepool.core.types import Batch, BatchItem, RatioSpec, Request
 from prunepool.errors import (
     Draining,
     EngineUnavailable,
@@ -18,7 +19,7 @@ from prunepool.errors import (
     Overloaded,
 )
 from prunepool.serving.types import Engine, Options, softmax
-from prunepool.testing import FakeEngine, FakeRunner, Gate, fake_model
+from prunepool.testing import FakeBackend, FakeEngine, Gate, fake_model
 
 
 def batch(*values: int, ratio: float = 0.0, explain: bool = False) -> Batch:
@@ -29,8 +30,8 @@ def batch(*values: int, ratio: float = 0.0, explain: bool = False) -> Batch:
     return Batch(tuple(BatchItem(one, ratio, "requested") for one in requests), 1.0)
 
 
-def run(runner: Runner, one: Batch) -> list[Any]:
-    return list(runner.run(one, runner.prepare(one)))
+def run(backend: Backend, one: Batch) -> list[Any]:
+    return list(backend.run(one, backend.prepare(one)))
 
 
 async def test_the_same_bytes_get_the_same_answer() -> None:
@@ -137,43 +138,43 @@ async def test_closing_is_remembered() -> None:
 
 
 def test_the_highest_logit_is_that_of_the_first_byte() -> None:
-    assert [o.logits.argmax() for o in run(FakeRunner(classes=10), batch(3, 12))] == [3, 2]
+    assert [o.logits.argmax() for o in run(FakeBackend(classes=10), batch(3, 12))] == [3, 2]
 
 
 def test_tokens_add_up() -> None:
-    (outcome,) = run(FakeRunner(), batch(1, ratio=0.755))
+    (outcome,) = run(FakeBackend(), batch(1, ratio=0.755))
     assert outcome.tokens[0] - outcome.tokens[-1] == outcome.pruned + outcome.pooled == 147
 
 
 def test_batches_are_recorded() -> None:
-    runner = FakeRunner()
-    run(runner, one := batch(1))
-    assert runner.batches == [one]
+    backend = FakeBackend()
+    run(backend, one := batch(1))
+    assert backend.batches == [one]
 
 
 def test_a_batch_over_the_room_does_not_fit() -> None:
     with pytest.raises(OutOfMemory):
-        run(FakeRunner(out_of_memory_above=1), batch(1, 2))
+        run(FakeBackend(out_of_memory_above=1), batch(1, 2))
 
 
 def test_a_batch_within_the_room_fits() -> None:
-    assert len(run(FakeRunner(out_of_memory_above=2), batch(1, 2))) == 2
+    assert len(run(FakeBackend(out_of_memory_above=2), batch(1, 2))) == 2
 
 
 def test_it_fails_when_told_to() -> None:
     with pytest.raises(ZeroDivisionError):
-        run(FakeRunner(fail=lambda one: ZeroDivisionError()), batch(1))
+        run(FakeBackend(fail=lambda one: ZeroDivisionError()), batch(1))
 
 
 def test_it_fails_to_warm_up_when_told_to() -> None:
     with pytest.raises(ValueError, match="cold"):
-        FakeRunner(warm_up_error=ValueError("cold")).warm_up()
+        FakeBackend(warm_up_error=ValueError("cold")).warm_up()
 
 
 async def test_a_closed_gate_stops_a_batch_until_it_opens() -> None:
     gate = Gate(is_open=False)
-    runner = FakeRunner(gate=gate)
-    running = asyncio.create_task(asyncio.to_thread(run, runner, batch(1)))
+    backend = FakeBackend(gate=gate)
+    running = asyncio.create_task(asyncio.to_thread(run, backend, batch(1)))
     await gate.arrived(1)
     stopped = not running.done()
     gate.open()

@@ -13,7 +13,7 @@ from turns import recorded, seconds_of
 
 from prunepool.backends.cuda_capture import Computed, compute
 from prunepool.backends.cuda_device import CudaDevice
-from prunepool.backends.cuda_graphs import GraphRunner
+from prunepool.backends.cuda_graphs import CudaGraphBackend
 from prunepool.core.types import Batch, BatchItem, RatioSpec, Request
 from prunepool.lab.environment import environment
 from prunepool.lab.networks import random_network
@@ -57,7 +57,7 @@ class Speed:
         """Everything, the cheap first; what needs a compiler last, as far as there is time."""
         for batch in self._batches:
             self._case(batch, {"timm recorded": lambda images: self._vit(images)})
-        self.report["runner"] = attempt(self._runner)
+        self.report["backend"] = attempt(self._backend)
         self._part.save(self.report)
         for batch in self._batches:
             if self._part.left < 60 and not self._part.quick:
@@ -150,23 +150,23 @@ class Speed:
         (median, _, _) = seconds_of(product, rounds=rounds, least_s=0.05, device=self._device)["product"]
         return 2 * n**3 / median / 1e12
 
-    def _runner(self) -> dict[str, Any]:
+    def _backend(self) -> dict[str, Any]:
         """The embedded model as the server runs it: uint8 in host memory to logits in host memory."""
         if not self._part.gpu:
             raise RuntimeError("there is no GPU")
         most = 256
         model = load_model(device=self._part.device, dtype="bfloat16")
-        runner = GraphRunner(
+        backend = CudaGraphBackend(
             model, CudaDevice(self._place), ratios=(0.0, 0.755), max_batch_size=most, most_graphs=64
         )
         start = time.perf_counter()
-        runner.warm_up()
+        backend.warm_up()
         found: dict[str, Any] = {
             "model": model.name,
             "warm_up_s": time.perf_counter() - start,
             "graphs": [
                 {"tokens": model.dial.tokens(g.plan), "images": g.images, "mb": g.bytes / 1e6, "s": g.seconds}
-                for g in runner.graphs.all
+                for g in backend.graphs.all
             ],
         }
         source = np.random.default_rng(0)
@@ -178,14 +178,14 @@ class Speed:
             )
             batch = Batch(items, 0.0)
             count, begin = 30, time.perf_counter()
-            running = runner.launch(batch, runner.prepare(batch))
+            running = backend.launch(batch, backend.prepare(batch))
             for _ in range(count - 1):
-                following = runner.launch(batch, runner.prepare(batch))
-                runner.collect(batch, running)
+                following = backend.launch(batch, backend.prepare(batch))
+                backend.collect(batch, running)
                 running = following
-            runner.collect(batch, running)
+            backend.collect(batch, running)
             found[f"images_per_s at {ratio:g}"] = count * most / (time.perf_counter() - begin)
-        runner.close()
+        backend.close()
         return found
 
 

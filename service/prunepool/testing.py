@@ -1,6 +1,6 @@
 """Stand-ins for testing what is built on prunepool, without a model, a device or a thread of their own.
 
-`FakeEngine` takes the place of an engine under the HTTP layer, or under your own code. `FakeRunner` takes the
+`FakeEngine` takes the place of an engine under the HTTP layer, or under your own code. `FakeBackend` takes the
 place of a model on a device under the real scheduler; its `Gate` makes "the device is busy" something that a
 test decides, so that no test needs to sleep.
 """
@@ -17,7 +17,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from prunepool.core.types import Batch, BatchItem, OutOfMemory, Output, StageMap, TokenMap
+from prunepool.core.backend import OutOfMemory
+from prunepool.core.types import Batch, BatchItem, Output, StageMap, TokenMap
 from prunepool.core.worker import WARM_UP
 from prunepool.errors import (
     Draining,
@@ -287,8 +288,8 @@ class Gate:
             )
 
 
-class FakeRunner:
-    """A `Runner` whose answers show which image they belong to, and which fails on demand.
+class FakeBackend:
+    """A `Backend` whose answers show which image they belong to, and which fails on demand.
 
     The highest logit is that of the class which the image's first byte names (modulo the classes).
 

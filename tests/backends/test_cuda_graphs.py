@@ -1,4 +1,4 @@
-"""The runner for a device that computes beside its thread, over a device that is none."""
+"""The backend for a device that computes beside its thread, over a device that is none."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from prunepool.backends.cuda_capture import Computed, buckets
-from prunepool.backends.cuda_graphs import GraphRunner
-from prunepool.backends.torch_cpu import TorchRunner
-from prunepool.core.types import AsynchronousRunner, Batch, BatchItem, OutOfMemory, Output, RatioSpec, Request
+from prunepool.backends.cuda_graphs import CudaGraphBackend
+from prunepool.backends.torch_cpu import TorchBackend
+from prunepool.core.backend import AsynchronousBackend, OutOfMemory
+from prunepool.core.types import Batch, BatchItem, Output, RatioSpec, Request
 from prunepool.models.model import Model
 
 RATIOS = (0.0, 0.5, 0.755)
@@ -108,18 +109,20 @@ def _spoil(computed: Computed) -> None:
         stage.pruned.logical_not_()
 
 
-def runner_of(
+def backend_of(
     model: Model, *, most: int = 100, ratios: Sequence[float] = RATIOS, device: FakeDevice | None = None
-) -> GraphRunner:
-    runner = GraphRunner(model, device or FakeDevice(), ratios=ratios, max_batch_size=4, most_graphs=most)
+) -> CudaGraphBackend:
+    backend = CudaGraphBackend(
+        model, device or FakeDevice(), ratios=ratios, max_batch_size=4, most_graphs=most
+    )
     with torch.inference_mode():
-        runner.graphs.capture(model.plan(ratio) for ratio in ratios)
-    return runner
+        backend.graphs.capture(model.plan(ratio) for ratio in ratios)
+    return backend
 
 
 @pytest.fixture(scope="module")
-def runner(tiny: Model) -> GraphRunner:
-    return runner_of(tiny)
+def backend(tiny: Model) -> CudaGraphBackend:
+    return backend_of(tiny)
 
 
 def batch_of(*ratios: float, explain: bool = False) -> Batch:
@@ -137,8 +140,8 @@ def batch_of(*ratios: float, explain: bool = False) -> Batch:
     )
 
 
-def run(runner: GraphRunner | TorchRunner, batch: Batch) -> list[Output]:
-    return list(runner.run(batch, runner.prepare(batch)))
+def run(backend: CudaGraphBackend | TorchBackend, batch: Batch) -> list[Output]:
+    return list(backend.run(batch, backend.prepare(batch)))
 
 
 def alike(ours: Output, theirs: Output) -> None:
@@ -147,27 +150,29 @@ def alike(ours: Output, theirs: Output) -> None:
         assert getattr(ours, name) == getattr(theirs, name), name
 
 
-def test_it_is_one_that_computes_beside_its_thread(runner: GraphRunner, tiny: Model) -> None:
-    assert isinstance(runner, AsynchronousRunner)
-    assert not isinstance(TorchRunner(lambda: tiny, max_batch_size=1), AsynchronousRunner)
+def test_it_is_one_that_computes_beside_its_thread(backend: CudaGraphBackend, tiny: Model) -> None:
+    assert isinstance(backend, AsynchronousBackend)
+    assert not isinstance(TorchBackend(lambda: tiny, max_batch_size=1), AsynchronousBackend)
 
 
 @given(ratios=st.lists(st.sampled_from([0.0, 0.5, 0.755, 0.3, 0.8]), min_size=1, max_size=4).map(sorted))
 @settings(max_examples=8, deadline=None)
-def test_answers_are_those_of_the_plain_runner(runner: GraphRunner, tiny: Model, ratios: list[float]) -> None:
+def test_answers_are_those_of_the_plain_backend(
+    backend: CudaGraphBackend, tiny: Model, ratios: list[float]
+) -> None:
     batch = batch_of(*ratios)
-    plain = TorchRunner(lambda: tiny, max_batch_size=4)
-    for ours, theirs, ratio in zip(run(runner, batch), run(plain, batch), ratios, strict=True):
+    plain = TorchBackend(lambda: tiny, max_batch_size=4)
+    for ours, theirs, ratio in zip(run(backend, batch), run(plain, batch), ratios, strict=True):
         alike(ours, theirs)
-        assert ours.recorded == (ratio in RATIOS)
+        assert ours.graph_replayed == (ratio in RATIOS)
 
 
-def test_a_token_map_is_not_spoilt_by_what_ran_after_it(runner: GraphRunner, tiny: Model) -> None:
+def test_a_token_map_is_not_spoilt_by_what_ran_after_it(backend: CudaGraphBackend, tiny: Model) -> None:
     batch = batch_of(0.5, 0.755, 0.755, explain=True)
-    first = runner.launch(batch, runner.prepare(batch))
-    run(runner, batch_of(0.0, 0.5, 0.755))
-    plain = TorchRunner(lambda: tiny, max_batch_size=4)
-    for ours, theirs in zip(runner.collect(batch, first), run(plain, batch), strict=True):
+    first = backend.launch(batch, backend.prepare(batch))
+    run(backend, batch_of(0.0, 0.5, 0.755))
+    plain = TorchBackend(lambda: tiny, max_batch_size=4)
+    for ours, theirs in zip(backend.collect(batch, first), run(plain, batch), strict=True):
         alike(ours, theirs)
         assert ours.token_map is not None
         assert theirs.token_map is not None
@@ -177,7 +182,7 @@ def test_a_token_map_is_not_spoilt_by_what_ran_after_it(runner: GraphRunner, tin
 
 @pytest.mark.parametrize("normalised", [(True, True, True), (False, True, False), (True, False, True)])
 def test_normalised_pixels_may_stand_beside_others(
-    runner: GraphRunner, tiny: Model, normalised: tuple[bool, ...]
+    backend: CudaGraphBackend, tiny: Model, normalised: tuple[bool, ...]
 ) -> None:
     crops = batch_of(0.0, 0.0, 0.5)
     items = []
@@ -186,18 +191,18 @@ def test_normalised_pixels_may_stand_beside_others(
         if as_tensor:
             pixels = tiny.normalise(torch.from_numpy(pixels[None]))[0].numpy()
         items.append(BatchItem(Request(pixels, item.request.ratio_spec, 0.0), item.ratio, item.reason))
-    for ours, theirs in zip(run(runner, Batch(tuple(items), 0.0)), run(runner, crops), strict=True):
+    for ours, theirs in zip(run(backend, Batch(tuple(items), 0.0)), run(backend, crops), strict=True):
         alike(ours, theirs)
 
 
 def test_between_launch_and_collection_nothing_waits(tiny: Model) -> None:
     device = FakeDevice()
-    runner = runner_of(tiny, device=device, ratios=(0.0,), most=1)
+    backend = backend_of(tiny, device=device, ratios=(0.0,), most=1)
     batch = batch_of(0.0, 0.5)
-    launched = runner.launch(batch, runner.prepare(batch))
+    launched = backend.launch(batch, backend.prepare(batch))
     assert device.waits == []
-    assert runner.done(launched)
-    runner.collect(batch, launched)
+    assert backend.done(launched)
+    backend.collect(batch, launched)
     assert device.waits == ["wait"]
 
 
@@ -210,51 +215,51 @@ def test_buckets_end_with_the_largest_batch(most: int) -> None:
     assert len(found) <= 2 * most.bit_length()
 
 
-def test_a_batch_takes_the_smallest_recorded_run_with_room(runner: GraphRunner, tiny: Model) -> None:
+def test_a_batch_takes_the_smallest_recorded_run_with_room(backend: CudaGraphBackend, tiny: Model) -> None:
     plan = tiny.plan(0.5)
-    images = [graph.images for n in (1, 2, 3, 4) if (graph := runner.graphs.find(plan, n)) is not None]
+    images = [graph.images for n in (1, 2, 3, 4) if (graph := backend.graphs.find(plan, n)) is not None]
     assert images == [1, 2, 3, 4]
-    assert runner.graphs.find(plan, 5) is None
-    assert runner.graphs.find(tiny.plan(0.3), 1) is None
+    assert backend.graphs.find(plan, 5) is None
+    assert backend.graphs.find(tiny.plan(0.3), 1) is None
 
 
 def test_the_bound_keeps_the_most_important_and_the_largest_come_first(tiny: Model) -> None:
-    runner = runner_of(tiny, most=5)
-    recorded = [(graph.plan, graph.images) for graph in runner.graphs.all]
+    backend = backend_of(tiny, most=5)
+    recorded = [(graph.plan, graph.images) for graph in backend.graphs.all]
     assert [images for _, images in recorded] == [4, 3, 2, 1, 1]
     assert {plan for plan, images in recorded if images > 1} == {tiny.plan(0.0)}
-    assert [graph.bytes for graph in runner.graphs.all] == [10] * 5
+    assert [graph.bytes for graph in backend.graphs.all] == [10] * 5
 
 
 def test_without_recordings_everything_goes_kernel_by_kernel(tiny: Model) -> None:
     device = FakeDevice()
-    runner = runner_of(tiny, most=0, device=device)
-    assert [outcome.recorded for outcome in run(runner, batch_of(0.0, 0.755))] == [False, False]
+    backend = backend_of(tiny, most=0, device=device)
+    assert [outcome.graph_replayed for outcome in run(backend, batch_of(0.0, 0.755))] == [False, False]
     assert device.replays == 0
 
 
 def test_where_memory_ends_so_does_the_recording(tiny: Model, caplog: pytest.LogCaptureFixture) -> None:
-    runner = runner_of(tiny, device=FakeDevice(room=2))
-    assert len(runner.graphs.all) == 2
+    backend = backend_of(tiny, device=FakeDevice(room=2))
+    assert len(backend.graphs.all) == 2
     assert "no memory for more than 2 recorded runs" in caplog.text
-    assert len(run(runner, batch_of(0.0, 0.755))) == 2
+    assert len(run(backend, batch_of(0.0, 0.755))) == 2
 
 
 def test_warming_up_records_and_then_serving_records_nothing(tiny: Model) -> None:
     device = FakeDevice()
-    runner = GraphRunner(tiny, device, ratios=(0.0, 0.5), max_batch_size=2, most_graphs=100)
-    runner.warm_up()
+    backend = CudaGraphBackend(tiny, device, ratios=(0.0, 0.5), max_batch_size=2, most_graphs=100)
+    backend.warm_up()
     assert len(device.recorded) == 4
-    run(runner, batch_of(0.3, 0.8))
+    run(backend, batch_of(0.3, 0.8))
     assert len(device.recorded) == 4
 
 
-def test_only_the_thread_that_made_it_may_use_it(runner: GraphRunner, tiny: Model) -> None:
+def test_only_the_thread_that_made_it_may_use_it(backend: CudaGraphBackend, tiny: Model) -> None:
     seen: list[BaseException] = []
 
     def elsewhere() -> None:
         try:
-            runner.graphs.find(tiny.plan(0.0), 1)
+            backend.graphs.find(tiny.plan(0.0), 1)
         except AssertionError as error:
             seen.append(error)
 
@@ -268,10 +273,10 @@ def test_out_of_memory_is_told_apart(tiny: Model, monkeypatch: pytest.MonkeyPatc
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    runner = runner_of(tiny, most=0)
+    backend = backend_of(tiny, most=0)
     monkeypatch.setattr(tiny.vit, "forward", full)
     with pytest.raises(OutOfMemory, match="CUDA out of memory"):
-        run(runner, batch_of(0.0))
+        run(backend, batch_of(0.0))
 
 
 def test_no_room_for_the_pixels_is_told_apart(tiny: Model, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,15 +284,15 @@ def test_no_room_for_the_pixels_is_told_apart(tiny: Model, monkeypatch: pytest.M
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     device = FakeDevice()
-    runner = runner_of(tiny, most=0, device=device)
+    backend = backend_of(tiny, most=0, device=device)
     monkeypatch.setattr(device, "upload", full)
     with pytest.raises(OutOfMemory, match="CUDA out of memory"):
-        runner.prepare(batch_of(0.0))
+        backend.prepare(batch_of(0.0))
 
 
 def test_closing_lets_go_of_everything(tiny: Model) -> None:
     device = FakeDevice()
-    runner = runner_of(tiny, ratios=(0.0,), device=device)
-    runner.close()
+    backend = backend_of(tiny, ratios=(0.0,), device=device)
+    backend.close()
     assert device.closed
-    assert runner.graphs.all == ()
+    assert backend.graphs.all == ()

@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 from prunepool.backends.cuda_device import CudaDevice
-from prunepool.backends.cuda_graphs import GraphRunner
-from prunepool.backends.torch_cpu import TorchRunner
+from prunepool.backends.cuda_graphs import CudaGraphBackend
+from prunepool.backends.torch_cpu import TorchBackend
 from prunepool.core.types import Batch, BatchItem, Output, RatioSpec, Request
 from prunepool.imaging import ImageLimits, Preprocess, decode
 from prunepool.models.loader import load_model
@@ -62,83 +62,85 @@ def batch_of(pixels: list[np.ndarray], *ratios: float, explain: bool = False) ->
     )
 
 
-def run(runner: GraphRunner | TorchRunner, batch: Batch) -> list[Output]:
-    return list(runner.run(batch, runner.prepare(batch)))
+def run(backend: CudaGraphBackend | TorchBackend, batch: Batch) -> list[Output]:
+    return list(backend.run(batch, backend.prepare(batch)))
 
 
 @pytest.fixture(scope="module")
-def runner(place: str, root: Path) -> Iterator[GraphRunner]:
+def backend(place: str, root: Path) -> Iterator[CudaGraphBackend]:
     model = embedded(root, place, "float32")
-    runner = GraphRunner(model, CudaDevice(model.device), ratios=RATIOS, max_batch_size=8, most_graphs=99)
-    runner.warm_up()
-    yield runner
-    runner.close()
+    backend = CudaGraphBackend(
+        model, CudaDevice(model.device), ratios=RATIOS, max_batch_size=8, most_graphs=99
+    )
+    backend.warm_up()
+    yield backend
+    backend.close()
 
 
 @pytest.mark.parametrize("ratios", [(0.0,), (0.755,) * 8, (0.0, 0.25, 0.5, 0.5, 0.755), (0.3, 0.5, 0.8)])
 def test_float32_answers_are_those_of_the_processor(
-    runner: GraphRunner, root: Path, ratios: tuple[float, ...]
+    backend: CudaGraphBackend, root: Path, ratios: tuple[float, ...]
 ) -> None:
-    plain = TorchRunner(lambda: embedded(root, "cpu", "float32"), max_batch_size=8)
+    plain = TorchBackend(lambda: embedded(root, "cpu", "float32"), max_batch_size=8)
     batch = batch_of(crops(plain.model, len(ratios)), *ratios, explain=True)
-    for ours, theirs in zip(run(runner, batch), run(plain, batch), strict=True):
+    for ours, theirs in zip(run(backend, batch), run(plain, batch), strict=True):
         np.testing.assert_allclose(ours.logits, theirs.logits, atol=1e-3)
         assert (ours.tokens, ours.pruned, ours.pooled) == (theirs.tokens, theirs.pruned, theirs.pooled)
 
 
-def test_an_answer_does_not_depend_on_its_company(runner: GraphRunner) -> None:
-    pixels = crops(runner.model, 8)
+def test_an_answer_does_not_depend_on_its_company(backend: CudaGraphBackend) -> None:
+    pixels = crops(backend.model, 8)
     ratios = (0.0, 0.25, 0.25, 0.3, 0.5, 0.755, 0.755, 0.755)
-    together = run(runner, batch_of(pixels, *ratios))
+    together = run(backend, batch_of(pixels, *ratios))
     for one, ratio, expected in zip(pixels, ratios, together, strict=True):
-        (alone,) = run(runner, batch_of([one], ratio))
+        (alone,) = run(backend, batch_of([one], ratio))
         np.testing.assert_allclose(alone.logits, expected.logits, atol=1e-4)
 
 
-def test_batches_under_way_at_once_do_not_mix(runner: GraphRunner) -> None:
-    pixels = crops(runner.model, 8)
+def test_batches_under_way_at_once_do_not_mix(backend: CudaGraphBackend) -> None:
+    pixels = crops(backend.model, 8)
     batches = [
         batch_of(pixels[i : i + 4], *((ratio,) * 4))
         for i, ratio in ((0, 0.5), (4, 0.5), (2, 0.0), (1, 0.755))
     ]
-    expected = [run(runner, batch) for batch in batches]
+    expected = [run(backend, batch) for batch in batches]
     for _ in range(25):
         running = None
         for i, batch in enumerate(batches):
-            following = i, runner.launch(batch, runner.prepare(batch))
+            following = i, backend.launch(batch, backend.prepare(batch))
             if running is not None:
-                check(runner, batches, expected, running)
+                check(backend, batches, expected, running)
             running = following
         assert running is not None
-        check(runner, batches, expected, running)
+        check(backend, batches, expected, running)
 
 
 def check(
-    runner: GraphRunner, batches: list[Batch], expected: list[list[Output]], running: tuple[int, object]
+    backend: CudaGraphBackend, batches: list[Batch], expected: list[list[Output]], running: tuple[int, object]
 ) -> None:
     i, launched = running
-    for ours, theirs in zip(runner.collect(batches[i], launched), expected[i], strict=True):
+    for ours, theirs in zip(backend.collect(batches[i], launched), expected[i], strict=True):
         np.testing.assert_allclose(ours.logits, theirs.logits, atol=1e-4)
 
 
-def test_nothing_that_is_launched_waits_for_the_device(runner: GraphRunner) -> None:
-    batch = batch_of(crops(runner.model, 3), 0.0, 0.3, 0.755)
-    prepared = runner.prepare(batch)
-    run(runner, batch)  # libraries and memory are set up
+def test_nothing_that_is_launched_waits_for_the_device(backend: CudaGraphBackend) -> None:
+    batch = batch_of(crops(backend.model, 3), 0.0, 0.3, 0.755)
+    prepared = backend.prepare(batch)
+    run(backend, batch)  # libraries and memory are set up
     torch.cuda.set_sync_debug_mode("error")
     try:
-        launched = runner.launch(batch, prepared)
+        launched = backend.launch(batch, prepared)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert len(runner.collect(batch, launched)) == 3
+    assert len(backend.collect(batch, launched)) == 3
 
 
-def test_serving_leaves_no_memory_behind(runner: GraphRunner) -> None:
-    batch = batch_of(crops(runner.model, 4), 0.0, 0.3, 0.5, 0.755)
-    run(runner, batch)
+def test_serving_leaves_no_memory_behind(backend: CudaGraphBackend) -> None:
+    batch = batch_of(crops(backend.model, 4), 0.0, 0.3, 0.5, 0.755)
+    run(backend, batch)
     before = torch.cuda.memory_allocated()
     for _ in range(20):
-        run(runner, batch)
+        run(backend, batch)
     assert torch.cuda.memory_allocated() <= before
 
 
@@ -150,13 +152,13 @@ def test_half_precision_names_the_same_class(place: str, root: Path, dtype: str,
     best = []
     for kind in ("float32", dtype):
         model = embedded(root, place, kind)
-        runner = GraphRunner(
+        backend = CudaGraphBackend(
             model, CudaDevice(model.device), ratios=(ratio,), max_batch_size=64, most_graphs=99
         )
-        runner.warm_up()
+        backend.warm_up()
         pixels = crops(model, 400)
         shares = [pixels[i : i + 64] for i in range(0, len(pixels), 64)]
-        outputs = [o for share in shares for o in run(runner, batch_of(share, *((ratio,) * len(share))))]
+        outputs = [o for share in shares for o in run(backend, batch_of(share, *((ratio,) * len(share))))]
         best.append(np.array([outcome.logits.argmax() for outcome in outputs]))
-        runner.close()
+        backend.close()
     assert (best[0] == best[1]).mean() >= 0.99

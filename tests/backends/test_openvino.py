@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from prunepool.backends.open_pass import Kind, OpenPass
 from prunepool.backends.openvino import Arrays, Lanes, OpenVinoPass, PassFolder
 from prunepool.backends.openvino_trial import Passes, passes_for
-from prunepool.backends.torch_cpu import TorchRunner
+from prunepool.backends.torch_cpu import TorchBackend
 from prunepool.core.types import Batch, BatchItem, Output, RatioSpec, Request
 from prunepool.errors import ConversionInvalid, InvalidParameter
 from prunepool.models.geometry import Geometry
@@ -162,13 +162,13 @@ def test_pixels_may_lie_channels_last(network: ReducingViT, kept: Path) -> None:
 
 def test_decoded_pixels_get_the_plain_answer(network: ReducingViT, kept: Path, tiny: Model) -> None:
     model = Model(network, tiny.manifest)
-    runner = TorchRunner(
+    backend = TorchBackend(
         lambda: model, max_batch_size=2, passes=lambda _: passes_for(model, PassFolder(kept), 2)
     )
-    runner.warm_up()
-    plain = TorchRunner(lambda: model, max_batch_size=2)
+    backend.warm_up()
+    plain = TorchBackend(lambda: model, max_batch_size=2)
     for ratios in ((0.755,), (0.0,), (0.3, 0.3), (0.3, 0.5)):
-        for ours, theirs in zip(answers(runner, *ratios), answers(plain, *ratios), strict=True):
+        for ours, theirs in zip(answers(backend, *ratios), answers(plain, *ratios), strict=True):
             np.testing.assert_allclose(ours.logits, theirs.logits, atol=1e-4)
             assert (ours.tokens, ours.pruned, ours.pooled) == (theirs.tokens, theirs.pruned, theirs.pooled)
 
@@ -224,16 +224,18 @@ def test_a_batch_that_openvino_cannot_run_is_answered_by_pytorch(
         raise RuntimeError("no such shape")
 
     passes = Passes([(OpenVinoPass([Lanes(1, fail)], Kind("ppt", (3, 6, 9)), tiny.geometry), 8)])
-    runner = TorchRunner(lambda: tiny, max_batch_size=1, passes=lambda model: passes)
-    runner.warm_up()
+    backend = TorchBackend(lambda: tiny, max_batch_size=1, passes=lambda model: passes)
+    backend.warm_up()
     assert "no such shape" in caplog.text
     caplog.clear()
-    (found,), (wanted,) = (answers(one, 0.5) for one in (runner, TorchRunner(lambda: tiny, max_batch_size=1)))
+    (found,), (wanted,) = (
+        answers(one, 0.5) for one in (backend, TorchBackend(lambda: tiny, max_batch_size=1))
+    )
     np.testing.assert_array_equal(found.logits, wanted.logits)
     assert not caplog.text
 
 
-def answers(runner: TorchRunner, *ratios: float) -> list[Output]:
+def answers(backend: TorchBackend, *ratios: float) -> list[Output]:
     rng = np.random.default_rng(3)
     pixels = [rng.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8) for _ in ratios]
     batch = Batch(
@@ -243,4 +245,4 @@ def answers(runner: TorchRunner, *ratios: float) -> list[Output]:
         ),
         0.0,
     )
-    return list(runner.run(batch, runner.prepare(batch)))
+    return list(backend.run(batch, backend.prepare(batch)))

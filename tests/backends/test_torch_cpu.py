@@ -10,14 +10,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prunepool.backends.torch_cpu import TorchRunner
-from prunepool.core.types import Batch, BatchItem, OutOfMemory, Output, RatioSpec, Request
+from prunepool.backends.torch_cpu import TorchBackend
+from prunepool.core.backend import OutOfMemory
+from prunepool.core.types import Batch, BatchItem, Output, RatioSpec, Request
 from prunepool.models.model import Model
 
 
 @pytest.fixture(scope="module")
-def runner(tiny: Model) -> TorchRunner:
-    return TorchRunner(lambda: tiny, max_batch_size=2)
+def backend(tiny: Model) -> TorchBackend:
+    return TorchBackend(lambda: tiny, max_batch_size=2)
 
 
 def batch_of(*ratios: float, explain: bool = False) -> Batch:
@@ -31,12 +32,12 @@ def batch_of(*ratios: float, explain: bool = False) -> Batch:
     return Batch(tuple(items), 0.0)
 
 
-def run(runner: TorchRunner, batch: Batch) -> list[Output]:
-    return list(runner.run(batch, runner.prepare(batch)))
+def run(backend: TorchBackend, batch: Batch) -> list[Output]:
+    return list(backend.run(batch, backend.prepare(batch)))
 
 
-def test_outcomes_come_in_batch_order_with_what_they_cost(runner: TorchRunner) -> None:
-    outputs = run(runner, batch_of(0.0, 0.5, 0.5, 0.755))
+def test_outcomes_come_in_batch_order_with_what_they_cost(backend: TorchBackend) -> None:
+    outputs = run(backend, batch_of(0.0, 0.5, 0.5, 0.755))
     assert [o.tokens for o in outputs] == [
         (197,),
         (197, 164, 131, 99),
@@ -49,9 +50,9 @@ def test_outcomes_come_in_batch_order_with_what_they_cost(runner: TorchRunner) -
         assert outcome.logits.shape == (5,)
 
 
-def test_logits_are_those_of_the_model(runner: TorchRunner, tiny: Model) -> None:
+def test_logits_are_those_of_the_model(backend: TorchBackend, tiny: Model) -> None:
     batch = batch_of(0.0, 0.755)
-    for item, outcome in zip(batch.items, run(runner, batch), strict=True):
+    for item, outcome in zip(batch.items, run(backend, batch), strict=True):
         images = tiny.normalise(torch.from_numpy(item.request.pixels[None]))
         expected = tiny(images, tiny.plan(item.ratio)).logits[0]
         np.testing.assert_allclose(outcome.logits, expected, atol=1e-4)
@@ -59,8 +60,8 @@ def test_logits_are_those_of_the_model(runner: TorchRunner, tiny: Model) -> None
 
 @given(ratios=st.lists(st.sampled_from([0.0, 0.3, 0.755, 0.8]), min_size=1, max_size=4))
 @settings(max_examples=10, deadline=None)
-def test_every_patch_is_accounted_for(runner: TorchRunner, ratios: list[float]) -> None:
-    for outcome in run(runner, batch_of(*sorted(ratios), explain=True)):
+def test_every_patch_is_accounted_for(backend: TorchBackend, ratios: list[float]) -> None:
+    for outcome in run(backend, batch_of(*sorted(ratios), explain=True)):
         left = outcome.tokens[0] - outcome.tokens[-1]
         assert outcome.pruned + outcome.pooled == left
         mapped = outcome.token_map
@@ -72,9 +73,9 @@ def test_every_patch_is_accounted_for(runner: TorchRunner, ratios: list[float]) 
         assert sorted(pruned + kept) == list(range(196))
 
 
-def test_a_stage_map_tells_the_decision(runner: TorchRunner, tiny: Model) -> None:
+def test_a_stage_map_tells_the_decision(backend: TorchBackend, tiny: Model) -> None:
     batch = batch_of(0.755, explain=True)
-    (outcome,) = run(runner, batch)
+    (outcome,) = run(backend, batch)
     images = tiny.normalise(torch.from_numpy(batch.items[0].request.pixels[None]))
     stages = tiny(images, tiny.plan(0.755)).stages
     assert outcome.token_map is not None
@@ -85,34 +86,34 @@ def test_a_stage_map_tells_the_decision(runner: TorchRunner, tiny: Model) -> Non
         assert bool(mapped.pruned) == bool(stage.pruned[0])
 
 
-def test_nobody_pays_for_a_map_that_nobody_asked_for(runner: TorchRunner) -> None:
-    assert run(runner, batch_of(0.755))[0].token_map is None
+def test_nobody_pays_for_a_map_that_nobody_asked_for(backend: TorchBackend) -> None:
+    assert run(backend, batch_of(0.755))[0].token_map is None
 
 
-def test_out_of_memory_is_told_apart(runner: TorchRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory_is_told_apart(backend: TorchBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(runner.model.vit, "forward", full)
+    monkeypatch.setattr(backend.model.vit, "forward", full)
     with pytest.raises(OutOfMemory, match="CUDA out of memory"):
-        run(runner, batch_of(0.0))
+        run(backend, batch_of(0.0))
 
 
-def test_no_room_for_the_pixels_is_told_apart(runner: TorchRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_room_for_the_pixels_is_told_apart(backend: TorchBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(torch.Tensor, "to", full)
     with pytest.raises(OutOfMemory, match="CUDA out of memory"):
-        runner.prepare(batch_of(0.0))
+        backend.prepare(batch_of(0.0))
 
 
 def test_warm_up_runs_the_largest_batch(tiny: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    runner = TorchRunner(lambda: tiny, max_batch_size=3)
+    backend = TorchBackend(lambda: tiny, max_batch_size=3)
     sizes: list[int] = []
-    inner = runner.run
-    monkeypatch.setattr(runner, "run", lambda b, p: sizes.append(len(b.items)) or inner(b, p))
-    runner.warm_up()
+    inner = backend.run
+    monkeypatch.setattr(backend, "run", lambda b, p: sizes.append(len(b.items)) or inner(b, p))
+    backend.warm_up()
     assert max(sizes) == 3
     assert min(sizes) == 1
 
@@ -148,7 +149,7 @@ def test_half_precision_answers_like_itself_in_any_company(shared: Path) -> None
 
 @pytest.mark.parametrize("normalised", [(True, True, True), (False, True, False), (True, False, True)])
 def test_normalised_pixels_may_stand_beside_others(
-    runner: TorchRunner, tiny: Model, normalised: tuple[bool, ...]
+    backend: TorchBackend, tiny: Model, normalised: tuple[bool, ...]
 ) -> None:
     crops = batch_of(0.0, 0.0, 0.5)
     items = []
@@ -158,7 +159,7 @@ def test_normalised_pixels_may_stand_beside_others(
             pixels = tiny.normalise(torch.from_numpy(pixels[None]))[0].numpy()
         request = Request(pixels, item.request.ratio_spec, 0.0)
         items.append(BatchItem(request, item.ratio, item.reason))
-    expected = run(runner, crops)
-    for outcome, crop in zip(run(runner, Batch(tuple(items), 0.0)), expected, strict=True):
+    expected = run(backend, crops)
+    for outcome, crop in zip(run(backend, Batch(tuple(items), 0.0)), expected, strict=True):
         np.testing.assert_allclose(outcome.logits, crop.logits, atol=1e-5)
         assert outcome.tokens == crop.tokens

@@ -15,7 +15,7 @@ from prunepool.core.recovery import Resilience
 from prunepool.core.scheduler import Scheduler
 from prunepool.core.types import Limits, RatioSpec, Request, Result
 from prunepool.metrics import Metrics
-from prunepool.testing import FakeCosts, FakeRunner, Gate
+from prunepool.testing import FakeBackend, FakeCosts, Gate
 
 CLASSES = 256
 
@@ -57,19 +57,19 @@ class Rig:
         self.metrics = metrics
         self.clock = clock
         self.gate = Gate()
-        self.runners: list[FakeRunner] = []
+        self.backends: list[FakeBackend] = []
         self.plans: list[dict[str, Any]] = []
         self.schedulers: list[Scheduler] = []
 
-    def factory(self) -> FakeRunner:
-        """The next runner: as `plans` says, without faults after that."""
+    def factory(self) -> FakeBackend:
+        """The next backend: as `plans` says, without faults after that."""
         plan = self.plans.pop(0) if self.plans else {}
-        make = plan.pop("make", FakeRunner)
+        make = plan.pop("make", FakeBackend)
         if "error" in plan:
             raise plan["error"]
-        runner = make(CLASSES, gate=plan.pop("gate", self.gate), **plan)
-        self.runners.append(runner)
-        return runner
+        backend = make(CLASSES, gate=plan.pop("gate", self.gate), **plan)
+        self.backends.append(backend)
+        return backend
 
     def make(
         self,
@@ -119,11 +119,11 @@ class Rig:
 
     @property
     def ran(self) -> list[list[int]]:
-        """The values of the images in each batch that came to the device, over all runners."""
+        """The values of the images in each batch that came to the device, over all backends."""
         return [
             [int(item.request.pixels.flat[0]) for item in batch.items]
-            for runner in self.runners
-            for batch in runner.batches
+            for backend in self.backends
+            for batch in backend.batches
         ]
 
 

@@ -14,8 +14,8 @@ import numpy as np
 
 from prunepool.core.batcher import expired, trim
 from prunepool.core.cost_model import TimedBatch, effort
-from prunepool.core.planner import Device, Planner
-from prunepool.core.profiling import rehearsal
+from prunepool.core.planner import DeviceState, Planner
+from prunepool.core.profiling import profile_batches
 from prunepool.core.ratio_controller import Controller, levels_for
 from prunepool.core.ratio_policy import RatioPolicy
 from prunepool.core.types import Batch, Limits, RatioSpec, Request
@@ -178,10 +178,10 @@ class _Simulation:
         self.machine = machine
         self.policy = policy
         self.planner = Planner(Network(), policy, bounds)
-        self.planner.rehearsed(
+        self.planner.fit_profile(
             [
                 TimedBatch(effort(Counter(ratios), Network().gmacs), machine.seconds(ratios, -1.0))
-                for ratios in rehearsal(MAX_RATIO, bounds.max_batch_size)
+                for ratios in profile_batches(MAX_RATIO, bounds.max_batch_size)
             ]
         )
         self.given: list[Batch] = []
@@ -207,8 +207,8 @@ class _Simulation:
         return self.trace
 
     @property
-    def device(self) -> Device:
-        return Device(self.given, self.since)
+    def device(self) -> DeviceState:
+        return DeviceState(self.given, self.since)
 
     def _arrive(self, ask: Ask) -> None:
         fate = Fate(ask)

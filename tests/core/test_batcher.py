@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from prunepool.core.batcher import Batcher, expired, trim
 from prunepool.core.cost_model import CostModel, Effort, TimedBatch
 from prunepool.core.prediction import Predictor
-from prunepool.core.ratio_policy import Choice
+from prunepool.core.ratio_policy import RatioChoice
 from prunepool.core.types import Batch, BatchItem, Limits, RatioSpec, Request
 
 PIXELS = np.zeros((1, 1, 3), np.uint8)
@@ -32,8 +32,10 @@ def request(arrival: float = 0.0, *, ratio: float | None = 0.0, deadline: float 
     return Request(PIXELS, RatioSpec(ratio, 0.875), arrival, deadline)
 
 
-def choose(request: Request) -> Choice:
-    return Choice(0.5 if request.ratio_spec.requested is None else request.ratio_spec.requested, "chosen")
+def choose(request: Request) -> RatioChoice:
+    return RatioChoice(
+        0.5 if request.ratio_spec.requested is None else request.ratio_spec.requested, "chosen"
+    )
 
 
 def predictor(limits: Limits) -> Predictor:
@@ -131,7 +133,7 @@ def test_one_ratio_is_next_to_each_other_in_order_of_arrival() -> None:
 def test_the_ratio_is_chosen_when_the_batch_is_formed() -> None:
     queue = batcher()
     queue.add(request(ratio=None), 0.0)
-    batch = queue.next_batch(0.0, lambda _: Choice(0.75, "auto:load"))
+    batch = queue.next_batch(0.0, lambda _: RatioChoice(0.75, "auto:load"))
     assert batch is not None
     assert batch.items[0].ratio == 0.75
 

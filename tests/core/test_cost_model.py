@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prunepool.core.cost_model import CostModel, Effort, TimedBatch, effort
-from prunepool.core.profiling import rehearsal
+from prunepool.core.profiling import profile_batches
 
 TRUE = (0.0074, 0.0139, 0.0012, 0.0008, 0.0)
 
@@ -24,9 +24,9 @@ def true_seconds(item: Effort, coefficients: tuple[float, ...] = TRUE) -> float:
 
 
 def warm(noise: Callable[[], float] = lambda: 1.0, coefficients: tuple[float, ...] = TRUE) -> CostModel:
-    """A model after the rehearsal of a runner."""
+    """A model fitted to a warm-up profile."""
     model = CostModel()
-    items = [effort(Counter(ratios), gmacs) for ratios in rehearsal(0.87, 32)]
+    items = [effort(Counter(ratios), gmacs) for ratios in profile_batches(0.87, 32)]
     model.fit([TimedBatch(item, true_seconds(item, coefficients) * noise()) for item in items])
     return model
 
@@ -49,7 +49,7 @@ def test_the_effort_of_a_batch() -> None:
 
 def test_nothing_takes_time_before_it_was_measured() -> None:
     assert CostModel().seconds(Effort(1, 5.0, 0, 0)) == 0.0
-    assert not CostModel().measured
+    assert not CostModel().fitted
 
 
 def test_one_measurement_is_put_down_to_the_work_alone() -> None:
@@ -62,7 +62,7 @@ def test_a_measurement_without_duration_is_none() -> None:
     model = CostModel()
     model.fit([TimedBatch(Effort(1, 4.0, 0, 0), 0.0)])
     assert model.observe(Effort(1, 4.0, 0, 0), 0.0) is None
-    assert not model.measured
+    assert not model.fitted
 
 
 def test_the_first_batch_measures_where_the_warm_up_did_not() -> None:
@@ -71,7 +71,7 @@ def test_the_first_batch_measures_where_the_warm_up_did_not() -> None:
     assert model.seconds(Effort(1, 1.0, 0, 0)) == pytest.approx(0.5)
 
 
-def test_a_rehearsal_shows_every_coefficient() -> None:
+def test_a_profile_shows_every_coefficient() -> None:
     assert list(warm().coefficients.values()) == pytest.approx(TRUE, rel=1e-6)
 
 

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from prunepool.core.cost_model import Effort, TimedBatch
-from prunepool.core.device_share import Backlog, FairLock, SharedDevice
-from prunepool.core.planner import Device, Planner
+from prunepool.core.device_share import FairLock, ModelBacklog, SharedDevice
+from prunepool.core.planner import DeviceState, Planner
 from prunepool.core.ratio_policy import DefaultRatio
 from prunepool.core.scheduler import Scheduler
 from prunepool.core.types import Batch, BatchItem, Limits, RatioSpec, Request
 from prunepool.metrics import Metrics
-from prunepool.testing import FakeCosts, FakeRunner, Gate
+from prunepool.testing import FakeBackend, FakeCosts, Gate
 
 DENSE = RatioSpec(0.0, 0.0)
 PATIENCE_S = 30.0
@@ -33,91 +33,91 @@ def in_thread(item: Callable[[], object]) -> threading.Thread:
 
 
 def test_a_free_device_is_had_at_once() -> None:
-    turns = FairLock()
-    assert turns.ended == -math.inf
-    assert turns.take("a")
-    turns.give_back("a", 3.0)
-    assert turns.ended == 3.0
+    lock = FairLock()
+    assert lock.ended == -math.inf
+    assert lock.acquire("a")
+    lock.release("a", 3.0)
+    assert lock.ended == 3.0
 
 
 def test_turns_are_taken_in_the_order_of_asking() -> None:
-    turns, order = FairLock(), []
-    assert turns.take("first")
+    lock, order = FairLock(), []
+    assert lock.acquire("first")
     threads = []
     for name in "abc":
         asked = threading.Event()
 
         def take(name: str = name, asked: threading.Event = asked) -> None:
             asked.set()
-            assert turns.take(name)
+            assert lock.acquire(name)
             order.append(name)
-            turns.give_back(name, 1.0)
+            lock.release(name, 1.0)
 
         threads.append(in_thread(take))
         asked.wait(PATIENCE_S)
-        while len(turns._line) < len(threads) + 1 - len(order):
+        while len(lock._queue) < len(threads) + 1 - len(order):
             pass
-    turns.give_back("first", 0.5)
+    lock.release("first", 0.5)
     for thread in threads:
         thread.join(PATIENCE_S)
     assert order == ["a", "b", "c"]
 
 
 def test_a_turn_that_is_given_back_in_anothers_name_is_over() -> None:
-    turns, got = FairLock(), []
-    assert turns.take("hangs")
-    waiting = in_thread(lambda: got.append(turns.take("next")))
-    turns.give_back("hangs", 1.0)
+    lock, got = FairLock(), []
+    assert lock.acquire("hangs")
+    waiting = in_thread(lambda: got.append(lock.acquire("next")))
+    lock.release("hangs", 1.0)
     waiting.join(PATIENCE_S)
     assert got == [True]
-    turns.give_back("hangs", 9.0)  # it has come back after all, and has nothing to give
-    assert turns.ended == 1.0
+    lock.release("hangs", 9.0)  # it has come back after all, and has nothing to give
+    assert lock.ended == 1.0
 
 
 def test_who_is_told_to_wait_no_longer_gets_no_turn() -> None:
-    turns, got = FairLock(), []
-    assert turns.take("runs")
-    waiting = in_thread(lambda: got.append(turns.take("waits")))
-    while len(turns._line) < 2:
+    lock, got = FairLock(), []
+    assert lock.acquire("runs")
+    waiting = in_thread(lambda: got.append(lock.acquire("waits")))
+    while len(lock._queue) < 2:
         pass
-    turns.give_back("waits", 1.0)
+    lock.release("waits", 1.0)
     waiting.join(PATIENCE_S)
     assert got == [False]
 
 
 def test_a_turn_that_lasts_too_long_is_not_waited_for() -> None:
-    turns = FairLock(grace_period_s=0.01)
-    assert turns.take("hangs")
-    assert turns.take("next")
-    turns.give_back("next", 1.0)
-    assert turns.ended == -math.inf  # the device has not been free
-    turns.give_back("hangs", 2.0)
-    assert turns.ended == 2.0
+    lock = FairLock(hold_timeout_s=0.01)
+    assert lock.acquire("hangs")
+    assert lock.acquire("next")
+    lock.release("next", 1.0)
+    assert lock.ended == -math.inf  # the device has not been free
+    lock.release("hangs", 2.0)
+    assert lock.ended == 2.0
 
 
 def test_a_turn_that_lasts_too_long_is_waited_for_once() -> None:
-    turns = FairLock(grace_period_s=0.2)
-    assert turns.take("hangs")
+    lock = FairLock(hold_timeout_s=0.2)
+    assert lock.acquire("hangs")
     began = time.monotonic()
     for _ in range(20):
-        assert turns.take("next")
-        turns.give_back("next", 1.0)
+        assert lock.acquire("next")
+        lock.release("next", 1.0)
     assert time.monotonic() - began < 10 * 0.2
-    turns.give_back("hangs", 2.0)
-    assert turns.ended == 2.0
-    assert turns.take("hangs")
+    lock.release("hangs", 2.0)
+    assert lock.ended == 2.0
+    assert lock.acquire("hangs")
 
 
 def test_beside_a_turn_that_lasts_too_long_the_others_still_take_turns() -> None:
-    turns, got = FairLock(grace_period_s=0.01), []
-    assert turns.take("hangs")
-    assert turns.take("a")
-    turns._patience_s = PATIENCE_S
-    waiting = in_thread(lambda: got.append(turns.take("b")))
-    while len(turns._line) < 2:
+    lock, got = FairLock(hold_timeout_s=0.01), []
+    assert lock.acquire("hangs")
+    assert lock.acquire("a")
+    lock._hold_timeout_s = PATIENCE_S
+    waiting = in_thread(lambda: got.append(lock.acquire("b")))
+    while len(lock._queue) < 2:
         pass
     assert not got
-    turns.give_back("a", 1.0)
+    lock.release("a", 1.0)
     waiting.join(PATIENCE_S)
     assert got == [True]
 
@@ -126,7 +126,7 @@ def test_beside_a_turn_that_lasts_too_long_the_others_still_take_turns() -> None
 def test_the_others_share_is_one(batches: list[tuple[str, float]]) -> None:
     device, now = SharedDevice(), 0.0
     for name in "ab":
-        device.join(name, lambda: Backlog(0.0, 0.0))
+        device.join(name, lambda: ModelBacklog(0.0, 0.0))
     for name, seconds in batches:
         now += seconds
         device.used(name, seconds, now)
@@ -137,7 +137,7 @@ def test_the_others_share_is_one(batches: list[tuple[str, float]]) -> None:
 def test_a_device_that_two_share_evenly_is_half_taken() -> None:
     device, now = SharedDevice(), 0.0
     for name in "ab":
-        device.join(name, lambda: Backlog(0.0, 0.0))
+        device.join(name, lambda: ModelBacklog(0.0, 0.0))
     for _ in range(300):
         for name in "ab":
             now += 0.05
@@ -149,9 +149,9 @@ def test_a_device_that_two_share_evenly_is_half_taken() -> None:
 
 def test_others_are_everybody_else() -> None:
     device = SharedDevice()
-    device.join("a", lambda: Backlog(1.0, 0.5))
-    device.join("b", lambda: Backlog(2.0, 0.25))
-    assert device.others("a") == (Backlog(2.0, 0.25),)
+    device.join("a", lambda: ModelBacklog(1.0, 0.5))
+    device.join("b", lambda: ModelBacklog(2.0, 0.25))
+    assert device.others("a") == (ModelBacklog(2.0, 0.25),)
     device.leave("b")
     assert device.others("a") == ()
 
@@ -176,14 +176,17 @@ def batch(images: int) -> Batch:
 @pytest.mark.parametrize(
     ("backlog", "extra"),
     [
-        (Backlog(0.0, 0.0), 0.0),
-        (Backlog(0.5, 0.5), 0.5),  # all that it has
-        (Backlog(90.0, 0.5), 1.5),  # a run of its own before each of ours: one that is given, two that wait
+        (ModelBacklog(0.0, 0.0), 0.0),
+        (ModelBacklog(0.5, 0.5), 0.5),  # all that it has
+        (
+            ModelBacklog(90.0, 0.5),
+            1.5,
+        ),  # a run of its own before each of ours: one that is given, two that wait
     ],
 )
-def test_others_have_a_turn_before_each_of_ours(backlog: Backlog, extra: float) -> None:
+def test_others_have_a_turn_before_each_of_ours(backlog: ModelBacklog, extra: float) -> None:
     found = planner()
-    device = Device([batch(2)], None, others=(backlog,))
+    device = DeviceState([batch(2)], None, others=(backlog,))
     arriving = Counter({DENSE: 3})
     assert found.drain_s(0.0, device=device, arriving=arriving) == pytest.approx(2.0 + 3.0 + extra)
     assert found.backlog(0.0, device=device, arriving=arriving) == pytest.approx((5.0, 2.0))
@@ -191,11 +194,11 @@ def test_others_have_a_turn_before_each_of_ours(backlog: Backlog, extra: float) 
 
 def test_a_batch_that_waits_for_its_turn_does_not_come_closer_to_its_end() -> None:
     found = planner()
-    assert found.busy_s(Device([batch(2)], None), 10.0) == pytest.approx(2.0)
-    assert found.busy_s(Device([batch(2)], 9.5), 10.0) == pytest.approx(1.5)
+    assert found.busy_s(DeviceState([batch(2)], None), 10.0) == pytest.approx(2.0)
+    assert found.busy_s(DeviceState([batch(2)], 9.5), 10.0) == pytest.approx(1.5)
 
 
-class Alone(FakeRunner):
+class Alone(FakeBackend):
     """Sees whether anybody else runs on the device."""
 
     now = 0
@@ -250,14 +253,14 @@ async def test_a_device_that_another_model_has_work_for_is_not_idle() -> None:
     one, other = (
         Scheduler(
             name,
-            runner,
+            backend,
             image_size=4,
             costs=FakeCosts(),
             policy=DefaultRatio(0.0),
             metrics=metrics,
             device=device,
         )
-        for name, runner in (("one", FakeRunner), ("other", lambda: FakeRunner(gate=gate)))
+        for name, backend in (("one", FakeBackend), ("other", lambda: FakeBackend(gate=gate)))
     )
     for scheduler in (one, other):
         await scheduler.start()

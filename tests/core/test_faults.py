@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from prunepool.core.types import Batch, Limits, OutOfMemory, Output, RatioSpec
+from prunepool.core.backend import OutOfMemory
+from prunepool.core.types import Batch, Limits, Output, RatioSpec
 from prunepool.core.worker import Worker
 from prunepool.errors import DeadlineExceeded, EngineUnavailable
-from prunepool.testing import FakeRunner, Gate
+from prunepool.testing import FakeBackend, Gate
 
 Tasks = list[asyncio.Task[Any]]
 Top = Callable[[asyncio.Task[Any]], int]
@@ -56,7 +57,7 @@ async def test_the_first_start_raises_what_the_warm_up_raised(rig: Any) -> None:
 
 
 async def test_the_first_start_fails_if_a_single_image_does_not_fit(rig: Any) -> None:
-    class Tiny(FakeRunner):
+    class Tiny(FakeBackend):
         def run(self, batch: Batch, prepared: object) -> list[Output]:
             raise OutOfMemory("no room at all")
 
@@ -73,7 +74,7 @@ async def test_a_first_start_that_fails_is_not_tried_again(rig: Any) -> None:
     scheduler = rig.make({"warm_up_error": ValueError("cold")})
     await answers([asyncio.create_task(scheduler.start())])
     await rig.clock.advance(1e6)
-    assert len(rig.runners) == 1
+    assert len(rig.backends) == 1
 
 
 async def test_readiness_says_why_the_first_start_failed(rig: Any) -> None:
@@ -85,7 +86,7 @@ async def test_readiness_says_why_the_first_start_failed(rig: Any) -> None:
 async def test_a_start_that_hangs_fails(rig: Any) -> None:
     gate = Gate(is_open=False)
 
-    class Stuck(FakeRunner):
+    class Stuck(FakeBackend):
         def warm_up(self) -> None:
             gate.pass_through()
 
@@ -118,11 +119,11 @@ async def test_what_waited_while_the_engine_died_is_answered_by_the_next(rig: An
 async def test_an_engine_that_died_was_closed(rig: Any) -> None:
     scheduler = await rig.start(DIES)
     await answers(await rig.submit(scheduler, 1))
-    assert rig.runners[0].closed
+    assert rig.backends[0].closed
 
 
 async def test_an_engine_that_fails_to_close_is_replaced_all_the_same(rig: Any, top: Top) -> None:
-    class Clinging(FakeRunner):
+    class Clinging(FakeBackend):
         def close(self) -> None:
             raise OSError("the device does not answer")
 
@@ -140,7 +141,7 @@ async def test_even_an_exit_of_its_thread_is_a_death_like_others(rig: Any, top: 
 
 
 async def test_outcomes_that_are_too_few_are_a_death(rig: Any) -> None:
-    class Forgetful(FakeRunner):
+    class Forgetful(FakeBackend):
         def run(self, batch: Batch, prepared: object) -> list[Output]:
             return list(super().run(batch, prepared))[: 1 if len(batch.items) == 1 else -1]
 
@@ -188,7 +189,7 @@ async def test_callers_are_not_told_what_killed_the_engine(rig: Any, until: Unti
 
 
 async def test_the_refused_are_told_when_the_engine_should_be_back(rig: Any, until: Until) -> None:
-    class Slow(FakeRunner):
+    class Slow(FakeBackend):
         def warm_up(self) -> None:
             rig.clock.now += 8.0
 
@@ -204,9 +205,9 @@ async def test_the_refused_are_told_when_the_engine_should_be_back(rig: Any, unt
 async def test_an_engine_that_is_down_is_back_after_the_pause_not_before(rig: Any, until: Until) -> None:
     await down(rig, until)
     await rig.clock.advance(1.999)
-    before = len(rig.runners)
+    before = len(rig.backends)
     await rig.clock.advance(0.001)
-    await until(lambda: len(rig.runners) == before + 1)
+    await until(lambda: len(rig.backends) == before + 1)
     assert before == 1
 
 
@@ -234,9 +235,9 @@ async def test_the_pause_doubles_until_its_limit(rig: Any, until: Until) -> None
     scheduler, _ = await down(rig, until, *[broken] * 3, max_delay_s=6.0)
     for number, pause in enumerate((2.0, 4.0, 6.0, 6.0), start=1):
         await rig.clock.advance(pause - 0.001)
-        assert len(rig.runners) == number, f"restart {number} came early"
+        assert len(rig.backends) == number, f"restart {number} came early"
         await rig.clock.advance(0.001)
-        await until(lambda number=number: len(rig.runners) == number + 1)
+        await until(lambda number=number: len(rig.backends) == number + 1)
         await until(lambda number=number: scheduler.ready or "being restarted" in scheduler.missing)
     assert scheduler.ready
 
@@ -250,7 +251,7 @@ async def test_the_pause_is_short_again_after_a_success(rig: Any, until: Until) 
     await until(lambda: not scheduler.ready)
     await rig.clock.advance(2.0)
     await until(lambda: scheduler.ready)
-    assert len(rig.runners) == 3
+    assert len(rig.backends) == 3
 
 
 async def test_the_accepted_wait_for_the_engine_only_so_long(rig: Any, until: Until) -> None:
@@ -489,8 +490,8 @@ async def test_a_replaced_engine_that_wakes_up_goes_away(rig: Any, until: Until)
     await rig.clock.advance(60.0)
     await answers(tasks)
     stuck.open()
-    await until(lambda: rig.runners[0].closed)
-    assert len(rig.runners[0].batches) == 1
+    await until(lambda: rig.backends[0].closed)
+    assert len(rig.backends[0].batches) == 1
 
 
 async def test_a_batch_that_does_not_fit_is_halved_till_it_does(rig: Any) -> None:
@@ -533,4 +534,4 @@ async def test_closing_while_the_engine_is_down_starts_no_other(rig: Any, until:
     await scheduler.close(0.0)
     await answers(tasks)
     await rig.clock.advance(1e6)
-    assert len(rig.runners) == 1
+    assert len(rig.backends) == 1

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from prunepool.core.types import Batch, BatchItem, OutOfMemory, Output, RatioSpec, Request
+from prunepool.core.backend import OutOfMemory
+from prunepool.core.types import Batch, BatchItem, Output, RatioSpec, Request
 from prunepool.core.worker import WARM_UP, BatchReport, Ended, Event, Ready, Worker
-from prunepool.testing import FakeCosts, FakeRunner
+from prunepool.testing import FakeBackend, FakeCosts
 
 
-class FakeAsynchronousRunner(FakeRunner):
+class FakeAsynchronousBackend(FakeBackend):
     """Its device finishes a batch when a test says so; without, when it is waited for."""
 
     def __init__(self, *, room: int = 9, held: bool = False, error: Exception | None = None) -> None:
@@ -57,13 +58,13 @@ def batch(*values: int, deadline: float | None = None) -> Batch:
 
 
 class Bench:
-    """A worker over such a runner, warm, and what it said."""
+    """A worker over such a backend, warm, and what it said."""
 
-    def __init__(self, runner: FakeAsynchronousRunner, clock: Callable[[], float] = lambda: 0.0) -> None:
+    def __init__(self, backend: FakeAsynchronousBackend, clock: Callable[[], float] = lambda: 0.0) -> None:
         self.events: asyncio.Queue[Event] = asyncio.Queue()
         post = lambda worker, event: self.events.put_nowait(event)  # noqa: E731
         self.worker = Worker(
-            "overlap", lambda: runner, costs=FakeCosts(), image_size=4, clock=clock, post=post
+            "overlap", lambda: backend, costs=FakeCosts(), image_size=4, clock=clock, post=post
         )
 
     async def warm(self) -> Bench:
@@ -84,13 +85,13 @@ class Bench:
 
 
 async def test_the_next_batch_is_launched_before_the_first_is_collected() -> None:
-    runner = FakeAsynchronousRunner(held=True)
-    bench = await Bench(runner).warm()
+    backend = FakeAsynchronousBackend(held=True)
+    bench = await Bench(backend).warm()
     bench.worker.give(batch(1))
-    assert await runner.logged(1) == ["launch 0"]
+    assert await backend.logged(1) == ["launch 0"]
     bench.worker.give(batch(2))
-    assert await runner.logged(2) == ["launch 1", "collect 0"]
-    runner.finished = 2
+    assert await backend.logged(2) == ["launch 1", "collect 0"]
+    backend.finished = 2
     answers = [(await bench.report()).outputs for _ in range(2)]
     assert [one.logits.argmax() for one in [*(answers[0] or ()), *(answers[1] or ())]] == [1, 2]
     assert await bench.ended() == Ended(None)
@@ -98,13 +99,13 @@ async def test_the_next_batch_is_launched_before_the_first_is_collected() -> Non
 
 async def test_a_batch_counts_from_when_the_one_before_it_was_done() -> None:
     times = iter([0.0] * 5 + [1.0, 2.0, 5.0, 9.0])
-    runner = FakeAsynchronousRunner(held=True)
-    bench = await Bench(runner, clock=lambda: next(times)).warm()
+    backend = FakeAsynchronousBackend(held=True)
+    bench = await Bench(backend, clock=lambda: next(times)).warm()
     bench.worker.give(batch(1))
-    await runner.logged(1)
+    await backend.logged(1)
     bench.worker.give(batch(2))
     first = await bench.report()
-    runner.finished = 2
+    backend.finished = 2
     second = await bench.report()
     assert (first.started, first.finished) == (1.0, 5.0)
     assert (second.started, second.finished) == (5.0, 9.0)
@@ -112,8 +113,8 @@ async def test_a_batch_counts_from_when_the_one_before_it_was_done() -> None:
 
 
 async def test_what_does_not_fit_or_is_too_late_is_reported_in_order() -> None:
-    runner = FakeAsynchronousRunner(room=2)
-    bench = await Bench(runner, clock=lambda: 1.0).warm()
+    backend = FakeAsynchronousBackend(room=2)
+    bench = await Bench(backend, clock=lambda: 1.0).warm()
     batches = [batch(1), batch(1, 2, 3), batch(2, deadline=0.5), batch(3)]
     for one in batches:
         bench.worker.give(one)
@@ -124,23 +125,23 @@ async def test_what_does_not_fit_or_is_too_late_is_reported_in_order() -> None:
 
 
 async def test_stopping_starts_nothing_more_and_reports_what_runs() -> None:
-    runner = FakeAsynchronousRunner(held=True)
-    bench = await Bench(runner).warm()
+    backend = FakeAsynchronousBackend(held=True)
+    bench = await Bench(backend).warm()
     bench.worker.give(batch(1))
-    await runner.logged(1)
+    await backend.logged(1)
     bench.worker.stop()
     bench.worker.give(batch(2))
-    runner.finished = 1
+    backend.finished = 1
     assert isinstance(await bench.report(), BatchReport)
     assert await bench.ended() == Ended(None)
-    assert await runner.logged(1) == ["collect 0"]
-    assert runner.log.empty()
+    assert await backend.logged(1) == ["collect 0"]
+    assert backend.log.empty()
 
 
 @pytest.mark.parametrize("given", [1, 2])
 async def test_an_error_of_the_device_ends_it(given: int) -> None:
     error = RuntimeError("device-side assert")
-    bench = await Bench(FakeAsynchronousRunner(error=error)).warm()
+    bench = await Bench(FakeAsynchronousBackend(error=error)).warm()
     for value in range(given):
         bench.worker.give(batch(value))
     event = await asyncio.wait_for(bench.events.get(), 10)

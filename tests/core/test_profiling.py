@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prunepool.core.cost_model import Effort, TimedBatch
-from prunepool.core.planner import Device, Planner
-from prunepool.core.profiling import rehearsal, worthwhile
+from prunepool.core.planner import DeviceState, Planner
+from prunepool.core.profiling import profile_batches, worthwhile
 from prunepool.core.ratio_policy import DefaultRatio
 from prunepool.core.types import Limits, RatioSpec, Request
 
@@ -20,7 +20,7 @@ def dense(images: int, seconds: float) -> TimedBatch:
 
 @given(st.sampled_from([0.0, 0.5, 0.87]), st.integers(1, 600))
 def test_from_one_dense_image_up_to_the_largest_batch(max_ratio: float, max_batch_size: int) -> None:
-    batches = rehearsal(max_ratio, max_batch_size)
+    batches = profile_batches(max_ratio, max_batch_size)
     sizes = [len(batch) for batch in batches]
     assert batches[0] == (0.0,)
     assert sizes == sorted(sizes)
@@ -31,7 +31,7 @@ def test_from_one_dense_image_up_to_the_largest_batch(max_ratio: float, max_batc
 
 
 def test_ends_and_middle_of_the_dial_in_three_sizes_and_a_mix() -> None:
-    batches = rehearsal(0.8, 32)
+    batches = profile_batches(0.8, 32)
     assert {(len(batch), batch[0]) for batch in batches if len(set(batch)) == 1} == {
         (size, ratio) for size in (1, 8, 32) for ratio in (0.0, 0.4, 0.8)
     }
@@ -40,8 +40,8 @@ def test_ends_and_middle_of_the_dial_in_three_sizes_and_a_mix() -> None:
 
 def test_the_middle_size_has_eight_images_or_more_where_the_largest_has() -> None:
     for most in (9, 16, 31, 32):
-        assert (0.0,) * 8 in rehearsal(0.8, most)
-    assert (0.0,) * 64 in rehearsal(0.8, 256)
+        assert (0.0,) * 8 in profile_batches(0.8, most)
+    assert (0.0,) * 64 in profile_batches(0.8, 256)
 
 
 def test_a_run_grows_no_further_than_images_get_cheaper() -> None:
@@ -92,7 +92,7 @@ class Costs:
 
 def test_a_crowd_is_run_in_batches_of_the_size_that_pays() -> None:
     planner = Planner(Costs(), DefaultRatio(0.0), Limits(max_batch_size=32, only_what_pays=True))
-    idle = Device((), None)
+    idle = DeviceState((), None)
 
     def sizes(requests: int) -> list[int]:
         for _ in range(requests):
@@ -103,7 +103,7 @@ def test_a_crowd_is_run_in_batches_of_the_size_that_pays() -> None:
         return found
 
     assert sizes(40) == [32, 8]
-    planner.rehearsed([dense(1, 0.012), dense(8, 0.08), dense(32, 0.32)])
+    planner.fit_profile([dense(1, 0.012), dense(8, 0.08), dense(32, 0.32)])
     assert sizes(20) == [8, 8, 4]
     for _ in range(8):
         assert not planner.due(0.0, device_busy=True)
@@ -113,5 +113,5 @@ def test_a_crowd_is_run_in_batches_of_the_size_that_pays() -> None:
 
 def test_batches_of_a_device_that_is_not_limited_grow_as_they_may() -> None:
     planner = Planner(Costs(), DefaultRatio(0.0), Limits(max_batch_size=32))
-    planner.rehearsed([dense(1, 0.012), dense(8, 0.08), dense(32, 0.32)])
+    planner.fit_profile([dense(1, 0.012), dense(8, 0.08), dense(32, 0.32)])
     assert planner.predictor.most_images == 32

@@ -14,7 +14,7 @@ from simulation import PIXELS
 from prunepool.core.cost_model import CostModel, Effort, TimedBatch
 from prunepool.core.prediction import Predictor
 from prunepool.core.ratio_controller import Controller, levels_for
-from prunepool.core.ratio_policy import Choice, Load
+from prunepool.core.ratio_policy import LoadSnapshot, RatioChoice
 from prunepool.core.types import Limits, RatioSpec, Request
 
 MOST = 0.75
@@ -47,9 +47,9 @@ def asks(
 
 def load(
     waiting: Sequence[Request], *, now: float = 0.0, busy_s: float = 0.0, arriving: Sequence[RatioSpec] = ()
-) -> Load:
+) -> LoadSnapshot:
     ratio_specs = Counter(request.ratio_spec for request in waiting)
-    return Load(now, waiting, ratio_specs, Counter(arriving), busy_s, predictor())
+    return LoadSnapshot(now, waiting, ratio_specs, Counter(arriving), busy_s, predictor())
 
 
 @pytest.fixture
@@ -57,33 +57,33 @@ def controller() -> Controller:
     return Controller((0.0, 0.25, 0.5, 0.75), TARGET_S)
 
 
-def choices(controller: Controller, state: Load) -> list[Choice]:
+def choices(controller: Controller, state: LoadSnapshot) -> list[RatioChoice]:
     choose = controller.plan(state)
     return [choose(request) for request in state.waiting]
 
 
-def chosen(controller: Controller, state: Load) -> Choice:
+def chosen(controller: Controller, state: LoadSnapshot) -> RatioChoice:
     return choices(controller, state)[0]
 
 
 def test_an_idle_server_does_not_reduce(controller: Controller) -> None:
-    assert chosen(controller, load(asks(1))) == Choice(0.0, "auto:idle")
+    assert chosen(controller, load(asks(1))) == RatioChoice(0.0, "auto:idle")
 
 
 def test_a_queue_that_drains_in_time_is_not_reduced(controller: Controller) -> None:
-    assert chosen(controller, load(asks(6))) == Choice(0.0, "auto:idle")
+    assert chosen(controller, load(asks(6))) == RatioChoice(0.0, "auto:idle")
 
 
 def test_a_queue_that_does_not_is_reduced_by_a_step(controller: Controller) -> None:
-    assert chosen(controller, load(asks(7))) == Choice(0.25, "auto:load")
+    assert chosen(controller, load(asks(7))) == RatioChoice(0.25, "auto:load")
 
 
 def test_a_queue_that_is_far_too_long_is_reduced_at_once_as_far_as_needed(controller: Controller) -> None:
-    assert chosen(controller, load(asks(14))) == Choice(0.5, "auto:load")
+    assert chosen(controller, load(asks(14))) == RatioChoice(0.5, "auto:load")
 
 
 def test_a_queue_that_no_reduction_drains_in_time_is_reduced_to_the_last(controller: Controller) -> None:
-    assert chosen(controller, load(asks(500))) == Choice(0.75, "auto:load")
+    assert chosen(controller, load(asks(500))) == RatioChoice(0.75, "auto:load")
 
 
 def test_what_the_device_still_has_to_do_counts(controller: Controller) -> None:
@@ -100,17 +100,17 @@ def test_the_time_already_waited_counts(controller: Controller) -> None:
 
 def test_a_fixed_request_runs_as_asked_whatever_the_load(controller: Controller) -> None:
     waiting = [*asks(1, RatioSpec(0.3, 0.3)), *asks(500)]
-    assert chosen(controller, load(waiting)) == Choice(0.3, "requested")
+    assert chosen(controller, load(waiting)) == RatioChoice(0.3, "requested")
 
 
 def test_a_requests_own_maximum_is_kept(controller: Controller) -> None:
     waiting = [*asks(1, RatioSpec(None, 0.1)), *asks(500)]
-    assert chosen(controller, load(waiting)) == Choice(0.1, "auto:load")
+    assert chosen(controller, load(waiting)) == RatioChoice(0.1, "auto:load")
 
 
 def test_a_maximum_of_nothing_is_no_reduction(controller: Controller) -> None:
     waiting = [*asks(1, RatioSpec(None, 0.0)), *asks(500)]
-    assert chosen(controller, load(waiting)) == Choice(0.0, "auto:idle")
+    assert chosen(controller, load(waiting)) == RatioChoice(0.0, "auto:idle")
 
 
 def test_a_level_that_helps_nobody_is_not_taken(controller: Controller) -> None:
@@ -125,7 +125,9 @@ def test_no_further_than_the_largest_maximum_helps(controller: Controller) -> No
 
 
 def test_before_anything_was_measured_nothing_is_reduced(controller: Controller) -> None:
-    blank = Load(0.0, asks(500), Counter({AUTO: 500}), {}, 0.0, Predictor(Costs(), Limits(), CostModel()))
+    blank = LoadSnapshot(
+        0.0, asks(500), Counter({AUTO: 500}), {}, 0.0, Predictor(Costs(), Limits(), CostModel())
+    )
     assert controller.plan(blank)(blank.waiting[0]).ratio == 0.0  # type: ignore[index]
 
 
@@ -172,31 +174,33 @@ def test_it_does_not_come_down_to_where_the_queue_would_be_long(controller: Cont
 @pytest.mark.parametrize(
     ("left", "choice"),
     [
-        (9.0, Choice(0.0, "auto:idle")),
-        (1.0, Choice(0.25, "auto:deadline")),
-        (0.6, Choice(0.5, "auto:deadline")),
-        (0.1, Choice(0.75, "auto:deadline")),
+        (9.0, RatioChoice(0.0, "auto:idle")),
+        (1.0, RatioChoice(0.25, "auto:deadline")),
+        (0.6, RatioChoice(0.5, "auto:deadline")),
+        (0.1, RatioChoice(0.75, "auto:deadline")),
     ],
 )
-def test_a_deadline_makes_a_request_go_further(controller: Controller, left: float, choice: Choice) -> None:
+def test_a_deadline_makes_a_request_go_further(
+    controller: Controller, left: float, choice: RatioChoice
+) -> None:
     assert chosen(controller, load(asks(1, deadline=left))) == choice
 
 
 def test_a_deadline_goes_no_further_than_its_requests_maximum(controller: Controller) -> None:
-    assert chosen(controller, load(asks(1, RatioSpec(None, 0.3), deadline=0.1))) == Choice(
+    assert chosen(controller, load(asks(1, RatioSpec(None, 0.3), deadline=0.1))) == RatioChoice(
         0.3, "auto:deadline"
     )
 
 
 def test_a_deadline_costs_no_other_request_anything(controller: Controller) -> None:
     waiting = [*asks(1, deadline=1.0), *asks(1)]
-    assert choices(controller, load(waiting))[1] == Choice(0.0, "auto:idle")
+    assert choices(controller, load(waiting))[1] == RatioChoice(0.0, "auto:idle")
 
 
 def test_a_deadline_knows_who_goes_with_it(controller: Controller) -> None:
     """Two of one second each before it, so that three seconds are too little for a third dense one."""
     waiting = [*asks(2), *asks(1, deadline=3.0)]
-    assert choices(controller, load(waiting))[2] == Choice(0.5, "auto:deadline")
+    assert choices(controller, load(waiting))[2] == RatioChoice(0.5, "auto:deadline")
 
 
 def test_a_deadline_knows_what_the_device_has_to_do(controller: Controller) -> None:
@@ -229,7 +233,7 @@ def test_no_choice_goes_beyond_what_was_asked_for(
             assert choice.reason in {"auto:idle", "auto:load", "auto:deadline"}
             assert (choice.reason == "auto:idle") == (choice.ratio == 0)
         else:
-            assert choice == Choice(request.ratio_spec.requested, "requested")
+            assert choice == RatioChoice(request.ratio_spec.requested, "requested")
 
 
 @example(1, 1, 8.0)

@@ -7,17 +7,17 @@ from typing import Any
 
 import pytest
 
-from prunepool.core.ratio_policy import Choice, Load
+from prunepool.core.ratio_policy import LoadSnapshot, RatioChoice
 from prunepool.core.types import Batch, Limits, Output, RatioSpec, Request
 from prunepool.errors import DeadlineExceeded, Draining, EngineUnavailable, Overloaded, PrunepoolError
-from prunepool.testing import FakeRunner, Gate
+from prunepool.testing import FakeBackend, Gate
 
 DENSE = RatioSpec(0.0, 0.0)
 Tasks = list[asyncio.Task[Any]]
 Top = Callable[[asyncio.Task[Any]], int]
 
 
-class Timed(FakeRunner):
+class Timed(FakeBackend):
     """Every batch takes two seconds a GMAC of the test's time."""
 
     clock: Any
@@ -134,7 +134,7 @@ async def test_a_full_batch_is_given_ahead_while_another_runs(rig: Any) -> None:
 
 @pytest.mark.parametrize(("run_s", "sizes"), [(0.0, [8, 8, 4]), (0.05, [20])])
 async def test_a_crowd_makes_batches_of_the_size_that_pays(rig: Any, run_s: float, sizes: list[int]) -> None:
-    class Paced(FakeRunner):
+    class Paced(FakeBackend):
         """A hundredth of a second for an image, besides what any run takes."""
 
         def run(self, batch: Batch, prepared: object) -> list[Output]:
@@ -188,8 +188,8 @@ async def test_the_ratio_of_auto_is_decided_when_the_batch_is_formed(rig: Any) -
     class Late:
         now = 0.25
 
-        def plan(self, load: Load) -> Callable[[Request], Choice]:
-            return lambda request: Choice(self.now, "auto:load")
+        def plan(self, load: LoadSnapshot) -> Callable[[Request], RatioChoice]:
+            return lambda request: RatioChoice(self.now, "auto:load")
 
         def forecast(self, ratio_spec: RatioSpec, now: float) -> float:
             return self.now
@@ -207,9 +207,9 @@ async def test_a_policy_sees_what_waits_and_what_runs(rig: Any, monkeypatch: pyt
     class Witness:
         seen: list[tuple[int, int, float]] = []  # noqa: RUF012
 
-        def plan(self, load: Load) -> Callable[[Request], Choice]:
+        def plan(self, load: LoadSnapshot) -> Callable[[Request], RatioChoice]:
             self.seen.append((len(load.waiting), sum(load.ratio_specs.values()), load.busy_s))
-            return lambda request: Choice(0.0, "requested")
+            return lambda request: RatioChoice(0.0, "requested")
 
         def forecast(self, ratio_spec: RatioSpec, now: float) -> float:
             return 0.0
@@ -416,7 +416,7 @@ async def test_a_scheduler_that_was_never_started_can_be_closed(rig: Any) -> Non
 async def test_closing_while_starting_ends_the_start(rig: Any) -> None:
     warm = Gate(is_open=False)
 
-    class Slow(FakeRunner):
+    class Slow(FakeBackend):
         def warm_up(self) -> None:
             warm.pass_through()
 
@@ -442,7 +442,7 @@ async def test_no_thread_is_left_after_closing(rig: Any) -> None:
 async def test_closing_frees_the_device(rig: Any) -> None:
     scheduler = await rig.start()
     await scheduler.close(1.0)
-    assert rig.runners[0].closed
+    assert rig.backends[0].closed
 
 
 async def test_a_closed_scheduler_refuses(rig: Any) -> None:
@@ -455,7 +455,7 @@ async def test_a_closed_scheduler_refuses(rig: Any) -> None:
 
 async def test_a_policy_that_fails_leaves_nobody_waiting(rig: Any, caplog: pytest.LogCaptureFixture) -> None:
     class Broken:
-        def plan(self, load: Load) -> Callable[[Request], Choice]:
+        def plan(self, load: LoadSnapshot) -> Callable[[Request], RatioChoice]:
             raise ZeroDivisionError
 
         def forecast(self, ratio_spec: RatioSpec, now: float) -> float:

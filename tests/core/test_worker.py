@@ -11,7 +11,7 @@ import pytest
 from prunepool.core.cost_model import Effort, TimedBatch
 from prunepool.core.types import Batch, BatchItem, RatioSpec, Request
 from prunepool.core.worker import BatchReport, Ended, Event, Ready, Worker
-from prunepool.testing import FakeCosts, FakeRunner, Gate
+from prunepool.testing import FakeBackend, FakeCosts, Gate
 
 
 def batch(*values: int, deadline: float | None = None) -> Batch:
@@ -22,7 +22,7 @@ def batch(*values: int, deadline: float | None = None) -> Batch:
 class Bench:
     """A worker and what it said."""
 
-    def __init__(self, factory: Callable[[], FakeRunner] = FakeRunner, clock: Any = lambda: 0.0) -> None:
+    def __init__(self, factory: Callable[[], FakeBackend] = FakeBackend, clock: Any = lambda: 0.0) -> None:
         self.events: asyncio.Queue[Event] = asyncio.Queue()
         self.worker = Worker(
             "worker-under-test",
@@ -54,12 +54,12 @@ async def test_warmth_comes_with_the_time_of_one_dense_image() -> None:
     await bench.ended()
 
 
-async def test_the_runner_lives_in_the_workers_thread() -> None:
-    runners: list[FakeRunner] = []
-    bench = Bench(lambda: runners.append(FakeRunner()) or runners[0])
+async def test_the_backend_lives_in_the_workers_thread() -> None:
+    backends: list[FakeBackend] = []
+    bench = Bench(lambda: backends.append(FakeBackend()) or backends[0])
     await bench.events.get()
     (thread,) = (t for t in threading.enumerate() if t.name == "worker-under-test")
-    assert runners[0].thread == thread.ident
+    assert backends[0].thread == thread.ident
     await bench.ended()
 
 
@@ -84,27 +84,27 @@ async def test_batches_are_reported_in_order() -> None:
     await bench.ended()
 
 
-async def test_a_batch_of_nothing_but_the_expired_does_not_reach_the_runner() -> None:
-    runners: list[FakeRunner] = []
-    bench = Bench(lambda: runners.append(FakeRunner()) or runners[0], clock=lambda: 5.0)
+async def test_a_batch_of_nothing_but_the_expired_does_not_reach_the_backend() -> None:
+    backends: list[FakeBackend] = []
+    bench = Bench(lambda: backends.append(FakeBackend()) or backends[0], clock=lambda: 5.0)
     bench.worker.give(batch(1, deadline=5.0))
     await bench.events.get()
     report = await bench.events.get()
-    assert (report.ran.items, runners[0].batches) == ((), [])  # type: ignore[union-attr]
+    assert (report.ran.items, backends[0].batches) == ((), [])  # type: ignore[union-attr]
     await bench.ended()
 
 
 async def test_stopping_starts_nothing_more() -> None:
     gate = Gate(is_open=False)
-    runner = FakeRunner(gate=gate)
-    bench = Bench(lambda: runner)
+    backend = FakeBackend(gate=gate)
+    bench = Bench(lambda: backend)
     bench.worker.give(batch(1))
     bench.worker.give(batch(2))
     await gate.arrived(1)
     bench.worker.stop()
     gate.open()
     await bench.ended()
-    assert len(runner.batches) == 1
+    assert len(backend.batches) == 1
 
 
 async def test_an_end_that_was_asked_for_has_no_error() -> None:
@@ -115,16 +115,16 @@ async def test_an_end_that_was_asked_for_has_no_error() -> None:
 
 async def test_an_end_by_an_error_names_it() -> None:
     error = KeyboardInterrupt()
-    bench = Bench(lambda: FakeRunner(warm_up_error=error))
+    bench = Bench(lambda: FakeBackend(warm_up_error=error))
     assert (await bench.ended()).error is error
 
 
-async def test_an_end_is_said_after_the_runner_is_closed() -> None:
-    runner = FakeRunner(fail=lambda batch: RuntimeError())
-    bench = Bench(lambda: runner)
+async def test_an_end_is_said_after_the_backend_is_closed() -> None:
+    backend = FakeBackend(fail=lambda batch: RuntimeError())
+    bench = Bench(lambda: backend)
     bench.worker.give(batch(1))
     await bench.ended()
-    assert runner.closed
+    assert backend.closed
 
 
 def test_a_loop_that_closed_meanwhile_is_no_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,7 +133,7 @@ def test_a_loop_that_closed_meanwhile_is_no_trouble(monkeypatch: pytest.MonkeyPa
     gate = Gate(is_open=False)
 
     async def leave() -> Worker:
-        bench = Bench(lambda: FakeRunner(gate=gate))
+        bench = Bench(lambda: FakeBackend(gate=gate))
         bench.worker.give(batch(1))
         await gate.arrived(1)
         return bench.worker
@@ -147,7 +147,7 @@ def test_a_loop_that_closed_meanwhile_is_no_trouble(monkeypatch: pytest.MonkeyPa
 
 async def test_joining_says_whether_the_thread_is_over() -> None:
     gate = Gate(is_open=False)
-    bench = Bench(lambda: FakeRunner(gate=gate))
+    bench = Bench(lambda: FakeBackend(gate=gate))
     bench.worker.give(batch(1))
     await gate.arrived(1)
     before = bench.worker.join(0.0)

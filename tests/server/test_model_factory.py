@@ -1,4 +1,4 @@
-"""From a stored model to the one that is served: what settings ask of its runner."""
+"""From a stored model to the one that is served: what settings ask of its backend."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STORE = Path(__file__).parents[2] / "model_store"
 
 
 @pytest.mark.parametrize("wanted", [True, False])
-def test_openvino_is_asked_when_the_runner_warms_up(
+def test_openvino_is_asked_when_the_backend_warms_up(
     wanted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[str, Path, int]] = []
@@ -35,7 +35,7 @@ def test_openvino_is_asked_when_the_runner_warms_up(
         cpu_openvino=wanted,
         cpu_openvino_folder=tmp_path,
     )
-    runner = ModelFactory(ModelStore(STORE), running).model("deit_tiny_imagenette").runner()
+    backend = ModelFactory(ModelStore(STORE), running).model("deit_tiny_imagenette").make_backend()
     assert not asked
-    runner.warm_up()
+    backend.warm_up()
     assert asked == [("deit_tiny_imagenette", tmp_path, 2)] * wanted

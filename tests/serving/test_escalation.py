@@ -17,14 +17,14 @@ from prunepool.metrics import Metrics
 from prunepool.serving import EngineConfig, LocalEngine, ServedModel
 from prunepool.serving.escalation import margin
 from prunepool.serving.types import Options
-from prunepool.testing import FakeCosts, FakeRunner, Gate, fake_model
+from prunepool.testing import FakeBackend, FakeCosts, Gate, fake_model
 
 UNSURE, SURE = b"\x00", b"\x01"
 #: The best class of an unsure image.
 REDUCED, DENSE = 3, 4
 
 
-class Unsure(FakeRunner):
+class Unsure(FakeBackend):
     """Of an image of zeros it is unsure when reduced, and says otherwise dense."""
 
     def run(self, batch: Batch, prepared: object) -> Sequence[Output]:
@@ -45,11 +45,11 @@ async def start(metrics: Metrics) -> AsyncIterator[Start]:
     engines: list[LocalEngine] = []
 
     async def start(
-        runner: Any = Unsure, *, below: float | None = 0.4, clock: Any = time.monotonic, **config: Any
+        backend: Any = Unsure, *, below: float | None = 0.4, clock: Any = time.monotonic, **config: Any
     ) -> LocalEngine:
         info = fake_model("m")
         model = ServedModel(
-            "m", lambda: info, Preprocess(size=4, crop_pct=1.0), FakeCosts(), lambda ratio: ratio, runner
+            "m", lambda: info, Preprocess(size=4, crop_pct=1.0), FakeCosts(), lambda ratio: ratio, backend
         )
         config.setdefault("resilience", Resilience(first_delay_s=0.0))
         engine = LocalEngine(

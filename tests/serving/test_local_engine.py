@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from prunepool.core.ratio_policy import Choice
+from prunepool.core.ratio_policy import RatioChoice
 from prunepool.core.recovery import Resilience
 from prunepool.core.types import Batch, Limits, Output, RatioSpec
 from prunepool.errors import (
@@ -27,7 +27,7 @@ from prunepool.imaging import ImageLimits, Preprocess
 from prunepool.metrics import Metrics
 from prunepool.serving import EngineConfig, LocalEngine, ServedModel
 from prunepool.serving.types import Engine, Options
-from prunepool.testing import FakeCosts, FakeRunner, Gate, fake_model
+from prunepool.testing import FakeBackend, FakeCosts, Gate, fake_model
 
 PREPROCESS = Preprocess(size=4, crop_pct=1.0)
 Make = Callable[..., LocalEngine]
@@ -38,10 +38,10 @@ def first_byte(data: bytes, preprocess: Preprocess, limits: ImageLimits) -> np.n
     return np.full((preprocess.size, preprocess.size, 3), data[0], np.uint8)
 
 
-def served(name: str = "m", runner: Callable[[], FakeRunner] = FakeRunner, **changes: Any) -> ServedModel:
+def served(name: str = "m", backend: Callable[[], FakeBackend] = FakeBackend, **changes: Any) -> ServedModel:
     info = fake_model(name, **changes)
     costs = FakeCosts()
-    return ServedModel(name, lambda: info, PREPROCESS, costs, lambda ratio: int(ratio * 100) / 100, runner)
+    return ServedModel(name, lambda: info, PREPROCESS, costs, lambda ratio: int(ratio * 100) / 100, backend)
 
 
 @pytest.fixture
@@ -180,7 +180,7 @@ async def test_the_token_map_comes_when_asked_for(engine: LocalEngine) -> None:
 
 async def test_images_that_wait_together_share_a_batch(make: Make, metrics: Metrics) -> None:
     gate = Gate(is_open=False)
-    engine = make(served(runner=lambda: FakeRunner(gate=gate)))
+    engine = make(served(backend=lambda: FakeBackend(gate=gate)))
     await engine.start()
     first = asyncio.create_task(engine.classify(b"a", Options()))
     await gate.arrived(1)
@@ -204,12 +204,12 @@ async def test_timings_say_where_the_time_went(make: Make) -> None:
         clock.now += 0.5
         return first_byte(data, preprocess, limits)
 
-    class Timed(FakeRunner):
+    class Timed(FakeBackend):
         def run(self, batch: Batch, prepared: object) -> list[Output]:
             clock.now += 2.0
             return list(super().run(batch, prepared))
 
-    engine = make(served(runner=Timed), decode=decode, clock=clock)
+    engine = make(served(backend=Timed), decode=decode, clock=clock)
     await engine.start()
     timing = (await engine.classify(b"x", Options())).timing_ms
     assert (timing.decode, timing.queue, timing.inference, timing.total) == (500, 0, 2000, 2500)
@@ -352,14 +352,14 @@ async def test_an_image_whose_caller_left_before_its_turn_is_not_decoded(make: M
 
 
 async def test_an_answer_that_is_not_finite_is_an_error(make: Make, metrics: Metrics) -> None:
-    class Broken(FakeRunner):
+    class Broken(FakeBackend):
         def run(self, batch: Batch, prepared: object) -> list[Output]:
             outcomes = super().run(batch, prepared)
             for outcome in outcomes:
                 outcome.logits[0] = np.nan
             return list(outcomes)
 
-    engine = make(served(runner=Broken))
+    engine = make(served(backend=Broken))
     await engine.start()
     with pytest.raises(PrunepoolError, match="not finite"):
         await engine.classify(b"x", Options())
@@ -367,7 +367,7 @@ async def test_an_answer_that_is_not_finite_is_an_error(make: Make, metrics: Met
 
 
 async def test_an_image_that_the_engine_died_of_is_no_rejection(make: Make, metrics: Metrics) -> None:
-    deadly = served(runner=lambda: FakeRunner(fail=lambda batch: RuntimeError("boom")))
+    deadly = served(backend=lambda: FakeBackend(fail=lambda batch: RuntimeError("boom")))
     engine = make(deadly)
     await engine.start()
     with pytest.raises(EngineUnavailable):
@@ -400,18 +400,18 @@ async def test_all_models_are_listed(make: Make) -> None:
 
 
 async def test_a_start_that_fails_raises_why(make: Make) -> None:
-    engine = make(served("a"), served("b", lambda: FakeRunner(warm_up_error=OSError("no weights"))))
+    engine = make(served("a"), served("b", lambda: FakeBackend(warm_up_error=OSError("no weights"))))
     with pytest.raises(OSError, match="no weights"):
         await engine.start()
 
 
 async def test_a_start_that_fails_leaves_no_device_behind(make: Make) -> None:
-    runner: list[FakeRunner] = []
-    good = served("a", lambda: runner.append(FakeRunner()) or runner[0])
-    engine = make(good, served("b", lambda: FakeRunner(warm_up_error=OSError("no weights"))))
+    backend: list[FakeBackend] = []
+    good = served("a", lambda: backend.append(FakeBackend()) or backend[0])
+    engine = make(good, served("b", lambda: FakeBackend(warm_up_error=OSError("no weights"))))
     with pytest.raises(OSError, match="no weights"):
         await engine.start()
-    assert runner[0].closed
+    assert backend[0].closed
 
 
 async def test_who_comes_while_draining_is_refused(engine: LocalEngine) -> None:
@@ -478,7 +478,7 @@ async def test_a_real_image_goes_all_the_way(metrics: Metrics) -> None:
 async def test_a_policy_of_ones_own_decides(metrics: Metrics) -> None:
     class Fixed:
         def plan(self, load: Any) -> Any:
-            return lambda request: Choice(0.75, "auto:load")
+            return lambda request: RatioChoice(0.75, "auto:load")
 
         def forecast(self, ratio_spec: RatioSpec, now: float) -> float:
             return 0.75
@@ -493,7 +493,7 @@ async def test_a_policy_of_ones_own_decides(metrics: Metrics) -> None:
 
 
 def tensor(value: float, *, size: int = 4, dtype: type = np.float32) -> np.ndarray:
-    """What a caller may have normalised; `FakeRunner` sees its first number."""
+    """What a caller may have normalised; `FakeBackend` sees its first number."""
     return np.full((3, size, size), value, dtype)
 
 
@@ -509,7 +509,7 @@ async def test_encoded_bytes_get_their_logits(engine: LocalEngine) -> None:
 
 async def test_a_tensor_and_a_photo_share_a_batch(make: Make, metrics: Metrics) -> None:
     gate = Gate(is_open=False)
-    engine = make(served(runner=lambda: FakeRunner(gate=gate)))
+    engine = make(served(backend=lambda: FakeBackend(gate=gate)))
     await engine.start()
     first = asyncio.create_task(engine.infer(b"a", Options()))
     await gate.arrived(1)
@@ -562,14 +562,14 @@ async def test_an_inference_is_counted_once(engine: LocalEngine, metrics: Metric
 
 
 async def test_logits_that_are_not_finite_are_an_error(make: Make) -> None:
-    class Broken(FakeRunner):
+    class Broken(FakeBackend):
         def run(self, batch: Batch, prepared: object) -> list[Output]:
             outcomes = super().run(batch, prepared)
             for outcome in outcomes:
                 outcome.logits[0] = np.nan
             return list(outcomes)
 
-    engine = make(served(runner=Broken))
+    engine = make(served(backend=Broken))
     await engine.start()
     with pytest.raises(PrunepoolError, match="not finite"):
         await engine.infer(tensor(0), Options())
@@ -580,10 +580,10 @@ async def test_only_on_a_cpu_batches_stop_growing_where_it_does_not_pay(
     make: Make, device: str, batches: list[int]
 ) -> None:
     gate = Gate(is_open=False)
-    runner = FakeRunner(gate=gate)
+    backend = FakeBackend(gate=gate)
     # Time stands still: no run is timed, as on a processor that is too slow for it.
     engine = make(
-        served(runner=lambda: runner, device=device),
+        served(backend=lambda: backend, device=device),
         clock=lambda: 0.0,
         limits=Limits(max_batch_size=32, max_queue_s=10.0),
     )
@@ -596,4 +596,4 @@ async def test_only_on_a_cpu_batches_stop_growing_where_it_does_not_pay(
         await asyncio.sleep(0)
     gate.open()
     await asyncio.gather(*tasks)
-    assert [len(batch.items) for batch in runner.batches] == batches
+    assert [len(batch.items) for batch in backend.batches] == batches

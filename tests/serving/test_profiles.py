@@ -28,12 +28,12 @@ from prunepool.serving.profiles import from_json, to_json
         max_size=3,
     )
 )
-def test_what_was_timed_can_be_handed_on(rehearsals: dict[str, tuple[TimedBatch, ...]]) -> None:
+def test_what_was_timed_can_be_handed_on(profiles: dict[str, tuple[TimedBatch, ...]]) -> None:
     lines = [
-        SimpleNamespace(model=SimpleNamespace(name=name), scheduler=SimpleNamespace(rehearsed=timed))
-        for name, timed in rehearsals.items()
+        SimpleNamespace(model=SimpleNamespace(name=name), scheduler=SimpleNamespace(warm_up_profile=timed))
+        for name, timed in profiles.items()
     ]
-    assert from_json(to_json(cast("Any", lines))) == rehearsals
+    assert from_json(to_json(cast("Any", lines))) == profiles
 
 
 def test_a_first_process_has_nothing_from_another() -> None:

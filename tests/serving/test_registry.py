@@ -16,7 +16,7 @@ from prunepool.imaging import ImageLimits, Preprocess
 from prunepool.metrics import Metrics
 from prunepool.serving import EngineConfig, LocalEngine, ServedModel
 from prunepool.serving.types import Options
-from prunepool.testing import FakeCosts, FakeRunner, Gate, fake_model
+from prunepool.testing import FakeBackend, FakeCosts, Gate, fake_model
 
 PREPROCESS = Preprocess(size=4, crop_pct=1.0)
 
@@ -26,19 +26,19 @@ def first_byte(data: bytes, preprocess: Preprocess, limits: ImageLimits) -> np.n
 
 
 class Made:
-    """A model, and the runners that were made for it."""
+    """A model, and the backends that were made for it."""
 
-    def __init__(self, name: str, version: object = None, **runner: Any) -> None:
-        self.runners: list[FakeRunner] = []
-        self.runner = runner
+    def __init__(self, name: str, version: object = None, **backend: Any) -> None:
+        self.backends: list[FakeBackend] = []
+        self.backend = backend
         info = fake_model(name)
         self.model = ServedModel(
             name, lambda: info, PREPROCESS, FakeCosts(), lambda ratio: ratio, self.make, version
         )
 
-    def make(self) -> FakeRunner:
-        self.runners.append(FakeRunner(**self.runner))
-        return self.runners[-1]
+    def make(self) -> FakeBackend:
+        self.backends.append(FakeBackend(**self.backend))
+        return self.backends[-1]
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ async def test_a_model_that_cannot_do_the_default_ratio_is_not_loaded(serve: Any
     model = ServedModel("b", lambda: info, PREPROCESS, FakeCosts(), lambda ratio: ratio, unable.make)
     with pytest.raises(InvalidParameter, match="for b"):
         await engine.load(model)
-    assert not unable.runners
+    assert not unable.backends
 
 
 async def test_a_replaced_model_answers_what_it_had_accepted_and_is_then_freed(serve: Any) -> None:
@@ -98,19 +98,19 @@ async def test_a_replaced_model_answers_what_it_had_accepted_and_is_then_freed(s
         await asyncio.sleep(0)
     assert (await engine.classify(bytes([5]), Options())).predictions[0].index == 5
     assert not accepted.done()
-    assert not old.runners[0].closed
+    assert not old.backends[0].closed
     gate.open()
     assert (await accepted).predictions[0].index == 3
     await loading
-    assert old.runners[0].closed
-    assert len(new.runners[0].batches) == 1
+    assert old.backends[0].closed
+    assert len(new.backends[0].batches) == 1
 
 
 async def test_gauges_are_those_of_the_model_that_answers(serve: Any, metrics: Metrics) -> None:
     engine = await serve(Made("a", 1))
     seen: list[float | None] = []
 
-    class Watching(FakeRunner):
+    class Watching(FakeBackend):
         def warm_up(self) -> None:
             seen.append(up(metrics, "a"))
 
@@ -135,7 +135,7 @@ async def test_an_unloaded_model_refuses_answers_what_it_had_accepted_and_is_fre
     gate.open()
     assert (await accepted).predictions[0].index == 3
     await unloading
-    assert b.runners[0].closed
+    assert b.backends[0].closed
     names = {
         sample.name
         for family in metrics.registry.collect()
@@ -178,8 +178,12 @@ async def test_what_another_model_of_its_name_was_timed_with_does_not_hold(
 ) -> None:
     before = (TimedBatch(Effort(1, dense_gmacs, 0, 0), 99.0),)
     engine = LocalEngine(
-        [Made("a").model], config=EngineConfig(), metrics=metrics, decode=first_byte, rehearsed={"a": before}
+        [Made("a").model],
+        config=EngineConfig(),
+        metrics=metrics,
+        decode=first_byte,
+        warm_up_profiles={"a": before},
     )
     await engine.start()
-    assert (engine.lines[0].scheduler.rehearsed == before) is held
+    assert (engine.lines[0].scheduler.warm_up_profile == before) is held
     await engine.close(0.0)

@@ -52,7 +52,7 @@ class Mark(Protocol):
 
 
 class Device(Protocol):
-    """What the runner needs of a device that computes beside the thread that feeds it."""
+    """What the backend needs of a device that computes beside the thread that feeds it."""
 
     @property
     def place(self) -> torch.device:

@@ -1,4 +1,4 @@
-"""A CUDA device as the runner sees it: one stream that computes, one that copies, recorded runs."""
+"""A CUDA device as the backend sees it: one stream that computes, one that copies, recorded runs."""
 
 from __future__ import annotations
 

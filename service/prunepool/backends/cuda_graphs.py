@@ -70,8 +70,8 @@ class Launched:
     mark: Mark
 
 
-class GraphRunner:
-    """The :class:`~prunepool.core.types.AsynchronousRunner` over a loaded model.
+class CudaGraphBackend:
+    """The :class:`~prunepool.core.backend.AsynchronousBackend` over a loaded model.
 
     Args:
         model: on the device.
@@ -189,7 +189,7 @@ class GraphRunner:
                         pruned=pruned,
                         pooled=int(left.sum()) - pruned,
                         token_map=token_map(result.stages, row, self.model.geometry) if explained else None,
-                        recorded=result.piece.graph is not None,
+                        graph_replayed=result.piece.graph is not None,
                     )
                     row += 1
         return [outputs[i] for i in range(len(batch.items))]

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from prunepool.backends.openvino_trial import Passes
-from prunepool.core.types import Batch, BatchItem, OutOfMemory, Output, RatioSpec, Request
+from prunepool.core.backend import OutOfMemory
+from prunepool.core.types import Batch, BatchItem, Output, RatioSpec, Request
 from prunepool.models.explain import token_map
 from prunepool.models.model import Model
 from prunepool.models.vit import Forward, Group
@@ -60,11 +61,11 @@ def memory_errors_as_ours() -> Iterator[None]:
         raise OutOfMemory(str(error)) from error
 
 
-class TorchRunner:
-    """The :class:`~prunepool.core.types.Runner` over a loaded model, on a processor.
+class TorchBackend:
+    """The :class:`~prunepool.core.backend.Backend` over a loaded model, on a processor.
 
     Args:
-        load: makes the model; called again for each new runner, so that a restart starts clean.
+        load: makes the model; called again for each new backend, so that a restart starts clean.
         max_batch_size: the largest batch to warm up for.
         passes: gives, when warming up, what runs batches of one plan in PyTorch's stead.
     """

@@ -13,7 +13,7 @@ from itertools import count
 from typing import Any
 
 from prunepool.core.prediction import Predictor
-from prunepool.core.ratio_policy import Choice
+from prunepool.core.ratio_policy import RatioChoice
 from prunepool.core.types import Batch, BatchItem, Costs, Limits, RatioSpec, Request
 
 
@@ -143,7 +143,7 @@ class Batcher:
         return min((time for time in times if time > now), default=None)
 
     def next_batch(
-        self, now: float, choose: Callable[[Request], Choice], free_at: float | None = None
+        self, now: float, choose: Callable[[Request], RatioChoice], free_at: float | None = None
     ) -> Batch | None:
         """Take the next batch out of the queue; None if there is nothing to take or company may still come.
 

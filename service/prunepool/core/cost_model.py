@@ -98,8 +98,8 @@ class CostModel:
         self._outliers = 0
 
     @property
-    def measured(self) -> bool:
-        """Whether there is anything to predict from."""
+    def fitted(self) -> bool:
+        """Whether any batch has been observed; else every prediction is 0 s."""
         return bool(self._theta.any())
 
     @property
@@ -132,7 +132,7 @@ class CostModel:
         """
         if seconds <= 0:
             return None
-        if not self.measured:
+        if not self.fitted:
             self.fit([TimedBatch(effort, seconds)])
             return None
         predicted = self.seconds(effort)

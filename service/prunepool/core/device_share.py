@@ -13,12 +13,12 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 #: A turn that lasts longer is not waited for: what hangs in one model must not stop the others.
-_PATIENCE_S = 2.0
+_HOLD_TIMEOUT_S = 2.0
 #: Seconds that count for how much of a device others have taken of late.
 _MEMORY_S = 3.0
 
 
-class Backlog(NamedTuple):
+class ModelBacklog(NamedTuple):
     """What a model has for a device.
 
     Attributes:
@@ -36,13 +36,13 @@ class FairLock:
     Called from the threads that run batches, but for the return of somebody else's turn.
 
     Args:
-        grace_period_s: a turn that lasts longer is not waited for.
+        hold_timeout_s: a turn that lasts longer is not waited for.
     """
 
-    def __init__(self, grace_period_s: float = _PATIENCE_S) -> None:
-        self._patience_s = grace_period_s
+    def __init__(self, hold_timeout_s: float = _HOLD_TIMEOUT_S) -> None:
+        self._hold_timeout_s = hold_timeout_s
         self._change = threading.Condition()
-        self._line: deque[object] = deque()
+        self._queue: deque[object] = deque()
         self._overdue: set[object] = set()
         self._ended = -math.inf
 
@@ -51,53 +51,53 @@ class FairLock:
         """When the last batch ended."""
         return self._ended
 
-    def take(self, who: object) -> bool:
+    def acquire(self, who: object) -> bool:
         """Wait for a turn; whether to run, for it may also be given back in another's name meanwhile."""
         with self._change:
-            self._line.append(who)
-            while who in self._line and (first := self._line[0]) is not who:
-                if not self._change.wait_for(lambda: self._moved(who, first), self._patience_s):
+            self._queue.append(who)
+            while who in self._queue and (first := self._queue[0]) is not who:
+                if not self._change.wait_for(lambda: self._moved(who, first), self._hold_timeout_s):
                     # Nor do those wait for it who come later.
-                    self._line.remove(first)
+                    self._queue.remove(first)
                     self._overdue.add(first)
                     self._change.notify_all()
-            return who in self._line
+            return who in self._queue
 
-    def over(self, now: float) -> None:
+    def record_end(self, now: float) -> None:
         """A batch has ended that took no turn."""
         self._ended = now
 
-    def give_back(self, who: object, now: float) -> None:
+    def release(self, who: object, now: float) -> None:
         """Let the next one run. Of one that hangs, others give back the turn; its own return is then none."""
         with self._change:
             if who in self._overdue:
                 self._overdue.remove(who)
                 self._ended = now
-            elif who in self._line:
-                if self._line[0] is who and not self._overdue:
+            elif who in self._queue:
+                if self._queue[0] is who and not self._overdue:
                     self._ended = now
-                self._line.remove(who)
+                self._queue.remove(who)
                 self._change.notify_all()
 
     def _moved(self, who: object, first: object) -> bool:
         """Whether the line has, for one who waits in it, since `first` was its head."""
-        return who not in self._line or self._line[0] is not first
+        return who not in self._queue or self._queue[0] is not first
 
 
 class SharedDevice:
     """What the models on a device know of each other; all calls come from the event loop.
 
     Attributes:
-        turns: of their batches.
+        lock: acquired for each batch.
     """
 
     def __init__(self) -> None:
-        self.turns = FairLock()
-        self._backlogs: dict[object, Callable[[], Backlog]] = {}
+        self.lock = FairLock()
+        self._backlogs: dict[object, Callable[[], ModelBacklog]] = {}
         self._used: dict[object, float] = {}
         self._used_at = 0.0
 
-    def join(self, who: object, backlog: Callable[[], Backlog]) -> None:
+    def join(self, who: object, backlog: Callable[[], ModelBacklog]) -> None:
         """Be one of the models on it.
 
         Args:
@@ -111,7 +111,7 @@ class SharedDevice:
         self._backlogs.pop(who, None)
         self._used.pop(who, None)
 
-    def others(self, who: object) -> tuple[Backlog, ...]:
+    def others(self, who: object) -> tuple[ModelBacklog, ...]:
         """What the other models have for the device."""
         return tuple(backlog() for other, backlog in self._backlogs.items() if other != who)
 

@@ -18,22 +18,22 @@ class RestartGrace:
     def __init__(
         self, grace_period_s: float, clock: Callable[[], float], run_out: Callable[[], None]
     ) -> None:
-        self._patience_s = grace_period_s
+        self._grace_period_s = grace_period_s
         self._clock = clock
         self._run_out = run_out
         self._since: float | None = None
         self._timer: asyncio.TimerHandle | None = None
 
-    def died(self) -> None:
+    def engine_died(self) -> None:
         """The engine died, or failed to come back."""
         self.cancel()
         now = self._clock()
         if self._since is None:
             self._since = now
-        left = max(self._since + self._patience_s - now, 0.0)
+        left = max(self._since + self._grace_period_s - now, 0.0)
         self._timer = asyncio.get_running_loop().call_later(left, self._run_out)
 
-    def proven(self) -> None:
+    def batch_succeeded(self) -> None:
         """A batch succeeded."""
         self._since = None
         self.cancel()

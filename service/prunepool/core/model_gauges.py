@@ -1,7 +1,7 @@
 """What one model's engine is doing now, as gauges.
 
 When a model is replaced, two engines have it for a while, under the same labels: the one that answers is
-shown, the other keeps its figures to itself.
+active, the other keeps its figures to itself.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ class ModelGauges:
     Args:
         metrics: the service's series.
         model: the value of the label.
-        shown: whether it is the one that is looked at.
+        active: whether it is the one that is looked at.
     """
 
-    def __init__(self, metrics: Metrics, model: str, *, shown: bool = True) -> None:
+    def __init__(self, metrics: Metrics, model: str, *, active: bool = True) -> None:
         self._model = model
-        self._shown = shown
+        self._active = active
         self._metrics = metrics
         self._ratio_now: Callable[[], float] | None = None
         self._values: dict[tuple[Gauge, tuple[str, ...]], float] = {}
@@ -32,30 +32,30 @@ class ModelGauges:
     def set(self, gauge: Gauge, value: float, *labels: str) -> None:
         """The value of a gauge from now on."""
         self._values[gauge, labels] = value
-        if self._shown:
+        if self._active:
             gauge.labels(self._model, *labels).set(value)
 
     def auto(self, ratio_now: Callable[[], float]) -> None:
         """What `auto` would apply, asked for whenever somebody looks: it falls while nothing happens."""
         self._ratio_now = ratio_now
-        if self._shown:
+        if self._active:
             self._metrics.ask(self._auto, ratio_now)
 
-    def show(self) -> None:
+    def activate(self) -> None:
         """Be the one that is looked at."""
-        self._shown = True
+        self._active = True
         for (gauge, labels), value in self._values.items():
             gauge.labels(self._model, *labels).set(value)
         if self._ratio_now is not None:
             self._metrics.ask(self._auto, self._ratio_now)
 
-    def hide(self) -> None:
+    def deactivate(self) -> None:
         """Let another be looked at."""
-        self._shown = False
+        self._active = False
 
     def remove(self) -> None:
         """Leave nothing behind: the model is served no longer."""
-        self.hide()
+        self.deactivate()
         for gauge, labels in self._values:
             gauge.remove(self._model, *labels)
         self._values.clear()

@@ -14,14 +14,14 @@ from typing import NamedTuple
 from prunepool.core.admission import Admission, Arrival
 from prunepool.core.batcher import Batcher
 from prunepool.core.cost_model import CostModel, TimedBatch
-from prunepool.core.device_share import Backlog
+from prunepool.core.device_share import ModelBacklog
 from prunepool.core.prediction import Predictor
 from prunepool.core.profiling import worthwhile
-from prunepool.core.ratio_policy import Load, RatioPolicy
+from prunepool.core.ratio_policy import LoadSnapshot, RatioPolicy
 from prunepool.core.types import Batch, Costs, Limits, RatioSpec, Request
 
 
-class Device(NamedTuple):
+class DeviceState(NamedTuple):
     """What the device has been given and not yet reported.
 
     Attributes:
@@ -35,7 +35,7 @@ class Device(NamedTuple):
     batches: Sequence[Batch]
     since: float | None
     idle_before: bool = False
-    others: Sequence[Backlog] = ()
+    others: Sequence[ModelBacklog] = ()
     taken: float = 0.0
 
 
@@ -56,12 +56,12 @@ class Planner:
         self.predictor = Predictor(costs, limits, self.cost_model)
         self.batcher = Batcher(limits, self.predictor)
 
-    def rehearsed(self, measured: Sequence[TimedBatch]) -> None:
+    def fit_profile(self, timed: Sequence[TimedBatch]) -> None:
         """Predict from timed runs, and let batches grow no further than that pays, if so wanted."""
-        self.cost_model.fit(measured)
+        self.cost_model.fit(timed)
         if self._limits.only_what_pays:
             most = self._limits.max_batch_size
-            self.predictor.most_images = worthwhile(measured, self.predictor.gmacs(0.0), most)
+            self.predictor.most_images = worthwhile(timed, self.predictor.gmacs(0.0), most)
 
     def admit(
         self,
@@ -69,7 +69,7 @@ class Planner:
         deadline: float | None,
         now: float,
         *,
-        device: Device,
+        device: DeviceState,
         arriving: Mapping[RatioSpec, int],
         accepted: int,
     ) -> None:
@@ -109,15 +109,19 @@ class Planner:
         """Whether to give the device a batch: while it runs one, only what gains nothing by waiting."""
         return self.batcher.full if device_busy else self.batcher.ready(now)
 
-    def next_batch(self, now: float, *, device: Device, arriving: Mapping[RatioSpec, int]) -> Batch | None:
+    def next_batch(
+        self, now: float, *, device: DeviceState, arriving: Mapping[RatioSpec, int]
+    ) -> Batch | None:
         """Take the next batch out of the queue, its ratios chosen; None if there is none yet."""
         batcher = self.batcher
         images = self._images(arriving, self._forecast(now))
         busy_s = self._free_in_s(device, now, self.predictor.runs(images))
-        load = Load(now, batcher.waiting, batcher.ratio_specs, arriving, busy_s, self.predictor, device.taken)
+        load = LoadSnapshot(
+            now, batcher.waiting, batcher.ratio_specs, arriving, busy_s, self.predictor, device.taken
+        )
         return batcher.next_batch(now, self._policy.plan(load), now + self._free_in_s(device, now, 1))
 
-    def busy_s(self, device: Device, now: float) -> float:
+    def busy_s(self, device: DeviceState, now: float) -> float:
         """Predicted seconds until the device has done what it was given."""
         if not device.batches:
             return 0.0
@@ -126,23 +130,23 @@ class Planner:
         ran_s = 0.0 if device.since is None else now - device.since
         return max(0.0, first_s - ran_s) + sum(map(self.predictor.batch_s, rest))
 
-    def backlog(self, now: float, *, device: Device, arriving: Mapping[RatioSpec, int]) -> Backlog:
+    def backlog(self, now: float, *, device: DeviceState, arriving: Mapping[RatioSpec, int]) -> ModelBacklog:
         """What other models have to reckon with, at the ratios that it would get now."""
         drain = self.predictor.drain(self._images(arriving, self._forecast(now)))
         given_s = max(map(self.predictor.batch_s, device.batches), default=0.0)
-        return Backlog(self.busy_s(device, now) + drain.seconds, max(drain.run_s, given_s))
+        return ModelBacklog(self.busy_s(device, now) + drain.seconds, max(drain.run_s, given_s))
 
-    def drain_s(self, now: float, *, device: Device, arriving: Mapping[RatioSpec, int]) -> float:
+    def drain_s(self, now: float, *, device: DeviceState, arriving: Mapping[RatioSpec, int]) -> float:
         """Predicted seconds to answer all that is accepted, at the ratios that it would get now."""
         images = self._images(arriving, self._forecast(now))
         return self._answered_in_s(images, device, now) if images or device.batches else 0.0
 
-    def _answered_in_s(self, images: Mapping[float, int], device: Device, now: float) -> float:
+    def _answered_in_s(self, images: Mapping[float, int], device: DeviceState, now: float) -> float:
         """Predicted seconds until all images are answered, after what the device has been given."""
         ahead_s = self._free_in_s(device, now, self.predictor.runs(images))
         return ahead_s + self.predictor.drain(images).seconds
 
-    def _free_in_s(self, device: Device, now: float, runs: int) -> float:
+    def _free_in_s(self, device: DeviceState, now: float, runs: int) -> float:
         """Predicted seconds for all but so many runs that are still to come.
 
         That is, for what the device has been given, for getting to work, and for the turns of other models.

@@ -1,4 +1,4 @@
-"""Which batches a new runner is timed with before it takes the first that counts, and what sizes are worth it."""
+"""Which batches a new backend is timed with before it takes the first that counts, and what sizes are worth it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LEAST_IMAGES = 8
 _WORTH = 0.05
 
 
-def rehearsal(max_ratio: float, max_batch_size: int) -> list[tuple[float, ...]]:
+def profile_batches(max_ratio: float, max_batch_size: int) -> list[tuple[float, ...]]:
     """The ratios of each batch, the smallest batch first: sizes by ends and middle of the ratio_spec, and a mix.
 
     The first is a single dense image. Every batch lists the images of one ratio next to each other.

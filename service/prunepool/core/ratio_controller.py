@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 
 from prunepool.core.prediction import Predictor
-from prunepool.core.ratio_policy import Choice, Load
+from prunepool.core.ratio_policy import LoadSnapshot, RatioChoice
 from prunepool.core.types import RatioSpec, Request
 
 #: Steps of the grid where no measured points make one, and the most points there are.
@@ -73,7 +73,7 @@ class Controller:
         #: Of the same time, what other models have taken, as of then.
         self._taken = 0.0
 
-    def plan(self, load: Load) -> Callable[[Request], Choice]:
+    def plan(self, load: LoadSnapshot) -> Callable[[Request], RatioChoice]:
         """Set the level for the load; what is returned chooses for the requests of the coming batch."""
         level, self._down_at = self._settled(load.now, load)
         needed = max(self._needed(load, _MOST), min(self._needed(load, _AIM), level + 1))
@@ -89,7 +89,7 @@ class Controller:
     def _ratio(self, ratio_spec: RatioSpec, ratio: float) -> float:
         return min(ratio, ratio_spec.maximum) if ratio_spec.requested is None else ratio_spec.requested
 
-    def _settled(self, now: float, load: Load | None = None) -> tuple[int, float]:
+    def _settled(self, now: float, load: LoadSnapshot | None = None) -> tuple[int, float]:
         """The level after the steps down that are due by now, and when the next one may be."""
         level, down_at = self._level, self._down_at
         pause = _STEP * self._target_s
@@ -99,14 +99,14 @@ class Controller:
             level, down_at = level - 1, down_at + pause
         return level, down_at
 
-    def _would_do(self, level: int, now: float, load: Load | None) -> bool:
+    def _would_do(self, level: int, now: float, load: LoadSnapshot | None) -> bool:
         """Whether a lower level would be enough, and not for a moment only."""
         taken = self._taken * self._fading(now) if load is None else load.taken
         if self._work[level] * self._fading(now) + taken > _LOWER_BUSY:
             return False
         return load is None or self._worst_wait(load, level) <= _LOWER_AIM * _AIM * self._target_s
 
-    def _needed(self, load: Load, share: float) -> int:
+    def _needed(self, load: LoadSnapshot, share: float) -> int:
         """The smallest level that keeps everybody's wait within a share of the target, or comes closest."""
         waits: list[float] = []
         for level in range(len(self._levels)):
@@ -115,7 +115,7 @@ class Controller:
                 return level
         return next(level for level, wait in enumerate(waits) if wait <= min(waits) * _SAME)
 
-    def _worst_wait(self, load: Load, level: int) -> float:
+    def _worst_wait(self, load: LoadSnapshot, level: int) -> float:
         """The longest time from arrival to answer, predicted, of all that wait or are on their way.
 
         Takes every run to have the same mix of requests, so that only the oldest of each run matters.
@@ -132,14 +132,14 @@ class Controller:
             worst = max(worst, load.now - oldest.arrival + end)
         return worst
 
-    def _chooser(self, load: Load, level: float) -> Callable[[Request], Choice]:
+    def _chooser(self, load: LoadSnapshot, level: float) -> Callable[[Request], RatioChoice]:
         """Chooses for one request after the other of one batch, and counts the work they are."""
         batch: Counter[float] = Counter()
         work: dict[RatioSpec, list[float]] = {}
         self._forget(load.now)
         self._taken = load.taken
 
-        def choose(request: Request) -> Choice:
+        def choose(request: Request) -> RatioChoice:
             choice = self._choose(request, level, batch, load)
             batch[choice.ratio] += 1
             if request.ratio_spec not in work:
@@ -149,10 +149,12 @@ class Controller:
 
         return choose
 
-    def _choose(self, request: Request, level: float, batch: Counter[float], load: Load) -> Choice:
+    def _choose(
+        self, request: Request, level: float, batch: Counter[float], load: LoadSnapshot
+    ) -> RatioChoice:
         ratio_spec = request.ratio_spec
         if ratio_spec.requested is not None:
-            return Choice(ratio_spec.requested, "requested")
+            return RatioChoice(ratio_spec.requested, "requested")
         usual = self._ratio(ratio_spec, level)
         if request.deadline is not None:
             left = (request.deadline - load.now - load.busy_s) / _CAUTION
@@ -165,8 +167,8 @@ class Controller:
                 if load.predictor.run_s(batch + Counter({ratio: 1})) <= left:
                     break
             if ratio > usual:
-                return Choice(ratio, "auto:deadline")
-        return Choice(usual, "auto:load" if usual > 0 else "auto:idle")
+                return RatioChoice(ratio, "auto:deadline")
+        return RatioChoice(usual, "auto:load" if usual > 0 else "auto:idle")
 
     def _fading(self, now: float) -> float:
         """What is left by now of the work that was remembered."""

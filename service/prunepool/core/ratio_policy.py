@@ -10,7 +10,7 @@ from prunepool.core.prediction import Predictor
 from prunepool.core.types import RatioSpec, Request
 
 
-class Choice(NamedTuple):
+class RatioChoice(NamedTuple):
     """A ratio and why that one."""
 
     ratio: float
@@ -18,7 +18,7 @@ class Choice(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class LoadSnapshot:
     """What can be known when a batch is about to be formed.
 
     Attributes:
@@ -47,7 +47,7 @@ class RatioPolicy(Protocol):
     A policy may keep state between batches (for hysteresis); it has no clock. Called on one thread.
     """
 
-    def plan(self, load: Load) -> Callable[[Request], Choice]:
+    def plan(self, load: LoadSnapshot) -> Callable[[Request], RatioChoice]:
         """Look at the load, once for each batch; what is returned chooses for the requests of that batch."""
 
     def forecast(self, ratio_spec: RatioSpec, now: float) -> float:
@@ -64,7 +64,7 @@ class DefaultRatio:
     def __init__(self, default: float) -> None:
         self._default = default
 
-    def plan(self, load: Load) -> Callable[[Request], Choice]:
+    def plan(self, load: LoadSnapshot) -> Callable[[Request], RatioChoice]:
         """The load changes nothing here."""
         return lambda request: self._choose(request.ratio_spec)
 
@@ -72,7 +72,7 @@ class DefaultRatio:
         """The ratio that a ratio_spec gets at any time."""
         return self._choose(ratio_spec).ratio
 
-    def _choose(self, ratio_spec: RatioSpec) -> Choice:
+    def _choose(self, ratio_spec: RatioSpec) -> RatioChoice:
         if ratio_spec.requested is not None:
-            return Choice(ratio_spec.requested, "requested")
-        return Choice(min(self._default, ratio_spec.maximum), "auto:default")
+            return RatioChoice(ratio_spec.requested, "requested")
+        return RatioChoice(min(self._default, ratio_spec.maximum), "auto:default")

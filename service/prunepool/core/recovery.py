@@ -20,7 +20,7 @@ from typing import Literal, Protocol
 from prunepool.core.cost_model import IDLE_S
 from prunepool.core.device_share import FairLock
 from prunepool.core.model_gauges import ModelGauges
-from prunepool.core.planner import Device
+from prunepool.core.planner import DeviceState
 from prunepool.core.types import Batch
 from prunepool.core.worker import BatchReport, Ended, Event, Post, Ready, Worker
 from prunepool.metrics import Metrics
@@ -87,7 +87,7 @@ class Supervisor:
         resilience: how long to bear with what.
         metrics: the service's series.
         gauges: where it says whether the model is up.
-        turns: of the models on the device.
+        device_lock: shared by the models on the device.
         clock: seconds, monotonic.
     """
 
@@ -100,7 +100,7 @@ class Supervisor:
         resilience: Resilience,
         metrics: Metrics,
         gauges: ModelGauges,
-        turns: FairLock,
+        device_lock: FairLock,
         clock: Callable[[], float],
     ) -> None:
         self._name = name
@@ -115,7 +115,7 @@ class Supervisor:
         self._error: BaseException | None = None
         self._worker: Worker | None = None
         self._given: deque[Batch] = deque()
-        self._turns = turns
+        self._device_lock = device_lock
         self._failures = 0
         self._start_s = _START_S
         self._started_at = 0.0
@@ -140,12 +140,14 @@ class Supervisor:
         return bool(self._given)
 
     @property
-    def device(self) -> Device:
+    def device(self) -> DeviceState:
         """What has been given and not yet reported."""
         running = None if self._worker is None else self._worker.running
         if running is None:
-            return Device(self._given, None, idle_before=self._clock() - self._turns.ended >= IDLE_S)
-        return Device(self._given, running.since, running.idle_before)
+            return DeviceState(
+                self._given, None, idle_before=self._clock() - self._device_lock.ended >= IDLE_S
+            )
+        return DeviceState(self._given, running.since, running.idle_before)
 
     @property
     def missing(self) -> str | None:

@@ -14,27 +14,28 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
+from prunepool.core.backend import Backend
 from prunepool.core.batcher import expired, trim
 from prunepool.core.cost_model import TimedBatch
-from prunepool.core.device_share import Backlog, SharedDevice
+from prunepool.core.device_share import ModelBacklog, SharedDevice
 from prunepool.core.grace_period import RestartGrace
 from prunepool.core.in_flight import InFlight
 from prunepool.core.model_gauges import ModelGauges
 from prunepool.core.pending import PendingRequests, too_late
-from prunepool.core.planner import Device, Planner
-from prunepool.core.profiling import rehearsal
+from prunepool.core.planner import DeviceState, Planner
+from prunepool.core.profiling import profile_batches
 from prunepool.core.ratio_policy import RatioPolicy
 from prunepool.core.recovery import Resilience, Supervisor
 from prunepool.core.scheduler_metrics import SchedulerMetrics
-from prunepool.core.types import Batch, BatchItem, Costs, Limits, RatioSpec, Request, Result, Runner
+from prunepool.core.types import Batch, BatchItem, Costs, Limits, RatioSpec, Request, Result
 from prunepool.core.worker import BatchReport, Post, Ready, Worker
 from prunepool.errors import Draining, EngineUnavailable, PrunepoolError
 from prunepool.metrics import Metrics
 
 #: The reason of a work that only an idle device does.
 SPARE = "spare"
-#: How long a new engine may rehearse, so that the first predictions are good.
-_REHEARSAL_S = 2.0
+#: How long a new engine may profile_batches, so that the first predictions are good.
+_PROFILE_BUDGET_S = 2.0
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ class Scheduler:
 
     Args:
         name: the model's.
-        factory: makes the runner; called in the thread that will own it, again for each restart.
+        factory: makes the backend; called in the thread that will own it, again for each restart.
         image_size: pixels a side of what the model takes.
         costs: what a ratio costs.
         policy: which ratio a request gets.
@@ -53,20 +54,20 @@ class Scheduler:
         resilience: how long to bear with a failing engine.
         auto_maximum: the largest ratio of `auto` where a request says nothing, for the metric that shows what
             it would take now; what the model can do, if not given.
-        shown: whether its gauges are; not those of a successor before it takes over.
+        active: whether its gauges are; not those of a successor before it takes over.
         device: where it runs, with other models; it has one to itself, if not given.
-        rehearsed: what an engine before it was timed with, on the same device; it then need not be timed again.
+        warm_up_profile: of an earlier engine on the same device; the first start then times nothing.
         clock: seconds, monotonic; arrivals and deadlines of requests are on it.
 
     Attributes:
         gauges: what it shows of its state.
-        rehearsed: the timed batches that its first predictions are from.
+        warm_up_profile: the timed batches that its first predictions are from.
     """
 
     def __init__(
         self,
         name: str,
-        factory: Callable[[], Runner],
+        factory: Callable[[], Backend],
         *,
         image_size: int,
         costs: Costs,
@@ -75,9 +76,9 @@ class Scheduler:
         limits: Limits | None = None,
         resilience: Resilience | None = None,
         auto_maximum: float | None = None,
-        shown: bool = True,
+        active: bool = True,
         device: SharedDevice | None = None,
-        rehearsed: Sequence[TimedBatch] = (),
+        warm_up_profile: Sequence[TimedBatch] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._name = name
@@ -89,13 +90,13 @@ class Scheduler:
         self._shared = device or SharedDevice()
         self._planner = Planner(costs, policy, self._limits)
         self._batcher = self._planner.batcher
-        self.rehearsed = tuple(rehearsed)
-        self._planner.rehearsed(self.rehearsed)
-        self.gauges = ModelGauges(metrics, name, shown=shown)
+        self.warm_up_profile = tuple(warm_up_profile)
+        self._planner.fit_profile(self.warm_up_profile)
+        self.gauges = ModelGauges(metrics, name, active=active)
         self._tally = SchedulerMetrics(metrics, name, costs, self.gauges)
         auto = RatioSpec(None, costs.max_ratio if auto_maximum is None else auto_maximum)
         self.gauges.auto(lambda: policy.forecast(auto, clock()))
-        self._tally.aims(auto.maximum, self._limits.target_s)
+        self._tally.set_targets(auto.maximum, self._limits.target_s)
         self._answers = PendingRequests()
         self._places = InFlight()
         self._draining = False
@@ -114,7 +115,7 @@ class Scheduler:
             resilience=resilience,
             metrics=metrics,
             gauges=self.gauges,
-            turns=self._shared.turns,
+            device_lock=self._shared.lock,
             clock=clock,
         )
 
@@ -268,16 +269,16 @@ class Scheduler:
         self._answers.fail_all(self._stopping())
         self._shared.leave(self)
         await self._supervisor.stop()
-        self._tally.queue(0, 0.0)
+        self._tally.set_queue(0, 0.0)
         return answered
 
     def on_up(self, ready: Ready) -> None:
         """The engine takes batches (again)."""
         model = self._planner.cost_model
-        if not model.measured:
-            self.rehearsed = ready.measured
-            self._planner.rehearsed(self.rehearsed)
-            self._tally.learnt(model)
+        if not model.fitted:
+            self.warm_up_profile = ready.profile
+            self._planner.fit_profile(self.warm_up_profile)
+            self._tally.set_cost_model(model)
             log.info("%s: up to %d images in a run", self._name, self._planner.predictor.most_images)
         self._gave_up = False
         self._pump()
@@ -287,16 +288,16 @@ class Scheduler:
         if report.outputs is None:
             self._halve(report.ran)
         elif report.ran.items:
-            self._patience.proven()
+            self._patience.batch_succeeded()
             model = self._planner.cost_model
             effort = self._planner.predictor.effort(report.ran, idle_before=report.idle_before)
             seconds = report.finished - report.started
-            self._tally.learnt(model, model.observe(effort, seconds))
+            self._tally.observe_prediction(model, model.observe(effort, seconds))
             self._shared.used(self, seconds, self._clock())
         self._pump()
         self._answers.deliver(report)
         if not any(item.reason == SPARE for item in report.batch.items):
-            self._tally.batch(report)
+            self._tally.observe_batch(report)
         if self.idle:
             self._when_idle()
 
@@ -313,7 +314,7 @@ class Scheduler:
                 self._batcher.put_back([item])
         for batch in unstarted:
             self._batcher.put_back(self._answers.alive(batch.items))
-        self._patience.died()
+        self._patience.engine_died()
         self._pump()
 
     def _halve(self, batch: Batch) -> None:
@@ -350,7 +351,7 @@ class Scheduler:
                 self._answers.fail([request], too_late(request, now))
             while self._supervisor.room and (batch := self._next_batch(now)) is not None:
                 self._supervisor.give(batch)
-            self._tally.queue(len(self._batcher), self.drain_s)
+            self._tally.set_queue(len(self._batcher), self.drain_s)
         except Exception:
             log.exception("%s: no batch could be formed", self._name)
             # A bug, in the policy for one; whoever was on the way into a batch must not wait for ever.
@@ -368,12 +369,12 @@ class Scheduler:
                 return batch
         return None
 
-    def _device(self, now: float) -> Device:
+    def _device(self, now: float) -> DeviceState:
         """What the device has to do, for other models as well."""
         others, taken = self._shared.others(self), self._shared.taken(self, now)
         return self._supervisor.device._replace(others=others, taken=taken)
 
-    def _backlog(self) -> Backlog:
+    def _backlog(self) -> ModelBacklog:
         """What other models on the device have to reckon with."""
         return self._planner.backlog(
             self._clock(), device=self._supervisor.device, arriving=self._places.arriving
@@ -386,10 +387,10 @@ class Scheduler:
         self._alarm = None if delay_s is None else loop.call_later(delay_s, self._pump)
 
     def _make_worker(self, *, post: Post) -> Worker:
-        """A worker; the first rehearses if its speed matters at all: what is learnt later is better."""
+        """A worker; the first profiles if its speed matters at all: what is learnt later is better."""
         limits = self._limits
         matters = min(limits.max_batch_s, limits.max_queue_s, limits.target_s) < math.inf
-        rehearses = matters and not self._planner.cost_model.measured
+        profiles = matters and not self._planner.cost_model.fitted
         return Worker(
             f"prunepool-engine-{self._name}",
             self._factory,
@@ -397,9 +398,9 @@ class Scheduler:
             image_size=self._image_size,
             clock=self._clock,
             post=post,
-            rehearse=rehearsal(self._costs.max_ratio, limits.max_batch_size) if rehearses else (),
-            rehearsal_s=_REHEARSAL_S,
-            turns=self._shared.turns,
+            profile_batches=profile_batches(self._costs.max_ratio, limits.max_batch_size) if profiles else (),
+            profile_budget_s=_PROFILE_BUDGET_S,
+            device_lock=self._shared.lock,
         )
 
     def _unavailable(self, detail: str | None = None) -> EngineUnavailable:

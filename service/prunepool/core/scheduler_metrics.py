@@ -32,29 +32,33 @@ class SchedulerMetrics:
         self._applied_ratio = metrics.applied_ratio.labels(model)
         self._fates = {fate: metrics.tokens.labels(model, fate) for fate in ("kept", "pruned", "pooled")}
         self._launches = {
-            recorded: metrics.device_images.labels(model, "recorded" if recorded else "kernels")
-            for recorded in (True, False)
+            graph: metrics.device_images.labels(model, "recorded" if graph else "kernels")
+            for graph in (True, False)
         }
         self._gmacs = {kind: metrics.gmacs.labels(model, kind) for kind in ("spent", "saved")}
 
-    def aims(self, auto_maximum: float, target_s: float) -> None:
+    def set_targets(self, auto_maximum: float, target_s: float) -> None:
         """What `auto` may spend and what it tries to hold, so that alerts need not be told again."""
         self._gauges.set(self._metrics.auto_ratio_limit, auto_maximum)
         self._gauges.set(self._metrics.target_latency, target_s)
 
-    def queue(self, requests: int, drain_s: float) -> None:
+    def set_queue(self, requests: int, drain_s: float) -> None:
         """What waits now, and how long that would take."""
         self._gauges.set(self._metrics.queue_requests, requests)
         self._gauges.set(self._metrics.queue_drain, drain_s)
 
-    def learnt(self, cost_model: CostModel, error: float | None = None) -> None:
-        """What the model's runs are believed to cost, and how far the last prediction was off."""
+    def set_cost_model(self, cost_model: CostModel) -> None:
+        """Export the coefficients, in seconds."""
         for part, seconds in cost_model.coefficients.items():
             self._gauges.set(self._metrics.cost_model, seconds, part)
+
+    def observe_prediction(self, cost_model: CostModel, error: float | None) -> None:
+        """Export the coefficients, and the relative error of the last predicted batch where there was one."""
+        self.set_cost_model(cost_model)
         if error is not None:
             self._prediction_error.observe(error)
 
-    def batch(self, report: BatchReport) -> None:
+    def observe_batch(self, report: BatchReport) -> None:
         """A batch that was run. Images whose client left meanwhile count: the device did the work."""
         outputs = report.outputs or ()
         if not outputs:
@@ -74,6 +78,6 @@ class SchedulerMetrics:
         for item, outcome in zip(ran.items, outputs, strict=True):
             band = reduction_band(item.ratio)
             self._applied_ratio.observe(item.ratio)
-            self._launches[outcome.recorded].inc()
+            self._launches[outcome.graph_replayed].inc()
             self._metrics.images.labels(self._model, band).inc()
             self._metrics.inference_seconds.labels(self._model, band).inc(seconds * outcome.gmacs / total)

@@ -1,8 +1,8 @@
-"""The whole contract between requests, batcher, scheduler, worker and runner, as plain data.
+"""The whole contract between requests, batcher, scheduler, worker and backend, as plain data.
 
 Data flow::
 
-    Request ──submit──▶ Scheduler ──add──▶ Batcher ──next_batch──▶ Batch ──▶ Worker ──▶ Runner
+    Request ──submit──▶ Scheduler ──add──▶ Batcher ──next_batch──▶ Batch ──▶ Worker ──▶ Backend
        ▲                                                                                  │
        └───────────────── Result ◀── Scheduler ◀── list[Output] ◀────────────────────┘
 
@@ -12,9 +12,8 @@ Times are seconds of one monotonic clock that is passed in. No torch, no HTTP, n
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -135,7 +134,7 @@ class Output:
         pruned: patch tokens pruned.
         pooled: patch tokens merged into others.
         token_map: if asked for.
-        recorded: whether the device replayed a recorded run for it, instead of being given kernel by kernel.
+        graph_replayed: whether the device replayed a captured CUDA graph for it; else it ran eagerly.
     """
 
     logits: NDArray[np.float32]
@@ -144,7 +143,7 @@ class Output:
     pruned: int = 0
     pooled: int = 0
     token_map: TokenMap | None = None
-    recorded: bool = False
+    graph_replayed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,61 +178,6 @@ class Costs(Protocol):
 
     def gmacs(self, ratio: float) -> float:
         """Billions of multiply-accumulates for one image at this ratio."""
-
-
-class Runner(Protocol):
-    """Owns a model on a device. All calls come from one thread, the worker's.
-
-    `prepare` may be called for the next batch while nothing else of the runner runs; what it returns is
-    opaque and goes to `run` once.
-    """
-
-    def warm_up(self) -> None:
-        """Make the first real batch as fast as the rest; called before readiness."""
-
-    def prepare(self, batch: Batch) -> object:
-        """Stack a batch's pixels where the device can take them."""
-
-    def run(self, batch: Batch, prepared: object) -> Sequence[Output]:
-        """Compute a batch; outputs in batch order.
-
-        Raises:
-            OutOfMemory: the batch does not fit; a smaller one may.
-            Exception: anything else means that this runner can no longer be trusted.
-        """
-
-    def close(self) -> None:
-        """Free the device; idempotent."""
-
-
-@runtime_checkable
-class AsynchronousRunner(Runner, Protocol):
-    """A runner whose device computes one batch while the thread prepares and launches the next.
-
-    At most two batches are launched and not yet collected; they are collected in order.
-    """
-
-    def launch(self, batch: Batch, prepared: object) -> object:
-        """Have the device compute a batch; returns at once.
-
-        Raises:
-            OutOfMemory: the batch does not fit; a smaller one may.
-            Exception: anything else means that this runner can no longer be trusted.
-        """
-
-    def done(self, launched: object) -> bool:
-        """Whether :meth:`collect` would return at once."""
-
-    def collect(self, batch: Batch, launched: object) -> Sequence[Output]:
-        """Wait for what was launched; outputs in batch order.
-
-        Raises:
-            Exception: this runner can no longer be trusted.
-        """
-
-
-class OutOfMemory(Exception):
-    """The device has no room for this batch; half of it may fit."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,7 +58,7 @@ async def _serve(spec: EngineSpec, metrics: Metrics) -> int:
     handlers: dict[str, Handler] = {"stop": _leave}
     parent = obey(spec.place.parent, handlers, spec.place.folder)
     try:
-        engine = factory.build_engine(spec.place.settings, metrics, from_json(spec.rehearsed))
+        engine = factory.build_engine(spec.place.settings, metrics, from_json(spec.warm_up_profiles))
         assert isinstance(engine, LocalEngine)
         models = factory.create_models(spec.place.settings, engine)
         assert models is not None

@@ -57,7 +57,7 @@ def create_metrics(exposed: CollectorRegistry | None = None) -> Metrics:
 
 
 def build_engine(
-    settings: Settings, metrics: Metrics, rehearsed: Mapping[str, Sequence[TimedBatch]] | None = None
+    settings: Settings, metrics: Metrics, warm_up_profiles: Mapping[str, Sequence[TimedBatch]] | None = None
 ) -> Engine:
     """The engine that the settings describe; weights are loaded when it starts.
 
@@ -66,7 +66,7 @@ def build_engine(
     Args:
         settings: everything about it.
         metrics: the service's series.
-        rehearsed: what an engine before it was timed with on the same devices, by model.
+        warm_up_profiles: what an engine before it was timed with on the same devices, by model.
 
     Raises:
         ModelNotFound: no such model in the store.
@@ -104,7 +104,7 @@ def build_engine(
     if settings.compute_threads is not None:
         set_compute_threads(settings.compute_threads)
     models = {model.name: model for model in map(host.model, references(settings))}
-    return LocalEngine(models.values(), config=config, metrics=metrics, rehearsed=rehearsed)
+    return LocalEngine(models.values(), config=config, metrics=metrics, warm_up_profiles=warm_up_profiles)
 
 
 def create_models(settings: Settings, engine: Engine) -> Models | None:

@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 
 from prunepool.backends.cuda_device import CudaDevice
-from prunepool.backends.cuda_graphs import GraphRunner
+from prunepool.backends.cuda_graphs import CudaGraphBackend
 from prunepool.backends.openvino import PassFolder
 from prunepool.backends.openvino_trial import Passes, passes_for
-from prunepool.backends.torch_cpu import TorchRunner
-from prunepool.core.types import Runner
+from prunepool.backends.torch_cpu import TorchBackend
+from prunepool.core.backend import Backend
 from prunepool.imaging import Preprocess
 from prunepool.models.dial import ModelDial
 from prunepool.models.geometry import Geometry
@@ -108,19 +108,19 @@ class HostedModel:
             preprocess=Preprocess(manifest.input_size, manifest.crop_pct, manifest.interpolation),
             costs=self.dial,
             applied=self.dial.applied,
-            runner=self._runner,
+            make_backend=self._backend,
             version=manifest,
         )
 
-    def _runner(self) -> Runner:
+    def _backend(self) -> Backend:
         """Load the model; called in the thread that will run it."""
         model = self._load()
         if model.device.type != "cuda":
-            return TorchRunner(
+            return TorchBackend(
                 lambda: model, max_batch_size=self._running.max_batch_size, passes=self._passes
             )
         info = self._info
-        return GraphRunner(
+        return CudaGraphBackend(
             model,
             CudaDevice(model.device),
             # What callers get who ask for nothing, then what `auto` goes through, then what others may ask for.

@@ -179,12 +179,12 @@ class Parent:
                     "compute_threads": self._settings.compute_threads or share_of_cores(len(self._devices)),
                 }
             )
-            rehearsed = "{}"
+            warm_up_profiles = "{}"
             if child.said:
                 # What the first process of this place timed holds for the others: they are back the sooner.
-                _, dtype, rehearsed = child.said
+                _, dtype, warm_up_profiles = child.said
                 settings = settings.model_copy(update={"dtype": dtype})
-            return EngineSpec(self._place(name, number, settings, parent), generation, rehearsed)
+            return EngineSpec(self._place(name, number, settings, parent), generation, warm_up_profiles)
 
         forget = partial(forget_gauges, self._folder / "metrics", name)
         child = Child(self._context, name, engine_process.run, spec, handlers={}, on_death=forget)

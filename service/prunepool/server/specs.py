@@ -65,12 +65,12 @@ class EngineSpec:
     Attributes:
         place: where it belongs.
         generation: how many there were before it in its place.
-        rehearsed: what the one before it was timed with, by model, as JSON.
+        warm_up_profiles: what the one before it was timed with, by model, as JSON.
     """
 
     place: Place
     generation: int
-    rehearsed: str
+    warm_up_profiles: str
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ class LocalEngine:
         decode: makes a model's crop of an encoded image; called in a thread of the pool.
         policy: makes a model's ratio policy; the one that holds the target, where there is one, if not given.
         clock: seconds, monotonic.
-        rehearsed: what an engine before it was timed with on these devices, by model.
+        warm_up_profiles: what an engine before it was timed with on these devices, by model.
         random: decides which images are watched; one of its own, if not given.
 
     Raises:
@@ -77,7 +77,7 @@ class LocalEngine:
         decode: Decode = decode,
         policy: Policy | None = None,
         clock: Callable[[], float] = time.monotonic,
-        rehearsed: Mapping[str, Sequence[TimedBatch]] | None = None,
+        warm_up_profiles: Mapping[str, Sequence[TimedBatch]] | None = None,
         random: Random | None = None,
     ) -> None:
         self._config = config
@@ -87,7 +87,7 @@ class LocalEngine:
         models = tuple(models)
         for model in models:
             self._check_default(model)
-        self._rehearsed = dict(rehearsed or {})
+        self._warm_up_profiles = dict(warm_up_profiles or {})
         self._cpu = SharedDevice()
         self._random = random or Random()  # noqa: S311 - it draws a sample, no secret
         self._lineup = ModelRegistry(models, self._line, config.unload_timeout_s)
@@ -280,11 +280,11 @@ class LocalEngine:
             limit = f"{error.extra['limit']}, for {model.name}"
             raise InvalidParameter("default_reduction_ratio", error.extra["value"], limit) from None
 
-    def _line(self, model: ServedModel, shown: bool) -> ModelEntry:
+    def _line(self, model: ServedModel, active: bool) -> ModelEntry:
         """A model with what answers for it, and with what looks again at its answers."""
         config, name = self._config, model.name
         metrics, clock = self._metrics, self._clock
-        scheduler = self._scheduler(model, shown)
+        scheduler = self._scheduler(model, active)
         escalation, shadow = None, None
         if (below := config.escalate_below) is not None:
             escalation = Escalation(
@@ -294,13 +294,13 @@ class LocalEngine:
             shadow = Shadow(scheduler, name, share, metrics=metrics, random=self._random, clock=clock)
         return ModelEntry(model, scheduler, escalation, shadow)
 
-    def _scheduler(self, model: ServedModel, shown: bool) -> Scheduler:
+    def _scheduler(self, model: ServedModel, active: bool) -> Scheduler:
         auto = self._resolve(Options(reduction_ratio="auto"), model).ratio_spec
         info = model.info()
         on_cpu = info.device == "cpu"
         return Scheduler(
             model.name,
-            model.runner,
+            model.make_backend,
             image_size=model.preprocess.size,
             costs=model.costs,
             policy=self._policy(info),
@@ -309,15 +309,15 @@ class LocalEngine:
             limits=replace(self._config.limits, only_what_pays=on_cpu),
             resilience=self._config.resilience,
             auto_maximum=auto.maximum,
-            shown=shown,
+            active=active,
             # Only a CPU is shared in turns: a GPU that computes ahead puts batches in order by itself.
             device=self._cpu if on_cpu else None,
-            rehearsed=self._timed(model),
+            warm_up_profile=self._timed(model),
             clock=self._clock,
         )
 
     def _timed(self, model: ServedModel) -> Sequence[TimedBatch]:
         """What an engine before this one timed a model with; nothing, if that was another one of its name."""
-        timed = self._rehearsed.pop(model.name, ())
+        timed = self._warm_up_profiles.pop(model.name, ())
         dense_image = effort({0.0: 1}, model.costs.gmacs)
         return timed if any(one.effort == dense_image for one in timed) else ()

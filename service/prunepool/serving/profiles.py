@@ -16,8 +16,8 @@ _decode = msgspec.json.Decoder(Profiles).decode
 
 def to_json(lines: Iterable[ModelEntry]) -> str:
     """What the models that are served were timed with."""
-    rehearsals = {line.model.name: line.scheduler.rehearsed for line in lines}
-    return msgspec.json.encode(rehearsals).decode()
+    profiles = {line.model.name: line.scheduler.warm_up_profile for line in lines}
+    return msgspec.json.encode(profiles).decode()
 
 
 def from_json(text: str) -> Profiles:

@@ -43,7 +43,7 @@ class ModelRegistry:
 
     Args:
         models: what is served from the start, the default first; at least one.
-        make: makes what answers for a model, its gauges shown or not.
+        make: makes what answers for a model, its gauges active or not.
         unload_timeout_s: how long a model that is let go may take to answer what it had accepted.
 
     Attributes:
@@ -126,8 +126,8 @@ class ModelRegistry:
         self._lines[model.name] = line
         self._aside.discard(scheduler)
         if before is not None:
-            before.scheduler.gauges.hide()
-        scheduler.gauges.show()
+            before.scheduler.gauges.deactivate()
+        scheduler.gauges.activate()
         if before is not None:
             await self._let_go(before.scheduler, self._unload_timeout_s)
 

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
+from prunepool.core.backend import Backend
 from prunepool.core.recovery import Resilience
-from prunepool.core.types import Costs, Limits, Runner
+from prunepool.core.types import Costs, Limits
 from prunepool.imaging import ImageLimits, Preprocess
 from prunepool.serving.types import ModelInfo
 
@@ -23,7 +24,7 @@ class ServedModel:
         preprocess: how its crop is made of a photo.
         costs: what a ratio costs.
         applied: the share of patch tokens that a ratio really removes, never more than the ratio.
-        runner: loads it on its device; called in the thread that will own it, again for each restart.
+        make_backend: loads it on its device; called in the thread that will own it, again for each restart.
         version: what differs between two models of one name, if they differ.
     """
 
@@ -32,7 +33,7 @@ class ServedModel:
     preprocess: Preprocess
     costs: Costs
     applied: Callable[[float], float]
-    runner: Callable[[], Runner]
+    make_backend: Callable[[], Backend]
     version: object = None
 
 

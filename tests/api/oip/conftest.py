@@ -15,7 +15,7 @@ from prunepool.core.types import Limits
 from prunepool.imaging import Preprocess
 from prunepool.metrics import Metrics
 from prunepool.serving import EngineConfig, LocalEngine, ServedModel
-from prunepool.testing import FakeCosts, FakeRunner, Gate, fake_model
+from prunepool.testing import FakeBackend, FakeCosts, Gate, fake_model
 
 #: Pixels a side of the models below: tensors that a person can count.
 SIZE = 4
@@ -23,7 +23,7 @@ SIZE = 4
 
 @pytest.fixture
 def tensor() -> Callable[..., np.ndarray]:
-    """Pixels as the model takes them, one image for each value; `FakeRunner` sees its first number."""
+    """Pixels as the model takes them, one image for each value; `FakeBackend` sees its first number."""
 
     def make(*values: float, size: int = 224) -> np.ndarray:
         return np.stack([np.full((3, size, size), value, np.float32) for value in values])
@@ -70,7 +70,7 @@ async def scheduled(
         Preprocess(size=SIZE, crop_pct=1.0),
         FakeCosts(),
         lambda ratio: ratio,
-        lambda: FakeRunner(gate=gate),
+        lambda: FakeBackend(gate=gate),
     )
     config = EngineConfig(limits=Limits(max_batch_size=3))
     engine = LocalEngine([served], config=config, metrics=metrics, decode=decode)
