@@ -72,6 +72,12 @@ class Fleet:
         pid: int = [line["pid"] for line in started if line["name"] == name][-1]
         return pid
 
+    def with_torch(self) -> set[str]:
+        """Of the parent, the front ends and the engines: those that have loaded torch."""
+        started = [line["name"] for line in self.lines() if line["event"] == "process started"]
+        pids = {"parent": self.parent.pid} | {name: self.pid(name) for name in started}
+        return {name for name, pid in pids.items() if "libtorch" in Path(f"/proc/{pid}/maps").read_text()}
+
     def back(self, name: str) -> bool:
         return any(line["event"] == "process is back" and line["name"] == name for line in self.lines())
 
@@ -162,6 +168,7 @@ def wait(condition: Callable[[], object]) -> None:
 def test_what_dies_comes_back_and_nothing_is_lost_or_left(fleet: Any) -> None:
     shared_memory = set(Path("/dev/shm").iterdir())
     server: Fleet = fleet("--frontends", "2", "--devices", "cpu,cpu")
+    assert server.with_torch() == {"engine-0", "engine-1"}
     with server.asking() as answers:
         wait(lambda: len(answers) > 8)
         os.kill(server.pid("engine-1"), signal.SIGKILL)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
-from multiprocessing.context import ForkServerContext, ForkServerProcess
+from multiprocessing.context import ForkServerContext, ForkServerProcess, SpawnContext, SpawnProcess
 from typing import Any
 
 import structlog
 
 from prunepool.errors import EngineUnavailable, PrunepoolError
 from prunepool.server.control_pipe import Handler, Wire
+from prunepool.server.parent_watch import PARENTS_SIGNALS
 
 _FIRST_DELAY_S, _MAX_DELAY_S = 0.1, 30.0
 #: One that worked for so long had no fault that it was started with.
@@ -41,7 +43,7 @@ class Child:
 
     def __init__(
         self,
-        context: ForkServerContext,
+        context: ForkServerContext | SpawnContext,
         name: str,
         run: Callable[[Any], None],
         spec: Spec,
@@ -57,7 +59,7 @@ class Child:
         self._spec = spec
         self._handlers = {**handlers, "ready": self._on_ready, "failed": self._on_failed}
         self._on_death = on_death
-        self._process: ForkServerProcess | None = None
+        self._process: ForkServerProcess | SpawnProcess | None = None
         self._wire: Wire | None = None
         self._leaving = False
         self._up = False
@@ -157,7 +159,7 @@ class Child:
                 target=self._run, args=(self._spec(theirs, generation),), name=self.name
             )
             self._wire = Wire(ours, self._handlers, lambda: None)
-            process.start()
+            _start(process)
             theirs.close()
             _log.info("process started", name=self.name, pid=process.pid, generation=generation)
             await _ended(process)
@@ -186,7 +188,19 @@ class Child:
             self._ready.set_exception(PrunepoolError(why))
 
 
-async def _ended(process: ForkServerProcess) -> None:
+def _start(process: ForkServerProcess | SpawnProcess) -> None:
+    """Start a process with the parent's signals blocked; it unblocks them once it ignores them.
+
+    Ctrl-C goes to every process of a terminal, also to one that is still importing.
+    """
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, PARENTS_SIGNALS)
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
+async def _ended(process: ForkServerProcess | SpawnProcess) -> None:
     """Wait for the end of a process."""
     loop = asyncio.get_running_loop()
     ended = loop.create_future()

@@ -14,6 +14,7 @@ from prunepool.api.app import Tracing
 from prunepool.gpu import gpu_collector
 from prunepool.imaging import ImageLimits
 from prunepool.logs import level_by_signal, logging_to
+from prunepool.machine import keep_memory
 from prunepool.metrics import Metrics
 from prunepool.server import factory
 from prunepool.server.control_pipe import Wire
@@ -35,6 +36,7 @@ MOST_COUNTED = 100
 def run(spec: FrontendSpec) -> None:
     """Serve until the parent says so; the process ends here."""
     ignore_signals()
+    keep_memory()
     settings = spec.place.settings
     metrics = shared_metrics(spec.place.metrics, spec.place.name)
     with (

@@ -89,8 +89,11 @@ class Parent:
         self._folder = folder
         self._devices = devices(settings)
         self._arenas = [Arena(settings.max_queue_requests) for _ in sockets]
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["prunepool.server.preload"])
+        # Engines are forked from a process that has imported torch, so that a successor is there at once. Front
+        # ends need no torch: they start from nothing and hold a third of the memory.
+        self._forkserver = multiprocessing.get_context("forkserver")
+        self._forkserver.set_forkserver_preload(["prunepool.server.preload"])
+        self._spawn = multiprocessing.get_context("spawn")
         self._children: list[Child] = []
 
     async def serve(self, announce: Callable[[str], None], reread: Callable[[], Settings]) -> int:
@@ -187,7 +190,7 @@ class Parent:
             return EngineSpec(self._place(name, number, settings, parent), generation, warm_up_profiles)
 
         forget = partial(forget_gauges, self._folder / "metrics", name)
-        child = Child(self._context, name, engine_process.run, spec, handlers={}, on_death=forget)
+        child = Child(self._forkserver, name, engine_process.run, spec, handlers={}, on_death=forget)
         return child
 
     def _frontend(self, number: int, handlers: dict[str, Handler]) -> Child:
@@ -198,7 +201,7 @@ class Parent:
             return FrontendSpec(place, self._sockets[number])
 
         forget = partial(forget_gauges, self._folder / "metrics", name)
-        return Child(self._context, name, frontend_process.run, spec, handlers=handlers, on_death=forget)
+        return Child(self._spawn, name, frontend_process.run, spec, handlers=handlers, on_death=forget)
 
 
 async def _start(children: list[Child]) -> None:

@@ -15,6 +15,8 @@ from pathlib import Path
 
 from prunepool.server.control_pipe import Handler, Wire
 
+#: Only the parent acts on these.
+PARENTS_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 #: What a dying process holds, it lets go of one by one.
 _LET_GO_S = 1.0
 
@@ -38,8 +40,10 @@ def obey(connection: Connection, handlers: dict[str, Handler], folder: Path) -> 
 
 def ignore_signals() -> None:
     """Leave them to the parent: a terminal or an init system may send them to all processes at once."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+    for number in PARENTS_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    # The parent starts a process with them blocked.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, PARENTS_SIGNALS)
 
 
 @contextmanager

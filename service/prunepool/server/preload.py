@@ -1,4 +1,4 @@
-"""Imported once, in the process that all children are forked from, so that a new one need not import it again.
+"""Imported once, in the process that engines are forked from, so that a new engine need not import torch again.
 
 It starts no thread and touches no device. That process ends with the parent and by nothing else: a signal to all
 processes of a terminal or a service is the parent's to act upon.
@@ -7,7 +7,6 @@ processes of a terminal or a service is the parent's to act upon.
 from __future__ import annotations
 
 import prunepool.server.engine_process
-import prunepool.server.frontend_process
 import prunepool.server.model_factory  # noqa: F401
 from prunepool.machine import keep_memory
 from prunepool.server.parent_watch import ignore_signals
