@@ -75,9 +75,9 @@ def main() -> None:
             shutil.copytree(ROOT / "model_store" / MODEL, store / name)
         manifest = store / TWIN / "model.json"
         manifest.write_text(manifest.read_text().replace(f'"name": "{MODEL}"', f'"name": "{TWIN}"'))
-        flags = ["--model-store", made, "--dtype", "float32", "--compute-threads", "1"]
+        flags = ["--model-store", made, "--model", MODEL, "--dtype", "float32", "--compute-threads", "1"]
         with serving("plain", flags, program=PROGRAM) as plain, cluster(store) as ours:
-            ours.engines(1)
+            ours.engines(1, user_config={"model": MODEL})
             scenes = asyncio.run(play(ours, plain, wanted.seconds, wanted.only))
     report = {
         "ray": ray.__version__,

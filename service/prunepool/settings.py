@@ -84,12 +84,12 @@ class Settings(BaseSettings):
         description="Folder of the models, one folder each with its model.json and weights.",
     )
     model: str = Field(
-        default="deit_tiny_imagenette",
-        description="The model that answers when a request names none: its name in the store, or a folder.",
+        default="deit_tiny_imagenet1k",
+        description="The default model, for requests that name none: its name in the store, or a folder.",
     )
     models: Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_parts)] = Field(
         default=None,
-        description="Further models to serve, as `model`, with commas between them; SIGHUP reads both anew.",
+        description="More models to serve, separated by commas; SIGHUP reads `model` and `models` again.",
     )
     model_control: Literal["none", "explicit"] = Field(
         default="none",
@@ -107,24 +107,24 @@ class Settings(BaseSettings):
     ] = Field(
         default=None,
         min_length=1,
-        description="Devices with an engine process each, as cuda:0,cuda:1 or cpu,cpu; unset, `device` alone.",
+        description="Devices with an engine process each, as cuda:0,cuda:1 or cpu,cpu; unset, only `device`.",
     )
     compute_threads: PositiveInt | None = Field(
         default=None,
-        description="Threads a model computes with on a CPU; unset, all cores, shared out among the engines.",
+        description="CPU threads a model computes with; unset, all cores, divided among the engines.",
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto",
-        description="The number format the model computes in; auto measures at start and takes the fastest.",
+        description="The dtype the model computes in; auto times them at start and takes the fastest.",
     )
     cuda_graphs: int = Field(
         default=256,
         ge=0,
-        description="Most runs of a model recorded on a GPU at start; others go kernel by kernel, 0: all do.",
+        description="Most CUDA graphs captured for a model at start; other batches run eagerly, with 0 all do.",
     )
     cuda_compile: bool = Field(
         default=False,
-        description="Whether a GPU runs kernels that torch.compile makes; the first start then takes minutes.",
+        description="Whether torch.compile generates the kernels on a GPU; the first start then takes minutes.",
     )
     cpu_openvino: bool = Field(
         default=False,
@@ -132,7 +132,7 @@ class Settings(BaseSettings):
     )
     cpu_openvino_folder: Path = Field(
         default=Path("converted"),
-        description="Folder where what was converted for OpenVINO is kept; the first start fills it.",
+        description="Folder for models converted for OpenVINO; the first start fills it.",
     )
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(
@@ -149,64 +149,64 @@ class Settings(BaseSettings):
     )
     max_reduction_ratio: Ratio | None = Field(
         default=None,
-        description="auto never goes beyond this ratio; unset, the model's profile or its limit decides.",
+        description="auto never exceeds this ratio; unset, the model's profile or its limit decides.",
     )
     target_latency_ms: PositiveFloat = Field(
         default=500.0,
-        description="The time within which auto tries to answer every request; inf takes the model's default.",
+        description="The latency that auto tries to hold for every request; inf takes the model's default ratio.",
     )
     escalate_below: float | None = Field(
         default=None,
         gt=0,
         le=1,
-        description="Run an image again unreduced where the best two scores are closer than this; unset, never.",
+        description="Run an image again at ratio 0 if its best two scores are closer than this; unset, never.",
     )
     shadow_sample: float = Field(
         default=0.0,
         ge=0,
         le=1,
-        description="Share of reduced images run again unreduced when the device is idle, to watch agreement.",
+        description="Share of reduced images run again at ratio 0 on an idle device, to watch agreement.",
     )
     max_batch_size: PositiveInt = Field(
         default=32,
-        description="Most images in one run of the model; on a CPU fewer where more make none of them cheaper.",
+        description="Most images in a batch; on a CPU fewer, if more would not make each of them cheaper.",
     )
     max_wait_ms: float = Field(
         default=0.0,
         ge=0,
-        description="How long an idle device waits for more requests; 0 takes at once what is there.",
+        description="Batching window: how long an idle device waits for more requests; 0 starts at once.",
     )
     max_queue_requests: PositiveInt = Field(
-        default=512, description="Most images accepted and not yet answered; past it, 503 overloaded."
+        default=512, description="Most images accepted and not yet answered; beyond it, 503 overloaded."
     )
     max_queue_ms: PositiveFloat = Field(
         default=10_000.0,
-        description="Longest predicted time to answer all of them, reduced as far as allowed; past it, 503.",
+        description="Longest predicted time to answer them all at their largest allowed ratio; beyond it, 503.",
     )
     max_body_bytes: PositiveInt = Field(
-        default=32 * 1024 * 1024, description="Longest request body, found while reading it."
+        default=32 * 1024 * 1024, description="Longest request body; beyond it, 413 body_too_large."
     )
     max_buffered_bytes: PositiveInt = Field(
         default=512 * 1024 * 1024,
-        description="Most bytes of request bodies held at once, of all requests; past it, 503 overloaded.",
+        description="Memory budget for the bodies of all requests together; beyond it, 503 overloaded.",
     )
     max_connections: PositiveInt = Field(
         default=900,
-        description="Most HTTP connections; past it, idle ones end, or new ones get 503 overloaded.",
+        description="Most HTTP connections; beyond it, an idle one is closed, or a new one gets 503 overloaded.",
     )
     max_image_pixels: PositiveInt = Field(
-        default=50_000_000, description="Largest image, found in its header before decoding."
+        default=50_000_000, description="Largest image, checked in its header before decoding."
     )
     max_images_per_request: PositiveInt = Field(
         default=128, description="Most images in one multipart or JSON request."
     )
     decode_threads: PositiveInt | None = Field(
         default=None,
-        description="Threads that decode images; unset, one for every two cores, or for each of up to four.",
+        description="Threads that decode images; unset, one per core up to four cores, else one per two.",
     )
     request_timeout_s: PositiveFloat = Field(
         default=60.0,
-        description="How long a request may take to arrive completely; past it, 408 and the end.",
+        description="How long a request may take to arrive completely; beyond it, 408 and the connection closes.",
     )
     keep_alive_timeout_s: PositiveFloat = Field(
         default=75.0, description="How long a connection may stay open between two requests."
@@ -216,10 +216,10 @@ class Settings(BaseSettings):
     )
     batch_timeout_s: PositiveFloat = Field(
         default=60.0,
-        description="A batch that runs longer than this counts as a dead engine: it is failed and restarted.",
+        description="If a batch runs longer than this, its engine is considered dead, and restarted.",
     )
     api_keys_file: Path | None = Field(
-        default=None, description="File of hashed API keys; unset, no key is asked for."
+        default=None, description="File of hashed API keys; unset, no key is required."
     )
     protect_health: bool = Field(
         default=False, description="Whether health and readiness need an API key too, where there are any."
@@ -229,11 +229,11 @@ class Settings(BaseSettings):
     )
     cors_origins: Annotated[tuple[Origin, ...] | None, NoDecode, BeforeValidator(_parts)] = Field(
         default=None,
-        description="Origins whose pages may call the API from a browser, or *; unset, none but our own.",
+        description="Origins whose pages may call the API from a browser, or *; unset, only the server's own page.",
     )
     trusted_proxies: Annotated[tuple[Network, ...] | None, NoDecode, BeforeValidator(_parts)] = Field(
         default=None,
-        description="Addresses and networks of proxies whose X-Forwarded-For and -Proto are believed.",
+        description="Addresses and networks of proxies whose X-Forwarded-For and -Proto are trusted.",
     )
     otel_endpoint: HttpUrl | None = Field(
         default=None,
@@ -241,14 +241,14 @@ class Settings(BaseSettings):
     )
     frontends: PositiveInt = Field(
         default=1,
-        description="HTTP processes; more than one makes the engine a process of its own, see docs/processes.md.",
+        description="HTTP processes; more than one moves the engine into its own process, see docs/processes.md.",
     )
     engine: Literal["thread", "process"] = Field(
         default="thread",
-        description="Where the model runs: in this process, or apart as with several `frontends` or `devices`.",
+        description="Where the model runs: in this process, or its own, as several `frontends` or `devices` imply.",
     )
     log_format: Literal["console", "json"] = Field(
-        default="console", description="Log lines for people, or one JSON object each."
+        default="console", description="Log lines for people, or one JSON object per line."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info",

@@ -1,4 +1,4 @@
-"""The real server, as a process, with the embedded model."""
+"""The real server, as a process, with the embedded ten-class model."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from prunepool.settings import Settings
+
 
 @dataclass(frozen=True)
 class ServerProcess:
@@ -26,12 +28,15 @@ class ServerProcess:
 
 Start = Callable[..., AbstractContextManager[ServerProcess]]
 
+#: Few classes, and surely right: tests ask what the service does, not how good a model is. A later flag wins.
+MODEL = ("--model", "deit_tiny_imagenette")
+
 
 @contextmanager
 def running(root: Path, *flags: str) -> Iterator[ServerProcess]:
     """Start the server on a free port, wait until it says that it serves, stop it at the end."""
     program = str(Path(sys.executable).with_name("prunepool"))
-    command = [program, "serve", "--port", "0", "--dtype", "float32", *flags]
+    command = [program, "serve", "--port", "0", "--dtype", "float32", *MODEL, *flags]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PRUNEPOOL_")}
     # A file takes any number of log lines, where a pipe that nobody reads would stop the server.
     log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed below, with the process
@@ -63,6 +68,13 @@ def running(root: Path, *flags: str) -> Iterator[ServerProcess]:
 def server(root: Path) -> Iterator[ServerProcess]:
     """One server for all tests that do not end it."""
     with running(root) as process:
+        yield process
+
+
+@pytest.fixture(scope="session")
+def default_server(root: Path) -> Iterator[ServerProcess]:
+    """One server as a newcomer starts it, with the default model: what the documentation shows."""
+    with running(root, "--model", Settings().model) as process:
         yield process
 
 

@@ -65,7 +65,7 @@ def targets() -> set[str]:
 
 
 @pytest.mark.parametrize("command", list(commands()))
-def test_command(command: str, server: Any) -> None:
+def test_command(command: str, default_server: Any) -> None:
     if command.startswith("make "):
         assert command.split()[1] in targets(), f"there is no target {command!r}"
         return
@@ -77,7 +77,7 @@ def test_command(command: str, server: Any) -> None:
         assert [option for option in options if option not in help_text] == []
         assert "Usage: prunepool" in help_text
         return
-    done = bash(command.replace("http://127.0.0.1:8000", server.url), ROOT)
+    done = bash(command.replace("http://127.0.0.1:8000", default_server.url), ROOT)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
     if "/classify" in command and "=0.9'" not in command:
@@ -94,12 +94,12 @@ def test_commands_that_write(page: Path, tmp_path: Path) -> None:
     assert (tmp_path / "keys.toml").exists() == bool(wanted)
 
 
-def test_the_answer_that_the_readme_shows_is_the_one_that_comes(server: Any) -> None:
+def test_the_answer_that_the_readme_shows_is_the_one_that_comes(default_server: Any) -> None:
     (shown,) = blocks(ROOT / "README.md", "json")
     (command,) = (
         line for block in blocks(ROOT / "README.md", "sh") for line in lines(block) if "curl" in line
     )
-    answer = json.loads(bash(command.replace("http://127.0.0.1:8000", server.url), ROOT).stdout)
+    answer = json.loads(bash(command.replace("http://127.0.0.1:8000", default_server.url), ROOT).stdout)
     first = answer["predictions"][0]
     assert f'"index": {first["index"]}, "label": "{first["label"]}"' in shown
     assert float(re.findall(r'"score": ([\d.]+)', shown)[0]) == pytest.approx(first["score"], abs=2e-4)
@@ -114,7 +114,7 @@ def test_the_python_of_the_readme_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     (example,) = blocks(ROOT / "README.md", "python")
     names: dict[str, Any] = {"images": torch.zeros(2, 3, 224, 224)}
     exec(example, names)
-    assert names["out"].logits.shape == (2, 10)
+    assert names["out"].logits.shape == (2, 1000)
     (said,) = re.findall(r"# (ReductionPlan\(.*), \.\.\.\)", example)
     assert repr(names["plan"]).startswith(said)
 

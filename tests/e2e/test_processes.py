@@ -45,7 +45,8 @@ class Fleet:
         self.log = folder / "log"
         self.photo = (root / "docs/images/sample.jpg").read_bytes()
         program = str(Path(sys.executable).with_name("prunepool"))
-        command = [program, "serve", "--port", "0", "--dtype", "float32", "--log-format", "json", *flags]
+        command = [program, "serve", "--port", "0", "--dtype", "float32", "--log-format", "json"]
+        command += ["--model", "deit_tiny_imagenette", *flags]
         environment = {k: v for k, v in os.environ.items() if not k.startswith("PRUNEPOOL_")}
         with self.log.open("w") as log:
             self.parent = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""What requests and answers look like, for the OpenAPI document: real answers of the embedded model.
+"""What requests and answers look like, for the OpenAPI document: real answers of the default model.
 
 They were taken from `prunepool serve --dtype float32` on a CPU and shortened where lists are long.
 """
@@ -10,65 +10,71 @@ from typing import Any
 from prunepool import errors
 
 CLASSIFICATION: dict[str, Any] = {
-    "model": "deit_tiny_imagenette",
+    "model": "deit_tiny_imagenet1k",
     "predictions": [
-        {"index": 4, "label": "church", "score": 0.9981503486633301},
-        {"index": 8, "label": "golf ball", "score": 0.0011191697558388114},
+        {"index": 497, "label": "church", "score": 0.8778244256973267},
+        {"index": 437, "label": "beacon", "score": 0.03689063712954521},
     ],
     "reduction": {
         "requested": 0.755,
         "applied": 0.755,
         "reason": "requested",
-        "tokens": [197, 147, 97, 49],
-        "gmacs": 0.798195072,
-        "macs_saved": 0.3632234120279815,
+        "tokens": [197, 171, 147, 126, 107, 90, 75, 61, 49],
+        "gmacs": 0.796679424,
+        "macs_saved": 0.3645289144817446,
     },
-    "timing_ms": {"decode": 15.943, "queue": 0.138, "inference": 55.44, "total": 75.255},
+    "timing_ms": {"decode": 7.395, "queue": 0.635, "inference": 46.003, "total": 54.954},
     "batch_size": 1,
 }
 
 _TOKEN_MAP = {
     "grid": [14, 14],
-    "tokens": [{"patches": [147, 148, 149], "pooled": True}, {"patches": [186, 187], "pooled": True}],
+    "tokens": [{"patches": [18, 19, 32], "pooled": True}, {"patches": [33], "pooled": False}],
     "stages": [
-        {"block": 3, "action": "pool", "variance": 1.6599075024714693e-05, "pruned": [], "groups": [[1, 2]]}
+        {
+            "block": 3,
+            "action": "pool",
+            "variance": 1.0854299034690484e-05,
+            "pruned": [],
+            "groups": [[10, 11, 12], [26, 27]],
+        }
     ],
 }
 
 _SUMMARY: dict[str, Any] = {
-    "name": "deit_tiny_imagenette",
+    "name": "deit_tiny_imagenet1k",
     "architecture": "deit_tiny_patch16_224",
     "input_size": 224,
-    "classes": 10,
+    "classes": 1000,
     "max_reduction_ratio": 0.8724489795918368,
     "default_reduction_ratio": 0.5,
-    "gmacs": 1.25349312,
-    "parameters": 5526346,
+    "gmacs": 1.2536832,
+    "parameters": 5717416,
     "device": "cpu",
     "dtype": "float32",
     "ready": True,
     "licence": "Apache-2.0",
 }
 
-MODELS = {"default": "deit_tiny_imagenette", "models": [_SUMMARY]}
+MODELS = {"default": "deit_tiny_imagenet1k", "models": [_SUMMARY]}
 
 MODEL = {
     **_SUMMARY,
     "crop_pct": 0.9,
-    "labels": ["tench", "English springer", "cassette player", "chain saw", "church"],
+    "labels": ["tench", "goldfish", "great white shark", "tiger shark", "hammerhead"],
     "plans": [
         {
             "reduction_ratio": 0.755,
-            "blocks": [3, 6, 9],
-            "removed": [50, 50, 48],
-            "thresholds": [7e-05, 7e-05, 7e-05],
-            "tokens": [197, 147, 97, 49],
-            "gmacs": 0.798195072,
-            "macs_saved": 0.3632234120279815,
-            "method": "ppt",
+            "blocks": [3, 4, 5, 6, 7, 8, 9, 10],
+            "removed": [26, 24, 21, 19, 17, 15, 14, 12],
+            "thresholds": [0.0] * 8,
+            "tokens": [197, 171, 147, 126, 107, 90, 75, 61, 49],
+            "gmacs": 0.796679424,
+            "macs_saved": 0.3645289144817446,
+            "method": "fuse",
         }
     ],
-    "profile": [{"ratio": 0.755, "gmacs": 0.798195072}],
+    "profile": [{"ratio": 0.755, "gmacs": 0.796679}],
 }
 
 HEALTH = {"alive": True}
@@ -78,7 +84,7 @@ NOT_READY = {"ready": False, "missing": ["draining"]}
 METRICS = """\
 # HELP prunepool_requests_total Images asked for, by how they ended: ok, or the code of the error.
 # TYPE prunepool_requests_total counter
-prunepool_requests_total{model="deit_tiny_imagenette",outcome="ok"} 5.0
+prunepool_requests_total{model="deit_tiny_imagenet1k",outcome="ok"} 5.0
 """
 
 #: What a request may bring, beside an image alone.
@@ -94,7 +100,7 @@ UNDECODABLE = errors.ImageUndecodable("the 5 bytes are not a JPEG, PNG, WebP, GI
 UNAUTHORIZED = errors.Unauthorized(
     "an API key is needed: send it as Authorization: Bearer … or as X-API-Key: …"
 )
-NOT_FOUND = errors.ModelNotFound("no model named 'vit' is served; there are: deit_tiny_imagenette")
+NOT_FOUND = errors.ModelNotFound("no model named 'vit' is served; there are: deit_tiny_imagenet1k")
 TIMEOUT = errors.RequestTimeout("the request did not arrive in time: 65536 bytes of its body did")
 BODY = errors.BodyTooLarge("the body has 40000000 bytes; the limit is 33554432", limit=33554432)
 PIXELS = errors.ImageTooLarge(
@@ -113,7 +119,7 @@ RATE = errors.RateLimited(
 UNEXPECTED = errors.PrunepoolError("the server failed unexpectedly; its log says more")
 OVERLOADED = errors.Overloaded("512 images wait for their answers, and 512 is the limit", retry_after=2.4)
 DRAINING = errors.Draining("the server is stopping: new requests are not taken", retry_after=30.0)
-ENGINE = errors.EngineUnavailable("deit_tiny_imagenette: the engine is being restarted", retry_after=1.0)
+ENGINE = errors.EngineUnavailable("deit_tiny_imagenet1k: the engine is being restarted", retry_after=1.0)
 DEADLINE = errors.DeadlineExceeded("the deadline of 50 ms came before the image was decoded")
 
 EXPLAINED = {**CLASSIFICATION, "token_map": _TOKEN_MAP}

@@ -97,7 +97,7 @@ async def models(request: Request) -> Response:
     },
 )
 async def model(
-    request: Request, name: Annotated[str, PathParameter(examples=["deit_tiny_imagenette"])]
+    request: Request, name: Annotated[str, PathParameter(examples=["deit_tiny_imagenet1k"])]
 ) -> Response:
     """A model in full: labels, input size, the limit of its ratio, plan and profile per ratio."""
     return json_response(model_json(services(request).engine.model(name)))

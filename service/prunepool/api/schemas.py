@@ -87,7 +87,7 @@ class TokenMap(_Out):
 class Classification(_Out):
     """The answer for one image."""
 
-    model: Annotated[str, Field(examples=["deit_tiny_imagenette"])]
+    model: Annotated[str, Field(examples=["deit_tiny_imagenet1k"])]
     predictions: Annotated[list[Prediction], Field(description="The most probable first.")]
     reduction: Reduction
     timing_ms: TimingMs
@@ -122,14 +122,14 @@ class Results(_Out):
 class ModelSummary(_Out):
     """A served model."""
 
-    name: Annotated[str, Field(examples=["deit_tiny_imagenette"])]
+    name: Annotated[str, Field(examples=["deit_tiny_imagenet1k"])]
     architecture: Annotated[str, Field(description="timm's name.", examples=["deit_tiny_patch16_224"])]
     input_size: Annotated[int, Field(description="Pixels a side.", examples=[224])]
-    classes: Annotated[int, Field(examples=[10])]
+    classes: Annotated[int, Field(examples=[1000])]
     max_reduction_ratio: Annotated[float, Field(description="The largest it can do.", examples=[0.8724])]
     default_reduction_ratio: Annotated[float, Field(description="What `auto` starts with.", examples=[0.5])]
     gmacs: Annotated[float, Field(description="Of the unreduced model.", examples=[1.26])]
-    parameters: Annotated[int, Field(examples=[5_526_346])]
+    parameters: Annotated[int, Field(examples=[5_717_416])]
     device: Annotated[str, Field(examples=["cpu"])]
     dtype: Annotated[str, Field(examples=["float32"])]
     ready: bool
@@ -175,7 +175,13 @@ class ProfilePoint(BaseModel):
         dict[str, tuple[float, float]] | None, Field(description="95 % confidence, by figure.")
     ] = None
     speed: Annotated[
-        dict[str, object] | None, Field(description="`speedup` over the unreduced model, and where.")
+        dict[str, object] | None, Field(description="`speedup` over the dense model, and where.")
+    ] = None
+    validation: Annotated[
+        dict[str, object] | None,
+        Field(
+            description="`top1` and `top5` on `images` that the model was not calibrated on; `of` names them."
+        ),
     ] = None
 
 

@@ -30,7 +30,7 @@ _HOPELESS = 2.0
 
 
 def load_model(
-    name: str | Path = "deit_tiny_imagenette",
+    name: str | Path = "deit_tiny_imagenet1k",
     *,
     device: str = "auto",
     dtype: str = "auto",

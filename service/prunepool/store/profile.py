@@ -35,6 +35,24 @@ class Speed(BaseModel):
     batch: Annotated[int, Field(gt=0)]
 
 
+class Validation(BaseModel):
+    """How often a plan was right on images that the model was neither trained nor calibrated on.
+
+    Attributes:
+        images: how many.
+        of: what they are, in the plural, as `ImageNet validation photos`.
+        top1: share of images whose best class was right.
+        top5: share of images with the right class among the best five.
+    """
+
+    model_config = _OPEN
+
+    images: Annotated[int, Field(gt=0)]
+    of: Text
+    top1: Share
+    top5: Share
+
+
 class ProfilePoint(BaseModel):
     """One point of the dial: its plan, and the figures measured with it.
 
@@ -57,6 +75,7 @@ class ProfilePoint(BaseModel):
             agreement. Below 0 where more was right than before.
         intervals: for a figure's name, the ends of its 95 % confidence interval.
         speed: where it was measured.
+        validation: where it was measured. It is for people; `max_accuracy_drop` goes by `drop`.
     """
 
     model_config = _OPEN
@@ -75,6 +94,7 @@ class ProfilePoint(BaseModel):
     drop: Annotated[float, Field(ge=-100, le=100)] | None = None
     intervals: Mapping[str, tuple[float, float]] | None = None
     speed: Speed | None = None
+    validation: Validation | None = None
 
     @model_validator(mode="after")
     def _whole_plan(self) -> Self:

@@ -60,7 +60,7 @@ def test_the_model_knows_every_sample_at_both_ends_of_the_dial(page: Page, name:
 
 
 def test_the_dial_spends_what_the_models_plan_says(page: Page, site: str) -> None:
-    model = httpx.get(f"{site}/models/deit_tiny_imagenette").json()
+    model = httpx.get(f"{site}/models/deit_tiny_imagenet1k").json()
     for plan in (p for p in model["plans"] if p["reduction_ratio"] in (0.0, 0.3, 0.7)):
         page.locator("#ratio").fill(str(plan["reduction_ratio"]))
         left = plan["tokens"][-1] - 1
@@ -69,7 +69,7 @@ def test_the_dial_spends_what_the_models_plan_says(page: Page, site: str) -> Non
 
 
 def test_the_dial_goes_to_the_models_limit_and_says_so(page: Page, site: str) -> None:
-    limit = httpx.get(f"{site}/models/deit_tiny_imagenette").json()["max_reduction_ratio"]
+    limit = httpx.get(f"{site}/models/deit_tiny_imagenet1k").json()["max_reduction_ratio"]
     with page.expect_response(lambda r: "/classify" in r.url) as sent:
         page.get_by_role("button", name="Limit").click()
     assert sent.value.json()["reduction"]["requested"] == pytest.approx(limit)
@@ -88,7 +88,7 @@ def test_auto_shows_the_ratio_that_the_server_took(page: Page) -> None:
 
 
 def test_with_auto_the_answer_follows_when_the_servers_ratio_moves(visit: Visit) -> None:
-    series = 'prunepool_auto_reduction_ratio{model="deit_tiny_imagenette"} '
+    series = 'prunepool_auto_reduction_ratio{model="deit_tiny_imagenet1k"} '
     moved = {"to": None}
 
     def meddle(route: Route) -> None:
@@ -150,10 +150,10 @@ def test_a_patch_tells_its_way_through_the_model(page: Page) -> None:
 
 def test_the_stages_play_by_themselves_for_who_has_not_asked_for_calm(visit: Visit) -> None:
     page = visit(reduced_motion="no-preference")
-    expect(page.locator("#stage")).to_have_js_property("value", "3")
+    expect(page.locator("#stage")).to_have_js_property("value", "8")
     page.get_by_role("button", name="Play the stages").click()
     expect(page.locator("#stage")).to_have_js_property("value", "0")
-    expect(page.locator("#stage")).to_have_js_property("value", "3")
+    expect(page.locator("#stage")).to_have_js_property("value", "8")
 
 
 def test_the_map_can_be_shown_as_mean_colours_or_not_at_all(page: Page) -> None:
@@ -290,6 +290,20 @@ def test_both_are_timed_by_turns_and_by_the_median(page: Page) -> None:
     assert asked == ["0.755", "0"] * 10
 
 
+def test_the_page_says_how_often_the_model_is_right(page: Page, site: str) -> None:
+    dense = httpx.get(f"{site}/models/deit_tiny_imagenet1k").json()["profile"][0]["validation"]
+    said = page.locator("#accuracy").inner_text().replace("\u202f", " ")
+    assert said == (
+        f"At ratio 0 this model is right on {dense['top1']:.0%} of 398 ImageNet validation photos, and has the "
+        f"right class among its five best on {dense['top5']:.0%}."
+    ).replace("%", " %")
+
+
+def test_the_stages_name_the_method_of_the_model(page: Page) -> None:
+    """`fuse` merges by importance; a variance of scores, which decides in PPT, is none of its reasons."""
+    expect(page.locator("#stage-text")).to_contain_text("tokens into more important ones like them.")
+
+
 def test_a_click_on_the_curve_turns_the_dial(page: Page) -> None:
     box = page.locator("#curve").bounding_box()
     assert box
@@ -318,7 +332,7 @@ def test_a_measured_profile_is_drawn_with_its_agreement(visit: Visit) -> None:
         route.fulfill(json=model)
 
     page = visit(first=lambda p: p.route("**/models/*", measured))
-    expect(page.locator("#curve-note")).to_have_text("Measured on 321 photos for deit_tiny_imagenette.")
+    expect(page.locator("#curve-note")).to_have_text("Measured on 321 photos for deit_tiny_imagenet1k.")
     expect(page.locator("#curve")).to_contain_text("agreement with dense")
 
 

@@ -160,3 +160,26 @@ def test_a_score_is_not_rounded_to_certainty(modules: Page, value: float, writte
 
 def test_a_small_figure_is_written_as_people_do(modules: Page) -> None:
     assert call(modules, "format", "scientific", 0.00021) == "2.1\u202f×\u202f10⁻⁴"
+
+
+@pytest.mark.parametrize(
+    ("profile", "said"),
+    [
+        (None, ""),
+        ([{"ratio": 0, "gmacs": 1.25}], ""),
+        ([{"ratio": 0, "top1": 0.967, "top5": 1, "images": 1000}], "right on 97 % of 1000 photos."),
+        (
+            [
+                {
+                    "ratio": 0,
+                    "top1": 0.8,
+                    "validation": {"top1": 0.64, "top5": 0.867, "images": 398, "of": "hard ones"},
+                }
+            ],
+            "right on 64 % of 398 hard ones, and has the right class among its five best on 87 %.",
+        ),
+    ],
+)
+def test_how_often_a_model_is_right(modules: Page, profile: list[dict[str, Any]] | None, said: str) -> None:
+    found = call(modules, "served", "accuracyOf", {"profile": profile}).replace("\u202f", " ")
+    assert found == (said and f"At ratio 0 this model is {said}")

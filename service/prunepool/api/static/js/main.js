@@ -12,7 +12,7 @@ import { Load } from "./load.js";
 import { RUNS, timeBoth } from "./measure.js";
 import * as notice from "./notice.js";
 import { Photos } from "./photos.js";
-import { choose, describe } from "./served.js";
+import { choose, describe, methodOf } from "./served.js";
 import { Stages } from "./stages.js";
 import { TokenMap } from "./token_map.js";
 
@@ -87,7 +87,7 @@ async function once() {
   state.answer = answer;
   const frames = framesOf(answer.token_map);
   map.show(frames, answer.token_map.grid);
-  stages.show(frames);
+  stages.show(frames, methodOf(state.model));
   if (first) stages.play();
   dial.applied(answer.reduction.applied);
   curve.point(answer.reduction.applied, answer.reduction.gmacs);

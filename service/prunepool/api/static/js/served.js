@@ -1,13 +1,31 @@
 // Which model is served, and choosing among several.
 
 import { by, html } from "./dom.js";
+import { wholePercent } from "./format.js";
 
 /** Say what a model is. */
 export function describe(model) {
   by("model-name").textContent = model.name;
   const million = `${(model.parameters / 1e6).toFixed(1)} M parameters`;
+  by("accuracy").textContent = accuracyOf(model);
   by("model-facts").textContent = `${million} · ${model.labels.length} classes · ${model.device} · ${model.dtype}`;
 }
+
+/**
+ * How often a model is right at ratio 0; empty if that was not measured.
+ *
+ * Validation photos say more than the photos that the profile was measured on, which may show few of its classes.
+ */
+export function accuracyOf(model) {
+  const dense = model.profile?.find(({ ratio }) => ratio === 0);
+  const { top1, top5, images, of = "photos" } = dense?.validation ?? dense ?? {};
+  if (top1 === undefined) return "";
+  const five = top5 < 1 ? `, and has the right class among its five best on ${wholePercent(top5)}` : "";
+  return `At ratio 0 this model is right on ${wholePercent(top1)} of ${images} ${of}${five}.`;
+}
+
+/** The method by which a model reduces; the dense plan has none of its own. */
+export const methodOf = (model) => model.plans.find(({ removed }) => removed.length)?.method ?? null;
 
 /** Offer a choice where there is one. */
 export function choose(models, first, onChosen) {

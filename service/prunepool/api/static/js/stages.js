@@ -4,7 +4,9 @@ import { by, calm, html } from "./dom.js";
 import { count, scientific } from "./format.js";
 import { tally } from "./frames.js";
 
+//: A stage lasts so long, and all of them together.
 const STEP_MS = 900;
+const PLAY_MS = 3600;
 
 /** Which frame is shown. Stays at the last stage while the dial is turned, unless a person moved it. */
 export class Stages {
@@ -13,6 +15,7 @@ export class Stages {
     this.slider = by("stage");
     this.playing = null;
     this.frames = [];
+    this.method = null;
     this.slider.addEventListener("input", () => {
       this.stop();
       this.to(this.slider.valueAsNumber);
@@ -28,8 +31,14 @@ export class Stages {
     for (const id of ["stage-names", "stage-text", "legend"]) by(id).replaceChildren();
   }
 
-  /** Take the frames of a new answer. */
-  show(frames) {
+  /**
+   * Take the frames of a new answer.
+   *
+   * @param {import("./frames.js").Frame[]} frames
+   * @param {string} method by which the model reduces; it says why a block did what it did.
+   */
+  show(frames, method) {
+    this.method = method;
     const last = Math.max(0, this.frames.length - 1);
     const atEnd = !this.frames.length || this.slider.valueAsNumber >= last || frames.length !== this.frames.length;
     const place = this.playing || !atEnd ? this.slider.valueAsNumber : frames.length - 1;
@@ -61,14 +70,16 @@ export class Stages {
     if (this.frames.length === 1) return [`The full model: all ${frame.groups.length} patch tokens go through every block.`];
     if (index === 0) return [`Before block ${this.frames[1].block}: all ${frame.groups.length} patches are a token each.`];
     const before = this.frames[index - 1].groups.length;
-    const why = `score variance ${scientific(frame.variance)}`;
+    // Only PPT decides between pruning and pooling, by the variance of the scores.
+    const why = (reason) => (this.method === "ppt" ? `: ${reason} (score variance ${scientific(frame.variance)}).` : ".");
     if (frame.action === "pool") {
       const verb = html("em", { class: "pooled" }, "pooled");
-      return [`Block ${frame.block} `, verb, ` ${frame.gone} of ${before} tokens into the ones most like them: the model found no clear favourites (${why}).`];
+      const into = this.method === "fuse" ? "more important ones like them" : "the ones most like them";
+      return [`Block ${frame.block} `, verb, ` ${frame.gone} of ${before} tokens into ${into}${why("the model found no clear favourites")}`];
     }
     const verb = html("em", { class: "pruned" }, "pruned");
     const patches = count(frame.prunedNow.size, "patch", "patches");
-    return [`Block ${frame.block} `, verb, ` ${frame.gone} of ${before} tokens, ${patches} in all: it knew what mattered (${why}).`];
+    return [`Block ${frame.block} `, verb, ` ${frame.gone} of ${before} tokens, ${patches} in all${why("it knew what mattered")}`];
   }
 
   /** From the first frame to the last, one after the other. */
@@ -85,7 +96,7 @@ export class Stages {
       const next = this.slider.valueAsNumber + 1;
       if (next < this.frames.length) this.to(next);
       if (next >= this.frames.length - 1) this.stop();
-    }, STEP_MS);
+    }, Math.min(STEP_MS, PLAY_MS / (this.frames.length - 1)));
   }
 
   stop() {
