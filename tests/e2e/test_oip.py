@@ -153,10 +153,10 @@ def test_grpc_has_the_scores_of_our_own_route(start: Any) -> None:
     np.testing.assert_allclose(result.as_numpy("probabilities"), expected, atol=1e-5)
 
 
-def test_the_example_of_the_documentation_runs(address: str, root: Path) -> None:
+def test_the_example_of_the_documentation_runs(default_server: Any, root: Path) -> None:
     page = (root / "docs" / "open-inference-protocol.md").read_text()
     (example,) = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
-    program = example.replace("127.0.0.1:8000", address)
+    program = example.replace("127.0.0.1:8000", default_server.url.removeprefix("http://"))
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True
     )

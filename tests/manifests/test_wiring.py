@@ -195,12 +195,12 @@ def test_the_autoscaler_has_the_deployment_to_itself_and_asks_for_series_that_ex
 
 
 def test_auto_reduces_only_after_more_replicas_were_asked_for(built: Built) -> None:
-    from prunepool.core import controller
+    from prunepool.core import ratio_controller
 
     objects = built("overlays/cpu")
     drain, _ = objects["ScaledObject"]["spec"]["triggers"]
     target_s = float(objects["ConfigMap"]["data"]["PRUNEPOOL_TARGET_LATENCY_MS"]) / 1000
-    assert float(drain["metadata"]["threshold"]) < controller._AIM * target_s
+    assert float(drain["metadata"]["threshold"]) < ratio_controller._AIM * target_s
 
 
 def test_prometheus_computes_what_the_autoscaler_should_get(built: Built, tmp_path: Path) -> None:
