@@ -2,10 +2,21 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
-# The interpreter the virtual environment is made from: the newest supported one found.
-PYTHON ?= $(firstword $(foreach p,python3.12 python3.11 python3,$(if $(shell $(p) -c 'import sys; print(sys.version_info[:2] in ((3,11),(3,12)))' 2>/dev/null | grep True),$(p))))
+# Run by an interpreter, prints its version if it is one that prunepool runs on.
+SUPPORTED := -c 'import sys; v = sys.version_info; (3, 11) <= v < (3, 15) and print("%d.%d.%d" % v[:3])'
+# The interpreter the virtual environment is made from.
+PYTHON ?= $(firstword $(foreach p,python3.13 python3.12 python3.11 python3.14 python3,$(if $(shell $(p) $(SUPPORTED) 2>/dev/null),$(p))))
 BIN := .venv/bin
 STAMP := .venv/.installed
+
+# uv installs what is locked in a fraction of pip's time. It is the machine's, or the locked one, which pip puts into .venv
+# first; INSTALLER=pip does without. uv does not read pip's settings, so an index that is set there is handed on.
+INSTALLER ?= uv
+UV ?= $(or $(shell command -v uv),$(BIN)/uv)
+pip_index = $(BIN)/python -m pip config list | sed -nE "s/.*\.index-url='(.*)'/\1/p" | tail -n 1
+install_with_uv = UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX:-$$($(pip_index))}" $(UV) pip install --python $(1)/bin/python
+install_with_pip = $(1)/bin/python -m pip install --disable-pip-version-check
+install_into = $(call install_with_$(INSTALLER),$(1))
 
 .PHONY: help
 help: ## Show what can be made
@@ -15,11 +26,19 @@ help: ## Show what can be made
 setup: $(STAMP) ## Make .venv with the locked dependencies and prunepool in it
 
 $(STAMP): requirements-dev.lock pyproject.toml
-	@test -n "$(PYTHON)" || { echo "prunepool needs Python 3.11 or 3.12 on the PATH (or PYTHON=/path/to/python)"; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { echo "could not make a virtual environment: on Debian and Ubuntu, install python3-venv"; exit 1; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@version="$$($(PYTHON) $(SUPPORTED) 2>/dev/null)"; \
+	test -n "$$version" || { echo "prunepool needs Python 3.11 to 3.14 on the PATH, or PYTHON=/path/to/python$(if $(PYTHON),; $(PYTHON) is none)"; exit 1; }; \
+	test -x $(BIN)/python || { \
+		echo "Making .venv with Python $$version: 3 GB to download if they are not in the cache, 6 GB on the disk; most of it is PyTorch."; \
+		$(PYTHON) -m venv .venv || { echo "could not make a virtual environment: on Debian and Ubuntu, install python3-venv"; exit 1; }; }
+ifeq ($(INSTALLER)$(UV),uv$(BIN)/uv)
+	@echo "Installing uv, which installs the rest."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r <(sed -n '/^uv==/,/[^\\]$$/p' requirements-dev.lock)
+endif
+	@$(call install_into,.venv) --require-hashes -r requirements-dev.lock
+	@$(call install_into,.venv) --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
+	@echo "Set up: $(BIN)/prunepool"
 
 .PHONY: serve
 serve: setup ## Serve the embedded model on 127.0.0.1:8000
@@ -41,11 +60,11 @@ format: setup ## Format the code
 	$(BIN)/ruff format .
 
 .PHONY: lock
-lock: ## Resolve the lock files again, the image's too (needs uv)
-	uv pip compile pyproject.toml --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links --no-header --no-annotate --generate-hashes -o requirements.lock
-	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links --no-header --no-annotate --generate-hashes -o requirements-dev.lock
-	uv pip compile pyproject.toml --extra gpu --extra grpc --extra openvino --extra otel --constraint requirements.lock --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links --no-header --no-annotate --generate-hashes -o docker/requirements.lock
-	uv pip compile tests/interop/requirements.in --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links --no-header --no-annotate --generate-hashes -o tests/interop/requirements.lock
+lock: ## Resolve the lock files again, the image's too (with uv: the machine's or .venv's)
+	$(UV) pip compile pyproject.toml --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links --no-header --no-annotate --generate-hashes -o requirements.lock
+	$(UV) pip compile pyproject.toml --extra dev --constraint requirements.lock --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links --no-header --no-annotate --generate-hashes -o requirements-dev.lock
+	$(UV) pip compile pyproject.toml --extra gpu --extra grpc --extra openvino --extra otel --constraint requirements.lock --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links --no-header --no-annotate --generate-hashes -o docker/requirements.lock
+	$(UV) pip compile tests/interop/requirements.in --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links --no-header --no-annotate --generate-hashes -o tests/interop/requirements.lock
 
 # So many examples for each test of hostile input, times a factor of the test's own.
 FUZZ_EXAMPLES ?= 1500
@@ -63,10 +82,9 @@ INTEROP := .venv-interop/.installed
 .PHONY: interop
 interop: $(INTEROP) ## Install the clients that tests call the server with, and that need a .venv of their own
 
-$(INTEROP): tests/interop/requirements.lock
-	@test -n "$(PYTHON)" || { echo "prunepool needs Python 3.11 or 3.12 on the PATH (or PYTHON=/path/to/python)"; exit 1; }
-	$(PYTHON) -m venv .venv-interop
-	.venv-interop/bin/python -m pip install --quiet --no-compile --disable-pip-version-check --require-hashes -r tests/interop/requirements.lock
+$(INTEROP): tests/interop/requirements.lock | $(STAMP)
+	$(BIN)/python -m venv .venv-interop
+	@$(call install_into,.venv-interop) --require-hashes -r tests/interop/requirements.lock
 	@touch $@
 
 .PHONY: dashboards
@@ -98,11 +116,11 @@ PEERS ?=
 peers: .venv-peers/.installed ## Measure prunepool beside other servers, in turns
 	$(BIN)/python loadtests/peers/compare.py $(PEERS)
 
-# It sees the libraries of .venv, so that torch is the same for all and is there once.
+# It sees the libraries of .venv, so that torch is the same for all and is there once; pip looks for them there, uv does not.
 .venv-peers/.installed: $(STAMP) loadtests/peers/requirements.txt
-	$(PYTHON) -m venv .venv-peers
+	$(BIN)/python -m venv .venv-peers
 	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > "$$(.venv-peers/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/prunepool-venv.pth"
-	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check -r loadtests/peers/requirements.txt
+	$(call install_with_pip,.venv-peers) --quiet -r loadtests/peers/requirements.txt
 	@touch $@
 
 .PHONY: ray-test
@@ -111,9 +129,9 @@ ray-test: .venv-ray/.installed ## A Ray cluster on this machine: the same answer
 
 # It sees the libraries of .venv, as .venv-peers does, and prunepool itself.
 .venv-ray/.installed: $(STAMP)
-	$(PYTHON) -m venv .venv-ray
+	$(BIN)/python -m venv .venv-ray
 	printf '%s\n' "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" "$(CURDIR)/service" > "$$(.venv-ray/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/prunepool-venv.pth"
-	.venv-ray/bin/python -m pip install --quiet --disable-pip-version-check "$$($(BIN)/python -c 'import tomllib; print(tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["ray"][0])')"
+	$(call install_with_pip,.venv-ray) --quiet "$$($(BIN)/python -c 'import tomllib; print(tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["ray"][0])')"
 	@touch $@
 
 .PHONY: capacity
@@ -121,8 +139,8 @@ capacity: setup ## How many replicas? A simulation, held against a measurement f
 	$(BIN)/python loadtests/capacity.py --json docs/benchmarks/capacity.json --plot docs/benchmarks/capacity.png
 
 .PHONY: audit
-audit: ## Look for known weaknesses of the locked dependencies (needs uv and the network)
-	uvx pip-audit --strict --require-hashes --disable-pip -r requirements.lock
+audit: ## Look for known weaknesses of the locked dependencies (with uv, over the network)
+	$(UV) tool run pip-audit --strict --require-hashes --disable-pip -r requirements.lock
 
 .PHONY: elastic
 elastic: setup ## Does auto hold its latency target where the dense model cannot? (15 minutes)

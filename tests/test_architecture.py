@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
-import sys
+import platform
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.specifiers import SpecifierSet
 
 PACKAGE = Path(__file__).resolve().parent.parent / "service" / "prunepool"
 
@@ -143,4 +145,5 @@ def test_the_picture_names_every_part() -> None:
 
 
 def test_this_interpreter_is_one_that_is_supported() -> None:
-    assert (3, 11) <= sys.version_info[:2] < (3, 13)
+    project = tomllib.loads((PACKAGE.parent.parent / "pyproject.toml").read_text())["project"]
+    assert SpecifierSet(project["requires-python"]).contains(platform.python_version())

@@ -17,10 +17,29 @@ def locked(text: str) -> dict[str, str]:
     return dict(re.findall(r"^([a-z0-9-]+)==([^ ;\\]+)", text, re.MULTILINE))
 
 
-def test_the_image_has_the_locked_versions(root: Path) -> None:
+@pytest.mark.parametrize("other", ["docker/requirements.lock", "requirements-dev.lock"])
+def test_the_image_and_the_tests_have_the_locked_versions(root: Path, other: str) -> None:
     ours = locked((root / "requirements.lock").read_text())
-    image = locked((root / "docker/requirements.lock").read_text())
-    assert ours.items() <= image.items(), "run `make lock`"
+    assert ours.items() <= locked((root / other).read_text()).items(), "run `make lock`"
+
+
+@pytest.mark.parametrize(
+    "lock",
+    [
+        "requirements.lock",
+        "requirements-dev.lock",
+        "docker/requirements.lock",
+        "tests/interop/requirements.lock",
+    ],
+)
+def test_every_locked_file_is_known_by_its_hash_and_no_index_is_named(root: Path, lock: str) -> None:
+    entries = re.split(r"^(?=\S)", (root / lock).read_text(), flags=re.MULTILINE)[1:]
+    assert len(entries) > 50
+    for entry in entries:
+        assert re.match(r"[a-z0-9-]+(\[[a-z,]+\])?==\S+( ; [^\\]+)? \\\n    --hash=sha256:", entry), entry[
+            :100
+        ]
+        assert "://" not in entry
 
 
 @pytest.mark.parametrize("extra", ["gpu", "grpc", "openvino", "otel"])
