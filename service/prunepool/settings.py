@@ -79,9 +79,10 @@ class Settings(BaseSettings):
         protected_namespaces=(),
     )
 
-    model_store: Path = Field(
-        default=Path("model_store"),
-        description="Folder of the models, one folder each with its model.json and weights.",
+    model_store: Path | None = Field(
+        default=None,
+        description="Folder of the models; unset, the packaged ones and those in `model_store` here or, "
+        "where there is none, in the user's data folder.",
     )
     model: str = Field(
         default="deit_tiny_imagenet1k",

@@ -16,6 +16,7 @@ from safetensors.numpy import load_file, save_file
 
 from prunepool.cli import run
 from prunepool.store import Manifest, ModelStore, ProfilePoint
+from prunepool.store.locations import PACKAGED
 
 EMBEDDED = "deit_tiny_imagenette"
 
@@ -70,16 +71,26 @@ def one_line(result: Result, status: int) -> str:
     return result.err.removeprefix("prunepool: ").rstrip()
 
 
-def test_list_is_a_table(call: Call) -> None:
+def test_list_is_a_table(call: Call, store: ModelStore) -> None:
     result = call("list")
     assert result.status == 0
-    head, row = result.out.splitlines()
-    assert head.split() == ["NAME", "ARCHITECTURE", "INPUT", "CLASSES", "PARAMETERS", "SIZE", "LICENCE"]
-    words = [EMBEDDED, "deit_tiny_patch16_224", "224²", "10", "5.5", "M", "11", "MB", "Apache-2.0"]
+    head, row, where = result.out.splitlines()
+    assert head.split() == [
+        "NAME",
+        "ARCHITECTURE",
+        "INPUT",
+        "CLASSES",
+        "PARAMETERS",
+        "SIZE",
+        "LICENCE",
+        "WHERE",
+    ]
+    words = [EMBEDDED, "deit_tiny_patch16_224", "224²", "10", "5.5", "M", "11", "MB", "Apache-2.0", "store"]
     assert row.split() == words
+    assert where == f"store: {store.root}"
 
 
-def test_list_as_json(call: Call) -> None:
+def test_list_as_json(call: Call, store: ModelStore) -> None:
     assert json.loads(call("list", "--json").out) == [
         {
             "name": EMBEDDED,
@@ -91,8 +102,61 @@ def test_list_as_json(call: Call) -> None:
             "bytes": 11_066_236,
             "licence": "Apache-2.0",
             "default_ratio": 0.5,
+            "folder": str(store.root / EMBEDDED),
+            "packaged": False,
         }
     ]
+
+
+@pytest.fixture
+def stranger(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, call: Call) -> Path:
+    """In an empty folder, with no setting: the data folder of a user who has added nothing yet."""
+    monkeypatch.delenv("PRUNEPOOL_MODEL_STORE")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    return tmp_path / "data" / "prunepool" / "models"
+
+
+def test_packaged_models_are_there_from_the_start(call: Call, stranger: Path) -> None:
+    table = call("list").out.splitlines()
+    assert [row.split()[-1] for row in table if "deit_tiny_" in row] == ["packaged", "packaged"]
+    assert table[-2:] == [f"store: {stranger}", f"packaged: {PACKAGED} (read-only)"]
+    rows = {row["name"]: row for row in json.loads(call("list", "--json").out)}
+    assert rows[EMBEDDED]["folder"] == str(PACKAGED / EMBEDDED)
+    assert rows[EMBEDDED]["packaged"] is True
+    assert not stranger.exists(), "reading makes no folder"
+
+
+def test_a_packaged_model_is_not_removed_and_nobody_is_asked(call: Call, stranger: Path) -> None:
+    line = one_line(call("remove", EMBEDDED), 1)
+    assert line == (
+        f"'{EMBEDDED}' is packaged with prunepool, in {PACKAGED}, and read-only; "
+        f"only what is in {stranger} can be removed"
+    )
+
+
+def test_what_is_added_goes_to_the_user_or_into_a_store_that_is_there(
+    call: Call, weights: Path, stranger: Path
+) -> None:
+    added = ("add", str(weights), "--architecture", "deit_tiny_patch16_224", "--name", "mine")
+    assert call(*added).out.startswith(f"mine added to {stranger}: ")
+    assert "mine" in call("list").out
+    Path("model_store").mkdir()
+    assert "mine" not in call("list").out, "the store of the working directory is the store"
+    assert call(*added).out.startswith("mine added to model_store: ")
+    assert call("remove", "mine", "--yes").status == 0
+    assert (stranger / "mine" / "model.json").is_file()
+
+
+def test_a_packaged_name_is_taken_until_forced(call: Call, weights: Path, stranger: Path) -> None:
+    add = ("add", str(weights), "--architecture", "deit_tiny_patch16_224", "--name", EMBEDDED)
+    assert one_line(call(*add), 1).startswith(
+        f"a model '{EMBEDDED}' is packaged with prunepool; --force hides it "
+    )
+    assert call(*add, "--force").status == 0
+    rows = {row["name"]: row["folder"] for row in json.loads(call("list", "--json").out)}
+    assert rows[EMBEDDED] == str(stranger / EMBEDDED)
 
 
 def test_one_broken_model_does_not_hide_the_others(call: Call, store: ModelStore) -> None:

@@ -157,6 +157,32 @@ def test_a_dry_run_changes_nothing(store: ModelStore, photos: Path) -> None:
     assert store.open("small").manifest.profile is None
 
 
+def test_a_packaged_model_is_calibrated_as_a_copy(
+    store: ModelStore,
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    monkeypatch.delenv("PRUNEPOOL_MODEL_STORE", raising=False)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.setattr("prunepool.store.locations.PACKAGED", store.root)
+    call = ("calibrate", "small", "--images", str(photos), "--ratios", "0.5", "--speed-rounds", "0")
+    assert cli.run(call) == 0
+    copy = tmp_path / "data" / "prunepool" / "models" / "small"
+    assert (
+        f"the profile of small is written: 2 points; it is a copy now, in {copy}" in capsys.readouterr().out
+    )
+    assert [path.name for path in copy.parent.iterdir()] == ["small"], "no journal is left"
+    assert sorted(path.name for path in (store.root / "small").iterdir()) == [
+        "model.json",
+        "model.safetensors",
+    ]
+    assert store.open("small").manifest.profile is None
+
+
 def test_an_interrupted_calibration_is_taken_up(
     store: ModelStore, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

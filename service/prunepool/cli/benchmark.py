@@ -95,13 +95,13 @@ def benchmark(
 
 def _network(flags: Mapping[str, str], architecture: str | None) -> tuple[Any, int, str]:
     """The network to time, its input size and its name."""
-    from prunepool.store import ModelStore
+    from prunepool.store import open_store
 
     if architecture is None:
         from prunepool.models.loader import load_model
 
         settings = load_settings(flags)
-        stored = ModelStore(settings.model_store).open(settings.model)
+        stored = open_store(settings.model_store).open(settings.model)
         model = load_model(stored.folder, device="cpu", dtype="float32")
         return model.vit.vit, stored.manifest.input_size, stored.manifest.architecture
     from prunepool.lab.networks import random_network

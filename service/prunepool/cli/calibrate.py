@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from prunepool.lab.calibrate import Calibrated
     from prunepool.lab.images import ImageSet
     from prunepool.models.model import Model
+    from prunepool.store import StoredModel
 
 
 class Keep(StrEnum):
@@ -97,12 +98,12 @@ def calibrate(
     from prunepool.lab.calibrate import calibrate as run
     from prunepool.lab.images import crops, find_images
     from prunepool.lab.journal import open_journal
-    from prunepool.store import ModelStore
+    from prunepool.store import open_store
 
     wanted = tuple(numbers("--ratios", ratios)) if ratios is not None else GRID
     if report_labels is not None and report_images is None:
         raise WrongCall("--report-labels needs --report-images")
-    store = ModelStore(load_settings(flags).model_store)
+    store = open_store(load_settings(flags).model_store)
     stored = store.open(model)
     if stored.manifest.reduction.method == "ppt-paper" and keep is not Keep.PLANS:
         raise InvalidParameter(
@@ -120,7 +121,7 @@ def calibrate(
         choose_set, _ = _halves(found, seed, parts=1)
         report_set = find_images(report_images, report_labels, classes)
     prepare = preprocess_of(loaded)
-    path = stored.folder / JOURNAL
+    path = store.work_file(stored, JOURNAL)
     with progress() as begin, open_journal(path) as journal:
         result = run(
             loaded,
@@ -141,20 +142,24 @@ def calibrate(
 
         draw([*result.before, *result.after[1:]], plot, title=f"{loaded.name}, images it was not chosen on")
     if not dry_run:
-        store.update_manifest(model, stored.manifest.model_copy(update={"profile": tuple(result.points)}))
+        written = store.update_manifest(
+            model, stored.manifest.model_copy(update={"profile": tuple(result.points)})
+        )
         path.unlink(missing_ok=True)
-        typer.echo(f"the profile of {model} is written: {len(result.points)} points")
+        typer.echo(
+            f"the profile of {model} is written: {len(result.points)} points{_copied(stored, written)}"
+        )
 
 
 def _time(name: str, flags: Mapping[str, str], rounds: int, json_file: Path | None, dry_run: bool) -> None:
     """Time the plans of a model's profile on this machine, and write how fast they are into it."""
     from prunepool.lab.environment import environment
     from prunepool.lab.plan_speed import timed
-    from prunepool.store import ModelStore
+    from prunepool.store import open_store
 
     if not rounds:
         raise WrongCall("--keep profile only times, and --speed-rounds 0 leaves that out")
-    store = ModelStore(load_settings(flags).model_store)
+    store = open_store(load_settings(flags).model_store)
     stored = store.open(name)
     if not any(point.removed for point in stored.manifest.profile or ()):
         raise InvalidParameter(f"profile of {name}", "none", "there: calibrate without --keep profile")
@@ -167,8 +172,13 @@ def _time(name: str, flags: Mapping[str, str], rounds: int, json_file: Path | No
     found = [point.model_dump(mode="json", exclude_none=True) for point in points]
     save_json({"model": name, "environment": environment(loaded.device), "points": found}, json_file)
     if not dry_run:
-        store.update_manifest(name, stored.manifest.model_copy(update={"profile": points}))
-        typer.echo(f"the profile of {name} says how fast its plans are here")
+        written = store.update_manifest(name, stored.manifest.model_copy(update={"profile": points}))
+        typer.echo(f"the profile of {name} says how fast its plans are here{_copied(stored, written)}")
+
+
+def _copied(stored: StoredModel, written: StoredModel) -> str:
+    """Where a packaged model went, which is not written itself; nothing for any other."""
+    return f"; it is a copy now, in {written.folder}" if stored.packaged else ""
 
 
 def _halves(images: ImageSet, seed: int, parts: int = 2) -> tuple[ImageSet, ImageSet]:

@@ -13,7 +13,7 @@ import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from prunepool.cli import models_output as output
-from prunepool.cli.models_input import ForceOption, JsonOption, check_within, open_store, per_channel
+from prunepool.cli.models_input import ForceOption, JsonOption, check_within, per_channel, store_of
 from prunepool.cli.options import WrongCall, with_flags
 from prunepool.errors import ModelNotFound, PrunepoolError
 from prunepool.store import ModelStore
@@ -31,13 +31,13 @@ models_app = typer.Typer(
 @models_app.command("list")
 @with_flags("model_store")
 def list_models(flags: Flags, as_json: JsonOption = False) -> None:
-    """List the models in the store."""
-    store = open_store(flags)
+    """List the models, and say where each is."""
+    store = store_of(flags)
     rows = [output.row(store, name) for name in store.names()]
     if as_json:
         _print_json(rows)
     elif rows:
-        output.print_table(rows)
+        output.print_table(rows, store)
     else:
         missing = "" if store.root.is_dir() else ", for there is no such folder"
         typer.echo(f"no models in {store.root}{missing}; --model-store names another")
@@ -51,7 +51,7 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Show a model: manifest, size, the limit of its ratio, licence, measured profile."""
-    model = open_store(flags).open(name)
+    model = store_of(flags).open(name)
     if as_json:
         _print_json(output.details(model))
     else:
@@ -104,7 +104,7 @@ def add(
     means, stds = per_channel("mean", mean, 0.0), per_channel("std", std, 1e-6)
     check_within("input-size", input_size, 16, 4096)
     check_within("crop-pct", crop_pct, 0.01, 1)
-    store = open_store(flags)
+    store = store_of(flags)
     if not force:
         store.check_free(name)  # before timm is imported, which takes seconds
     from prunepool.models.admit import Description, add_file
@@ -140,7 +140,7 @@ def pull(
     as_json: JsonOption = False,
 ) -> None:
     """Download published weights from the model hub into the store."""
-    store = open_store(flags)
+    store = store_of(flags)
     from prunepool.models import pull as pulling
 
     admitted = pulling.pull(store, timm_name, hub=pulling.Hub.from_environment(), name=name, replace=force)
@@ -155,7 +155,7 @@ def verify(
     as_json: JsonOption = False,
 ) -> None:
     """Compare weights with the sha256 that their manifests record."""
-    store = open_store(flags)
+    store = store_of(flags)
     problems = {name: _problem(store, name) for name in names or store.names()}
     if as_json:
         _print_json([{"name": n, "ok": not problem, "error": problem} for n, problem in problems.items()])
@@ -179,9 +179,8 @@ def remove(
     as_json: JsonOption = False,
 ) -> None:
     """Delete a model from the store."""
-    store = open_store(flags)
-    if name not in store.names():
-        store.remove(name)  # says what there is
+    store = store_of(flags)
+    store.check_removable(name)
     if as_json and not yes:
         raise WrongCall("--json asks nobody, so it needs --yes")
     if not yes and not typer.confirm(f"Delete {store.root / name} and its weights?", err=True):

@@ -8,19 +8,19 @@ from typing import Annotated
 import typer
 
 from prunepool.cli.options import WrongCall, load_settings
-from prunepool.store import ModelStore
+from prunepool.store import ModelStore, open_store
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace a model of that name.")]
 
 
-def open_store(flags: Mapping[str, str]) -> ModelStore:
-    """The store of the option, the environment or the settings file.
+def store_of(flags: Mapping[str, str]) -> ModelStore:
+    """The store of the option, the environment or the settings file, or the default one.
 
     Raises:
         WrongCall: a setting that cannot be.
     """
-    return ModelStore(load_settings(flags).model_store)
+    return open_store(load_settings(flags).model_store)
 
 
 def per_channel(option: str, text: str | None, least: float) -> tuple[float, float, float] | None:

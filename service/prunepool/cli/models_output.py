@@ -47,17 +47,20 @@ def row(store: ModelStore, name: str) -> dict[str, Any]:
         "bytes": weights.stat().st_size if weights.is_file() else None,
         "licence": manifest.licence,
         "default_ratio": manifest.reduction.default_ratio,
+        "folder": str(model.folder),
+        "packaged": model.packaged,
     }
 
 
-def print_table(rows: list[dict[str, Any]]) -> None:
-    """The models as a table."""
+def print_table(rows: list[dict[str, Any]], store: ModelStore) -> None:
+    """The models as a table, and below it where store and packaged models are."""
     table = Table(box=None, header_style="bold")
     for title in ("NAME", "ARCHITECTURE"):
         table.add_column(title, overflow="fold")
     for title in ("INPUT", "CLASSES", "PARAMETERS", "SIZE"):
         table.add_column(title, justify="right")
     table.add_column("LICENCE")
+    table.add_column("WHERE")
     for entry in rows:
         if "error" in entry:
             table.add_row(Text(entry["name"]), Text(entry["error"], style="red"))
@@ -70,8 +73,13 @@ def print_table(rows: list[dict[str, Any]]) -> None:
             f"{entry['parameters'] / 1e6:.1f} M",
             "missing" if entry["bytes"] is None else f"{entry['bytes'] / 1e6:.0f} MB",
             Text(entry["licence"]),
+            "packaged" if entry["packaged"] else "store",
         )
-    stdout().print(table)
+    console = stdout()
+    console.print(table)
+    console.print(f"store: {store.root}", markup=False, soft_wrap=True)
+    if any(entry.get("packaged") for entry in rows):
+        console.print(f"packaged: {store.packaged} (read-only)", markup=False, soft_wrap=True)
 
 
 def ratio_limit(model: StoredModel) -> float:

@@ -96,9 +96,9 @@ def train(
         raise WrongCall("either MODEL or --architecture says where to begin")
     if labels is None and teacher is None:
         raise WrongCall("without --labels there must be a --teacher")
-    from prunepool.store import ModelStore
+    from prunepool.store import open_store
 
-    store = ModelStore(settings.model_store)
+    store = open_store(settings.model_store)
     if not force:
         store.check_free(name)
     from prunepool.lab.images import find_images

@@ -75,7 +75,7 @@ def main(
     model: Annotated[str, typer.Argument(help="Its name in the store, or a folder.")],
     images: Annotated[Path, typer.Option(help="Folder of images.")],
     labels: Annotated[str | None, typer.Option(help="CSV, or 'folders'.")] = None,
-    model_store: Annotated[Path, typer.Option(help="Folder of the models.")] = Path("model_store"),
+    model_store: Annotated[Path | None, typer.Option(help="Folder of the models.")] = None,
     ratio: Annotated[float, typer.Option(help="PPT's GMACs at this ratio are the limit.")] = 0.755,
     limit: Annotated[int | None, typer.Option(help="Take so many of the images, at random.")] = None,
     seed: Annotated[int, typer.Option(help="Of the bootstrap, and of the limit.")] = 0,

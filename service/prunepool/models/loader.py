@@ -18,7 +18,7 @@ from prunepool.models.model import Model
 from prunepool.models.support import check
 from prunepool.models.vit import ReducingViT
 from prunepool.reduction.plan import DENSE
-from prunepool.store import Manifest, ModelStore, StoredModel
+from prunepool.store import Manifest, StoredModel, open_store
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -34,7 +34,7 @@ def load_model(
     *,
     device: str = "auto",
     dtype: str = "auto",
-    store: str | Path = "model_store",
+    store: str | Path | None = None,
 ) -> Model:
     """Load a model from the store, verified, ready to be called.
 
@@ -43,7 +43,7 @@ def load_model(
         device: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:N`.
         dtype: `float32`, `bfloat16`, `float16`, or `auto`, which measures on this device and takes the
             fastest.
-        store: the folder of models.
+        store: the folder of models; None for the one that :func:`prunepool.store.open_store` takes.
 
     Raises:
         ModelNotFound: no such model.
@@ -52,7 +52,7 @@ def load_model(
         ArchitectureUnsupported: its tokens cannot be reduced.
         InvalidParameter: a device or dtype that there is not.
     """
-    stored = ModelStore(Path(store)).open(name)
+    stored = open_store(store).open(name)
     stored.verify()
     vit = build_vit(stored.manifest)
     load_weights(vit, stored)

@@ -18,7 +18,7 @@ from prunepool.server import factory
 from prunepool.server.engine_process import Hosted
 from prunepool.serving import LocalEngine
 from prunepool.settings import Settings
-from prunepool.store import ModelStore, Repository
+from prunepool.store import Repository, open_store
 from prunepool.transport.messages import (
     Answer,
     Ask,
@@ -72,7 +72,7 @@ class EngineReplica:
         settings = Settings.model_validate({**self._settings.model_dump(), **changed})
         references = factory.references(settings)
         await self._control.follow(references)
-        names = Repository(ModelStore(settings.model_store)).declare(references)
+        names = Repository(open_store(settings.model_store)).declare(references)
         if missing := set(names).difference(self._hosted.loads()):
             detail = f"not served: {', '.join(sorted(missing))}; the log says why"
             raise EngineUnavailable(detail, retry_after=1.0)

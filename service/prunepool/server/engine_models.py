@@ -9,7 +9,7 @@ from prunepool.errors import EngineUnavailable
 from prunepool.server import factory
 from prunepool.server.children import Child
 from prunepool.settings import Settings
-from prunepool.store import ModelStore
+from prunepool.store import open_store
 
 
 class EveryEngine:
@@ -24,7 +24,7 @@ class EveryEngine:
     def __init__(self, engines: Sequence[Child], frontends: Sequence[Child], settings: Settings) -> None:
         self._engines = engines
         self._frontends = frontends
-        self._store = ModelStore(settings.model_store)
+        self._store = open_store(settings.model_store)
         references = factory.references(settings)
         self._served = {self._name(reference): reference for reference in references}
         self._default = next(iter(self._served))

@@ -30,7 +30,7 @@ from prunepool.metrics import Metrics
 from prunepool.server.model_control import Control, Models
 from prunepool.serving.types import Engine, ModelControl, ModelInfo
 from prunepool.settings import Settings
-from prunepool.store import ModelStore, Repository
+from prunepool.store import Repository, open_store
 
 if TYPE_CHECKING:
     from prunepool.core.cost_model import TimedBatch
@@ -122,7 +122,7 @@ def create_control(settings: Settings, models: Models) -> Control:
         ModelNotFound: no such model.
         ManifestInvalid: its model.json does not say what it must.
     """
-    return Control(models, Repository(ModelStore(settings.model_store)), references(settings))
+    return Control(models, Repository(open_store(settings.model_store)), references(settings))
 
 
 def _create_host(settings: Settings) -> ModelFactory:
@@ -130,7 +130,7 @@ def _create_host(settings: Settings) -> ModelFactory:
     from prunepool.server.model_factory import ModelFactory, RunOptions
 
     return ModelFactory(
-        ModelStore(settings.model_store),
+        open_store(settings.model_store),
         RunOptions(
             device=str(resolve_device(settings.device)),
             dtype=settings.dtype,

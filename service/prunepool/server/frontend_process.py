@@ -24,7 +24,7 @@ from prunepool.server.specs import FrontendSpec, devices
 from prunepool.serving.decode_pool import decode_threads
 from prunepool.serving.remote_engine import RemoteConfig, RemoteEngine
 from prunepool.settings import Settings
-from prunepool.store import ModelStore, Repository
+from prunepool.store import Repository, open_store
 from prunepool.transport.zmq.client import Engines
 from prunepool.transport.zmq.connection import Link
 from prunepool.transport.zmq.server import EVERY_S
@@ -75,7 +75,7 @@ async def _serve(spec: FrontendSpec, metrics: Metrics, tracing: Tracing | None) 
 
     parent = obey(place.parent, {"drain": drain, "look": engines.look, "reload": reload}, place.folder)
     engine = remote if tracing is None else tracing.traced(remote)
-    control = ParentControl(parent, Repository(ModelStore(settings.model_store)))
+    control = ParentControl(parent, Repository(open_store(settings.model_store)))
     server = factory.create_server(settings, engine, metrics, tracing, control, signals=False)
     publishing = asyncio.create_task(publish(metrics, EVERY_S))
 

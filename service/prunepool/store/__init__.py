@@ -1,10 +1,12 @@
 """The model store: one folder a model, with its manifest and its weights. Needs no torch."""
 
+from prunepool.store.folders import check_name
+from prunepool.store.locations import open_store
 from prunepool.store.manifest import Manifest, ReductionDefaults, Weights
 from prunepool.store.model import StoredModel, sha256_of, tensor_shapes
 from prunepool.store.profile import ProfilePoint, Speed
 from prunepool.store.repository import Repository
-from prunepool.store.store import ModelStore, check_name
+from prunepool.store.store import ModelStore
 
 __all__ = [
     "Manifest",
@@ -16,6 +18,7 @@ __all__ = [
     "StoredModel",
     "Weights",
     "check_name",
+    "open_store",
     "sha256_of",
     "tensor_shapes",
 ]

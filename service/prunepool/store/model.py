@@ -52,10 +52,12 @@ class StoredModel:
     Attributes:
         manifest: what its model.json says.
         folder: where it is.
+        packaged: whether it is part of the installed package, and so read-only.
     """
 
     manifest: Manifest
     folder: Path
+    packaged: bool = False
 
     @property
     def weights_path(self) -> Path:

@@ -1,4 +1,7 @@
-"""The folder of models: finding, verifying, adding and removing them.
+"""The model store: finding, verifying, adding and removing models.
+
+A store is a folder of models. Behind it may lie the models that are packaged with prunepool: they are found and
+read like the others, never written, and a model of the same name in the folder hides them.
 
 Every change is one rename within the store's file system: a reader, or a second writer, sees a model whole
 or not at all.
@@ -7,58 +10,38 @@ or not at all.
 from __future__ import annotations
 
 import errno
-import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from prunepool.errors import InvalidParameter, ManifestInvalid, ModelError, ModelNotFound
+from prunepool.errors import ManifestInvalid, ModelError, ModelNotFound
 from prunepool.store import manifest as manifests
-from prunepool.store.manifest import FILE_NAME, NAME_PATTERN, Manifest
+from prunepool.store.folders import check_name, delete, holds, names_in, read_named, set_aside
+from prunepool.store.manifest import FILE_NAME, Manifest
 from prunepool.store.model import StoredModel
 
 _ATTEMPTS = 20
 _OCCUPIED = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
 
 
-def check_name(name: str) -> str:
-    """Let a model's name pass.
-
-    Raises:
-        InvalidParameter: it could not be a folder of the store.
-    """
-    if not re.fullmatch(NAME_PATTERN, name):
-        raise InvalidParameter(
-            "name",
-            name,
-            "1 to 100 letters, digits, dots, dashes or underscores, a letter or digit first",
-        )
-    return name
-
-
 class ModelStore:
-    """A folder of models.
+    """A folder of models, and the packaged ones behind it.
 
     Args:
         root: the folder; made when the first model is added.
+        packaged: the folder of packaged models, which is only read; None for none.
     """
 
-    def __init__(self, root: Path | str) -> None:
+    def __init__(self, root: Path | str, packaged: Path | None = None) -> None:
         self.root = Path(root)
+        self.packaged = packaged
 
     def names(self) -> tuple[str, ...]:
-        """Names of the models in the store, sorted; a folder without a model.json is none."""
-        if not self.root.is_dir():
-            return ()
-        return tuple(
-            sorted(
-                folder.name
-                for folder in self.root.iterdir()
-                if re.fullmatch(NAME_PATTERN, folder.name) and (folder / FILE_NAME).is_file()
-            )
-        )
+        """Names of all models, sorted; a folder without a model.json is none."""
+        packaged = () if self.packaged is None else names_in(self.packaged)
+        return tuple(sorted({*names_in(self.root), *packaged}))
 
     def list(self) -> tuple[StoredModel, ...]:
         """Every model in the store, by name.
@@ -72,28 +55,23 @@ class ModelStore:
         """Find a model and read its manifest; the weights are not looked at.
 
         Args:
-            name_or_folder: its name in the store, or the path of any folder with a model.json. A name in
-                the store comes first.
+            name_or_folder: its name, or the path of any folder with a model.json. A name in the store comes
+                first, then one of a packaged model.
 
         Raises:
             ModelNotFound: neither; names what there is.
             ManifestInvalid: its model.json does not say what it must.
         """
         name = str(name_or_folder)
-        if re.fullmatch(NAME_PATTERN, name) and (self.root / name / FILE_NAME).is_file():
-            path = self.root / name / FILE_NAME
-            manifest = manifests.read(path)
-            if manifest.name != name:
-                raise ManifestInvalid(
-                    f"{path}: name is {manifest.name!r}: in a store it must be that of its folder, {name!r}"
-                )
-            return StoredModel(manifest, self.root / name)
+        for root in (self.root, self.packaged):
+            if root is not None and holds(root, name):
+                return StoredModel(read_named(root / name), root / name, packaged=root == self.packaged)
         folder = Path(name_or_folder)
         if (folder / FILE_NAME).is_file():
             return StoredModel(manifests.read(folder / FILE_NAME), folder)
         if folder.is_dir():
             raise ModelNotFound(f"{folder} is a folder without a {FILE_NAME}, so it is no model")
-        raise ModelNotFound(f"no model {name!r} in {self.root}; {self._inventory()}")
+        raise self._not_found(name)
 
     def verify(self, name_or_folder: str | Path, advance: Callable[[int], None] | None = None) -> StoredModel:
         """Open a model and compare its weights with their recorded sha256.
@@ -112,11 +90,16 @@ class ModelStore:
 
         Raises:
             InvalidParameter: it is no name.
-            ModelError: a model of that name is in the store.
+            ModelError: a model of that name is in the store, or packaged.
         """
         if self._folder(name).exists():
             raise ModelError(
                 f"{self.root} already has a model {name!r}; --force replaces it, --name takes another"
+            )
+        if self._is_packaged(name):
+            raise ModelError(
+                f"a model {name!r} is packaged with prunepool; --force hides it behind yours, "
+                f"--name takes another"
             )
 
     @contextmanager
@@ -130,10 +113,9 @@ class ModelStore:
         """
         folder = self.root / f".staging-{secrets.token_hex(8)}"
         try:
-            folder.mkdir(parents=True)
-            yield folder
-        except OSError as error:
-            raise ModelError(f"cannot write to the store {self.root}: {error.strerror or error}") from error
+            with self._writing():
+                folder.mkdir(parents=True)
+                yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -151,7 +133,7 @@ class ModelStore:
         """
         StoredModel(manifest, staged).verify()
         target = self._folder(manifest.name)
-        try:
+        with self._writing():
             manifests.write(manifest, staged)
             for _ in range(_ATTEMPTS):
                 if not replace:
@@ -160,8 +142,6 @@ class ModelStore:
                     raise ModelError(f"{target} is not a model (it has no {FILE_NAME}); it is left as it is")
                 if self._move_in(staged, target, replace=replace):
                     return StoredModel(manifest, target)
-        except OSError as error:
-            raise ModelError(f"cannot write to the store {self.root}: {error.strerror or error}") from error
         raise ModelError(f"{target} was taken again {_ATTEMPTS} times by other writers; nothing was added")
 
     def remove(self, name: str) -> None:
@@ -169,19 +149,36 @@ class ModelStore:
 
         Raises:
             ModelNotFound: no such model in the store.
-            ModelError: it cannot be deleted.
+            ModelError: it cannot be deleted, or is packaged.
         """
-        if name not in self.names():
-            raise ModelNotFound(f"no model {name!r} in {self.root}; {self._inventory()}")
+        self.check_removable(name)
         hidden = self._hidden()
         try:
-            _set_aside(self.root / name, hidden)
-            _delete(hidden)
+            set_aside(self.root / name, hidden)
+            delete(hidden)
         except OSError as error:
             raise ModelError(f"cannot remove {name!r} from {self.root}: {error.strerror or error}") from error
 
+    def check_removable(self, name: str) -> None:
+        """Find out before anybody is asked that a model cannot be removed.
+
+        Raises:
+            ModelNotFound: no such model in the store.
+            ModelError: it is packaged.
+        """
+        if holds(self.root, name):
+            return
+        if self._is_packaged(name):
+            raise ModelError(
+                f"{name!r} is packaged with prunepool, in {self.packaged}, and read-only; "
+                f"only what is in {self.root} can be removed"
+            )
+        raise self._not_found(name)
+
     def update_manifest(self, name_or_folder: str | Path, manifest: Manifest) -> StoredModel:
         """Replace a model's manifest in one step; its weights stay.
+
+        A packaged model stays as it is: a copy of it with this manifest goes into the store, and hides it.
 
         Raises:
             ModelNotFound: no such model.
@@ -193,11 +190,36 @@ class ModelStore:
             raise ManifestInvalid(
                 f"{model.folder / FILE_NAME}: name is {manifest.name!r}: it must stay {model.manifest.name!r}"
             )
+        if model.packaged:
+            with self.staging() as staged:
+                for file in model.folder.iterdir():
+                    shutil.copyfile(file, staged / file.name)  # without its mode: the copy can be written
+                return self.add(manifest, staged, replace=True)
         try:
             manifests.write(manifest, model.folder)
         except OSError as error:
             raise ModelError(f"cannot write {model.folder / FILE_NAME}: {error.strerror or error}") from error
         return StoredModel(manifest, model.folder)
+
+    def work_file(self, model: StoredModel, name: str) -> Path:
+        """Where a file of work on a model goes: beside it, or into the store if it is packaged.
+
+        Raises:
+            ModelError: the store cannot be written.
+        """
+        if not model.packaged:
+            return model.folder / name
+        with self._writing():
+            self.root.mkdir(parents=True, exist_ok=True)
+        return self.root / f".{model.manifest.name}-{name}"
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Say which store it was that could not be written."""
+        try:
+            yield
+        except OSError as error:
+            raise ModelError(f"cannot write to the store {self.root}: {error.strerror or error}") from error
 
     def _folder(self, name: str) -> Path:
         return self.root / check_name(name)
@@ -210,7 +232,7 @@ class ModelStore:
         """
         old = self._hidden()
         if replace:
-            _set_aside(target, old)
+            set_aside(target, old)
         try:
             staged.rename(target)
         except OSError as error:
@@ -220,30 +242,20 @@ class ModelStore:
                 raise
             return False
         finally:
-            _delete(old)
+            delete(old)
         return True
 
     def _hidden(self) -> Path:
         """A path in the store that no name can be."""
         return self.root / f".trash-{secrets.token_hex(8)}"
 
-    def _inventory(self) -> str:
-        names = self.names()
-        if names:
-            return "it has " + ", ".join(names)
-        return "it is empty" if self.root.is_dir() else "there is no such folder"
+    def _is_packaged(self, name: str) -> bool:
+        return self.packaged is not None and holds(self.packaged, name)
 
-
-def _set_aside(folder: Path, hidden: Path) -> None:
-    """Out of sight in one rename; gone already is fine."""
-    with suppress(FileNotFoundError):
-        folder.rename(hidden)
-
-
-def _delete(path: Path) -> None:
-    """Delete a folder with all in it, or a link but not what it points at; gone already is fine."""
-    with suppress(FileNotFoundError):
-        if path.is_symlink():
-            path.unlink()
+    def _not_found(self, name: str) -> ModelNotFound:
+        where = str(self.root) if self.packaged is None else f"{self.root} or packaged with prunepool"
+        if names := self.names():
+            inventory = ("it has " if self.packaged is None else "there are: ") + ", ".join(names)
         else:
-            shutil.rmtree(path)
+            inventory = "it is empty" if self.root.is_dir() else "there is no such folder"
+        return ModelNotFound(f"no model {name!r} in {where}; {inventory}")
