@@ -44,6 +44,10 @@ endif
 serve: setup ## Serve the embedded model on 127.0.0.1:8000
 	@exec $(BIN)/prunepool serve
 
+.PHONY: wheel
+wheel: setup ## Build the wheel, with the embedded models in it, into dist/
+	$(BIN)/python -m hatchling build -t wheel -d dist
+
 .PHONY: test
 test: setup ## Run the tests
 	$(BIN)/python -m pytest -q

@@ -92,3 +92,22 @@ def test_every_model_of_the_repository_is_in_the_image(root: Path) -> None:
     sent = set(re.findall(r"^!model_store/(\w+)$", (root / ".dockerignore").read_text(), re.MULTILINE))
     assert "deit_tiny_imagenette" in embedded
     assert sent == embedded
+
+
+def test_the_package_is_built_of_what_the_image_s_builder_has(root: Path) -> None:
+    project = tomllib.loads((root / "pyproject.toml").read_text())
+    stage = re.search(
+        r"^FROM \S+ AS package\n(.*?)^FROM ", (root / "docker/Dockerfile").read_text(), re.M | re.S
+    )
+    assert stage is not None
+    copied = {name for line in re.findall(r"^COPY (.*)$", stage[1], re.M) for name in line.split()[:-1]}
+    wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
+    needed = {"pyproject.toml", project["project"]["readme"], *project["project"]["license-files"]}
+    needed |= {Path(path).parts[0] for path in (*wheel["packages"], *wheel["force-include"])}
+    assert needed == copied
+    sent = {
+        Path(line[1:]).parts[0]
+        for line in (root / ".dockerignore").read_text().splitlines()
+        if line[:1] == "!"
+    }
+    assert needed <= sent

@@ -33,15 +33,22 @@ MODEL = ("--model", "deit_tiny_imagenette")
 
 
 @contextmanager
-def running(root: Path, *flags: str) -> Iterator[ServerProcess]:
-    """Start the server on a free port, wait until it says that it serves, stop it at the end."""
-    program = str(Path(sys.executable).with_name("prunepool"))
-    command = [program, "serve", "--port", "0", "--dtype", "float32", *MODEL, *flags]
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("PRUNEPOOL_")}
+def running(folder: Path, *flags: str, program: Path | None = None) -> Iterator[ServerProcess]:
+    """Start the server on a free port, wait until it says that it serves, stop it at the end.
+
+    Args:
+        folder: where it runs.
+        flags: of `prunepool serve`.
+        program: another environment's `prunepool`; without what this one has on `PYTHONPATH`.
+    """
+    ours = Path(sys.executable).with_name("prunepool")
+    command = [str(program or ours), "serve", "--port", "0", "--dtype", "float32", *MODEL, *flags]
+    hidden = ("PRUNEPOOL_",) if program is None else ("PRUNEPOOL_", "PYTHONPATH")
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(hidden)}
     # A file takes any number of log lines, where a pipe that nobody reads would stop the server.
     log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed below, with the process
     process = subprocess.Popen(
-        command, cwd=root, env=environment, stdout=subprocess.PIPE, stderr=log, text=True
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=log, text=True
     )
     assert process.stdout is not None
     try:
@@ -80,5 +87,5 @@ def default_server(root: Path) -> Iterator[ServerProcess]:
 
 @pytest.fixture
 def start(root: Path) -> Start:
-    """Starts a server of its own for a test that ends or stresses it."""
-    return lambda *flags: running(root, *flags)
+    """Starts a server of its own for a test that ends or stresses it, here or in another folder."""
+    return lambda *flags, folder=root, program=None: running(folder, *flags, program=program)

@@ -1,0 +1,106 @@
+"""The wheel by itself: where there is no checkout, it lists, classifies and serves from an empty folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tomllib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from prunepool.settings import Settings
+
+pytestmark = pytest.mark.e2e
+
+Start = Callable[..., AbstractContextManager[Any]]
+
+
+@pytest.fixture(scope="module")
+def elsewhere(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A virtual environment with the wheel in it, and the libraries of this one; nothing of the checkout."""
+    folder = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    subprocess.run(build, cwd=root, check=True, stdout=sys.stderr)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder / "venv")], check=True)
+    python = folder / "venv" / "bin" / "python"
+    # What a .pth file names is searched, but the .pth files in there, of the checkout's prunepool, are not read.
+    libraries = sysconfig.get_path("purelib", vars={"base": str(folder / "venv")})
+    (Path(libraries) / "libraries.pth").write_text(sysconfig.get_path("purelib"))
+    (wheel,) = folder.glob("*.whl")
+    install = ["--python", str(python), "install", "--quiet", "--no-index", str(wheel)]
+    subprocess.run(
+        [sys.executable, "-m", "pip", "--disable-pip-version-check", *install], env=clean(), check=True
+    )
+    return folder / "venv" / "bin"
+
+
+def clean() -> dict[str, str]:
+    """The environment without what leads to the checkout, or to a store."""
+    hidden = ("PRUNEPOOL_", "PYTHONPATH", "PIP_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder of a user who has no models yet."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    (tmp_path / "empty").mkdir()
+    return tmp_path / "empty"
+
+
+def test_the_packaged_models_are_those_of_the_repository(root: Path) -> None:
+    build = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
+    for source, inside in build["targets"]["wheel"]["force-include"].items():
+        link = root / "service" / inside
+        assert link.is_symlink(), f"{link} stands for {source} in a checkout"
+        assert link.resolve() == (root / source).resolve()
+    linked = {path.name for path in (root / "service/prunepool/packaged_models").iterdir()}
+    embedded = {path.parent.name for path in (root / "model_store").glob("*/README.md")}
+    assert {Path(source).name for source in build["targets"]["wheel"]["force-include"]} == linked == embedded
+
+
+def test_the_wheel_works_alone(root: Path, elsewhere: Path, folder: Path, start: Start) -> None:
+    def prunepool(*arguments: str) -> str:
+        command = [str(elsewhere / "prunepool"), *arguments]
+        return subprocess.run(
+            command, cwd=folder, env=clean(), check=True, stdout=subprocess.PIPE, text=True
+        ).stdout
+
+    models = json.loads(prunepool("models", "list", "--json"))
+    assert {model["name"] for model in models} == {
+        path.parent.name for path in (root / "model_store").glob("*/README.md")
+    }
+    for model in models:
+        assert model["packaged"]
+        assert Path(model["folder"]).is_relative_to(elsewhere.parent)
+
+    shutil.copy(root / "docs/images/sample.jpg", folder / "photo.jpg")
+    classify = ("classify", "--json", "--reduction-ratio", "0.5", "--dtype", "float32", "photo.jpg")
+    with ThreadPoolExecutor(1) as pool:
+        classifying = pool.submit(prunepool, *classify)
+        with start(
+            "--model",
+            Settings().model,
+            "--max-batch-size",
+            "1",
+            folder=folder,
+            program=elsewhere / "prunepool",
+        ) as server:
+            assert httpx.get(server.url, timeout=60).status_code == 200, "the page"
+            image = (folder / "photo.jpg").read_bytes()
+            ask = {"url": f"{server.url}/classify", "params": {"reduction_ratio": "0.5"}, "content": image}
+            served = httpx.post(**ask, timeout=60).json()
+        classified = json.loads(classifying.result())
+    assert served["predictions"][0]["label"] == "golf ball"
+    assert [p["label"] for p in classified["predictions"]] == [p["label"] for p in served["predictions"]]
+    assert sorted(path.name for path in folder.iterdir()) == ["photo.jpg"], "they leave nothing behind"
