@@ -13,7 +13,8 @@ from prunepool.api import describe
 from prunepool.api.access import charge
 from prunepool.api.answers import classification_json, json_response
 from prunepool.api.connection import read_body, while_connected
-from prunepool.api.forms import Submission, parse_body
+from prunepool.api.forms import Submission, is_image, parse_body
+from prunepool.api.offload import SMALL_BODY, offload
 from prunepool.api.options import HEADER, Given, read_options
 from prunepool.api.services import services
 from prunepool.errors import PrunepoolError, UnsupportedMediaType
@@ -38,7 +39,7 @@ async def classify(request: Request) -> Response:
         async with here.drain.receiving():
             body = await read_body(request, here.settings.max_body_bytes, place)
         async with here.drain.answering():
-            submission = _unpack(request, body, here.settings.max_images_per_request)
+            submission = await _unpack(request, body, here.settings.max_images_per_request)
             del body  # only its images are still needed
             return await _answer(request, submission)
 
@@ -59,11 +60,13 @@ async def _answer(request: Request, submission: Submission) -> Response:
     return json_response(classification_json(results[0]))
 
 
-def _unpack(request: Request, body: bytes, max_images: int) -> Submission:
+async def _unpack(request: Request, body: bytes, max_images: int) -> Submission:
     coding = request.headers.get("content-encoding", "identity")
     if coding != "identity":
         raise UnsupportedMediaType(f"Content-Encoding must be identity; got {coding[:100]!r}")
-    return parse_body(request.headers.get("content-type"), body, max_images)
+    content_type = request.headers.get("content-type")
+    large = len(body) > SMALL_BODY and not is_image(content_type)
+    return await offload(large, parse_body, content_type, body, max_images)
 
 
 def _outside_the_body(request: Request) -> list[Given]:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import re
 from dataclasses import dataclass
 
 import orjson
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
+from prunepool.api.base64_images import decode_image_text
 from prunepool.api.options import Given
 from prunepool.errors import ImageUndecodable, InvalidParameter, PrunepoolError, UnsupportedMediaType
 
@@ -24,8 +22,6 @@ _MOST_MARKS, _MARKS_PER_IMAGE = 1000, 4
 _MARKS = (b"[", b"{", b",")
 _CURL_DEFAULT = "application/x-www-form-urlencoded"
 _RAW = "image/*, application/octet-stream"
-_DATA_URL = re.compile(r"data:(?P<type>[^;,]*)(?P<parameters>(;[^;,]*)*),", re.ASCII)
-_WHITE = re.compile(r"[\t\n\r ]+", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +56,7 @@ def parse_body(content_type: str | None, body: bytes, max_images: int) -> Submis
     kind = media_type.decode("latin-1").strip()
     if not body:
         raise ImageUndecodable("the request body is empty: it must hold an image")
-    if kind in ("", "application/octet-stream") or kind.startswith("image/"):
+    if _is_image(kind):
         return Submission((body,), several=False)
     if kind == "multipart/form-data":
         return _parse_multipart(parameters.get(b"boundary", b""), body, max_images)
@@ -71,6 +67,16 @@ def parse_body(content_type: str | None, body: bytes, max_images: int) -> Submis
     raise UnsupportedMediaType(
         f"Content-Type must be {_RAW}, multipart/form-data or application/json; got {kind[:100]!r}{hint}"
     )
+
+
+def is_image(content_type: str | None) -> bool:
+    """Whether a body of this Content-Type is an image itself, so that nothing is left to parse."""
+    media_type, _ = parse_options_header(content_type)
+    return _is_image(media_type.decode("latin-1").strip())
+
+
+def _is_image(kind: str) -> bool:
+    return kind in ("", "application/octet-stream") or kind.startswith("image/")
 
 
 def _parse_multipart(boundary: bytes, body: bytes, max_images: int) -> Submission:
@@ -189,7 +195,7 @@ def _parse_json(body: bytes, max_images: int) -> Submission:
     if images is None:
         if not isinstance(image, str):
             raise InvalidParameter("image", type(image).__name__, "base64 text or a data URL")
-        return Submission((unpack_text(image),), several=False, options=options)
+        return Submission((decode_image_text(image),), several=False, options=options)
     if not isinstance(images, list) or not 1 <= len(images) <= max_images:
         got = f"{len(images)}" if isinstance(images, list) else type(images).__name__
         raise InvalidParameter("images", got, f"a list of 1 to {max_images} images")
@@ -201,31 +207,6 @@ def _parse_json(body: bytes, max_images: int) -> Submission:
 
 def _unpack_or_error(text: str) -> bytes | PrunepoolError:
     try:
-        return unpack_text(text)
+        return decode_image_text(text)
     except PrunepoolError as error:
         return error
-
-
-def unpack_text(text: str) -> bytes:
-    """An image from base64 text (standard or URL-safe alphabet, white space ignored) or a data URL of it.
-
-    Raises:
-        ImageUndecodable: it is not base64, or empty.
-        UnsupportedMediaType: a data URL that says it is something else than an image.
-    """
-    if text.startswith("data:"):
-        head = _DATA_URL.match(text)
-        if head is None or not head["parameters"].lower().endswith(";base64"):
-            raise ImageUndecodable("a data URL must read data:image/…;base64,… to be an image")
-        kind = head["type"].lower()
-        if kind not in ("", "application/octet-stream") and not kind.startswith("image/"):
-            raise UnsupportedMediaType(f"a data URL must be of type {_RAW}; got {kind[:100]!r}")
-        text = text[head.end() :]
-    text = _WHITE.sub("", text).replace("-", "+").replace("_", "/")
-    try:
-        data = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise ImageUndecodable(f"the image is not valid base64: {error}") from error
-    if not data:
-        raise ImageUndecodable("the image is empty")
-    return data

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from prunepool.api.access import charge
 from prunepool.api.body_memory import BodyReservation
 from prunepool.api.connection import read_body, while_connected
+from prunepool.api.offload import SMALL_TENSORS, offload
 from prunepool.api.oip import compression
 from prunepool.api.oip.answering import Exchange, answer, for_the_log, options_of
 from prunepool.api.oip.requests import InferRequest, parse
@@ -24,8 +25,6 @@ from prunepool.logs import request_fields
 from prunepool.serving.types import Inference, Options
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
-#: Bodies up to this are packed and unpacked faster than a thread could be asked to.
-_SMALL = 64 * 1024
 
 
 async def infer(request: Request, statistics: Statistics, name: str, version: str | None) -> Response:
@@ -66,8 +65,9 @@ async def _unpack(
     if coding != compression.IDENTITY:
         body = await asyncio.to_thread(compression.decompress, body, coding, limit)
         place.take(len(body))
-    in_json = length is None and len(body) > _SMALL
-    asked = await asyncio.to_thread(parse, body, length, view) if in_json else parse(body, length, view)
+    # Bytes behind the JSON are not parsed: tensors are views of them. A length that is wrong is refused by `parse`.
+    in_json = int(length) if length is not None and length.isdecimal() else len(body)
+    asked = await offload(in_json > SMALL_TENSORS, parse, body, length, view)
     # For clients that know no parameters there are the query and the header.
     given = [Given("header", HEADER, value) for value in request.headers.getlist(HEADER)]
     given += [Given("query", name, value) for name, value in request.query_params.multi_items()]
@@ -82,9 +82,7 @@ async def _pack(
     body, headers = encoded.body, {}
     coding = compression.accepted(accept)
     if coding != compression.IDENTITY:
-        small = len(body) <= _SMALL
-        pack = compression.compress
-        body = pack(body, coding) if small else await asyncio.to_thread(pack, body, coding)
+        body = await offload(len(body) > SMALL_TENSORS, compression.compress, body, coding)
         headers["Content-Encoding"] = coding
     if encoded.header_length is None:
         return Response(body, headers=headers, media_type="application/json")

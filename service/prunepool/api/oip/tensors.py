@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prunepool.api.forms import unpack_text
+from prunepool.api.base64_images import decode_image_text
 from prunepool.errors import InvalidParameter
 
 _LENGTH = struct.Struct("<I")
@@ -110,7 +110,7 @@ def images_of_json(name: str, data: object, count: int) -> list[bytes]:
     for text in texts:
         if not isinstance(text, str):
             raise InvalidParameter(name, f"a list with a {type(text).__name__} in it", limit)
-    return [unpack_text(text) for text in texts]
+    return [decode_image_text(text) for text in texts]
 
 
 def bytes_of(values: NDArray[np.float32] | Sequence[str]) -> bytes:
