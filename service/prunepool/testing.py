@@ -18,8 +18,8 @@ from dataclasses import replace
 import numpy as np
 
 from prunepool.core.backend import OutOfMemory
+from prunepool.core.profiling import WARM_UP
 from prunepool.core.types import Batch, BatchItem, Output, StageMap, TokenMap
-from prunepool.core.worker import WARM_UP
 from prunepool.errors import (
     Draining,
     EngineUnavailable,

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from prunepool.core.ratio_policy import DefaultRatio
-from prunepool.core.recovery import Resilience
+from prunepool.core.resilience import Resilience
 from prunepool.core.scheduler import Scheduler
 from prunepool.core.types import Limits, RatioSpec, Request, Result
 from prunepool.metrics import Metrics

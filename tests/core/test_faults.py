@@ -242,6 +242,44 @@ async def test_the_pause_doubles_until_its_limit(rig: Any, until: Until) -> None
     assert scheduler.ready
 
 
+async def test_two_failed_restarts_in_a_row_are_hopeless_and_said_once(rig: Any, until: Until) -> None:
+    """A CUDA error lasts as long as the process: no restart in it can succeed."""
+    sticky = {"error": RuntimeError("CUDA error: illegal memory access")}
+    said: list[str] = []
+    scheduler = rig.make(DIES, *[sticky] * 4)
+    scheduler.when_hopeless(said.append)
+    await scheduler.start()
+    await rig.submit(scheduler, 1)
+    await until(lambda: bool(said))
+    assert rig.sample("engine_restarts_total") == 2
+    await until(lambda: scheduler.ready)
+    cause = "RuntimeError: CUDA error: illegal memory access"
+    assert said == [f"m: 2 restarts in a row failed, the last with {cause}"]
+
+
+async def test_restarts_that_fail_with_a_success_between_are_not_hopeless(rig: Any, until: Until) -> None:
+    broken = {"error": RuntimeError("not yet")}
+    said: list[str] = []
+    scheduler = rig.make(DIES, broken, DIES, broken, {"fail": poison(9)}, broken)
+    scheduler.when_hopeless(said.append)
+    await scheduler.start()
+    (first,) = await answers(await rig.submit(scheduler, 1))
+    assert isinstance(first, EngineUnavailable)
+    await until(lambda: scheduler.ready)
+    await answers(await rig.submit(scheduler, 9))
+    await until(lambda: scheduler.ready)
+    assert rig.sample("engine_restarts_total") == 6
+    assert said == []
+
+
+async def test_a_first_start_that_fails_is_an_error_of_the_caller_and_not_hopeless(rig: Any) -> None:
+    said: list[str] = []
+    scheduler = rig.make(*[{"warm_up_error": ValueError("cold")}] * 3)
+    scheduler.when_hopeless(said.append)
+    await answers([asyncio.create_task(scheduler.start())])
+    assert said == []
+
+
 async def test_the_pause_is_short_again_after_a_success(rig: Any, until: Until) -> None:
     dies_of_9 = {"fail": poison(9)}
     scheduler, tasks = await down(rig, until, dies_of_9)

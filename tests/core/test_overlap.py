@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from typing import Any
@@ -11,16 +12,32 @@ import numpy as np
 import pytest
 
 from prunepool.core.backend import OutOfMemory
-from prunepool.core.types import Batch, BatchItem, Output, RatioSpec, Request
-from prunepool.core.worker import WARM_UP, BatchReport, Ended, Event, Ready, Worker
+from prunepool.core.events import BatchReport, Ended, Event, Ready
+from prunepool.core.profiling import WARM_UP
+from prunepool.core.types import Batch, BatchItem, Limits, Output, RatioSpec, Request
+from prunepool.core.worker import Worker
+from prunepool.errors import EngineUnavailable
 from prunepool.testing import FakeBackend, FakeCosts
 
 
 class FakeAsynchronousBackend(FakeBackend):
-    """Its device finishes a batch when a test says so; without, when it is waited for."""
+    """Its device finishes a batch when a test says so, or after so many looks; without, when it is waited for."""
 
-    def __init__(self, *, room: int = 9, held: bool = False, error: Exception | None = None) -> None:
-        super().__init__()
+    def __init__(
+        self,
+        classes: int = 256,
+        *,
+        room: int = 9,
+        held: bool = False,
+        error: Exception | None = None,
+        unlaunchable: int | None = None,
+        looks: int = 0,
+        **options: Any,
+    ) -> None:
+        super().__init__(classes, **options)
+        self._looks = Counter[int]()
+        self._least_looks = looks
+        self._unlaunchable = unlaunchable
         self.log: SimpleQueue[str] = SimpleQueue()
         self.finished = 0 if held else 10**6
         self._launched = 0
@@ -30,12 +47,15 @@ class FakeAsynchronousBackend(FakeBackend):
     def launch(self, batch: Batch, prepared: object) -> object:
         if len(batch.items) > self._most:
             raise OutOfMemory("full")
+        if self._unlaunchable in values(batch):
+            raise RuntimeError(f"image {self._unlaunchable} cannot be launched")
         self.log.put(f"launch {self._launched}")
         self._launched += 1
         return self._launched - 1, prepared
 
     def done(self, launched: Any) -> bool:
-        return launched[0] < self.finished
+        self._looks[launched[0]] += 1
+        return launched[0] < self.finished and self._looks[launched[0]] > self._least_looks
 
     def collect(self, batch: Batch, launched: Any) -> Sequence[Output]:
         number, prepared = launched
@@ -52,6 +72,10 @@ class FakeAsynchronousBackend(FakeBackend):
         return [await asyncio.to_thread(self.log.get, True, 10) for _ in range(count)]
 
 
+def values(batch: Batch) -> list[int]:
+    return [int(item.request.pixels.flat[0]) for item in batch.items]
+
+
 def batch(*values: int, deadline: float | None = None) -> Batch:
     requests = [Request(np.full((4, 4, 3), v, np.uint8), RatioSpec(0.0, 0.0), 0.0, deadline) for v in values]
     return Batch(tuple(BatchItem(one, 0.0, "requested") for one in requests), float(len(requests)))
@@ -64,7 +88,7 @@ class Bench:
         self.events: asyncio.Queue[Event] = asyncio.Queue()
         post = lambda worker, event: self.events.put_nowait(event)  # noqa: E731
         self.worker = Worker(
-            "overlap", lambda: backend, costs=FakeCosts(), image_size=4, clock=clock, post=post
+            "overlap", lambda: backend, costs=FakeCosts(), input_size=4, clock=clock, post=post
         )
 
     async def warm(self) -> Bench:
@@ -147,3 +171,61 @@ async def test_an_error_of_the_device_ends_it(given: int) -> None:
     event = await asyncio.wait_for(bench.events.get(), 10)
     assert isinstance(event, Ended)
     assert event.error is error
+
+
+async def test_a_launch_that_raises_is_put_down_to_its_own_batch() -> None:
+    backend = FakeAsynchronousBackend(held=True, unlaunchable=9)
+    bench = await Bench(backend).warm()
+    running, bad = batch(1), batch(9)
+    bench.worker.give(running)
+    assert await backend.logged(1) == ["launch 0"]
+    bench.worker.give(bad)
+    backend.finished = 1
+    report = await bench.report()
+    assert report.batch is running
+    assert [one.logits.argmax() for one in report.outputs or ()] == [1]
+    ended = await asyncio.wait_for(bench.events.get(), 10)
+    assert isinstance(ended, Ended)
+    assert "image 9 cannot be launched" in str(ended.error)
+    assert ended.batch is bad
+
+
+async def test_where_the_running_batch_fails_too_it_was_the_first_to_fail() -> None:
+    """A CUDA error is reported by whatever is called next: here by the launch of an innocent batch."""
+    error = RuntimeError("illegal memory access")
+    backend = FakeAsynchronousBackend(held=True, error=error, unlaunchable=9)
+    bench = await Bench(backend).warm()
+    running = batch(1)
+    bench.worker.give(running)
+    assert await backend.logged(1) == ["launch 0"]
+    bench.worker.give(batch(9))
+    ended = await asyncio.wait_for(bench.events.get(), 10)
+    assert isinstance(ended, Ended)
+    assert ended.error is error
+    assert ended.batch is running
+
+
+@pytest.mark.parametrize("suspect", [0, 1])
+async def test_an_image_that_was_in_a_death_shares_the_device_with_no_other_batch(suspect: int) -> None:
+    backend = FakeAsynchronousBackend(held=True)
+    bench = await Bench(backend).warm()
+    batches = [batch(1), batch(2)]
+    batches[suspect].items[0].request.attempts = 1
+    for one in batches:
+        bench.worker.give(one)
+    assert await backend.logged(2) == ["launch 0", "collect 0"]
+    await bench.report()
+    assert await backend.logged(1) == ["launch 1"]
+    backend.finished = 2
+    await bench.report()
+    assert await bench.ended() == Ended(None)
+
+
+async def test_no_image_fails_for_the_launch_of_another(rig: Any) -> None:
+    """Each launch of image 9 kills the backend while others are on the device: they are answered."""
+    plans = [{"make": FakeAsynchronousBackend, "unlaunchable": 9, "looks": 20} for _ in range(4)]
+    scheduler = await rig.start(*plans, limits=Limits(max_batch_size=1))
+    tasks = await rig.submit(scheduler, 1, 9, 2, 3)
+    found = await asyncio.gather(*tasks, return_exceptions=True)
+    assert isinstance(found.pop(1), EngineUnavailable)
+    assert [done.outcome.logits.argmax() for done in found] == [1, 2, 3]

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from prunepool.core.cost_model import Effort, TimedBatch
+from prunepool.core.events import BatchReport, Ended, Event, Ready
 from prunepool.core.types import Batch, BatchItem, RatioSpec, Request
-from prunepool.core.worker import BatchReport, Ended, Event, Ready, Worker
+from prunepool.core.worker import Worker
 from prunepool.testing import FakeBackend, FakeCosts, Gate
 
 
@@ -28,7 +29,7 @@ class Bench:
             "worker-under-test",
             factory,
             costs=FakeCosts(),
-            image_size=4,
+            input_size=4,
             clock=clock,
             post=lambda worker, event: self.events.put_nowait(event),
         )

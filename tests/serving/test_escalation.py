@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from prunepool.core.recovery import Resilience
+from prunepool.core.resilience import Resilience
 from prunepool.core.types import Batch, Limits, Output, Result
 from prunepool.imaging import Preprocess
 from prunepool.metrics import Metrics

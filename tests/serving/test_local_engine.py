@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from prunepool.core.ratio_policy import RatioChoice
-from prunepool.core.recovery import Resilience
+from prunepool.core.resilience import Resilience
 from prunepool.core.types import Batch, Limits, Output, RatioSpec
 from prunepool.errors import (
     DeadlineExceeded,

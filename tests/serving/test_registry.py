@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from prunepool.core.cost_model import Effort, TimedBatch
-from prunepool.core.recovery import Resilience
+from prunepool.core.resilience import Resilience
 from prunepool.errors import InvalidParameter, ModelNotFound, RequestError
 from prunepool.imaging import ImageLimits, Preprocess
 from prunepool.metrics import Metrics

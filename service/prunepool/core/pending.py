@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Iterable
 from itertools import count
 
+from prunepool.core.events import BatchReport
 from prunepool.core.types import BatchItem, Request, Result
-from prunepool.core.worker import BatchReport
 from prunepool.errors import DeadlineExceeded, PrunepoolError
 
 

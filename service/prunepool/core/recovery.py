@@ -14,47 +14,27 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from prunepool.core.cost_model import IDLE_S
 from prunepool.core.device_share import FairLock
+from prunepool.core.events import BatchReport, Ended, Event, Ready
 from prunepool.core.model_gauges import ModelGauges
 from prunepool.core.planner import DeviceState
+from prunepool.core.resilience import Resilience
+from prunepool.core.timer import Timer
 from prunepool.core.types import Batch
-from prunepool.core.worker import BatchReport, Ended, Event, Post, Ready, Worker
+from prunepool.core.worker import Post, Worker
 from prunepool.metrics import Metrics
 
 #: Batches given to a worker: one that runs and one that follows without a pause.
 _MOST_GIVEN = 2
-#: A limit of time is waited for in so many parts: a process that stood still (SIGSTOP, a suspended machine)
-#: loses one of them, and what it had begun has the others to come to an end.
-_PARTS = 4
-#: Until a start has been measured, and the least a caller is told to wait for an engine.
+#: Until a start has been measured, and the least a caller is told to wait.
 _START_S, _LEAST_RETRY_S = 1.0, 0.1
+#: After so many failed restarts in a row the error is taken to last as long as the process: a CUDA error does.
+_HOPELESS_AFTER = 2
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Resilience:
-    """How long to bear with an engine, in seconds.
-
-    Attributes:
-        batch_timeout_s: a batch that runs longer means that the engine hangs.
-        start_timeout_s: loading and warming up may take this long.
-        first_delay_s: pause before the first restart; it doubles until a batch succeeds.
-        max_delay_s: longest pause.
-        grace_period_s: how long after a death the accepted requests wait for an engine that items again.
-        stop_timeout_s: how long a stopped engine may take to let go of its device.
-    """
-
-    batch_timeout_s: float = 60.0
-    start_timeout_s: float = 600.0
-    first_delay_s: float = 0.1
-    max_delay_s: float = 30.0
-    grace_period_s: float = 5.0
-    stop_timeout_s: float = 5.0
 
 
 class MakeWorker(Protocol):
@@ -65,7 +45,7 @@ class MakeWorker(Protocol):
 
 
 class Owner(Protocol):
-    """Who is told what happens."""
+    """Takes the events of a supervised worker."""
 
     def on_up(self, ready: Ready) -> None:
         """Batches can be given."""
@@ -74,19 +54,27 @@ class Owner(Protocol):
         """A batch was run."""
 
     def on_down(self, lost: Batch | None, unstarted: Sequence[Batch]) -> None:
-        """The engine died while it ran `lost`; `unstarted` it had not begun. Also after a failed restart."""
+        """The worker died, or a restart failed.
+
+        Args:
+            lost: the batch that it died of, if it died of one.
+            unstarted: the other batches that it was given; they are not to blame.
+        """
+
+    def on_hopeless(self, error: BaseException) -> None:
+        """Restarts in this process keep failing, the last one with this error; called once."""
 
 
 class Supervisor:
     """One model's worker and its successors.
 
     Args:
-        name: the model's.
+        name: of the model.
         make_worker: makes the first worker and each that follows.
-        owner: who is told.
-        resilience: how long to bear with what.
+        owner: takes the events.
+        resilience: time limits and pauses.
         metrics: the service's series.
-        gauges: where it says whether the model is up.
+        gauges: where `engine_up` is set.
         device_lock: shared by the models on the device.
         clock: seconds, monotonic.
     """
@@ -116,11 +104,12 @@ class Supervisor:
         self._worker: Worker | None = None
         self._given: deque[Batch] = deque()
         self._device_lock = device_lock
-        self._failures = 0
+        #: Deaths since a batch last succeeded, and restarts that failed since one last succeeded.
+        self._deaths = self._failed_restarts = 0
         self._start_s = _START_S
         self._started_at = 0.0
         self._restart_at = 0.0
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer = Timer()
         self._first_start: asyncio.Future[None] | None = None
         self._over = asyncio.Event()
 
@@ -141,12 +130,11 @@ class Supervisor:
 
     @property
     def device(self) -> DeviceState:
-        """What has been given and not yet reported."""
+        """The batches given and not yet reported."""
         running = None if self._worker is None else self._worker.running
         if running is None:
-            return DeviceState(
-                self._given, None, idle_before=self._clock() - self._device_lock.ended >= IDLE_S
-            )
+            idle_before = self._clock() - self._device_lock.ended >= IDLE_S
+            return DeviceState(self._given, None, idle_before=idle_before)
         return DeviceState(self._given, running.since, running.idle_before)
 
     @property
@@ -154,20 +142,17 @@ class Supervisor:
         """Why no batch can be given, for the operator; None if one can."""
         if self.up:
             return None
-        return (
-            f"{self.outage}, after {type(self._error).__name__}: {self._error}"
-            if self._error
-            else self.outage
-        )
+        cause = f", after {type(self._error).__name__}: {self._error}" if self._error else ""
+        return f"{self.outage}{cause}"
 
     @property
     def outage(self) -> str:
-        """The same for callers, whom the cause is no business of."""
+        """The same for callers, without the cause."""
         words = {"new": "not started", "starting": "loading and warming up", "down": "being restarted"}
         return f"{self._name}: the engine is {words.get(self._state, self._state)}"
 
     def retry_after(self) -> float:
-        """Seconds until the engine should be back, from the back-off and the time a start takes."""
+        """Seconds until the worker should be back, from the back-off and the time a start takes."""
         now = self._clock()
         if self._state == "down":
             return max(self._restart_at - now, 0.0) + self._start_s
@@ -192,13 +177,13 @@ class Supervisor:
         self._given.append(batch)
         self._worker.give(batch)
         if len(self._given) == 1:
-            self._watch()
+            self._limit_batch()
 
     async def stop(self) -> None:
-        """End the worker, or leave it behind if it does not let go in time; nobody is told any more."""
-        self._cancel_timer()
+        """End the worker, or leave it behind if it does not stop in time; the owner gets no more events."""
+        self._timer.cancel()
         self._state = "stopped"
-        self._show_up(0)
+        self._set_up_gauge(0)
         if self._first_start is not None and not self._first_start.done():
             self._first_start.set_exception(RuntimeError(f"{self._name}: stopped while it was starting"))
         if self._worker is None:
@@ -208,20 +193,19 @@ class Supervisor:
         try:
             async with asyncio.timeout(timeout_s):
                 await self._over.wait()
-            worker.join(timeout_s)  # its last words are said, so this takes no time
+            worker.join(timeout_s)  # its last event is here, so this takes no time
         except TimeoutError:
             worker.abandon()
             log.error("%s: the engine did not stop within %g s and is left behind", self._name, timeout_s)
 
     def _launch(self) -> None:
-        self._timer = None
-        if self._failures:
+        if self._deaths:
             self._restarts.inc()
         self._state = "starting"
-        self._show_up(0)
+        self._set_up_gauge(0)
         self._started_at = self._clock()
         self._worker = self._make_worker(post=self._on_event)
-        self._wait_for(self._resilience.start_timeout_s)
+        self._timer.start_limit(self._resilience.start_timeout_s, self._on_hang)
         try:
             self._worker.start()
         except RuntimeError as error:  # the system has no thread left to give
@@ -229,67 +213,63 @@ class Supervisor:
 
     def _on_event(self, worker: Worker, event: Event) -> None:
         if worker is not self._worker:
-            return  # one that was given up on has come back
+            return  # one that was abandoned has come back
         if isinstance(event, Ended):
             if self._state == "stopped":
                 self._over.set()
             else:
-                self._fall(event.error or RuntimeError("the engine ended unasked"))
+                self._fall(event.error or RuntimeError("the engine ended unasked"), event.batch)
         elif self._state == "stopped":
             return
         elif isinstance(event, Ready):
-            self._cancel_timer()
-            self._state = "up"
-            self._error = None
-            self._start_s = self._clock() - self._started_at
-            self._show_up(1)
-            self._owner.on_up(event)
-            if self._first_start is not None and not self._first_start.done():
-                self._first_start.set_result(None)
+            self._on_ready(event)
         else:
-            self._given.popleft()
-            if event.outputs:  # not one that did not fit, nor one that came to nothing
-                self._failures = 0
-            self._cancel_timer()
-            if self._given:
-                self._watch()
-            self._owner.on_report(event)
+            self._on_report(event)
 
-    def _show_up(self, up: int) -> None:
+    def _on_ready(self, ready: Ready) -> None:
+        self._timer.cancel()
+        self._state = "up"
+        self._error = None
+        self._failed_restarts = 0
+        self._start_s = self._clock() - self._started_at
+        self._set_up_gauge(1)
+        self._owner.on_up(ready)
+        if self._first_start is not None and not self._first_start.done():
+            self._first_start.set_result(None)
+
+    def _on_report(self, report: BatchReport) -> None:
+        self._given.popleft()
+        if report.outputs:  # not one that did not fit, nor one of expired requests alone
+            self._deaths = 0
+        self._timer.cancel()
+        if self._given:
+            self._limit_batch()
+        self._owner.on_report(report)
+
+    def _set_up_gauge(self, up: int) -> None:
         self._gauges.set(self._metrics.engine_up, up)
 
-    def _watch(self) -> None:
-        self._wait_for(self._resilience.batch_timeout_s)
-
-    def _wait_for(self, seconds: float, parts: int = _PARTS) -> None:
-        """Bear with the worker for so long, of which so many parts are left."""
-
-        def passed() -> None:
-            if parts > 1:
-                self._wait_for(seconds, parts - 1)
-            else:
-                self._on_hang()
-
-        self._set_timer(seconds / _PARTS, passed)
+    def _limit_batch(self) -> None:
+        self._timer.start_limit(self._resilience.batch_timeout_s, self._on_hang)
 
     def _on_hang(self) -> None:
-        self._timer = None
         assert self._worker is not None
         self._worker.abandon()
         limits = self._resilience
         if self._state == "starting":
             self._fall(TimeoutError(f"not warm within {limits.start_timeout_s:g} s"))
         else:
-            images = len(self._given[0].items)
-            self._fall(TimeoutError(f"a batch of {images} took more than {limits.batch_timeout_s:g} s"))
+            batch = self._given[0]
+            limit = f"{limits.batch_timeout_s:g} s"
+            self._fall(TimeoutError(f"a batch of {len(batch.items)} took more than {limit}"), batch)
 
-    def _fall(self, error: BaseException) -> None:
-        """The worker is dead: say so, and come back after a pause."""
-        self._cancel_timer()
-        running = self._state == "up"
+    def _fall(self, error: BaseException, lost: Batch | None = None) -> None:
+        """The worker is dead: report it, and start another after a pause."""
+        self._timer.cancel()
+        restarting = self._state == "starting"
         self._worker = None
         self._error = error
-        self._show_up(0)
+        self._set_up_gauge(0)
         log.error("%s: the engine died", self._name, exc_info=error)
         given, self._given = list(self._given), deque()
         if self._first_start is not None and not self._first_start.done():
@@ -300,19 +280,14 @@ class Supervisor:
             )
             self._first_start.set_exception(plain)
             return
-        self._failures += 1
-        delay = min(
-            self._resilience.first_delay_s * 2 ** min(self._failures - 1, 60), self._resilience.max_delay_s
-        )
+        self._deaths += 1
+        self._failed_restarts += restarting
+        limits = self._resilience
+        delay = min(limits.first_delay_s * 2 ** min(self._deaths - 1, 60), limits.max_delay_s)
         self._state = "down"
         self._restart_at = self._clock() + delay
-        self._set_timer(delay, self._launch)
-        self._owner.on_down(given[0] if running and given else None, given[1:])
-
-    def _set_timer(self, delay_s: float, callback: Callable[[], None]) -> None:
-        self._timer = asyncio.get_running_loop().call_later(delay_s, callback)
-
-    def _cancel_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._timer.start(delay, self._launch)
+        unstarted = [batch for batch in given if batch is not lost]
+        self._owner.on_down(lost if len(unstarted) < len(given) else None, unstarted)
+        if restarting and self._failed_restarts == _HOPELESS_AFTER:
+            self._owner.on_hopeless(error)

@@ -18,6 +18,7 @@ from prunepool.core.backend import Backend
 from prunepool.core.batcher import expired, trim
 from prunepool.core.cost_model import TimedBatch
 from prunepool.core.device_share import ModelBacklog, SharedDevice
+from prunepool.core.events import BatchReport, Ready
 from prunepool.core.grace_period import RestartGrace
 from prunepool.core.in_flight import InFlight
 from prunepool.core.model_gauges import ModelGauges
@@ -25,10 +26,11 @@ from prunepool.core.pending import PendingRequests, too_late
 from prunepool.core.planner import DeviceState, Planner
 from prunepool.core.profiling import profile_batches
 from prunepool.core.ratio_policy import RatioPolicy
-from prunepool.core.recovery import Resilience, Supervisor
+from prunepool.core.recovery import Supervisor
+from prunepool.core.resilience import Resilience
 from prunepool.core.scheduler_metrics import SchedulerMetrics
 from prunepool.core.types import Batch, BatchItem, Costs, Limits, RatioSpec, Request, Result
-from prunepool.core.worker import BatchReport, Post, Ready, Worker
+from prunepool.core.worker import Post, Worker
 from prunepool.errors import Draining, EngineUnavailable, PrunepoolError
 from prunepool.metrics import Metrics
 
@@ -106,6 +108,7 @@ class Scheduler:
         self._alarm: asyncio.TimerHandle | None = None
         self._gave_up = False
         self._when_idle: Callable[[], object] = lambda: None
+        self._when_hopeless: Callable[[str], object] = lambda why: None
         resilience = resilience or Resilience()
         self._patience = RestartGrace(resilience.grace_period_s, clock, self._give_up)
         self._supervisor = Supervisor(
@@ -151,6 +154,10 @@ class Scheduler:
     def when_idle(self, callback: Callable[[], object]) -> None:
         """Have this called whenever the device has run out of work, for :meth:`spare`."""
         self._when_idle = callback
+
+    def when_hopeless(self, callback: Callable[[str], object]) -> None:
+        """Have this called once, with the reason, when restarts in this process keep failing."""
+        self._when_hopeless = callback
 
     def spare(self, request: Request) -> asyncio.Future[Result]:
         """Run one image by itself on a device that is :attr:`idle`, beside all limits and series.
@@ -317,6 +324,11 @@ class Scheduler:
         self._patience.engine_died()
         self._pump()
 
+    def on_hopeless(self, error: BaseException) -> None:
+        """Only another process can have the device back."""
+        cause = f"{type(error).__name__}: {error}"
+        self._when_hopeless(f"{self._name}: 2 restarts in a row failed, the last with {cause}")
+
     def _halve(self, batch: Batch) -> None:
         """The device had no room for a batch: each half may fit."""
         items = self._answers.alive(batch.items)
@@ -395,7 +407,7 @@ class Scheduler:
             f"prunepool-engine-{self._name}",
             self._factory,
             costs=self._costs,
-            image_size=self._image_size,
+            input_size=self._image_size,
             clock=self._clock,
             post=post,
             profile_batches=profile_batches(self._costs.max_ratio, limits.max_batch_size) if profiles else (),

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from prunepool.core.cost_model import CostModel
+from prunepool.core.events import BatchReport
 from prunepool.core.model_gauges import ModelGauges
 from prunepool.core.types import Batch, Costs, Output
-from prunepool.core.worker import BatchReport
 from prunepool.metrics import Metrics, reduction_band
 
 

@@ -76,7 +76,7 @@ def build_engine(
     """
     share_cores(os.environ)
     keep_memory()
-    from prunepool.core.recovery import Resilience
+    from prunepool.core.resilience import Resilience
     from prunepool.core.types import Limits
     from prunepool.imaging import ImageLimits
     from prunepool.models.loader import set_compute_threads

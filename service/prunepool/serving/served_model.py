@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from prunepool.core.backend import Backend
-from prunepool.core.recovery import Resilience
+from prunepool.core.resilience import Resilience
 from prunepool.core.types import Costs, Limits
 from prunepool.imaging import ImageLimits, Preprocess
 from prunepool.serving.types import ModelInfo
