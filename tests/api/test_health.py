@@ -23,6 +23,12 @@ async def test_alive_whatever_the_engine_is(http: httpx.AsyncClient, engine: Fak
     assert (response.status_code, response.json()) == (200, {"alive": True})
 
 
+async def test_a_process_whose_engine_is_lost_is_not_alive(app: FastAPI, http: httpx.AsyncClient) -> None:
+    app.state.services.drain.broken = True
+    response = await http.get("/healthz")
+    assert (response.status_code, response.json()) == (503, {"alive": False})
+
+
 async def test_ready(http: httpx.AsyncClient) -> None:
     response = await http.get("/readyz")
     assert (response.status_code, response.json()) == (200, {"ready": True, "missing": []})

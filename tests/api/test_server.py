@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import threading
@@ -13,7 +14,10 @@ import httpx
 import pytest
 
 from prunepool.api.protocol import MAX_HEAD_BYTES
-from prunepool.api.server import CannotListen, bind, url_of
+from prunepool.api.server import CannotListen, EngineLost, bind, url_of
+from prunepool.metrics import Metrics
+from prunepool.server import factory
+from prunepool.settings import Settings
 from prunepool.testing import FakeEngine
 
 PATIENCE_S = 20.0
@@ -204,3 +208,23 @@ def test_many_clients_at_once(live: Start) -> None:
         statuses = list(pool.map(send, [images[i::8] for i in range(8)]))
     assert statuses == [[200] * 8] * 8
     assert sorted(image for image, _ in engine.calls) == sorted(images)
+
+
+async def test_a_server_whose_engine_is_lost_answers_what_it_can_and_then_raises(
+    held: Any, make_settings: Callable[..., Settings], metrics: Metrics
+) -> None:
+    server = factory.create_server(make_settings(drain_timeout_s=PATIENCE_S), held, metrics, signals=False)
+    bound = bind("127.0.0.1", 0)
+    ready = asyncio.Event()
+    serving = asyncio.create_task(server.serve_until_signal(bound, ready.set))
+    await ready.wait()
+    async with httpx.AsyncClient(base_url=url_of(bound), timeout=PATIENCE_S) as client:
+        accepted = asyncio.create_task(client.post("/classify", content=b"photo"))
+        await asyncio.to_thread(held.wait_held)
+        server.give_up("m: 2 restarts in a row failed")
+        assert (await client.get("/healthz")).status_code == 503
+        assert (await client.post("/classify", content=b"photo")).json()["code"] == "draining"
+        held.release()
+        assert (await accepted).status_code == 200
+    with pytest.raises(EngineLost, match="does not recover in this process: m: 2 restarts in a row failed"):
+        await serving

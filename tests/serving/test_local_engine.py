@@ -597,3 +597,56 @@ async def test_only_on_a_cpu_batches_stop_growing_where_it_does_not_pay(
     gate.open()
     await asyncio.gather(*tasks)
     assert [len(batch.items) for batch in backend.batches] == batches
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda:0"])
+async def test_models_on_one_device_reckon_with_each_others_work(make: Make, device: str) -> None:
+    """A dense image takes 1 s; the other model has one on the device, so an answer within 1.5 s cannot be had."""
+
+    class Clock:
+        now = 0.0
+
+        def __call__(self) -> float:
+            return self.now
+
+    clock, gate = Clock(), Gate()
+
+    class Timed(FakeBackend):
+        def run(self, batch: Batch, prepared: object) -> list[Output]:
+            outputs = list(super().run(batch, prepared))
+            clock.now += 1.0
+            return outputs
+
+    engine = make(
+        served("a", backend=lambda: Timed(gate=gate), device=device),
+        served("b", backend=Timed, device=device),
+        clock=clock,
+        limits=Limits(max_batch_size=1, max_queue_s=100.0),
+    )
+    await engine.start()
+    hurried = Options(model="b", reduction_ratio=0.0, deadline_ms=1500)
+    assert (await engine.infer(tensor(0), hurried)).model == "b"
+    gate.close()
+    busy = asyncio.create_task(engine.infer(tensor(0), Options(model="a", reduction_ratio=0.0)))
+    await gate.arrived(1)
+    with pytest.raises(DeadlineExceeded, match="would take 2000 ms"):
+        await engine.infer(tensor(0), hurried)
+    gate.open()
+    await busy
+
+
+async def test_restarts_that_keep_failing_are_reported(make: Make) -> None:
+    backends = [FakeBackend(fail=lambda batch: RuntimeError("boom"))]
+
+    def make_backend() -> FakeBackend:
+        if not backends:
+            raise RuntimeError("CUDA error")
+        return backends.pop()
+
+    lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    engine = make(served(backend=make_backend))
+    engine.when_hopeless(lost.set_result)
+    await engine.start()
+    failing = asyncio.create_task(engine.infer(tensor(0), Options()))
+    assert await lost == "m: 2 restarts in a row failed, the last with RuntimeError: CUDA error"
+    failing.cancel()

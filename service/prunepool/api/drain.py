@@ -19,12 +19,16 @@ class Drain:
     Args:
         timeout_s: how long the drain may take, and so what a refused caller is told to wait.
         clock: seconds of a monotonic clock.
+
+    Attributes:
+        broken: whether it began because this process cannot serve any more; liveness probes then fail.
     """
 
     def __init__(self, timeout_s: float, clock: Callable[[], float]) -> None:
         self._timeout_s = timeout_s
         self._clock = clock
         self._ends: float | None = None
+        self.broken = False
         self._receiving: set[asyncio.Timeout] = set()
         self._answering: set[asyncio.Timeout] = set()
         self._idle = asyncio.Event()

@@ -78,6 +78,7 @@ MODEL = {
 }
 
 HEALTH = {"alive": True}
+BROKEN = {"alive": False}
 READY = {"ready": True, "missing": []}
 NOT_READY = {"ready": False, "missing": ["draining"]}
 

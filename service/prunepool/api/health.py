@@ -23,11 +23,18 @@ router = APIRouter()
     "/healthz",
     tags=["health"],
     summary="Alive",
-    responses={200: example_response(schemas.Health, examples.HEALTH, "Alive."), **problem_responses()},
+    responses={
+        200: example_response(schemas.Health, examples.HEALTH, "Alive."),
+        503: example_response(
+            schemas.Health, examples.BROKEN, "Only another process can serve; this one ends."
+        ),
+        **problem_responses(),
+    },
 )
-async def healthz() -> Response:
-    """The process answers; whether it can serve is `/readyz`."""
-    return json_response({"alive": True})
+async def healthz(request: Request) -> Response:
+    """The process answers and may serve again; whether it can serve now is `/readyz`."""
+    alive = not services(request).drain.broken
+    return json_response({"alive": alive}, 200 if alive else 503)
 
 
 @router.head("/readyz", include_in_schema=False)

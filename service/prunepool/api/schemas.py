@@ -206,9 +206,9 @@ class Models(_Out):
 
 
 class Health(_Out):
-    """The process answers."""
+    """Whether this process can still come to serve."""
 
-    alive: Literal[True]
+    alive: bool
 
 
 class Readiness(_Out):

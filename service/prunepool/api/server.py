@@ -32,6 +32,10 @@ class CannotListen(OSError):
     """The address cannot be listened on; the message says why, in one line."""
 
 
+class EngineLost(RuntimeError):
+    """The engine does not recover in this process; the message says why, in one line."""
+
+
 def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
     """A socket on the address, not listening yet: a taken port shows before a model is loaded.
 
@@ -129,6 +133,7 @@ class Server(uvicorn.Server):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._leaving: asyncio.Task[None] | None = None
         self._stopping = False
+        self._lost: str | None = None
         self._on_ready: Callable[[], None] = lambda: None
         self.unanswered = 0
 
@@ -144,13 +149,27 @@ class Server(uvicorn.Server):
 
         Raises:
             PrunepoolError: the engine cannot start.
+            EngineLost: the engine was given up on.
         """
         self._loop = asyncio.get_running_loop()
         self._on_ready = on_ready
         _give_up_unread_answers(bound, self._request_timeout_s)
         async with self._fastapi.router.lifespan_context(self._fastapi):
             await self.serve(sockets=[bound])
+        if self._lost is not None:
+            raise EngineLost(f"the engine does not recover in this process: {self._lost}")
         return self.unanswered
+
+    def give_up(self, why: str) -> None:
+        """Begin the drain because the engine does not recover; on the event loop.
+
+        What other models can still answer is answered; then :meth:`serve_until_signal` raises.
+        """
+        if self._lost is None:
+            self._lost = why
+            self._drain.broken = True
+            _log.error("the engine does not recover in this process", why=why)
+            self._begin_to_leave("engine lost")
 
     def stop(self, reason: str) -> None:
         """Begin the drain; from any thread, once the server serves."""

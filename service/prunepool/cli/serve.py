@@ -15,7 +15,7 @@ from prunepool.cli.options import load_settings, with_flags
 @with_flags()
 def serve(flags: Mapping[str, str]) -> None:
     """Serve a model over HTTP until SIGTERM or Ctrl-C; accepted requests are still answered."""
-    from prunepool.api.server import CannotListen
+    from prunepool.api.server import CannotListen, EngineLost
     from prunepool.server import factory
     from prunepool.server.specs import apart
 
@@ -30,6 +30,8 @@ def serve(flags: Mapping[str, str]) -> None:
             unanswered = factory.serve(settings, announce=_announce, reread=reread)
     except CannotListen as error:
         raise typer.TyperException(f"{error}; choose another with --host or --port") from error
+    except EngineLost as error:
+        _leave_at_once(str(error))  # a broken device may hang the interpreter's own way out
     if unanswered:
         limit = f"drain_timeout_s={settings.drain_timeout_s:g}"
         _leave_at_once(f"accepted requests left unanswered after {limit}: {unanswered}")

@@ -105,7 +105,8 @@ class BatchRunner:
         if launched is not None:
             # A batch that waited for the one before it has run only since that one was done.
             since = max(launched.started, self._finished)
-            self.running = RunningBatch(since, launched.started - self._finished >= IDLE_S)
+            idle_before = launched.started - self._device_lock.ended >= IDLE_S
+            self.running = RunningBatch(since, idle_before)
 
     def collect(self, backend: AsynchronousBackend, launched: LaunchedBatch) -> BatchReport:
         """Wait for the batch that the device computes.

@@ -28,8 +28,8 @@ from prunepool.transport.zmq.server import EVERY_S, Host
 
 #: Nothing is left to be answered when an engine is told to stop.
 _STOP_S = 5.0
-#: An engine that is down for longer is not helped by another thread in the same process.
-_HOPELESS_S = 15.0
+#: An engine that is down for longer is not helped by another thread in the same process: its device hangs.
+_MOST_DOWN_S = 15.0
 _log = structlog.stdlib.get_logger("prunepool.transport")
 
 
@@ -60,6 +60,7 @@ async def _serve(spec: EngineSpec, metrics: Metrics) -> int:
     try:
         engine = factory.build_engine(spec.place.settings, metrics, from_json(spec.warm_up_profiles))
         assert isinstance(engine, LocalEngine)
+        engine.when_hopeless(_give_up)
         models = factory.create_models(spec.place.settings, engine)
         assert models is not None
         handlers.update(_handlers(models, started))
@@ -94,7 +95,7 @@ async def _leave() -> None:
 
 
 async def _watch(engine: LocalEngine) -> None:
-    """End a process whose engine does not recover: some faults of a device last as long as the process."""
+    """End a process whose engine is neither ready nor failing: its device hangs."""
     loop = asyncio.get_running_loop()
     ready = loop.time()
     while True:
@@ -102,9 +103,14 @@ async def _watch(engine: LocalEngine) -> None:
         found = engine.readiness()
         if found.ready:
             ready = loop.time()
-        elif loop.time() - ready > _HOPELESS_S:
-            _log.error("the engine does not recover in this process", missing=", ".join(found.missing))
-            os._exit(1)
+        elif loop.time() - ready > _MOST_DOWN_S:
+            _give_up(", ".join(found.missing))
+
+
+def _give_up(why: str) -> None:
+    """End this process; the parent starts another, and front ends ask other engines meanwhile."""
+    _log.error("the engine does not recover in this process", why=why)
+    os._exit(1)
 
 
 def _handlers(models: Models, started: asyncio.Event) -> dict[str, Handler]:

@@ -115,6 +115,13 @@ def create_models(settings: Settings, engine: Engine) -> Models | None:
     return LocalModels(engine, _create_host(settings)) if isinstance(engine, LocalEngine) else None
 
 
+def hopeless_hook(engine: Engine) -> Callable[[Callable[[str], object]], None]:
+    """What has a callback called when the engine does not recover in this process."""
+    from prunepool.serving import LocalEngine
+
+    return engine.when_hopeless if isinstance(engine, LocalEngine) else lambda callback: None
+
+
 def create_control(settings: Settings, models: Models) -> Control:
     """What changes which models are served.
 
@@ -238,6 +245,7 @@ def serve(
         InvalidParameter: a setting that this version cannot honour.
         CannotListen: the address cannot be listened on.
         PrunepoolError: the model cannot be served.
+        EngineLost: the engine did not recover, and only another process can serve.
     """
     check(settings)
     with logging_to(sys.stderr, settings.log_format, settings.log_level), level_by_signal(settings.log_level):
@@ -246,6 +254,7 @@ def serve(
             metrics = create_metrics()
             engine = make_engine(settings, metrics)
             models = create_models(settings, engine)
+            when_hopeless = hopeless_hook(engine)
             control = None if models is None else create_control(settings, models)
             follow = None
             if control is not None:
@@ -253,6 +262,7 @@ def serve(
             if tracing is not None:
                 engine = tracing.traced(engine)
             server = create_server(settings, engine, metrics, tracing, control, follow)
+            when_hopeless(server.give_up)
             return _run(server, bound, engine, metrics, announce, start)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -88,7 +89,9 @@ class LocalEngine:
         for model in models:
             self._check_default(model)
         self._warm_up_profiles = dict(warm_up_profiles or {})
-        self._cpu = SharedDevice()
+        #: By device: models on one device see each other's backlog.
+        self._devices: defaultdict[str, SharedDevice] = defaultdict(SharedDevice)
+        self._when_hopeless: Callable[[str], object] = lambda why: None
         self._random = random or Random()  # noqa: S311 - it draws a sample, no secret
         self._lineup = ModelRegistry(models, self._line, config.unload_timeout_s)
         threads = decode_threads(config.decode_threads)
@@ -133,6 +136,10 @@ class LocalEngine:
         except BaseException:
             await self.close(0.0)
             raise
+
+    def when_hopeless(self, callback: Callable[[str], object]) -> None:
+        """Have this called, with the reason, when a model's restarts in this process keep failing."""
+        self._when_hopeless = callback
 
     def begin_drain(self) -> None:
         """Refuse what comes from now on; what was accepted is still answered."""
@@ -297,8 +304,7 @@ class LocalEngine:
     def _scheduler(self, model: ServedModel, active: bool) -> Scheduler:
         auto = self._resolve(Options(reduction_ratio="auto"), model).ratio_spec
         info = model.info()
-        on_cpu = info.device == "cpu"
-        return Scheduler(
+        scheduler = Scheduler(
             model.name,
             model.make_backend,
             image_size=model.preprocess.size,
@@ -306,15 +312,16 @@ class LocalEngine:
             policy=self._policy(info),
             metrics=self._metrics,
             # A GPU that computes ahead hides what a small run costs besides: there, sizes were not compared.
-            limits=replace(self._config.limits, only_what_pays=on_cpu),
+            limits=replace(self._config.limits, only_what_pays=info.device == "cpu"),
             resilience=self._config.resilience,
             auto_maximum=auto.maximum,
             active=active,
-            # Only a CPU is shared in turns: a GPU that computes ahead puts batches in order by itself.
-            device=self._cpu if on_cpu else None,
+            device=self._devices[info.device],
             warm_up_profile=self._timed(model),
             clock=self._clock,
         )
+        scheduler.when_hopeless(lambda why: self._when_hopeless(why))
+        return scheduler
 
     def _timed(self, model: ServedModel) -> Sequence[TimedBatch]:
         """What an engine before this one timed a model with; nothing, if that was another one of its name."""
