@@ -12,7 +12,7 @@ M = 'model="$model"'
 def dial() -> dash.Dashboard:
     """What reduction brings and costs on the real traffic."""
     return (
-        p.board("prunepool-dial", "The dial", "What reduction brings and costs, on the traffic as it is.")
+        p.board("prunepool-dial", "The dial", "What reduction saves and costs on real traffic.")
         .with_row(dash.Row("Ratio"))
         .with_panel(
             p.density(
@@ -25,7 +25,7 @@ def dial() -> dash.Dashboard:
         .with_panel(
             p.lines(
                 "auto",
-                "What auto would apply now, the most that it may, and the mean of all applied ratios, auto or "
+                "What auto would apply now, its limit, and the mean of all applied ratios, auto or "
                 "chosen by the caller.",
                 "percentunit",
                 [
@@ -44,12 +44,12 @@ def dial() -> dash.Dashboard:
                 dashed=["limit"],
             )
         )
-        .with_row(dash.Row("What it brings"))
+        .with_row(dash.Row("What it saves"))
         .with_panel(
             p.lines(
                 "Speedup against ρ = 0",
                 "Device time of a dense image over that of a reduced one, over 5 minutes, while both are served. "
-                "A mixed batch's time is shared out by GMACs, so mixed traffic tends to the ratio of GMACs.",
+                "A mixed batch's time is divided by GMACs, so mixed traffic tends to the ratio of GMACs.",
                 "suffix:×",
                 [
                     (
@@ -62,7 +62,7 @@ def dial() -> dash.Dashboard:
         )
         .with_panel(
             p.lines(
-                "Device time of an image",
+                "Device time per image",
                 "By band of the reduction ratio.",
                 "s",
                 [
@@ -78,7 +78,7 @@ def dial() -> dash.Dashboard:
         )
         .with_panel(
             p.lines(
-                "GMACs a second",
+                "GMACs per second",
                 "Billions of multiply-accumulates spent, and saved against dense answers.",
                 "short",
                 [(f"sum by (kind) (rate(prunepool_gmacs_total{{{M}}}[$__rate_interval]))", "{{kind}}")],
@@ -88,8 +88,8 @@ def dial() -> dash.Dashboard:
         )
         .with_panel(
             p.lines(
-                "Tokens by fate",
-                "Tokens a second that were kept to the end, pruned for mattering little, or pooled with others.",
+                "Tokens by outcome",
+                "Tokens per second that were kept to the end, pruned, or pooled with others.",
                 "short",
                 [(f"sum by (fate) (rate(prunepool_tokens_total{{{M}}}[$__rate_interval]))", "{{fate}}")],
                 stacked=True,
@@ -100,7 +100,7 @@ def dial() -> dash.Dashboard:
         .with_panel(
             p.lines(
                 "Agreement with the dense model",
-                "Of sampled reduced images that were run again dense, the share that got the same answer. Needs "
+                "Share of sampled reduced images that got the same answer at ratio 0. Needs "
                 "shadow_sample above 0.",
                 "percentunit",
                 [

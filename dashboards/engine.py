@@ -41,7 +41,7 @@ def engine() -> dash.Dashboard:
         .with_panel(
             p.lines(
                 "Device busy",
-                "Device time spent on batches, of the time that passed.",
+                "Share of the time in which the device ran batches.",
                 "percentunit",
                 [
                     (
@@ -67,7 +67,7 @@ def engine() -> dash.Dashboard:
         )
         .with_panel(
             p.density(
-                "Tokens in a batch",
+                "Tokens per batch",
                 "Batches by their tokens after the last reduction, summed over the images.",
                 "short",
                 f"sum by (le) (increase(prunepool_batch_tokens_bucket{{{M}}}[$__rate_interval]))",
@@ -76,8 +76,8 @@ def engine() -> dash.Dashboard:
         )
         .with_panel(
             p.lines(
-                "Mean batch",
-                "Images and tokens in a batch.",
+                "Mean batch size",
+                "Images and tokens per batch.",
                 "short",
                 [
                     (
@@ -103,7 +103,7 @@ def engine() -> dash.Dashboard:
         .with_panel(
             p.density(
                 "Prediction error",
-                "Batches by how far their predicted time was off.",
+                "Batches by the error of their predicted time.",
                 "percentunit",
                 f"sum by (le) (increase(prunepool_prediction_error_ratio_bucket{{{M}}}[$__rate_interval]))",
             )
@@ -111,7 +111,7 @@ def engine() -> dash.Dashboard:
         .with_panel(
             p.lines(
                 "Cost model",
-                "Predicted time of each part of a batch, as learnt so far.",
+                "Predicted time of each part of a batch, as learned so far.",
                 "s",
                 [(f"max by (part) (prunepool_cost_model_seconds{{{M}}})", "{{part}}")],
             )
@@ -119,7 +119,7 @@ def engine() -> dash.Dashboard:
         .with_row(dash.Row("Machine"))
         .with_panel(
             p.lines(
-                "Processor",
+                "CPU",
                 "Cores in use by the server.",
                 "short",
                 [(f"rate(process_cpu_seconds_total{{{JOB}}}[$__rate_interval])", "{{instance}}")],
@@ -148,7 +148,7 @@ def engine() -> dash.Dashboard:
         .with_panel(
             p.lines(
                 "GPU busy",
-                "Share of the time in which each GPU ran anything.",
+                "Share of the time in which each GPU was busy.",
                 "percentunit",
                 [("prunepool_gpu_utilization_ratio", "{{instance}} {{gpu}}")],
                 width=8,
@@ -158,7 +158,7 @@ def engine() -> dash.Dashboard:
         .with_panel(
             p.lines(
                 "GPU memory",
-                "In use, by whomever, and what there is.",
+                "In use by any process, and total.",
                 "bytes",
                 [("prunepool_gpu_memory_bytes", "{{instance}} {{gpu}} {{kind}}")],
                 width=8,
@@ -167,7 +167,7 @@ def engine() -> dash.Dashboard:
         .with_panel(
             p.lines(
                 "GPU power",
-                "What each GPU draws.",
+                "Power draw of each GPU.",
                 "watt",
                 [("prunepool_gpu_power_watts", "{{instance}} {{gpu}}")],
                 width=8,

@@ -23,14 +23,12 @@ def overview() -> dash.Dashboard:
     plain = p.thresholds((None, p.BLUE))
     share = p.thresholds((None, p.GREEN), (0.8, p.AMBER), (1, p.RED))
     return (
-        p.board(
-            "prunepool-overview", "Overview", "Is it well, how much does it answer, how fast, who is refused."
-        )
+        p.board("prunepool-overview", "Overview", "Health, throughput, latency and rejections.")
         .with_row(dash.Row("Now"))
         .with_panel(
             p.number(
                 "Images",
-                "Images answered a second.",
+                "Images answered per second.",
                 "reqps",
                 f'sum(rate(prunepool_requests_total{{{M}, outcome="ok"}}[$__rate_interval]))',
                 plain,
@@ -50,7 +48,7 @@ def overview() -> dash.Dashboard:
         .with_panel(
             p.number(
                 "Refused",
-                "Share of the images refused for want of room or time, over 5 minutes.",
+                "Share of the images refused as overloaded or past their deadline, over 5 minutes.",
                 "percentunit",
                 f"max(model:prunepool_shed:ratio_rate5m{{{M}}})",
                 good_low,
@@ -58,8 +56,8 @@ def overview() -> dash.Dashboard:
         )
         .with_panel(
             p.number(
-                "Computation saved",
-                "GMACs not spent, of those that dense answers would have cost, over 5 minutes.",
+                "Compute saved",
+                "Share of the dense model's GMACs that was not spent, over 5 minutes.",
                 "percentunit",
                 f"max(model:prunepool_gmacs_saved:ratio_rate5m{{{M}}})",
                 plain,
@@ -68,7 +66,7 @@ def overview() -> dash.Dashboard:
         .with_panel(
             p.number(
                 "auto",
-                "How far auto has gone, of what it may: at 100 % only refusing is left.",
+                "The ratio that auto applies, as a share of its limit: at 100 % the next step is to refuse.",
                 "percentunit",
                 f"max(model:prunepool_auto_reduction_ratio:share_of_limit{{{M}}})",
                 share,
@@ -87,7 +85,7 @@ def overview() -> dash.Dashboard:
         .with_panel(
             p.lines(
                 "Throughput by reduction band",
-                "Images run through the model a second, by the reduction ratio that was applied: grey is dense, "
+                "Images computed per second, by the applied reduction ratio: grey is dense, "
                 "orange the most reduced.",
                 "reqps",
                 [
@@ -123,7 +121,7 @@ def overview() -> dash.Dashboard:
         .with_row(dash.Row("Latency"))
         .with_panel(
             p.density(
-                "Time to answer",
+                "Latency",
                 "Images by the time from arrival to answer.",
                 "s",
                 f'sum by (le) (increase({DURATION}_bucket{{{M}, stage="total"}}[$__rate_interval]))',
@@ -131,7 +129,7 @@ def overview() -> dash.Dashboard:
         )
         .with_panel(
             p.lines(
-                "Time to answer: p50, p95, p99",
+                "Latency: p50, p95, p99",
                 "Percentiles over all replicas, against the target that auto tries to hold.",
                 "s",
                 [
@@ -144,9 +142,9 @@ def overview() -> dash.Dashboard:
                 dashed=["target"],
             )
         )
-        .with_panel(_stage("decode", "From the bytes to pixels, the wait for a decoding thread included."))
+        .with_panel(_stage("decode", "From bytes to pixels, including the wait for a decoding thread."))
         .with_panel(_stage("queue", "Waiting for the device."))
-        .with_panel(_stage("inference", "The run of the batch that the image was in."))
+        .with_panel(_stage("inference", "The batch that the image was in."))
         .with_row(dash.Row("Load"))
         .with_panel(
             p.lines(
@@ -160,7 +158,7 @@ def overview() -> dash.Dashboard:
         .with_panel(
             p.lines(
                 "Time to drain",
-                "Predicted time to answer everything that waits: what admission and auto decide by.",
+                "Predicted time to answer every queued image: the basis of admission control and auto.",
                 "s",
                 [
                     (f"sum by (instance) (prunepool_queue_drain_seconds{{{M}}})", "{{instance}}"),
@@ -174,7 +172,7 @@ def overview() -> dash.Dashboard:
             p.lines(
                 "Rejections by reason",
                 "Images refused before they reached the device. overloaded and deadline_exceeded are the "
-                "server's doing, the others the caller's or an operator's.",
+                "caused by the server, the others by the caller or an operator.",
                 "reqps",
                 [
                     (

@@ -65,13 +65,13 @@ class Metrics:
         )
         self.device_images = Counter(
             "prunepool_device_images_total",
-            "Images computed, by how the device was told: recorded (a CUDA graph) or kernels (one by one).",
+            "Images computed, by launch: recorded (a captured CUDA graph) or kernels (eager).",
             ("model", "launch"),
             registry=registry,
         )
         self.inference_seconds = Counter(
             "prunepool_inference_seconds_total",
-            "Device time spent, shared out over the images of a batch by their GMACs.",
+            "Device time spent, divided among the images of a batch by their GMACs.",
             ("model", "reduction"),
             registry=registry,
         )
@@ -98,7 +98,7 @@ class Metrics:
         )
         self.target_latency = Gauge(
             "prunepool_target_latency_seconds",
-            "The time within which auto tries to answer every request.",
+            "Latency that auto tries to hold for every request.",
             m,
             multiprocess_mode="livemax",
             registry=registry,
@@ -115,7 +115,7 @@ class Metrics:
         )
         self.tokens = Counter(
             "prunepool_tokens_total",
-            "Tokens by what became of them: kept, pruned, pooled.",
+            "Tokens by outcome: kept, pruned, pooled.",
             ("model", "fate"),
             registry=registry,
         )
@@ -134,7 +134,7 @@ class Metrics:
         )
         self.queue_drain = Gauge(
             "prunepool_queue_drain_seconds",
-            "Predicted time to answer everything that waits.",
+            "Predicted time to answer every queued image.",
             m,
             multiprocess_mode="livemax",
             registry=registry,
@@ -161,7 +161,7 @@ class Metrics:
         )
         self.http_requests = Counter(
             "prunepool_http_requests_total",
-            "HTTP requests, each once however it ended, by route, status and the error's code (ok without one).",
+            "HTTP requests, each counted once, by route, status and error code (ok without an error).",
             ("route", "status", "code"),
             registry=registry,
         )
@@ -173,32 +173,32 @@ class Metrics:
         )
         self.body_bytes = Gauge(
             "prunepool_body_bytes",
-            "Bytes of request bodies that are held until their requests are answered.",
+            "Bytes of request bodies held until their requests are answered.",
             multiprocess_mode="livesum",
             registry=registry,
         )
         self.escalations = Counter(
             "prunepool_escalations_total",
-            "Images with a small margin, by what came of a second look: confirmed, changed; or skipped.",
+            "Images with a small margin, by the outcome of escalation: confirmed, changed or skipped.",
             ("model", "outcome"),
             registry=registry,
         )
         self.shadow_images = Counter(
             "prunepool_shadow_images_total",
-            "Sampled images that were run again dense, by whether the reduced answer agrees: true, false.",
+            "Sampled images run again at ratio 0, by whether the reduced answer agrees: true or false.",
             ("model", "reduction", "agrees"),
             registry=registry,
         )
         self.shadow_agreement = Gauge(
             "prunepool_shadow_agreement",
-            "Share of the last hundred or so sampled images whose reduced answer agrees with the dense one.",
+            "Share of about the last hundred sampled images whose reduced answer agrees with the dense one.",
             ("model", "reduction"),
             multiprocess_mode="livemin",
             registry=registry,
         )
         self.shadow_dropped = Counter(
             "prunepool_shadow_dropped_total",
-            "Sampled images that were not run again, because the device had other work.",
+            "Sampled images not run again because the device was busy.",
             m,
             registry=registry,
         )
@@ -222,7 +222,7 @@ class Metrics:
             registry=registry,
         )
         self.build = Info(
-            "prunepool_build", "Versions, device and number format of this process.", registry=self.exposed
+            "prunepool_build", "Versions, device and dtype of this process.", registry=self.exposed
         )
 
     def ask(self, gauge: Gauge, value: Callable[[], float]) -> None:
