@@ -21,7 +21,7 @@ ARROWS: dict[str, set[str]] = {
     "gpu": set(),
     "machine": set(),
     "imaging": {"errors"},
-    "store": {"errors"},
+    "store": {"errors", "reduction.methods", "reduction.plan"},
     "access": {"errors"},
     "reduction": set(),
     "models": {"reduction", "store", "errors", "core.types"},

@@ -84,8 +84,8 @@ class FakeDevice:
             static.decisions.copy_(fresh.decisions)
             for to, stage in zip(static.stages, fresh.stages, strict=True):
                 for target, source in zip(
-                    (*to.departure, to.pruned, to.variance),
-                    (*stage.departure, stage.pruned, stage.variance),
+                    (*to.indices, to.pruned, to.variance),
+                    (*stage.indices, stage.pruned, stage.variance),
                     strict=True,
                 ):
                     target.copy_(source)

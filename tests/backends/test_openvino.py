@@ -21,7 +21,7 @@ from prunepool.errors import ConversionInvalid, InvalidParameter
 from prunepool.models.geometry import Geometry
 from prunepool.models.model import Model
 from prunepool.models.vit import Forward, ReducingViT
-from prunepool.reduction.plan import DENSE, Method, ReductionPlan, default_blocks, max_ratio, plan_for_ratio
+from prunepool.reduction.plan import DENSE, ReductionPlan, default_blocks, max_ratio, plan_for_ratio
 
 pytest.importorskip("openvino")
 
@@ -64,7 +64,7 @@ def noise(images: int, seed: int = 1) -> Tensor:
     return torch.randn(images, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(seed))
 
 
-def plan_of(gone: int, method: Method) -> ReductionPlan:
+def plan_of(gone: int, method: str) -> ReductionPlan:
     return plan_for_ratio(gone / PATCHES, patches=PATCHES, depth=4, method=method) if gone else DENSE
 
 
@@ -74,7 +74,7 @@ def by_block(forward: Forward) -> dict[int, list[Tensor]]:
     for stage in forward.stages:
         parts = blocks.setdefault(stage.block, [])
         assert stage.first == sum(len(part[0]) for part in parts)
-        parts.append([*stage.departure, stage.pruned])
+        parts.append([*stage.indices, stage.pruned])
     return {block: [torch.cat(own) for own in zip(*parts, strict=True)] for block, parts in blocks.items()}
 
 
@@ -85,10 +85,10 @@ def choices_that_differ(found: Forward, wanted: Forward) -> int:
     assert list(ours) == list(theirs)
     differ = 0
     for block, tensors in ours.items():
-        *departure, pruned = tensors
+        *indices, pruned = tensors
         *expected, their_pruned = theirs[block]
         assert torch.equal(pruned, their_pruned)
-        same = [(a == b).all(dim=1) for a, b in zip(departure, expected, strict=True)]
+        same = [(a == b).all(dim=1) for a, b in zip(indices, expected, strict=True)]
         differ += int((~torch.stack(same).all(dim=0)).sum())
     return differ
 
@@ -96,7 +96,7 @@ def choices_that_differ(found: Forward, wanted: Forward) -> int:
 @pytest.mark.parametrize("method", ["ppt", "fuse", "tome"])
 @torch.inference_mode()
 def test_every_plan_gets_pytorchs_answers(
-    method: Method, network: ReducingViT, kept: Path, tmp_path: Path
+    method: str, network: ReducingViT, kept: Path, tmp_path: Path
 ) -> None:
     """Odd and even counts, many and few, in turns with one, two and three images; one pass for all."""
     kind = Kind(method, default_blocks(4, method))

@@ -13,7 +13,7 @@ from prunepool.lab.accuracy_figures import figures
 from prunepool.lab.accuracy_plot import draw
 from prunepool.lab.evaluate import DENSE_ROW, DIAL, Row
 from prunepool.lab.model_outputs import ModelOutputs
-from prunepool.reduction.plan import METHODS
+from prunepool.reduction.methods import METHODS
 
 
 def row(method: str, gmacs: float, wrong: int, *, labels: bool) -> Row:

@@ -15,7 +15,8 @@ from prunepool.errors import InvalidParameter
 from prunepool.lab.evaluate import DIAL, cheapest_within, evaluate, report, settings_of
 from prunepool.lab.images import Crops
 from prunepool.models.model import Model
-from prunepool.reduction.plan import DENSE, METHODS, ReductionPlan, plan_for_ratio
+from prunepool.reduction.methods import METHODS
+from prunepool.reduction.plan import DENSE, ReductionPlan, plan_for_ratio
 
 
 def test_the_dense_model_comes_first_and_once(small: Model) -> None:

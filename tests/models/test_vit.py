@@ -63,7 +63,7 @@ def test_prefix_tokens_never_leave(name: str, random_vit: Callable[..., nn.Modul
     prefix = torch.arange(network.geometry.prefix).expand(2, -1)
     assert len(stages) == 3
     for stage in stages:
-        assert torch.equal(stage.departure.keep[:, : network.geometry.prefix], prefix)
+        assert torch.equal(stage.indices.keep[:, : network.geometry.prefix], prefix)
 
 
 REFUSED = [

@@ -1,4 +1,4 @@
-"""Scoring, pruning, pooling and departing, against plain loops over one image at a time."""
+"""Scoring, pruning, pooling and merging, against plain loops over one image at a time."""
 
 from __future__ import annotations
 
@@ -11,19 +11,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from prunepool.reduction.fusing import fuse
-from prunepool.reduction.plan import METHODS, Method
-from prunepool.reduction.pooling import pool
-from prunepool.reduction.pruning import prune
-from prunepool.reduction.reduction import reduce_tokens
+from prunepool.reduction.fuse import fuse
+from prunepool.reduction.methods import METHODS
+from prunepool.reduction.pool import pool
+from prunepool.reduction.prune import prune
 from prunepool.reduction.scoring import class_attention, score_variance, token_scores
-from prunepool.reduction.tokens import Departure, choose, depart
+from prunepool.reduction.step import StepInputs
+from prunepool.reduction.tokens import TokenReduction, apply_reduction, choose
 
 sizes = st.tuples(st.integers(1, 3), st.integers(2, 40), st.integers(0, 5))
 
 
 def tensors(seed: int, *shape: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def step_inputs(x: Tensor, removed: int, threshold: float = 0.0) -> StepInputs:
+    """Random heads for tokens of one prefix token."""
+    query, key, value = torch.randn(3, len(x), 2, x.shape[1], 4)
+    return StepInputs(x, None, query, key, value, 0.5, removed, threshold, prefix=1)
 
 
 @given(sizes=sizes, heads=st.integers(1, 3), seed=st.integers(0, 2**31), biased=st.booleans())
@@ -62,12 +68,12 @@ def test_pruning_keeps_the_best_in_descending_order(
     batch, patches, prefix = sizes
     removed = data.draw(st.integers(0, patches))
     scores = tensors(seed, batch, patches)
-    departure = prune(scores, removed, prefix)
+    indices = prune(scores, removed, prefix)
     for row in range(batch):
         best = sorted(range(patches), key=lambda j: -float(scores[row, j]))
         expected = list(range(prefix)) + [j + prefix for j in best[: patches - removed]]
-        assert departure.keep[row].tolist() == expected
-        assert sorted(departure.leave[row].tolist()) == sorted(j + prefix for j in best[patches - removed :])
+        assert indices.keep[row].tolist() == expected
+        assert sorted(indices.remove[row].tolist()) == sorted(j + prefix for j in best[patches - removed :])
 
 
 def pool_by_loops(metric: np.ndarray, removed: int, prefix: int) -> list[set[int]]:
@@ -90,10 +96,10 @@ def test_pooling_merges_the_most_similar_pairs(
     batch, patches, prefix = sizes
     removed = data.draw(st.integers(0, patches // 2))
     metric = tensors(seed, batch, patches + prefix, 6).double()
-    keep, leave, target = pool(metric, removed, prefix)
+    keep, remove, target = pool(metric, removed, prefix)
     for row in range(batch):
         groups = [{i} for i in keep[row].tolist()]
-        for i, into in zip(leave[row].tolist(), target[row].tolist(), strict=True):
+        for i, into in zip(remove[row].tolist(), target[row].tolist(), strict=True):
             groups[into].add(i)
         assert groups == pool_by_loops(metric[row].numpy(), removed, prefix)
 
@@ -104,29 +110,29 @@ def test_pooling_more_than_half_is_refused() -> None:
 
 
 @given(sizes=sizes, seed=st.integers(0, 2**31), data=st.data())
-def test_every_token_is_kept_or_leaves_exactly_once(
+def test_every_token_is_kept_or_removed_exactly_once(
     sizes: tuple[int, int, int], seed: int, data: st.DataObject
 ) -> None:
     batch, patches, prefix = sizes
     removed = data.draw(st.integers(0, patches // 2))
-    departures = (
+    reductions = (
         prune(tensors(seed, batch, patches), removed, prefix),
         pool(tensors(seed, batch, patches + prefix, 4), removed, prefix),
     )
-    for keep, leave, _ in departures:
+    for keep, remove, _ in reductions:
         for row in range(batch):
-            assert sorted(keep[row].tolist() + leave[row].tolist()) == list(range(patches + prefix))
+            assert sorted(keep[row].tolist() + remove[row].tolist()) == list(range(patches + prefix))
 
 
 @given(seed=st.integers(0, 2**31), sized=st.booleans())
-def test_departing_is_a_size_weighted_mean(seed: int, sized: bool) -> None:
+def test_merging_is_a_size_weighted_mean(seed: int, sized: bool) -> None:
     x = tensors(seed, 2, 5, 3)
     size = torch.randint(1, 9, (2, 5), generator=torch.Generator().manual_seed(seed)).float()
-    departure = Departure(
+    indices = TokenReduction(
         torch.tensor([[0, 1, 3]] * 2), torch.tensor([[2, 4]] * 2), torch.tensor([[1, 1], [1, 2]])
     )
     pruned = torch.tensor([False, False])
-    out, out_size = depart(x, size if sized else None, departure, pruned)
+    out, out_size = apply_reduction(x, size if sized else None, indices, pruned)
     weight = size if sized else torch.ones(2, 5)
     for row, groups in enumerate(([[0], [1, 2, 4], [3]], [[0], [1, 2], [3, 4]])):
         for m, members in enumerate(groups):
@@ -139,17 +145,17 @@ def test_departing_is_a_size_weighted_mean(seed: int, sized: bool) -> None:
 def test_pruning_leaves_the_kept_tokens_untouched(dtype: torch.dtype) -> None:
     x = torch.randn(2, 6, 4).to(dtype)
     size = torch.full((2, 6), 3.0)
-    departure = prune(torch.rand(2, 5), 2, 1)
-    out, out_size = depart(x, size, departure, torch.tensor([True, True]))
-    assert torch.equal(out, x.gather(1, departure.keep.unsqueeze(-1).expand(-1, -1, 4)))
+    indices = prune(torch.rand(2, 5), 2, 1)
+    out, out_size = apply_reduction(x, size, indices, torch.tensor([True, True]))
+    assert torch.equal(out, x.gather(1, indices.keep.unsqueeze(-1).expand(-1, -1, 4)))
     assert torch.equal(out_size, torch.full((2, 4), 3.0))
 
 
 @given(seed=st.integers(0, 2**31))
 def test_pooling_loses_no_patch(seed: int) -> None:
     size = torch.randint(1, 9, (2, 11), generator=torch.Generator().manual_seed(seed)).float()
-    departure = pool(tensors(seed, 2, 11, 4), 5, 1)
-    _, out_size = depart(tensors(seed, 2, 11, 4), size, departure, torch.tensor([False, False]))
+    indices = pool(tensors(seed, 2, 11, 4), 5, 1)
+    _, out_size = apply_reduction(tensors(seed, 2, 11, 4), size, indices, torch.tensor([False, False]))
     assert torch.equal(out_size.sum(-1), size.sum(-1))
 
 
@@ -163,27 +169,23 @@ def test_each_image_goes_its_own_way() -> None:
 
 @pytest.mark.parametrize("threshold_side", ["at", "above"])
 def test_a_variance_that_reaches_the_threshold_prunes(threshold_side: str) -> None:
-    x = torch.randn(1, 9, 8)
-    heads = torch.randn(3, 1, 2, 9, 4)
-    common = {"query": heads[0], "key": heads[1], "value": heads[2], "scale": 0.5, "removed": 2, "prefix": 1}
-    variance = reduce_tokens(x, None, threshold=0.0, **common).variance.item()
+    ppt, inputs = METHODS["ppt"].load(), step_inputs(torch.randn(1, 9, 8), removed=2)
+    variance = ppt(inputs).variance.item()
     limit = variance if threshold_side == "at" else float(np.nextafter(variance, 1, dtype="f4"))
-    pruned = reduce_tokens(x, None, threshold=limit, **common).pruned
+    pruned = ppt(inputs._replace(threshold=limit)).pruned
     assert pruned.item() is (threshold_side == "at")
 
 
 @given(sizes=sizes, seed=st.integers(0, 2**31), data=st.data())
 @settings(max_examples=100)
-def test_fusing_merges_what_is_missed_least(
-    sizes: tuple[int, int, int], seed: int, data: st.DataObject
-) -> None:
+def test_fusing_merges_what_loses_least(sizes: tuple[int, int, int], seed: int, data: st.DataObject) -> None:
     batch, patches, prefix = sizes
     removed = data.draw(st.integers(0, patches // 2))
     x = tensors(seed, batch, patches + prefix, 6).double()
     scores = tensors(seed + 1, batch, patches).abs().softmax(-1)
     size = tensors(seed + 2, batch, patches + prefix).abs() + 1
     fused = fuse(x.clone(), size, scores, removed, prefix)
-    keep, leave, target = fused.departure
+    keep, remove, target = fused.indices
     for row in range(batch):
         tokens, weight = x[row].numpy(), np.pad(scores[row].double().numpy(), (prefix, 0), constant_values=1)
         length = np.linalg.norm(tokens, axis=-1)
@@ -196,11 +198,11 @@ def test_fusing_merges_what_is_missed_least(
 
         least = {i: min(loss(i, j) for j in ranked[: ranked.index(i)]) for i in half}
         gone = sorted(half, key=lambda i: least[i])[:removed]
-        assert sorted(leave[row].tolist()) == sorted(gone)
+        assert sorted(remove[row].tolist()) == sorted(gone)
         stay = [i for i in range(patches + prefix) if i not in gone]
         assert keep[row].tolist() == stay
         parts = {j: [j] for j in stay}
-        for i, into in zip(leave[row].tolist(), target[row].tolist(), strict=True):
+        for i, into in zip(remove[row].tolist(), target[row].tolist(), strict=True):
             assert stay[into] == min(
                 (j for j in ranked[: ranked.index(i)] if j in stay), key=lambda j, i=i: loss(i, j)
             )
@@ -227,20 +229,8 @@ def test_fusing_more_than_half_is_refused() -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_leaves_the_same_shapes(method: Method) -> None:
-    heads = torch.randn(3, 2, 2, 9, 4)
-    reduced = reduce_tokens(
-        torch.randn(2, 9, 8),
-        None,
-        query=heads[0],
-        key=heads[1],
-        value=heads[2],
-        scale=0.5,
-        removed=3,
-        threshold=7e-5,
-        prefix=1,
-        method=method,
-    )
+def test_every_method_leaves_the_same_shapes(method: str) -> None:
+    reduced = METHODS[method].load()(step_inputs(torch.randn(2, 9, 8), removed=3, threshold=7e-5))
     assert reduced.tokens.shape == (2, 6, 8)
     assert reduced.size.sum(-1).tolist() == ([6, 6] if reduced.pruned.all() else [9, 9])
     if method in ("prune", "topk"):
@@ -249,13 +239,25 @@ def test_every_method_leaves_the_same_shapes(method: Method) -> None:
         assert not reduced.pruned.any()
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_what_is_known_of_a_method_is_true(method: str) -> None:
+    known, step = METHODS[method], METHODS[method].load()
+    assert known.name == method
+    inputs = step_inputs(torch.randn(4, 9, 8), removed=3)
+    results = [step(inputs._replace(threshold=limit)).pruned for limit in (0.0, 1.0)]
+    assert known.uses_threshold is not torch.equal(*results)
+    nothing = step(inputs._replace(removed=0)).indices.keep
+    assert known.keeps_order is torch.equal(nothing, torch.arange(9).expand(4, -1))
+    stages = {len(known.default_blocks(depth)) for depth in (4, 12, 24)}
+    assert known.default_stages == (stages.pop() if len(stages) == 1 else None)
+
+
 def test_topk_drops_what_the_class_token_does_not_look_at() -> None:
     query = torch.zeros(1, 1, 5, 1)
     query[0, 0, 0] = 1.0
     key = torch.tensor([0.0, 4.0, 1.0, 3.0, 2.0]).view(1, 1, 5, 1)
     value = torch.tensor([1.0, 1e-3, 9.0, 1e-3, 9.0]).view(1, 1, 5, 1)  # its norm does not count here
-    reduced = reduce_tokens(
-        torch.randn(1, 5, 3), None, query=query, key=key, value=value, scale=1.0, removed=2,
-        threshold=0.0, prefix=1, method="topk",
-    )  # fmt: skip
-    assert reduced.departure.keep.tolist() == [[0, 1, 3]]
+    reduced = METHODS["topk"].load()(
+        StepInputs(torch.randn(1, 5, 3), None, query, key, value, 1.0, removed=2, threshold=0.0, prefix=1)
+    )
+    assert reduced.indices.keep.tolist() == [[0, 1, 3]]

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from prunepool.models.vit import Group, ReducingViT
 from prunepool.reduction.plan import ReductionPlan
-from prunepool.reduction.tokens import Stage
+from prunepool.reduction.step import StageRecord
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class Computed(NamedTuple):
 
     logits: Tensor
     decisions: Tensor
-    stages: list[Stage]
+    stages: list[StageRecord]
 
 
 class Mark(Protocol):

@@ -25,7 +25,8 @@ from prunepool.models.explain import token_map
 from prunepool.models.model import Model
 from prunepool.models.vit import Group
 from prunepool.reduction.plan import ReductionPlan
-from prunepool.reduction.tokens import Departure, Stage
+from prunepool.reduction.step import StageRecord
+from prunepool.reduction.tokens import TokenReduction
 
 
 class Span(NamedTuple):
@@ -54,7 +55,7 @@ class Result(NamedTuple):
     piece: Piece
     logits: Tensor
     decisions: Tensor
-    stages: list[Stage]
+    stages: list[StageRecord]
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,7 +280,7 @@ def _runs(span: Span, parts: Sequence[Part]) -> Iterator[tuple[Part, int, int, i
             yield part, pairs[0][0], pairs[0][1] - span.first, len(pairs)
 
 
-def _copied(stage: Stage) -> Stage:
+def _copied(stage: StageRecord) -> StageRecord:
     """A stage that the next replay does not overwrite."""
-    departure = Departure(*(part.clone() for part in stage.departure))
-    return stage._replace(departure=departure, pruned=stage.pruned.clone(), variance=stage.variance.clone())
+    indices = TokenReduction(*(part.clone() for part in stage.indices))
+    return stage._replace(indices=indices, pruned=stage.pruned.clone(), variance=stage.variance.clone())

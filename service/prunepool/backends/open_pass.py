@@ -6,17 +6,17 @@ import copy
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from prunepool.models.geometry import Geometry
-from prunepool.models.packing import Rectangle
+from prunepool.models.packing import RaggedSegment
 from prunepool.models.vit import ReducingViT
-from prunepool.reduction.plan import DENSE, Method, ReductionPlan
-from prunepool.reduction.reduction import Reduced, reduce_tokens
-from prunepool.reduction.tokens import Departure, Stage
+from prunepool.reduction.methods import METHODS
+from prunepool.reduction.plan import DENSE, ReductionPlan
+from prunepool.reduction.step import Reduced, StageRecord, StepInputs
+from prunepool.reduction.tokens import TokenReduction
 
 #: Images of the batch that is traced: neither one nor none, which would be taken for constants.
 _TRACED = 3
@@ -24,7 +24,7 @@ _TRACED = 3
 #: Tokens that leave at each block meanwhile.
 _LEAVING = 2
 
-#: Tensors that a stage gives: those of its departure, which images were pruned, and their variance.
+#: Tensors that a stage gives: those of its indices, which images were pruned, and their variance.
 _OF_A_STAGE = 5
 
 
@@ -37,13 +37,13 @@ class Kind:
         blocks: where any of them reduces, ascending.
     """
 
-    method: Method
+    method: str
     blocks: tuple[int, ...]
 
     @classmethod
     def all_of(cls, plans: Iterable[ReductionPlan]) -> list[Kind]:
         """The fewest kinds that hold these plans; one without blocks where no plan reduces."""
-        blocks: dict[Method, set[int]] = defaultdict(set)
+        blocks: dict[str, set[int]] = defaultdict(set)
         for plan in plans:
             if not plan.dense:
                 blocks[plan.method] |= set(plan.blocks)
@@ -53,9 +53,8 @@ class Kind:
     def counts(self, plan: ReductionPlan, geometry: Geometry) -> tuple[int, ...] | None:
         """Tokens after each of :attr:`blocks`, prefix included; None for a plan that is not of this kind.
 
-        Where no token leaves, the pass still puts tokens into another order, after which pooling would find
-        other pairs; only fusing keeps it. So a plan of the other methods has to begin at the first block and
-        to leave none out.
+        A block that removes no token still reorders the tokens, after which pooling would find other pairs, unless
+        the method keeps the order. So a plan of another method must start at the first block and skip none.
         """
         tokens = plan.tokens(geometry.tokens, geometry.prefix)
         left = {b: m for b, n, m in zip(plan.blocks, tokens, tokens[1:], strict=False) if m < n}
@@ -63,7 +62,7 @@ class Kind:
             return (geometry.tokens,) * len(self.blocks)
         if plan.method != self.method or not left.keys() <= set(self.blocks):
             return None
-        if self.method != "fuse" and tuple(left) != self.blocks[: len(left)]:
+        if not METHODS[self.method].keeps_order and tuple(left) != self.blocks[: len(left)]:
             return None
         counts = [geometry.tokens]
         for block in self.blocks:
@@ -74,8 +73,9 @@ class Kind:
 class _OpenViT(ReducingViT):
     """Takes a plan's counts as they are: a bound on what is open would itself have to be exported."""
 
-    def _removed(self, index: int, r: Rectangle) -> int:
-        return r.plan.removed[r.plan.blocks.index(index)] if index in r.plan.blocks else 0
+    def _removed(self, index: int, segment: RaggedSegment) -> int:
+        plan = segment.plan
+        return plan.removed[plan.blocks.index(index)] if index in plan.blocks else 0
 
 
 class OpenPass(nn.Module):
@@ -89,6 +89,7 @@ class OpenPass(nn.Module):
     def __init__(self, network: ReducingViT, kind: Kind) -> None:
         super().__init__()
         self._kind = kind
+        self._step = METHODS[kind.method].load()
         self._thresholds: list[Tensor] = []
         vit = copy.deepcopy(network.vit).float()
         self.network = _OpenViT(vit, self._reduce)
@@ -113,10 +114,10 @@ class OpenPass(nn.Module):
             logits, stages = self.network.one_pass(images, [(plan, images.shape[0])])
         finally:
             self._thresholds.clear()
-        return logits, *(t for s in stages for t in (*s.departure, s.pruned, s.variance))
+        return logits, *(t for s in stages for t in (*s.indices, s.pruned, s.variance))
 
-    def _reduce(self, *args: Any, threshold: float, **kwargs: Any) -> Reduced:
-        return reduce_tokens(*args, threshold=self._thresholds[-1][int(threshold)], **kwargs)
+    def _reduce(self, inputs: StepInputs) -> Reduced:
+        return self._step(inputs._replace(threshold=self._thresholds[-1][int(inputs.threshold)]))
 
     @torch.no_grad()
     def exported(self, size: int) -> torch.export.ExportedProgram:
@@ -131,7 +132,7 @@ class OpenPass(nn.Module):
 
 def stages_of(
     outputs: list[Tensor], kind: Kind, counts: tuple[int, ...], tokens: int, first: int = 0
-) -> list[Stage]:
+) -> list[StageRecord]:
     """The reductions that were carried out, from what a pass gave after its logits.
 
     Args:
@@ -144,6 +145,6 @@ def stages_of(
     stages = []
     for i, (block, n, m) in enumerate(zip(kind.blocks, (tokens, *counts), counts, strict=False)):
         if m < n:
-            keep, leave, target, pruned, variance = outputs[i * _OF_A_STAGE : (i + 1) * _OF_A_STAGE]
-            stages.append(Stage(block, first, Departure(keep, leave, target), pruned, variance))
+            keep, remove, target, pruned, variance = outputs[i * _OF_A_STAGE : (i + 1) * _OF_A_STAGE]
+            stages.append(StageRecord(block, first, TokenReduction(keep, remove, target), pruned, variance))
     return stages

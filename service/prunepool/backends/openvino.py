@@ -23,6 +23,7 @@ import timm
 import torch
 from torch import Tensor
 
+from prunepool import reduction
 from prunepool.backends import open_pass, openvino_conversion
 from prunepool.backends.open_pass import Kind, OpenPass, stages_of
 from prunepool.backends.openvino_conversion import to_openvino
@@ -30,9 +31,9 @@ from prunepool.errors import ConversionInvalid, InvalidParameter
 from prunepool.models import geometry, packing, vit
 from prunepool.models.packing import even_shares, joined
 from prunepool.models.vit import Forward, ReducingViT
-from prunepool.reduction import fusing, plan, pooling, pruning, reduction, scoring, tokens
+from prunepool.reduction.methods import METHODS
 from prunepool.reduction.plan import ReductionPlan
-from prunepool.reduction.tokens import Stage
+from prunepool.reduction.step import StageRecord
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +98,7 @@ class OpenVinoPass:
         thresholds = np.array([limits.get(block, 0.0) for block in self._kind.blocks], np.float32)
         stay = [np.zeros(count, np.float32) for count in counts]
         logits: list[Tensor] = []
-        stages: list[Stage] = []
+        stages: list[StageRecord] = []
         first = 0
         for lanes, sizes in self._shares(len(images)):
             share = images[first : first + sum(sizes)].float().contiguous()
@@ -212,11 +213,16 @@ def _lanes(compiled: Any, width: int) -> Lanes:
     return Lanes(width, infer)
 
 
-#: What the converted pass was written in.
-_SOURCES: tuple[ModuleType, ...] = (
-    *(openvino_conversion, open_pass, vit, packing, geometry),
-    *(fusing, plan, pooling, pruning, reduction, scoring, tokens),
-)
+#: Beside the method: the code that a converted pass was made by.
+_MODULES: tuple[ModuleType, ...] = (openvino_conversion, open_pass, vit, packing, geometry)
+
+
+def _sources(method: str) -> list[str]:
+    """The source of all code that a converted pass of a method was made by; a method may use any other."""
+    step = inspect.getmodule(METHODS[method].load())
+    modules = [*_MODULES, *([] if step is None else [step])]
+    shared = sorted(path for folder in reduction.__path__ for path in Path(folder).glob("*.py"))
+    return [*map(inspect.getsource, modules), *(path.read_text() for path in shared)]
 
 
 def _digest(network: ReducingViT, kind: Kind, size: int) -> str:
@@ -224,7 +230,7 @@ def _digest(network: ReducingViT, kind: Kind, size: int) -> str:
     import openvino as ov
 
     versions = [torch.__version__, timm.__version__, ov.__version__]
-    parts = [*map(inspect.getsource, _SOURCES), *versions, str(network), str(kind), str(size)]
+    parts = [*_sources(kind.method), *versions, str(network), str(kind), str(size)]
     digest = hashlib.sha256("\n".join(parts).encode())
     for name, weight in network.state_dict().items():
         digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())

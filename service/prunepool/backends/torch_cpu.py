@@ -19,7 +19,7 @@ from prunepool.models.explain import token_map
 from prunepool.models.model import Model
 from prunepool.models.vit import Forward, Group
 from prunepool.reduction.plan import ReductionPlan
-from prunepool.reduction.tokens import Stage
+from prunepool.reduction.step import StageRecord
 
 log = logging.getLogger(__name__)
 
@@ -171,13 +171,13 @@ class TorchBackend:
 
 
 def _fates(
-    images: int, stages: Sequence[Stage], decisions: Sequence[np.ndarray]
+    images: int, stages: Sequence[StageRecord], decisions: Sequence[np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Tokens pruned and tokens pooled of each image, int64 [B] each."""
     pruned, pooled = np.zeros(images, np.int64), np.zeros(images, np.int64)
     for stage, decision in zip(stages, decisions, strict=True):
         rows = slice(stage.first, stage.first + len(decision))
-        left = stage.departure.leave.shape[1]
+        left = stage.indices.remove.shape[1]
         pruned[rows] += np.where(decision, left, 0)
         pooled[rows] += np.where(decision, 0, left)
     return pruned, pooled

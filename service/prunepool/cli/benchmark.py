@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from prunepool.cli.options import ApiKeyOption, WrongCall, load_settings, with_flags
+from prunepool.reduction.methods import METHODS
 
 _DTYPES = ("float32", "bfloat16", "float16")
 _IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
@@ -32,9 +33,7 @@ def benchmark(
     ratios: Annotated[
         str, typer.Option(help="Reduction ratios, comma-separated.")
     ] = "0,0.1,0.25,0.5,0.755,0.85",
-    method: Annotated[
-        str, typer.Option(help="How tokens leave: ppt, fuse, prune, pool, tome, topk.")
-    ] = "ppt",
+    method: Annotated[str, typer.Option(help=f"Reduction method: {', '.join(METHODS)}.")] = "ppt",
     rivals: Annotated[
         str, typer.Option(help="Dense baselines; those not installed are named and left out.")
     ] = "timm eager,timm channels-last,timm compiled,openvino,onnxruntime",
@@ -224,8 +223,6 @@ def _known_rivals(text: str) -> list[str]:
 
 
 def _known_method(name: str) -> Any:
-    from prunepool.reduction.plan import METHODS
-
     if name not in METHODS:
         raise WrongCall(f"--method must be one of {', '.join(METHODS)}; got {name!r}")
     return name

@@ -25,6 +25,7 @@ from prunepool.cli.accuracy import (
 )
 from prunepool.cli.options import WrongCall, load_settings, with_flags
 from prunepool.errors import InvalidParameter
+from prunepool.store.manifest import PAPER
 
 if TYPE_CHECKING:
     from prunepool.lab.calibrate import Calibrated
@@ -105,10 +106,8 @@ def calibrate(
         raise WrongCall("--report-labels needs --report-images")
     store = open_store(load_settings(flags).model_store)
     stored = store.open(model)
-    if stored.manifest.reduction.method == "ppt-paper" and keep is not Keep.PLANS:
-        raise InvalidParameter(
-            f"reduction.method of {model}", "ppt-paper", "another one, or go with --keep plans"
-        )
+    if stored.manifest.reduction.method == PAPER and keep is not Keep.PLANS:
+        raise InvalidParameter(f"reduction.method of {model}", PAPER, "another one, or go with --keep plans")
     loaded = load(model, flags)
     classes = loaded.manifest.labels
     found = find_images(images, labels, classes)

@@ -24,11 +24,12 @@ from prunepool.cli.accuracy import (
     save_json,
 )
 from prunepool.cli.options import ApiKeyOption, WrongCall, flag, with_flags
+from prunepool.reduction.methods import METHODS
 
 if TYPE_CHECKING:
     from prunepool.lab.evaluate import Row
 
-_METHODS = "dial,ppt,prune,pool,fuse,tome,topk"
+_METHODS = ",".join(("dial", *METHODS))
 
 
 @with_flags("model_store", "device", "dtype")

@@ -129,7 +129,7 @@ def train(
         feature_weight=feature_weight,
         patches=patches,
         ratios=_ratios(ratios),
-        method=method,  # type: ignore[arg-type]
+        method=method,
         threshold=threshold,
         min_area=min_area,
         jitter=jitter,

@@ -12,28 +12,28 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from prunepool.lab.evaluate import DENSE_ROW, DIAL, Row
+from prunepool.reduction.methods import METHODS
 
-#: Colours that stay apart for colour-blind eyes (Okabe and Ito), and a mark for each curve.
-_STYLES = {
-    DIAL: ("#000000", "o"),
-    "served": ("#000000", "o"),
-    "ppt": ("#d55e00", "s"),
-    "fuse": ("#0072b2", "D"),
-    "pool": ("#009e73", "^"),
-    "prune": ("#cc79a7", "v"),
-    "tome": ("#56b4e9", "<"),
-    "topk": ("#e69f00", ">"),
-}
-_NAMES = {
-    DIAL: "this model's dial",
-    "served": "the server",
-    "ppt": "PPT",
-    "fuse": "fuse (ours)",
-    "pool": "pool only",
-    "prune": "prune only",
-    "tome": "ToMe",
-    "topk": "top-k",
-}
+#: Colours that colour-blind people can tell apart (Okabe and Ito), and markers; methods take them in turn.
+_STYLES = (
+    ("#d55e00", "s"),
+    ("#cc79a7", "v"),
+    ("#009e73", "^"),
+    ("#0072b2", "D"),
+    ("#56b4e9", "<"),
+    ("#e69f00", ">"),
+    ("#f0e442", "P"),
+)
+#: Curves that are no method: what the model or the server does by itself.
+_OWN = {DIAL: "this model's dial", "served": "the server"}
+_OWN_STYLE = ("#000000", "o")
+
+
+def _style(method: str) -> tuple[str, str]:
+    """Colour and marker of a curve."""
+    if method in _OWN:
+        return _OWN_STYLE
+    return _STYLES[list(METHODS).index(method) % len(_STYLES)]
 
 
 def draw(rows: Sequence[Row], path: Path, *, title: str) -> None:
@@ -81,8 +81,8 @@ def draw(rows: Sequence[Row], path: Path, *, title: str) -> None:
 
 def _curve(axis: Any, method: str, rows: Sequence[Row], name: str, scale: float) -> None:
     ordered = sorted(rows, key=lambda row: row.gmacs)
-    colour, mark = _STYLES[method]
-    ours = method in (DIAL, "served")
+    colour, mark = _style(method)
+    ours = method in _OWN
     cost = [row.gmacs for row in ordered]
     ends: list[Mapping[str, tuple[float, float]]] = [row.figures.intervals for row in ordered]
     axis.fill_between(
@@ -100,6 +100,6 @@ def _curve(axis: Any, method: str, rows: Sequence[Row], name: str, scale: float)
         marker=mark,
         markersize=5 if ours else 4,
         linewidth=2.2 if ours else 1.2,
-        label=_NAMES[method],
+        label=_OWN[method] if ours else METHODS[method].title,
         zorder=3 if ours else 2,
     )

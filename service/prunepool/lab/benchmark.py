@@ -17,7 +17,7 @@ from prunepool.lab.rivals import RIVALS, available
 from prunepool.lab.timing import Sample, take_turns
 from prunepool.models.loader import resolve_device
 from prunepool.models.vit import Group, ReducingViT
-from prunepool.reduction.plan import DENSE, Method, ReductionPlan, plan_for_ratio
+from prunepool.reduction.plan import DENSE, ReductionPlan, plan_for_ratio
 
 #: The mix of ratios of the `mixed` candidate, as equal shares of a batch as can be.
 MIX = (0.0, 0.25, 0.5, 0.755, 0.85)
@@ -94,7 +94,7 @@ class Benchmark:
         ratios: Sequence[float],
         rivals: Sequence[str],
         rounds: int,
-        method: Method = "ppt",
+        method: str = "ppt",
         profiled: bool = False,
         openvino: PassFolder | None = None,
     ) -> None:
@@ -104,7 +104,7 @@ class Benchmark:
         self._ratios = tuple(ratios)
         self._rivals = tuple(rivals)
         self._rounds = rounds
-        self._method: Method = method
+        self._method: str = method
         self._profiled = profiled
         self._openvino = openvino if self._device.type == "cpu" else None
         self.missing: set[str] = set()

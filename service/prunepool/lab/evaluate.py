@@ -13,10 +13,9 @@ from prunepool.lab.measure import measure
 from prunepool.lab.model_outputs import ModelOutputs
 from prunepool.models.geometry import Geometry
 from prunepool.models.model import Model
+from prunepool.reduction.methods import METHODS
 from prunepool.reduction.plan import (
     DENSE,
-    METHODS,
-    Method,
     PlanError,
     ReductionPlan,
     default_blocks,
@@ -24,7 +23,7 @@ from prunepool.reduction.plan import (
     plan_for_ratio,
 )
 
-#: The model's own dial, as it is served; the others are :data:`prunepool.reduction.plan.Method`.
+#: The model's own dial, as it is served; the others are :data:`prunepool.reduction.methods.METHODS`.
 DIAL = "dial"
 DENSE_ROW = "dense"
 
@@ -103,7 +102,7 @@ def settings_of(
 def _plan(model: Model, method: str, ratio: float, match_gmacs: bool) -> ReductionPlan:
     geometry = model.geometry
 
-    def by_rule(method: Method, ratio: float) -> ReductionPlan:
+    def by_rule(method: str, ratio: float) -> ReductionPlan:
         try:
             return plan_for_ratio(ratio, patches=geometry.patches, depth=geometry.depth, method=method)
         except PlanError as error:
@@ -111,20 +110,14 @@ def _plan(model: Model, method: str, ratio: float, match_gmacs: bool) -> Reducti
 
     make, most = model.plan, int(model.max_ratio * geometry.patches + 1e-9)
     if method != DIAL:
-        known = _method(method)
-        make = lambda ratio: by_rule(known, ratio)  # noqa: E731 - it stands in for model.plan
-        most = max_removed(geometry.patches, len(default_blocks(geometry.depth, known)))
+        if method not in METHODS:
+            raise InvalidParameter("method", method, f"{DIAL}, {', '.join(METHODS)}")
+        make = lambda ratio: by_rule(method, ratio)  # noqa: E731 - it stands in for model.plan
+        most = max_removed(geometry.patches, len(default_blocks(geometry.depth, method)))
     if not match_gmacs:
         return make(ratio)
     limit = geometry.gmacs(by_rule("ppt", ratio))
     return cheapest_within(limit, lambda removed: make(removed / geometry.patches), most, geometry)
-
-
-def _method(name: str) -> Method:
-    for method in METHODS:
-        if name == method:
-            return method
-    raise InvalidParameter("method", name, f"{DIAL}, {', '.join(METHODS)}")
 
 
 def cheapest_within(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -18,36 +18,33 @@ from prunepool.lab.evaluate import cheapest_within
 from prunepool.lab.fuse_variants import FUSE_VARIANTS
 from prunepool.lab.images import Crops, crops, find_images
 from prunepool.lab.model_outputs import ModelOutputs
-from prunepool.lab.variants import PPT_VARIANTS, step_of
+from prunepool.lab.variants import PPT_VARIANTS
 from prunepool.models.loader import load_model
 from prunepool.models.model import Model
 from prunepool.models.vit import ReducingViT
-from prunepool.reduction.plan import DENSE, Method, ReductionPlan, default_blocks, max_removed, plan_for_ratio
-from prunepool.reduction.reduction import Reduced, reduce_tokens
+from prunepool.reduction.plan import DENSE, ReductionPlan, default_blocks, max_removed, plan_for_ratio
+from prunepool.reduction.step import Step
 
-Case = tuple[str, ReductionPlan, Callable[..., Reduced]]
+#: A name, a plan, and the step that carries it out; None for that of the plan's method.
+Case = tuple[str, ReductionPlan, Step | None]
 
 
 def cases(model: Model, ratio: float) -> list[Case]:
     """Every step and the plan it is tried with, none dearer than PPT's at this ratio."""
     found: list[Case] = []
-    blocks: tuple[tuple[Method, dict[str, Callable[..., Reduced]]], ...] = (
-        ("ppt", {name: step_of(variant) for name, variant in PPT_VARIANTS.items()}),
-        ("fuse", {name: step_of(variant) for name, variant in FUSE_VARIANTS.items()}),
-    )
-    for method, steps in blocks:
+    for method, steps in (("ppt", PPT_VARIANTS), ("fuse", FUSE_VARIANTS)):
         plan = _plan(model, method, ratio)
-        found.append(("PPT" if method == "ppt" else "fuse", plan, reduce_tokens))
+        found.append(("PPT" if method == "ppt" else "fuse", plan, None))
         # The variants go by the threshold of PPT, also at the blocks of fuse.
         plain = ReductionPlan(plan.blocks, plan.removed, (7e-5,) * len(plan.blocks))
         found += [(name, plain, step) for name, step in steps.items()]
     return found
 
 
-def _plan(model: Model, method: Method, ratio: float) -> ReductionPlan:
+def _plan(model: Model, method: str, ratio: float) -> ReductionPlan:
     geometry = model.geometry
 
-    def make(removed: int, method: Method = method) -> ReductionPlan:
+    def make(removed: int, method: str = method) -> ReductionPlan:
         share = removed / geometry.patches
         return plan_for_ratio(share, patches=geometry.patches, depth=geometry.depth, method=method)
 
@@ -90,7 +87,7 @@ def main(
     dense_logits = [
         loaded(loaded.normalise(torch.from_numpy(batch.pixels).to(loaded.device))).logits for batch in batches
     ]
-    dense = answers_of(loaded, batches, ("dense", DENSE, reduce_tokens), dense_logits)
+    dense = answers_of(loaded, batches, ("dense", DENSE, None), dense_logits)
     table = Table("step", "blocks", "GMACs", "KL", "agreement", "top-1", box=None)
     for case in track(cases(loaded, ratio), console=Console(stderr=True), transient=True):
         found = figures(answers_of(loaded, batches, case, dense_logits), dense, seed=seed)

@@ -1,4 +1,4 @@
-"""Other ways to merge than `reduction.fusing`; what lost is in docs/notes/02-reduction-methods.md."""
+"""Other ways to merge than `reduction.fuse`; what lost is in docs/notes/02-reduction-methods.md."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
-from prunepool.lab.variants import Inputs, PruneThenPool, RestToken, Variant, ppt, ppt_in_order
-from prunepool.reduction.reduction import Reduced
-from prunepool.reduction.tokens import Departure, rows
+from prunepool.lab.variants import PruneThenPool, RestToken, ppt_in_order
+from prunepool.reduction import ppt
+from prunepool.reduction.step import Reduced, Step, StepInputs
+from prunepool.reduction.tokens import TokenReduction, gather_rows
 
 
 @dataclass(frozen=True)
 class Fuse:
-    """Each of the tokens that lose least merges into a token that stays; as it is, what `ppt.fusing` does.
+    """Each of the tokens that lose least merges into a token that stays; by default what `reduction.fuse` does.
 
     Attributes:
         leavers: who may leave: the `even` positions, into odd ones; or the less important `half`, or `all`,
@@ -35,23 +36,27 @@ class Fuse:
     mean: Literal["size", "score", "both"] = "score"
     length: float = 1.0
 
-    def __call__(self, given: Inputs) -> Reduced:
+    def __call__(self, given: StepInputs) -> Reduced:
         """One step."""
-        scores, prefix = given.scores, given.prefix
+        scores, prefix = given.scores(), given.prefix
         loss = self._loss(given, scores)
         patches = scores.shape[1]
-        leave = loss.amin(-1).argsort(dim=-1, stable=True)[:, : given.removed]
-        gone = torch.zeros_like(scores, dtype=torch.bool).scatter(1, leave, True)
+        remove = loss.amin(-1).argsort(dim=-1, stable=True)[:, : given.removed]
+        gone = torch.zeros_like(scores, dtype=torch.bool).scatter(1, remove, True)
         stay = gone.byte().argsort(dim=-1, stable=True)[:, : patches - given.removed]
-        into = rows(loss, leave).masked_fill(gone[:, None], torch.inf).argmin(-1)
+        into = gather_rows(loss, remove).masked_fill(gone[:, None], torch.inf).argmin(-1)
         target = ((~gone).cumsum(-1) - 1).gather(1, into) + prefix
         front = torch.arange(prefix, device=stay.device).expand(len(stay), prefix)
-        departure = Departure(torch.cat((front, stay + prefix), 1), leave + prefix, target)
-        return self._merged(given, scores, departure)
+        indices = TokenReduction(torch.cat((front, stay + prefix), 1), remove + prefix, target)
+        return self._merged(given, scores, indices)
 
-    def _loss(self, given: Inputs, scores: Tensor) -> Tensor:
+    def _loss(self, given: StepInputs, scores: Tensor) -> Tensor:
         """What merging each patch token into each other loses, [B, T, T]; infinite where it may not."""
-        compared = {"tokens": given.x, "keys": given.keys, "values": given.value.transpose(1, 2).flatten(2)}
+        compared = {
+            "tokens": given.x,
+            "keys": given.mean_keys(),
+            "values": given.value.transpose(1, 2).flatten(2),
+        }
         unit = F.normalize(compared[self.metric][:, given.prefix :].float(), dim=-1)
         own, other = scores[:, :, None], scores[:, None]
         weight = own * other / (own + other) if self.loss == "ward" else own
@@ -66,23 +71,23 @@ class Fuse:
             never = (~even[:, None] | even[None]).expand_as(loss)
         return loss.masked_fill(never, torch.inf)
 
-    def _merged(self, given: Inputs, scores: Tensor, departure: Departure) -> Reduced:
-        keep, leave, target = departure
+    def _merged(self, given: StepInputs, scores: Tensor, indices: TokenReduction) -> Reduced:
+        keep, remove, target = indices
         weight = F.pad(scores, (given.prefix, 0), value=1.0)
         if self.mean != "score":
-            weight = given.size * (weight.sqrt() if self.mean == "both" else 1)
+            weight = given.sizes() * (weight.sqrt() if self.mean == "both" else 1)
 
         def gathered(amount: Tensor) -> Tensor:
-            return amount.gather(1, keep).scatter_add(1, target, amount.gather(1, leave))
+            return amount.gather(1, keep).scatter_add(1, target, amount.gather(1, remove))
 
         x, total = given.x.float(), gathered(weight)
-        left = rows(x, leave) * weight.gather(1, leave)[..., None]
-        merged = rows(x, keep) * weight.gather(1, keep)[..., None]
+        left = gather_rows(x, remove) * weight.gather(1, remove)[..., None]
+        merged = gather_rows(x, keep) * weight.gather(1, keep)[..., None]
         merged = merged.scatter_add(1, target[..., None].expand_as(left), left) / total[..., None]
         parts = gathered(weight * x.norm(dim=-1)) / total
         merged = merged * (parts / merged.norm(dim=-1)).pow(self.length)[..., None]
         zeros = torch.zeros(len(total), device=total.device)
-        return Reduced(merged.to(given.x.dtype), gathered(given.size), departure, zeros > 0, zeros)
+        return Reduced(merged.to(given.x.dtype), gathered(given.sizes()), indices, zeros > 0, zeros)
 
 
 _OURS = Fuse()
@@ -90,7 +95,7 @@ _OURS = Fuse()
 _FIRST = Fuse(leavers="even", loss="score", exponent=0.75, mean="size", length=0.0)
 
 #: Tried at the blocks of `fuse`.
-FUSE_VARIANTS: dict[str, Variant] = {
+FUSE_VARIANTS: dict[str, Step] = {
     "fuse, even into odd by s^¾, mean by size": _FIRST,
     "the same, length kept": replace(_FIRST, length=1.0),
     "fuse, length not kept": replace(_OURS, length=0.0),
@@ -106,6 +111,6 @@ FUSE_VARIANTS: dict[str, Variant] = {
     "fuse, similarity of values": replace(_OURS, metric="values"),
     "prune ½ and pool ½ in one block": PruneThenPool(0.5),
     "prune into a rest token, counted in full": RestToken(as_one=False),
-    "PPT": lambda given: ppt(given, given.scores),
+    "PPT": ppt.step,
     "PPT, spatial order kept": ppt_in_order,
 }

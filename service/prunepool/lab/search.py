@@ -13,6 +13,7 @@ from typing import Literal
 
 from prunepool.lab.shapes import Shape, candidates, paper, with_tau
 from prunepool.models.geometry import Geometry
+from prunepool.reduction.methods import METHODS
 from prunepool.reduction.plan import ReductionPlan
 
 #: What a set of plans loses on the images of one phase, in their order.
@@ -105,7 +106,7 @@ class Search:
         if self._keep == "split":
             shapes = tuple(shape for shape in shapes if shape.blocks == self.paper.blocks)
         best = self._rank(shapes, "shapes")[0]
-        if best.method == "ppt":
+        if METHODS[best.method].uses_threshold:
             self._rank([self._tuned()], "thresholds")
             best = min(self.tried, key=self._total)
         return list(dict.fromkeys([best, self.paper]))

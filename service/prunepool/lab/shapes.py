@@ -9,9 +9,9 @@ from itertools import accumulate
 
 from prunepool.models.geometry import Geometry
 from prunepool.reduction.curve import split_by_shares
+from prunepool.reduction.methods import METHODS
 from prunepool.reduction.plan import (
     DEFAULT_THRESHOLD,
-    Method,
     ReductionPlan,
     default_blocks,
     max_removed,
@@ -31,14 +31,14 @@ class Shape:
 
     Attributes:
         name: what people are told.
-        method: who leaves.
+        method: its reduction method.
         blocks: the reducing blocks.
         shares: proportions of the removals, one a stage; None for the paper's even split.
         taus: with `ppt`, thresholds on variance · n², one a stage; None for the paper's 7e-5.
     """
 
     name: str
-    method: Method
+    method: str
     blocks: tuple[int, ...]
     shares: tuple[float, ...] | None = None
     taus: Tau | None = None
@@ -54,7 +54,7 @@ class Shape:
             counts = split_evenly(patches, removed, stages)
         else:
             counts = split_by_shares(patches, removed, self.shares)
-        limits = (DEFAULT_THRESHOLD if self.method == "ppt" else 0.0,) * stages
+        limits = (DEFAULT_THRESHOLD if METHODS[self.method].uses_threshold else 0.0,) * stages
         if self.taus is not None:
             seen = (patches, *(patches - gone for gone in accumulate(counts)))
             limits = tuple(tau / n**2 for tau, n in zip(self.taus, seen, strict=False))

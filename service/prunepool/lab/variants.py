@@ -1,99 +1,57 @@
 """Other ways to carry out a reducing step, tried and measured; what lost is in docs/notes/02-reduction-methods.md.
 
-Each takes the place of :func:`prunepool.reduction.reduction.reduce_tokens`.
+Each is a :data:`prunepool.reduction.step.Step`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
-from prunepool.reduction.pooling import pool
-from prunepool.reduction.pruning import prune
-from prunepool.reduction.reduction import Reduced
-from prunepool.reduction.scoring import class_attention, score_variance, token_scores
-from prunepool.reduction.tokens import Departure, choose, depart, rows
+from prunepool.reduction.pool import pool
+from prunepool.reduction.prune import prune
+from prunepool.reduction.scoring import score_variance
+from prunepool.reduction.step import Reduced, Step, StepInputs, carry_out
+from prunepool.reduction.tokens import TokenReduction, apply_reduction, choose, gather_rows
 
 
-class Inputs(NamedTuple):
-    """What a reducing step is given; the names are those of `reduce_tokens`."""
-
-    x: Tensor
-    size: Tensor
-    query: Tensor
-    key: Tensor
-    value: Tensor
-    scale: float
-    removed: int
-    threshold: float
-    prefix: int
-    first: bool
-
-    @property
-    def scores(self) -> Tensor:
-        """Importance of every patch token, float32 [B, N−P]."""
-        size = None if self.first else self.size
-        attention = class_attention(self.query[:, :, 0], self.key, self.scale, size)
-        return token_scores(attention, self.value, self.prefix)
-
-    @property
-    def keys(self) -> Tensor:
-        """Keys averaged over the heads, float32 [B, N, D]."""
-        return self.key.float().mean(dim=1)
-
-
-Variant = Callable[[Inputs], Reduced]
-
-
-def step_of(variant: Variant) -> Callable[..., Reduced]:
-    """A variant as `ReducingViT` calls it."""
-
-    def step(x: Tensor, size: Tensor | None, *, method: str, **given: Any) -> Reduced:
-        known = torch.ones(x.shape[:2], device=x.device) if size is None else size
-        return variant(Inputs(x, known, first=size is None, **given))
-
-    return step
-
-
-def _reduced(given: Inputs, departure: Departure, kept: Tensor) -> Reduced:
-    """Carry out a departure in which each token is merged where `kept` (bool [B, r]), else dropped."""
-    keep, leave, target = departure
-    kept_size, left_size = given.size.gather(1, keep), given.size.gather(1, leave) * kept
+def _reduced(given: StepInputs, indices: TokenReduction, merged: Tensor) -> Reduced:
+    """Merge each removed token where `merged` (bool [B, r]), else drop it."""
+    keep, remove, target = indices
+    size = given.sizes()
+    kept_size, left_size = size.gather(1, keep), size.gather(1, remove) * merged
     total = kept_size.scatter_add(1, target, left_size)
-    stay = rows(given.x, keep) * kept_size[..., None]
-    left = rows(given.x, leave) * left_size[..., None]
-    merged = stay.scatter_add(1, target[..., None].expand_as(left), left) / total[..., None]
+    stay = gather_rows(given.x, keep) * kept_size[..., None]
+    left = gather_rows(given.x, remove) * left_size[..., None]
+    tokens = stay.scatter_add(1, target[..., None].expand_as(left), left) / total[..., None]
     zeros = torch.zeros(len(total), device=total.device)
-    return Reduced(merged.to(given.x.dtype), total, departure, zeros > 0, zeros)
+    return Reduced(tokens.to(given.x.dtype), total, indices, zeros > 0, zeros)
 
 
-def in_order(departure: Departure) -> Departure:
-    """The same departure with the tokens that stay in the order that they had."""
-    keep, order = departure.keep.sort(dim=-1)
-    return Departure(keep, departure.leave, order.argsort(dim=-1).gather(1, departure.target))
+def in_order(indices: TokenReduction) -> TokenReduction:
+    """The same reduction with the kept tokens in their input order."""
+    keep, order = indices.keep.sort(dim=-1)
+    return TokenReduction(keep, indices.remove, order.argsort(dim=-1).gather(1, indices.target))
 
 
-def ppt(given: Inputs, scores: Tensor, *, ordered: bool = False) -> Reduced:
+def ppt(given: StepInputs, scores: Tensor, *, ordered: bool = False) -> Reduced:
     """PPT by these scores."""
     variance = score_variance(scores)
     pruned = variance >= given.threshold
-    departure = choose(
+    indices = choose(
         pruned,
         prune(scores, given.removed, given.prefix),
-        pool(given.keys, given.removed, given.prefix),
+        pool(given.mean_keys(), given.removed, given.prefix),
     )
-    departure = in_order(departure) if ordered else departure
-    return Reduced(*depart(given.x, given.size, departure, pruned), departure, pruned, variance)
+    return carry_out(given, in_order(indices) if ordered else indices, pruned, variance)
 
 
-def ppt_in_order(given: Inputs) -> Reduced:
+def ppt_in_order(given: StepInputs) -> Reduced:
     """PPT with the spatial order kept."""
-    return ppt(given, given.scores, ordered=True)
+    return ppt(given, given.scores(), ordered=True)
 
 
 @dataclass
@@ -107,14 +65,14 @@ class AveragedScores:
     weight: float
     _before: Tensor | None = field(default=None, repr=False)
 
-    def __call__(self, given: Inputs) -> Reduced:
+    def __call__(self, given: StepInputs) -> Reduced:
         """One step; while all sizes are 1 nothing came before."""
-        scores = given.scores
-        if not given.first and self._before is not None:
+        scores = given.scores()
+        if given.size is not None and self._before is not None:
             scores = self.weight * scores + (1 - self.weight) * self._before
             scores = scores / scores.sum(dim=-1, keepdim=True)
         reduced = ppt(given, scores)
-        self._before = scores.gather(1, reduced.departure.keep[:, given.prefix :] - given.prefix)
+        self._before = scores.gather(1, reduced.indices.keep[:, given.prefix :] - given.prefix)
         return reduced
 
 
@@ -130,16 +88,18 @@ class PruneThenPool:
 
     share: float
 
-    def __call__(self, given: Inputs) -> Reduced:
+    def __call__(self, given: StepInputs) -> Reduced:
         """One step."""
-        scores = given.scores
+        scores = given.scores()
         # What remains must be able to give up the rest: at most half of it.
         dropped = max(round(self.share * given.removed), 2 * given.removed - scores.shape[1])
         first = in_order(prune(scores, dropped, given.prefix))
         nothing = torch.ones(given.x.shape[0], dtype=torch.bool, device=given.x.device)
-        x, size = depart(given.x, given.size, first, nothing)
-        second = in_order(pool(rows(given.keys, first.keep), given.removed - dropped, given.prefix))
-        return Reduced(*depart(x, size, second, ~nothing), second, ~nothing, score_variance(scores))
+        x, size = apply_reduction(given.x, given.size, first, nothing)
+        second = in_order(
+            pool(gather_rows(given.mean_keys(), first.keep), given.removed - dropped, given.prefix)
+        )
+        return Reduced(*apply_reduction(x, size, second, ~nothing), second, ~nothing, score_variance(scores))
 
 
 @dataclass(frozen=True)
@@ -152,14 +112,14 @@ class RestToken:
 
     as_one: bool
 
-    def __call__(self, given: Inputs) -> Reduced:
+    def __call__(self, given: StepInputs) -> Reduced:
         """One step; the lowest-scored token of those that stay gives its place to the rest."""
-        scores = given.scores
-        departure = in_order(prune(scores, given.removed, given.prefix))
+        scores = given.scores()
+        indices = in_order(prune(scores, given.removed, given.prefix))
         lowest = scores.argsort(dim=-1, descending=True, stable=True)[:, -given.removed - 1] + given.prefix
-        place = (departure.keep == lowest[:, None]).long().argmax(dim=-1, keepdim=True)
+        place = (indices.keep == lowest[:, None]).long().argmax(dim=-1, keepdim=True)
         target = place.expand(-1, given.removed)
-        reduced = _reduced(given, Departure(departure.keep, departure.leave, target), target >= 0)
+        reduced = _reduced(given, TokenReduction(indices.keep, indices.remove, target), target >= 0)
         return reduced._replace(size=reduced.size.scatter(1, place, 1.0)) if self.as_one else reduced
 
 
@@ -173,10 +133,10 @@ class SimilarOrPruned:
 
     least: float
 
-    def __call__(self, given: Inputs) -> Reduced:
+    def __call__(self, given: StepInputs) -> Reduced:
         """One step."""
         tokens, prefix = given.x.shape[1], given.prefix
-        unit = F.normalize(given.keys, dim=-1)
+        unit = F.normalize(given.mean_keys(), dim=-1)
         a, b = slice(prefix + prefix % 2, tokens, 2), slice(prefix + 1 - prefix % 2, tokens, 2)
         best, partner = (unit[:, a] @ unit[:, b].transpose(1, 2)).max(dim=-1)
         similar = best >= self.least
@@ -184,21 +144,21 @@ class SimilarOrPruned:
         into = position.expand(len(unit), -1).clone()
         into[:, a] = position[b][partner]
         # Who leaves first has the lowest rank: similar pairs, then the others by score; receivers stay.
-        rank = F.pad(given.scores, (prefix, 0), value=torch.inf)
+        rank = F.pad(given.scores(), (prefix, 0), value=torch.inf)
         receives = torch.zeros_like(rank).scatter_add(1, into[:, a], similar.float()) > 0
         rank = rank.masked_fill(receives, torch.inf)
         rank[:, a] = torch.where(similar, -1 - best, rank[:, a])
         order = rank.argsort(dim=-1, stable=True)
-        leave, keep = order[:, : given.removed], order[:, given.removed :].sort(dim=-1).values
-        joins = rank.gather(1, leave) < 0
+        remove, keep = order[:, : given.removed], order[:, given.removed :].sort(dim=-1).values
+        joins = rank.gather(1, remove) < 0
         place = torch.arange(keep.shape[1], device=unit.device).expand_as(keep)
         spot = torch.zeros_like(order).scatter(1, keep, place)
-        target = spot.gather(1, into.gather(1, leave)) * joins
-        return _reduced(given, Departure(keep, leave, target), joins)
+        target = spot.gather(1, into.gather(1, remove)) * joins
+        return _reduced(given, TokenReduction(keep, remove, target), joins)
 
 
 #: Tried at the paper's blocks.
-PPT_VARIANTS: dict[str, Variant] = {
+PPT_VARIANTS: dict[str, Step] = {
     "PPT, spatial order kept": ppt_in_order,
     "PPT, scores averaged with earlier blocks', ½": AveragedScores(0.5),
     "PPT, scores averaged with earlier blocks', ¾": AveragedScores(0.75),

@@ -9,15 +9,15 @@ from prunepool.models.geometry import Geometry
 from prunepool.reduction.curve import PlanCurve
 from prunepool.reduction.plan import (
     DENSE,
-    METHODS,
-    Method,
     PlanError,
     ReductionPlan,
     default_blocks,
     max_ratio,
+    method_named,
     plan_for_ratio,
 )
 from prunepool.store import Manifest, ProfilePoint
+from prunepool.store.manifest import PAPER
 
 
 class ModelDial:
@@ -73,7 +73,7 @@ class ModelDial:
         if self._curve is not None:
             return self._curve.plan(min(round(ratio * self.geometry.patches), self._curve.max_removed))
         method, blocks = self._rule()
-        paper = self.manifest.reduction.method == "ppt-paper"
+        paper = self.manifest.reduction.method == PAPER
         try:
             plan = plan_for_ratio(
                 ratio,
@@ -87,10 +87,10 @@ class ModelDial:
             raise InvalidParameter(error.parameter, error.value, error.limit) from error
         return DENSE if plan.dense else plan
 
-    def _rule(self) -> tuple[Method, tuple[int, ...]]:
+    def _rule(self) -> tuple[str, tuple[int, ...]]:
         """Method and blocks of a dial without measured plans."""
         reduction = self.manifest.reduction
-        if reduction.method == "ppt-paper":
+        if reduction.method == PAPER:
             return "ppt", default_blocks(self.geometry.depth)
         return reduction.method, reduction.blocks or default_blocks(self.geometry.depth, reduction.method)
 
@@ -113,9 +113,8 @@ def plan_of(point: ProfilePoint) -> ReductionPlan:
     Raises:
         PlanError: it cannot be carried out.
     """
-    if point.method not in METHODS:
-        raise PlanError("method", point.method, "one of " + ", ".join(METHODS))
-    return ReductionPlan(point.blocks or (), point.removed or (), point.thresholds or (), point.method)
+    method = method_named(point.method).name
+    return ReductionPlan(point.blocks or (), point.removed or (), point.thresholds or (), method)
 
 
 def _curve_of(manifest: Manifest, geometry: Geometry) -> PlanCurve | None:

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 from prunepool.core.types import StageMap, TokenMap
 from prunepool.models.geometry import Geometry
-from prunepool.reduction.tokens import Stage
+from prunepool.reduction.step import StageRecord
 
 
-def token_map(stages: Sequence[Stage], image: int, geometry: Geometry) -> TokenMap:
+def token_map(stages: Sequence[StageRecord], image: int, geometry: Geometry) -> TokenMap:
     """What became of every patch of image `image` of the batch that `stages` come from."""
     prefix = geometry.prefix
     # The patches behind each token; a prefix token stands for none.
@@ -23,11 +23,11 @@ def token_map(stages: Sequence[Stage], image: int, geometry: Geometry) -> TokenM
         row = image - stage.first
         if not 0 <= row < len(stage.pruned):
             continue
-        keep, leave, target = (part[row].tolist() for part in stage.departure)
+        keep, remove, target = (part[row].tolist() for part in stage.indices)
         kept = [groups[position] for position in keep]
         gone: list[int] = []
         pruned = bool(stage.pruned[row])
-        for position, into in zip(leave, target, strict=True):
+        for position, into in zip(remove, target, strict=True):
             if pruned:
                 gone += groups[position]
             else:

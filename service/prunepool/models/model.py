@@ -13,7 +13,6 @@ from prunepool.errors import InvalidParameter
 from prunepool.models.dial import ModelDial
 from prunepool.models.vit import Forward, Group, ReducingViT
 from prunepool.reduction.plan import DENSE, ReductionPlan
-from prunepool.reduction.tokens import Stage
 from prunepool.store import Manifest
 
 
@@ -103,6 +102,3 @@ class Model:
 def _groups(plans: Sequence[ReductionPlan]) -> list[Group]:
     """Runs of equal plans and their lengths."""
     return [(plan, len(list(run))) for plan, run in groupby(plans)]
-
-
-__all__ = ["Forward", "Model", "Stage"]

@@ -1,7 +1,7 @@
-"""How a batch of several plans lies in memory: one packed matrix of rows, made of rectangles.
+"""A batch of several plans as one packed (ragged) matrix of rows, made of segments.
 
-Images of one plan keep the same number of tokens, so they are a rectangle [images, tokens, C]; the rows of
-all rectangles, one after the other, are the packed [Σ tokens, C] that the linear layers see.
+Images of one plan keep the same number of tokens, so they form a segment [images, tokens, C]. The rows of all
+segments, one after the other, are the packed matrix [Σ tokens, C] that the linear layers see. Nothing is padded.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from prunepool.reduction.plan import ReductionPlan
 
 
 @dataclass(frozen=True, slots=True)
-class Rectangle:
+class RaggedSegment:
     """Images of one plan, next to each other in a batch.
 
     Attributes:
-        plan: theirs.
-        first: index in the batch of the first of them.
-        images: how many.
-        tokens: that each has now, prefix included.
-        size: patches behind each token, float32 [images, tokens]; None while all are 1.
+        plan: of all its images.
+        first: index in the batch of the first image.
+        images: number of images.
+        tokens: tokens of each image now, prefix included.
+        size: patches merged into each token, float32 [images, tokens]; None while all are 1.
     """
 
     plan: ReductionPlan
@@ -36,21 +36,21 @@ class Rectangle:
 
     @property
     def rows(self) -> int:
-        """Its share of the packed rows."""
+        """Number of packed rows."""
         return self.images * self.tokens
 
 
 def passes_of(
     groups: Sequence[tuple[ReductionPlan, int]], most: int
 ) -> list[list[tuple[ReductionPlan, int]]]:
-    """Cut a batch into as few parts of at most `most` images as there need be, all about as large.
+    """Cut a batch into the fewest parts of at most `most` images, all about equally large.
 
     Args:
         groups: plans and how many images follow each, in order.
-        most: images in a part, at least 1.
+        most: the most images in a part, at least 1.
 
     Returns:
-        The groups of each part, in order; those that lie across a cut are in both.
+        The groups of each part, in order; a group that a cut divides is in both parts.
     """
     images = sum(count for _, count in groups)
     ends = list(accumulate(even_shares(images, most))) or [0]
@@ -66,29 +66,29 @@ def passes_of(
 
 
 def even_shares(images: int, most: int) -> list[int]:
-    """As few shares of at most `most` images as there need be, all about as large; none of no image."""
+    """The fewest shares of at most `most` images, all about equally large; no share for no image."""
     count = -(-images // most)
     return [images * (i + 1) // count - images * i // count for i in range(count)]
 
 
 def joined(parts: Sequence[Tensor]) -> Tensor:
-    """The parts along their first axis, without a copy where there is only one."""
+    """Concatenate parts along their first axis; a single part is not copied."""
     return parts[0] if len(parts) == 1 else torch.cat(tuple(parts))
 
 
-def runs_of(rectangles: Sequence[Rectangle]) -> list[list[Rectangle]]:
-    """Neighbouring rectangles of one token count, which share one attention call."""
-    return [list(run) for _, run in groupby(rectangles, key=lambda r: (r.tokens, r.size is None))]
+def equal_length_groups(segments: Sequence[RaggedSegment]) -> list[list[RaggedSegment]]:
+    """Neighbouring segments of one token count, which share one attention call."""
+    return [list(group) for _, group in groupby(segments, key=lambda s: (s.tokens, s.size is None))]
 
 
-def sizes_of(run: Sequence[Rectangle]) -> Tensor | None:
-    """Patches behind each token of a run, float32 [images, tokens]; None while all are 1."""
-    sizes = [r.size for r in run if r.size is not None]
+def sizes_of(group: Sequence[RaggedSegment]) -> Tensor | None:
+    """Patches merged into each token of a group, float32 [images, tokens]; None while all are 1."""
+    sizes = [s.size for s in group if s.size is not None]
     return joined(sizes) if sizes else None
 
 
-def prefix_rows(x: Tensor, rectangles: Sequence[Rectangle], prefix: int) -> Tensor:
+def prefix_rows(x: Tensor, segments: Sequence[RaggedSegment], prefix: int) -> Tensor:
     """The prefix tokens of every image, [B·P, C], from the packed rows [Σ tokens, C]."""
-    rows = x.split_with_sizes([r.rows for r in rectangles])
-    front = [part.view(r.images, r.tokens, -1)[:, :prefix] for part, r in zip(rows, rectangles, strict=True)]
+    rows = x.split_with_sizes([s.rows for s in segments])
+    front = [part.view(s.images, s.tokens, -1)[:, :prefix] for part, s in zip(rows, segments, strict=True)]
     return joined(front).flatten(0, 1)

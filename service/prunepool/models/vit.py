@@ -2,12 +2,12 @@
 
 timm's modules are called, never changed. The tokens of all images lie packed in one [Σ tokens, C] matrix, so
 linear layers, norms and MLPs run once for the whole batch, whatever its mix of plans; only attention and the
-reduction look at the rectangles [images, tokens, C] that it is made of. Nothing is padded.
+reduction look at the segments [images, tokens, C] that it is made of. Nothing is padded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -15,16 +15,23 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
 from prunepool.models.geometry import Geometry
-from prunepool.models.packing import Rectangle, joined, passes_of, prefix_rows, runs_of, sizes_of
+from prunepool.models.packing import (
+    RaggedSegment,
+    equal_length_groups,
+    joined,
+    passes_of,
+    prefix_rows,
+    sizes_of,
+)
+from prunepool.reduction.methods import METHODS
 from prunepool.reduction.plan import DENSE, PlanError, ReductionPlan, removable
-from prunepool.reduction.reduction import Reduced, reduce_tokens
-from prunepool.reduction.tokens import Stage
+from prunepool.reduction.step import StageRecord, Step, StepInputs
 
-#: On a processor, the widest activation of a pass. A few such blocks are taken and freed layer after layer: they
-#: have to fit, together, into what the process keeps (prunepool.machine), or the system clears their pages anew.
+#: On a CPU, the most bytes of a pass's widest activation. Every layer allocates and frees a few such blocks. They
+#: must fit, together, into the memory that the process keeps (prunepool.machine), or their pages are cleared anew.
 _KEPT_BYTES = 16 * 2**20
 
-#: Images of one plan that lie next to each other in a batch: the plan and how many.
+#: Neighbouring images of one plan in a batch: the plan and the number of images.
 Group = tuple[ReductionPlan, int]
 
 #: Queries, keys and values, each [B, H, N, D].
@@ -32,34 +39,35 @@ Heads = tuple[Tensor, Tensor, Tensor]
 
 
 class Forward(NamedTuple):
-    """What a forward pass gives.
+    """What a forward pass returns.
 
     Attributes:
         logits: float32 [B, classes], in the order of the images.
-        stages: every reduction that was carried out, in order of block, then of image.
+        stages: every reduction that was carried out, ordered by block, then by image.
     """
 
     logits: Tensor
-    stages: list[Stage]
+    stages: list[StageRecord]
 
 
 class ReducingViT(nn.Module):
     """Wraps a timm ViT so that each image of a batch can follow its own reduction plan.
 
     Args:
-        vit: a timm `VisionTransformer` of a kind that :func:`prunepool.models.support.check` lets pass.
-        reduce: carries out one reducing step; another one than PPT's own is for experiments.
+        vit: a timm `VisionTransformer` that :func:`prunepool.models.support.check` accepts.
+        step: replaces the step of every plan's method; for exporters and experiments.
     """
 
-    def __init__(self, vit: nn.Module, reduce: Callable[..., Reduced] = reduce_tokens) -> None:
+    def __init__(self, vit: nn.Module, step: Step | None = None) -> None:
         super().__init__()
         self.vit: Any = vit
-        self._reduce_tokens = reduce
+        # Loaded here, for a compiler that traces a pass can follow no import.
+        self._steps = {name: step or method.load() for name, method in METHODS.items()}
         self.geometry = Geometry.of(vit)
 
     @property
     def dtype(self) -> torch.dtype:
-        """The number format the model computes in."""
+        """The dtype that the model computes in."""
         dtype = self.vit.cls_token.dtype
         assert isinstance(dtype, torch.dtype)
         return dtype
@@ -68,7 +76,7 @@ class ReducingViT(nn.Module):
         """Logits of a batch.
 
         Args:
-            images: normalised, [B, 3, H, W]; images of one plan lie next to each other.
+            images: normalised, [B, 3, H, W]; images of one plan are neighbours.
             groups: the plans and how many images follow each, in order; the counts sum to B.
 
         Raises:
@@ -77,7 +85,7 @@ class ReducingViT(nn.Module):
         return self.run(self.embed(images), groups)
 
     def one_pass(self, images: Tensor, groups: Sequence[Group]) -> Forward:
-        """:meth:`forward` in one go, with no look at its counts, which an exporter may have left open."""
+        """:meth:`forward` in one pass, without checking the counts, which are symbols for an exporter."""
         return self._pass(self.embed(images), groups, 0, 0)
 
     def embed(self, images: Tensor) -> Tensor:
@@ -87,20 +95,21 @@ class ReducingViT(nn.Module):
         return tokens
 
     def advance(self, tokens: Tensor, start: int, stop: int) -> Tensor:
-        """Tokens [B, N, C] that enter block `start`, as they enter block `stop` when none of them leaves."""
-        rectangles = [Rectangle(DENSE, 0, *tokens.shape[:2])]
+        """Run blocks `start` … `stop` − 1 without a reduction: tokens [B, N, C] to tokens [B, N, C]."""
+        segments = [RaggedSegment(DENSE, 0, *tokens.shape[:2])]
         x = tokens.flatten(0, 1)
         for index in range(start, stop):
-            x, rectangles = self._block(index, self.vit.blocks[index], x, rectangles, [])
+            x, segments = self._block(index, self.vit.blocks[index], x, segments, [])
         return x.view_as(tokens)
 
     def run(self, tokens: Tensor, groups: Sequence[Group], start: int = 0) -> Forward:
-        """Logits from tokens on their way.
+        """Logits from the tokens that enter a block.
 
-        Several plans that begin late can share what comes before: :meth:`embed`, :meth:`advance`, then this.
+        Plans that first reduce at a late block can share what comes before: :meth:`embed`, :meth:`advance`, then
+        this.
 
         Args:
-            tokens: that enter block `start`, [B, N, C], of which none has left yet.
+            tokens: that enter block `start`, [B, N, C]; none has been removed yet.
             groups: as in :meth:`forward`.
             start: index of the first block to compute.
 
@@ -125,52 +134,52 @@ class ReducingViT(nn.Module):
         return Forward(joined([p.logits for p in passes]), stages)
 
     def _images_at_once(self, tokens: Tensor) -> int:
-        """Images of tokens [B, N, C] in a pass: on a processor, as many as keep each block small enough."""
+        """Images of tokens [B, N, C] in a pass: on a CPU, as many as `_KEPT_BYTES` allows."""
         if tokens.device.type != "cpu":
             return max(1, tokens.shape[0])
         widest = max(self.geometry.hidden, 3 * self.geometry.width) * tokens.element_size()
         return max(1, _KEPT_BYTES // (tokens.shape[1] * widest))
 
     def _pass(self, tokens: Tensor, groups: Sequence[Group], start: int, first: int) -> Forward:
-        """:meth:`run` for part of a batch, of which `first` is the first image."""
+        """:meth:`run` for a part of a batch; `first` is the index of its first image."""
         vit = self.vit
         images = tokens.shape[0]
-        rectangles: list[Rectangle] = []
+        segments: list[RaggedSegment] = []
         for plan, count in groups:
-            rectangles.append(Rectangle(plan, first, count, tokens.shape[1]))
+            segments.append(RaggedSegment(plan, first, count, tokens.shape[1]))
             first += count
         x = tokens.flatten(0, 1)
-        stages: list[Stage] = []
+        stages: list[StageRecord] = []
         last = len(vit.blocks) - 1
         for index, block in enumerate(vit.blocks):
             if index < start:
                 continue
-            if index == last and stages and not any(self._removed(index, r) for r in rectangles):
-                x = self._last_block(block, x, rectangles)
+            if index == last and stages and not any(self._removed(index, s) for s in segments):
+                x = self._last_block(block, x, segments)
             else:
-                x, rectangles = self._block(index, block, x, rectangles, stages)
+                x, segments = self._block(index, block, x, segments, stages)
         prefix = self.geometry.prefix
         if x.shape[0] > images * prefix:
-            x = prefix_rows(x, rectangles, prefix)
+            x = prefix_rows(x, segments, prefix)
         logits: Tensor = vit.forward_head(vit.norm(x.view(images, prefix, -1)))
         return Forward(logits.float(), stages)
 
     def _block(
-        self, index: int, block: Any, x: Tensor, rectangles: list[Rectangle], stages: list[Stage]
-    ) -> tuple[Tensor, list[Rectangle]]:
-        """One transformer block on the packed tokens [Σ tokens, C]; appends what it reduced to `stages`."""
+        self, index: int, block: Any, x: Tensor, segments: list[RaggedSegment], stages: list[StageRecord]
+    ) -> tuple[Tensor, list[RaggedSegment]]:
+        """One transformer block on the packed tokens [Σ tokens, C]; appends its reductions to `stages`."""
         attention = block.attn
         qkv = attention.qkv(block.norm1(x))
         heads: list[Heads] = []
         mixed: list[Tensor] = []
-        runs = runs_of(rectangles)
-        for part, run in zip(
-            qkv.split_with_sizes([sum(r.rows for r in run) for run in runs]), runs, strict=True
+        groups = equal_length_groups(segments)
+        for part, group in zip(
+            qkv.split_with_sizes([sum(s.rows for s in group) for group in groups]), groups, strict=True
         ):
-            q, k, v = _heads(part, (-1, run[0].tokens, 3, attention.num_heads, attention.head_dim))
+            q, k, v = _heads(part, (-1, group[0].tokens, 3, attention.num_heads, attention.head_dim))
             q, k = attention.q_norm(q), attention.k_norm(k)
-            mixed.append(_attend(q, k, v, sizes_of(run)))
-            counts = [r.images for r in run]
+            mixed.append(_attend(q, k, v, sizes_of(group)))
+            counts = [s.images for s in group]
             heads += zip(
                 q.split_with_sizes(counts),
                 k.split_with_sizes(counts),
@@ -178,33 +187,33 @@ class ReducingViT(nn.Module):
                 strict=True,
             )
         x = x + block.ls1(attention.proj(attention.norm(joined(mixed))))
-        x, rectangles = self._reduce(index, attention.scale, x, rectangles, heads, stages)
-        return x + block.ls2(block.mlp(block.norm2(x))), rectangles
+        x, segments = self._reduce(index, attention.scale, x, segments, heads, stages)
+        return x + block.ls2(block.mlp(block.norm2(x))), segments
 
-    def _last_block(self, block: Any, x: Tensor, rectangles: Sequence[Rectangle]) -> Tensor:
-        """The last block for the prefix tokens alone, [B·P, C]: the head looks at no other.
+    def _last_block(self, block: Any, x: Tensor, segments: Sequence[RaggedSegment]) -> Tensor:
+        """The last block for the prefix tokens alone, [B·P, C]: the head reads no other.
 
-        The others still give keys and values. A batch in which nothing leaves does not come here, so that it
-        stays timm's own to the bit: a matrix product of other shape may round differently.
+        The other tokens still provide keys and values. A batch without any reduction does not take this path, so
+        that its logits equal timm's to the bit: a matrix product of another shape may round differently.
         """
         attention = block.attn
         prefix = self.geometry.prefix
         width = attention.num_heads * attention.head_dim
         weight, bias = attention.qkv.weight, attention.qkv.bias
         y = block.norm1(x)
-        front = prefix_rows(y, rectangles, prefix)
+        front = prefix_rows(y, segments, prefix)
         queries = F.linear(front, weight[:width], None if bias is None else bias[:width])
         pairs = F.linear(y, weight[width:], None if bias is None else bias[width:])
         mixed = []
-        runs = runs_of(rectangles)
-        rows = pairs.split_with_sizes([sum(r.rows for r in run) for run in runs])
+        groups = equal_length_groups(segments)
+        rows = pairs.split_with_sizes([sum(s.rows for s in group) for group in groups])
         heads = (-1, prefix, 1, attention.num_heads, attention.head_dim)
-        counts = [sum(r.images for r in run) * prefix for run in runs]
-        for part, own, run in zip(rows, queries.split_with_sizes(counts), runs, strict=True):
+        counts = [sum(s.images for s in group) * prefix for group in groups]
+        for part, own, group in zip(rows, queries.split_with_sizes(counts), groups, strict=True):
             (q,) = _heads(own, heads)
-            k, v = _heads(part, (-1, run[0].tokens, 2, attention.num_heads, attention.head_dim))
-            mixed.append(_attend(attention.q_norm(q), attention.k_norm(k), v, sizes_of(run)))
-        front = prefix_rows(x, rectangles, prefix)
+            k, v = _heads(part, (-1, group[0].tokens, 2, attention.num_heads, attention.head_dim))
+            mixed.append(_attend(attention.q_norm(q), attention.k_norm(k), v, sizes_of(group)))
+        front = prefix_rows(x, segments, prefix)
         front = front + block.ls1(attention.proj(attention.norm(joined(mixed))))
         out: Tensor = front + block.ls2(block.mlp(block.norm2(front)))
         return out
@@ -214,51 +223,54 @@ class ReducingViT(nn.Module):
         index: int,
         scale: float,
         x: Tensor,
-        rectangles: list[Rectangle],
+        segments: list[RaggedSegment],
         heads: Sequence[Heads],
-        stages: list[Stage],
-    ) -> tuple[Tensor, list[Rectangle]]:
-        """Let tokens leave from the rectangles whose plan says so at this block."""
-        removed = [self._removed(index, r) for r in rectangles]
+        stages: list[StageRecord],
+    ) -> tuple[Tensor, list[RaggedSegment]]:
+        """Remove tokens from the segments whose plan reduces at this block."""
+        removed = [self._removed(index, s) for s in segments]
         if not any(removed):
-            return x, rectangles
+            return x, segments
         parts: list[Tensor] = []
-        left: list[Rectangle] = []
-        rows = x.split_with_sizes([r.rows for r in rectangles])
-        for part, r, (q, k, v), count in zip(rows, rectangles, heads, removed, strict=True):
+        left: list[RaggedSegment] = []
+        rows = x.split_with_sizes([s.rows for s in segments])
+        for part, s, (q, k, v), count in zip(rows, segments, heads, removed, strict=True):
             if count == 0:
                 parts.append(part)
-                left.append(r)
+                left.append(s)
                 continue
-            reduced = self._reduce_tokens(
-                part.view(r.images, r.tokens, -1),
-                r.size,
-                query=q,
-                key=k,
-                value=v,
-                scale=scale,
-                removed=count,
-                threshold=r.plan.thresholds[r.plan.blocks.index(index)],
-                prefix=self.geometry.prefix,
-                method=r.plan.method,
+            step = self._steps[s.plan.method]
+            reduced = step(
+                StepInputs(
+                    x=part.view(s.images, s.tokens, -1),
+                    size=s.size,
+                    query=q,
+                    key=k,
+                    value=v,
+                    scale=scale,
+                    removed=count,
+                    threshold=s.plan.thresholds[s.plan.blocks.index(index)],
+                    prefix=self.geometry.prefix,
+                )
             )
-            stages.append(Stage(index, r.first, reduced.departure, reduced.pruned, reduced.variance))
+            stages.append(StageRecord(index, s.first, reduced.indices, reduced.pruned, reduced.variance))
             parts.append(reduced.tokens.flatten(0, 1))
-            left.append(Rectangle(r.plan, r.first, r.images, r.tokens - count, reduced.size))
+            left.append(RaggedSegment(s.plan, s.first, s.images, s.tokens - count, reduced.size))
         return joined(parts), left
 
-    def _removed(self, index: int, r: Rectangle) -> int:
-        """How many tokens leave a rectangle at block `index`."""
-        if index not in r.plan.blocks:
+    def _removed(self, index: int, segment: RaggedSegment) -> int:
+        """Tokens to remove from each image of a segment at block `index`."""
+        plan = segment.plan
+        if index not in plan.blocks:
             return 0
-        return removable(r.plan.removed[r.plan.blocks.index(index)], r.tokens, self.geometry.prefix)
+        return removable(plan.removed[plan.blocks.index(index)], segment.tokens, self.geometry.prefix)
 
 
 def _heads(rows: Tensor, shape: tuple[int, int, int, int, int]) -> tuple[Tensor, ...]:
-    """Queries, keys, values or some of them, each [B, H, N, D], from packed rows.
+    """Split packed rows into queries, keys, values or some of them, each [B, H, N, D].
 
     Args:
-        rows: what a linear layer gave, [B·N, S·H·D].
+        rows: output of a linear layer, [B·N, S·H·D].
         shape: (B, N, S, H, D); S tensors are returned.
     """
     return rows.view(shape).permute(2, 0, 3, 1, 4).unbind(0)
@@ -267,7 +279,7 @@ def _heads(rows: Tensor, shape: tuple[int, int, int, int, int]) -> tuple[Tensor,
 def _attend(q: Tensor, k: Tensor, v: Tensor, size: Tensor | None) -> Tensor:
     """Proportional attention of [B, H, N, D] heads, as packed rows [B·N, H·D].
 
-    While every token stands for one patch there is no bias, so that the flash kernels can run.
+    While every token stands for one patch there is no bias, so that flash attention kernels can run.
     """
     bias = None if size is None else size.log().to(q.dtype)[:, None, None, :]
     y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)

@@ -1,8 +1,8 @@
-"""The reduction plan: how many tokens leave at which block, decided before any image is seen.
+"""The reduction plan: how many tokens are removed at which block, decided before any image is seen.
 
-One number, the reduction ratio ρ (share of patch tokens gone at the output), becomes a plan by
-:func:`plan_for_ratio`. A plan fixes every tensor shape of a forward pass; what an image's content decides
-is only *which* tokens go and whether they are pruned or pooled.
+:func:`plan_for_ratio` turns one number, the reduction ratio ρ (the share of patch tokens that is removed at the
+output), into a plan. A plan fixes every tensor shape of a forward pass; an image's content decides only *which*
+tokens are removed, and whether they are pruned or pooled.
 
 Source: Wu et al., "PPT: Token Pruning and Pooling for Efficient Vision Transformers", arXiv 2310.01812.
 """
@@ -12,27 +12,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
 
-#: Who leaves, and what becomes of it:
-#: `ppt`, prune or pool, decided per image and stage by the variance of its scores (the paper);
-#: `prune`, the lowest scores are dropped, always; `pool`, the most similar pairs merge, always;
-#: `fuse`, the pairs whose merging loses least merge (ours, see `fusing`);
-#: `tome`, pooling a little at every block, as in Bolya et al., "Token Merging", arXiv 2210.09461;
-#: `topk`, dropping what the class token attends to least, as in Liang et al., "EViT", arXiv 2202.07800.
-Method = Literal["ppt", "prune", "pool", "fuse", "tome", "topk"]
-METHODS: tuple[Method, ...] = get_args(Method)
+from prunepool.reduction.methods import METHODS, ReductionMethod
 
 #: The paper's threshold on the variance of the normalised scores, the same at every stage.
 DEFAULT_THRESHOLD = 7e-5
 
 
 class PlanError(ValueError):
-    """A plan that cannot be carried out.
+    """A plan that no forward pass can carry out.
 
     Args:
-        parameter: which quantity is wrong.
-        value: the value it has.
+        parameter: the name of the quantity that is wrong.
+        value: its value.
         limit: what is allowed, in words.
     """
 
@@ -43,16 +35,28 @@ class PlanError(ValueError):
         self.limit = limit
 
 
+def method_named(name: str | None) -> ReductionMethod:
+    """The method of a name.
+
+    Raises:
+        PlanError: there is none.
+    """
+    if name is None or name not in METHODS:
+        raise PlanError("method", name, "one of " + ", ".join(METHODS))
+    return METHODS[name]
+
+
 @dataclass(frozen=True, slots=True)
 class ReductionPlan:
-    """How many tokens leave at which block.
+    """How many tokens are removed at which block.
 
     Attributes:
         blocks: 0-based indices of the reducing blocks, ascending.
-        removed: tokens that leave at each of them; clipped to half of the patch tokens there.
-        thresholds: per stage; with `ppt`, an image whose score variance reaches it is pruned there, else
-            pooled. The other methods do not look at them.
-        method: who leaves, and what becomes of it.
+        removed: tokens removed at each of them; clipped to half of the patch tokens there.
+        thresholds: one for each of them; `ppt` prunes an image whose score variance reaches it, and pools it
+            otherwise. Other methods ignore it.
+        method: which tokens are removed and what becomes of them, a name in
+            :data:`prunepool.reduction.methods.METHODS`.
 
     Raises:
         PlanError: lengths differ, blocks do not ascend, or a count or threshold is negative.
@@ -61,7 +65,7 @@ class ReductionPlan:
     blocks: tuple[int, ...] = ()
     removed: tuple[int, ...] = ()
     thresholds: tuple[float, ...] = ()
-    method: Method = "ppt"
+    method: str = "ppt"
 
     def __post_init__(self) -> None:
         """Refuse what no forward pass could carry out."""
@@ -72,14 +76,13 @@ class ReductionPlan:
             raise PlanError("blocks", self.blocks, "ascending indices from 0")
         if any(r < 0 for r in self.removed):
             raise PlanError("removed", self.removed, "counts of at least 0")
-        if self.method not in METHODS:
-            raise PlanError("method", self.method, "one of " + ", ".join(METHODS))
+        method_named(self.method)
         if any(not t >= 0 for t in self.thresholds):
             raise PlanError("thresholds", self.thresholds, "numbers of at least 0")
 
     @property
     def dense(self) -> bool:
-        """Whether no token leaves at all."""
+        """Whether no token is removed at all."""
         return not any(self.removed)
 
     def tokens(self, tokens: int, prefix: int) -> tuple[int, ...]:
@@ -87,7 +90,7 @@ class ReductionPlan:
 
         Args:
             tokens: N, tokens at the input, prefix included.
-            prefix: P, prefix tokens, which never leave.
+            prefix: P, prefix tokens, which are never removed.
         """
         counts = [tokens]
         for wanted in self.removed:
@@ -99,25 +102,19 @@ DENSE = ReductionPlan()
 
 
 def removable(wanted: int, tokens: int, prefix: int) -> int:
-    """How many of `wanted` tokens may leave a sequence of `tokens`: at most half of its patch tokens."""
+    """How many of `wanted` tokens can be removed from `tokens`: at most half of the patch tokens."""
     return min(wanted, (tokens - prefix) // 2)
 
 
-def default_blocks(depth: int, method: Method = "ppt") -> tuple[int, ...]:
-    """The reducing blocks of a model of `depth` blocks: for 12, the paper's (3, 6, 9).
-
-    `tome` merges a little at every block; `fuse` from the first quarter to the last but one, 3 … 10 of 12.
+def default_blocks(depth: int, method: str = "ppt") -> tuple[int, ...]:
+    """The blocks where a method reduces by default, in a model of `depth` blocks: for `ppt` at 12, (3, 6, 9).
 
     Raises:
-        PlanError: a depth under 4, which leaves no three distinct blocks after the first.
+        PlanError: no such method, or a depth under 4, which leaves no three distinct blocks after the first.
     """
     if depth < 4:
         raise PlanError("depth", depth, "at least 4")
-    if method == "tome":
-        return tuple(range(depth))
-    if method == "fuse":
-        return tuple(range(depth // 4, depth - 1))
-    return tuple(depth * i // 4 for i in (1, 2, 3))
+    return method_named(method).default_blocks(depth)
 
 
 def _greedy(patches: int, budget: int, step: int, stages: int) -> tuple[int, ...]:
@@ -151,7 +148,7 @@ def split_evenly(patches: int, budget: int, stages: int) -> tuple[int, ...]:
         The removals per stage; they sum to `budget`.
 
     Raises:
-        PlanError: more than :func:`max_removed` can leave.
+        PlanError: `budget` is more than :func:`max_removed`.
     """
     most = max_removed(patches, stages)
     if not 0 <= budget <= most:
@@ -170,17 +167,17 @@ def plan_for_ratio(
     depth: int,
     blocks: Sequence[int] | None = None,
     thresholds: Sequence[float] | None = None,
-    method: Method = "ppt",
+    method: str = "ppt",
 ) -> ReductionPlan:
     """The plan for a reduction ratio.
 
     Args:
-        ratio: ρ, share of the patch tokens gone at the output, 0 … :func:`max_ratio`.
+        ratio: ρ, share of the patch tokens that is removed at the output, 0 … :func:`max_ratio`.
         patches: T, patch tokens at the input (196 for 224² and patch 16).
         depth: blocks of the model.
         blocks: the reducing blocks; those of :func:`default_blocks` by default.
         thresholds: one per reducing block; the paper's 7e-5 by default.
-        method: who leaves, and what becomes of it.
+        method: a name in :data:`prunepool.reduction.methods.METHODS`.
 
     Returns:
         The plan; ρ = 0.755 of 196 patches in 12 blocks is (50, 50, 48) at (3, 6, 9), the paper's setting.

@@ -11,9 +11,13 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from prunepool.errors import ManifestInvalid
+from prunepool.reduction.methods import METHODS
 from prunepool.store.profile import Ascending, ProfilePoint, Ratio, Share, Text, Thresholds
 
 FILE_NAME = "model.json"
+
+#: The reduction method that means the plans of the paper, whatever else the manifest says.
+PAPER = "ppt-paper"
 
 #: No dot or dash in front, no slash at all: safe as a folder, in a URL and in a shell.
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
@@ -45,30 +49,40 @@ class ReductionDefaults(BaseModel):
     """What a reduction plan takes where a request leaves it open.
 
     Attributes:
-        method: who leaves where the profile holds no plans: one of :data:`prunepool.reduction.plan.METHODS`, or
-            `ppt-paper`, the paper's own plans whatever blocks, thresholds and profile say.
-        blocks: 0-based reducing blocks, ascending; None for depth/4 · {1, 2, 3}.
-        thresholds: score variance from which an image is pruned, one a stage; None for the paper's.
-        default_ratio: what `auto` takes where nothing else decides.
-        max_ratio: `auto` never goes beyond; None for what the architecture can do.
+        method: the reduction method where the profile holds no plans: a name in
+            :data:`prunepool.reduction.methods.METHODS`, or `ppt-paper`, which means the paper's plans and ignores
+            blocks, thresholds and profile.
+        blocks: 0-based reducing blocks, ascending; None for the method's own.
+        thresholds: score variance from which an image is pruned, one for each block; None for the paper's.
+        default_ratio: the ratio that `auto` applies where nothing else decides.
+        max_ratio: the largest ratio; None for what the architecture allows.
     """
 
     model_config = _FROZEN
 
-    method: Literal["ppt", "ppt-paper", "prune", "pool", "fuse", "tome", "topk"] = "ppt"
+    method: str = "ppt"
     blocks: Ascending | None = None
     thresholds: Thresholds | None = None
     default_ratio: Ratio = 0.5
     max_ratio: Ratio | None = None
+
+    @field_validator("method")
+    @classmethod
+    def _known(cls, method: str) -> str:
+        """Refuse a method that is not registered."""
+        if method not in (*METHODS, PAPER):
+            raise ValueError(f"must be one of {', '.join((*METHODS, PAPER))}")
+        return method
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         """Refuse what no plan can be made of."""
         if self.blocks is not None and (not self.blocks or list(self.blocks) != sorted(set(self.blocks))):
             raise ValueError("blocks must be one or more ascending block indices")
-        if self.thresholds is not None and self.blocks is None and self.method in ("fuse", "tome"):
+        method = METHODS["ppt" if self.method == PAPER else self.method]
+        stages = method.default_stages if self.blocks is None else len(self.blocks)
+        if self.thresholds is not None and stages is None:
             raise ValueError(f"{self.method} has no thresholds")
-        stages = 3 if self.blocks is None else len(self.blocks)
         if self.thresholds is not None and len(self.thresholds) != stages:
             raise ValueError(f"thresholds must be {stages} numbers, one for each reducing block")
         if self.max_ratio is not None and self.default_ratio > self.max_ratio:
@@ -120,7 +134,7 @@ class Manifest(BaseModel):
     @property
     def planned(self) -> tuple[ProfilePoint, ...]:
         """The points of the profile that say how the model is reduced; none with `ppt-paper`."""
-        if self.reduction.method == "ppt-paper":
+        if self.reduction.method == PAPER:
             return ()
         return tuple(point for point in self.profile or () if point.removed)
 

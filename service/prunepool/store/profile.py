@@ -62,7 +62,7 @@ class ProfilePoint(BaseModel):
     Attributes:
         ratio: the reduction ratio.
         gmacs: billions of multiply-accumulates for one image.
-        method: who leaves, and what becomes of it; see :data:`prunepool.reduction.plan.Method`.
+        method: its reduction method; a name in :data:`prunepool.reduction.methods.METHODS`.
         blocks: the reducing blocks.
         removed: tokens that leave at each. Without it, the point says nothing of how the model is reduced.
         thresholds: score variance from which an image is pruned, one a stage.

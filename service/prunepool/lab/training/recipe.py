@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from prunepool.errors import InvalidParameter
-from prunepool.reduction.plan import METHODS, Method
+from prunepool.reduction.methods import METHODS
 
 Optimiser = Literal["muon", "adamw"]
 
@@ -31,7 +31,7 @@ class Recipe:
         patches: random patches of each image that student and teacher see; None for all. Batches that are
             reduced always have all.
         ratios: reduction ratios, one drawn for each batch; 0 is the dense model.
-        method: who leaves at a ratio above 0.
+        method: the reduction method at a ratio above 0.
         threshold: score variance from which an image is pruned, with `ppt`.
         min_area: least share of the photo that a random crop shows.
         jitter: how far brightness and contrast stray from 1.
@@ -52,7 +52,7 @@ class Recipe:
     feature_weight: float = 1.0
     patches: int | None = None
     ratios: tuple[float, ...] = (0.0,)
-    method: Method = "ppt"
+    method: str = "ppt"
     threshold: float = 6e-5
     min_area: float = 0.25
     jitter: float = 0.2

@@ -1,4 +1,7 @@
-"""Pooling: the tokens that resemble another most merge into it, by bipartite matching."""
+"""Pooling: the tokens that are most similar to another merge into it, by bipartite matching.
+
+Sources: the pooling half of Wu et al., "PPT", arXiv 2310.01812; Bolya et al., "Token Merging", arXiv 2210.09461.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
-from prunepool.reduction.tokens import Departure
+from prunepool.reduction.step import Reduced, StepInputs, carry_out
+from prunepool.reduction.tokens import TokenReduction
 
 
-def pool(metric: Tensor, removed: int, prefix: int) -> Departure:
+def step(inputs: StepInputs) -> Reduced:
+    """Merge the pairs with the most similar keys, averaged over the heads; no score is computed."""
+    indices = pool(inputs.mean_keys(), inputs.removed, inputs.prefix)
+    return carry_out(inputs, indices, pruned=False)
+
+
+def pool(metric: Tensor, removed: int, prefix: int) -> TokenReduction:
     """Match even with odd positions and merge the `removed` most similar pairs.
 
     Set A is the even and set B the odd positions of the whole sequence, prefix included. Each token of A
@@ -17,8 +27,8 @@ def pool(metric: Tensor, removed: int, prefix: int) -> Departure:
 
     Args:
         metric: what similarity is measured on, [B, N, D]; in PPT, the keys averaged over the heads.
-        removed: r, at most half of the N−P patch tokens.
-        prefix: P, tokens in front, which stay as they are.
+        removed: r, tokens to remove, at most half of the N−P patch tokens.
+        prefix: P, tokens in front, which are kept unchanged.
 
     Returns:
         The output order is the prefix, the unmerged patch tokens of A in their order, then those of B.
@@ -39,12 +49,12 @@ def pool(metric: Tensor, removed: int, prefix: int) -> Departure:
     similarity = unit[:, first_a::2] @ unit[:, first_b::2].transpose(1, 2)
     best, partner = similarity.max(dim=-1)
     order = best.neg().argsort(dim=-1, stable=True)
-    merging, staying = order[:, :removed], order[:, removed:].sort(dim=-1).values
+    merging, kept = order[:, :removed], order[:, removed:].sort(dim=-1).values
 
     device = metric.device
     front = torch.arange(prefix, device=device).expand(batch, prefix)
     receivers = torch.arange(first_b, tokens, 2, device=device).expand(batch, -1)
-    keep = torch.cat((front, staying * 2 + first_a, receivers), dim=1)
-    leave = merging * 2 + first_a
-    target = partner.gather(1, merging) + (prefix + staying.shape[1])
-    return Departure(keep, leave, target)
+    keep = torch.cat((front, kept * 2 + first_a, receivers), dim=1)
+    remove = merging * 2 + first_a
+    target = partner.gather(1, merging) + (prefix + kept.shape[1])
+    return TokenReduction(keep, remove, target)
