@@ -42,6 +42,7 @@ endif
 
 .PHONY: serve
 serve: setup ## Serve the embedded model on 127.0.0.1:8000
+	@echo "Loading the model; this takes some seconds."
 	@exec $(BIN)/prunepool serve
 
 .PHONY: wheel
