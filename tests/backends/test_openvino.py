@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from prunepool.backends.open_pass import Kind, OpenPass
-from prunepool.backends.openvino import Arrays, Lanes, OpenVinoPass, PassFolder
-from prunepool.backends.openvino_trial import Passes, passes_for
+from prunepool.backends.dynamic_pass import DynamicPass, PlanFamily
+from prunepool.backends.openvino_pass import Arrays, OpenVinoPass, PassCache, Streams
+from prunepool.backends.openvino_trial import OpenVinoPasses, passes_for
 from prunepool.backends.torch_cpu import TorchBackend
 from prunepool.core.types import Batch, BatchItem, Output, RatioSpec, Request
 from prunepool.errors import ConversionInvalid, InvalidParameter
@@ -28,7 +28,7 @@ pytest.importorskip("openvino")
 SMALL = {"embed_dim": 32, "num_heads": 2, "depth": 4, "num_classes": 7}
 SIZE = 224
 PATCHES = 196
-PPT = Kind("ppt", (1, 2, 3))
+PPT = PlanFamily("ppt", (1, 2, 3))
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory, network: ReducingViT) -> Path
     path = tmp_path_factory.mktemp("openvino") / "made when needed"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("openvino_telemetry.Telemetry.__init__", tells_on_us)
-        PassFolder(path).get(network, PPT, SIZE)
+        PassCache(path).get(network, PPT, SIZE)
     return path
 
 
@@ -54,10 +54,10 @@ def tells_on_us(*args: object, **kwargs: object) -> None:
 def unconvertible(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing can be converted any more."""
 
-    def refuse(self: OpenPass, size: int) -> None:
+    def refuse(self: DynamicPass, size: int) -> None:
         raise ValueError("not today")
 
-    monkeypatch.setattr(OpenPass, "exported", refuse)
+    monkeypatch.setattr(DynamicPass, "exported", refuse)
 
 
 def noise(images: int, seed: int = 1) -> Tensor:
@@ -99,9 +99,9 @@ def test_every_plan_gets_pytorchs_answers(
     method: str, network: ReducingViT, kept: Path, tmp_path: Path
 ) -> None:
     """Odd and even counts, many and few, in turns with one, two and three images; one pass for all."""
-    kind = Kind(method, default_blocks(4, method))
-    one = PassFolder(kept if method == "ppt" else tmp_path).get(network, kind, SIZE)
-    most = round(max_ratio(PATCHES, len(kind.blocks)) * PATCHES)
+    family = PlanFamily(method, default_blocks(4, method))
+    one = PassCache(kept if method == "ppt" else tmp_path).get(network, family, SIZE)
+    most = round(max_ratio(PATCHES, len(family.blocks)) * PATCHES)
     stages = differ = 0
     for gone in (*range(40), *range(40, most, 7), most):
         plan = plan_of(gone, method)
@@ -118,16 +118,16 @@ def test_every_plan_gets_pytorchs_answers(
 def test_in_any_lanes_each_image_gets_its_own_answer(images: int, width: int) -> None:
     runs: list[list[int]] = []
 
-    def lanes(most: int) -> Lanes:
+    def streams(most: int) -> Streams:
         def infer(parts: Sequence[Arrays]) -> list[Arrays]:
             assert len(parts) == most
             runs.append([len(arrays[0]) for arrays in parts])
             return [[arrays[0][:, 0, 0]] for arrays in parts]
 
-        return Lanes(most, infer)
+        return Streams(most, infer)
 
     geometry = Geometry(1, 1, 1, 196, (14, 14), 768, 1, 1)
-    one = OpenVinoPass([lanes(1)] + [lanes(width)] * (width > 1), Kind("ppt", ()), geometry)
+    one = OpenVinoPass([streams(1)] + [streams(width)] * (width > 1), PlanFamily("ppt", ()), geometry)
     numbers = torch.arange(float(images)).reshape(images, 1, 1, 1).expand(images, 3, 1, 2)
     found = one(numbers, DENSE).logits
     assert found[:, 0].tolist() == list(range(images))
@@ -143,7 +143,7 @@ def test_whatever_the_threads_answers_are_pytorchs(threads: int, network: Reduci
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        one = PassFolder(kept).get(network, PPT, SIZE)
+        one = PassCache(kept).get(network, PPT, SIZE)
         for images in (1, 2, 5, 18):
             batch, plan = noise(images, images), plan_of(100, "ppt")
             differ = choices_that_differ(one(batch, plan), network(batch, [(plan, images)]))
@@ -154,7 +154,7 @@ def test_whatever_the_threads_answers_are_pytorchs(threads: int, network: Reduci
 
 @torch.inference_mode()
 def test_pixels_may_lie_channels_last(network: ReducingViT, kept: Path) -> None:
-    one = PassFolder(kept).get(network, PPT, SIZE)
+    one = PassCache(kept).get(network, PPT, SIZE)
     images, plan = noise(2), plan_of(148, "ppt")
     last = images.to(memory_format=torch.channels_last)
     assert choices_that_differ(one(last, plan), network(images, [(plan, 2)])) == 0
@@ -163,7 +163,7 @@ def test_pixels_may_lie_channels_last(network: ReducingViT, kept: Path) -> None:
 def test_decoded_pixels_get_the_plain_answer(network: ReducingViT, kept: Path, tiny: Model) -> None:
     model = Model(network, tiny.manifest)
     backend = TorchBackend(
-        lambda: model, max_batch_size=2, passes=lambda _: passes_for(model, PassFolder(kept), 2)
+        lambda: model, max_batch_size=2, passes=lambda _: passes_for(model, PassCache(kept), 2)
     )
     backend.warm_up()
     plain = TorchBackend(lambda: model, max_batch_size=2)
@@ -174,19 +174,19 @@ def test_decoded_pixels_get_the_plain_answer(network: ReducingViT, kept: Path, t
 
 
 @pytest.mark.usefixtures("unconvertible")
-@pytest.mark.parametrize("other", ["kind", "number format", "weights", "size"])
-def test_what_is_kept_is_for_one_network_and_one_kind(
+@pytest.mark.parametrize("other", ["family", "dtype", "weights", "size"])
+def test_what_is_kept_is_for_one_network_and_one_family(
     other: str, random_vit: Callable[..., nn.Module], kept: Path
 ) -> None:
     network = ReducingViT(random_vit("vit_tiny_patch16_224", **SMALL)).requires_grad_(False)
-    PassFolder(kept).get(network, PPT, SIZE)  # the same weights: nothing to convert
-    if other == "number format":
+    PassCache(kept).get(network, PPT, SIZE)  # the same weights: nothing to convert
+    if other == "dtype":
         network.to(torch.bfloat16)
     if other == "weights":
         network.vit.head.bias += 1
-    kind = Kind("prune", PPT.blocks) if other == "kind" else PPT
+    family = PlanFamily("prune", PPT.blocks) if other == "family" else PPT
     with pytest.raises(ConversionInvalid, match="OpenVINO cannot take over the pass: not today"):
-        PassFolder(kept).get(network, kind, 384 if other == "size" else SIZE)
+        PassCache(kept).get(network, family, 384 if other == "size" else SIZE)
     assert sorted(path.suffix for path in kept.iterdir()) == [".bin", ".xml"]
 
 
@@ -194,19 +194,19 @@ def test_a_broken_file_is_named(network: ReducingViT, kept: Path, tmp_path: Path
     (file,) = kept.glob("*.xml")
     (tmp_path / file.name).write_bytes(b"broken")
     with pytest.raises(ConversionInvalid, match=rf"{file.name} cannot be loaded, delete it"):
-        PassFolder(tmp_path).get(network, PPT, SIZE)
+        PassCache(tmp_path).get(network, PPT, SIZE)
 
 
 def test_a_folder_that_cannot_be_written_to_is_named(
     network: ReducingViT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(OpenPass, "exported", lambda self, size: None)
+    monkeypatch.setattr(DynamicPass, "exported", lambda self, size: None)
     monkeypatch.setattr("prunepool.backends.openvino.to_openvino", lambda program: None)
     (tmp_path / "file").touch()
     with pytest.raises(
         InvalidParameter, match=r"cpu_openvino_folder must be a folder that can be written to"
     ):
-        PassFolder(tmp_path / "file").get(network, PPT, SIZE)
+        PassCache(tmp_path / "file").get(network, PPT, SIZE)
 
 
 def test_without_openvino_it_says_how_to_get_it(
@@ -214,7 +214,7 @@ def test_without_openvino_it_says_how_to_get_it(
 ) -> None:
     monkeypatch.setattr("prunepool.backends.openvino.find_spec", lambda name: None)
     with pytest.raises(ConversionInvalid, match=r'needs OpenVINO: pip install "prunepool\[openvino\]"'):
-        PassFolder(tmp_path).get(network, PPT, SIZE)
+        PassCache(tmp_path).get(network, PPT, SIZE)
 
 
 def test_a_batch_that_openvino_cannot_run_is_answered_by_pytorch(
@@ -223,7 +223,9 @@ def test_a_batch_that_openvino_cannot_run_is_answered_by_pytorch(
     def fail(parts: object) -> list[list[np.ndarray]]:
         raise RuntimeError("no such shape")
 
-    passes = Passes([(OpenVinoPass([Lanes(1, fail)], Kind("ppt", (3, 6, 9)), tiny.geometry), 8)])
+    passes = OpenVinoPasses(
+        [(OpenVinoPass([Streams(1, fail)], PlanFamily("ppt", (3, 6, 9)), tiny.geometry), 8)]
+    )
     backend = TorchBackend(lambda: tiny, max_batch_size=1, passes=lambda model: passes)
     backend.warm_up()
     assert "no such shape" in caplog.text

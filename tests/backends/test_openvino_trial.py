@@ -9,16 +9,16 @@ import pytest
 import torch
 from torch import nn
 
-from prunepool.backends.open_pass import Kind, OpenPass
-from prunepool.backends.openvino import Arrays, Lanes, OpenVinoPass
-from prunepool.backends.openvino_trial import Passes, agrees, faster
+from prunepool.backends.dynamic_pass import DynamicPass, PlanFamily
+from prunepool.backends.openvino_pass import Arrays, OpenVinoPass, Streams
+from prunepool.backends.openvino_trial import OpenVinoPasses, agrees, faster
 from prunepool.errors import ConversionInvalid
 from prunepool.models.vit import ReducingViT
 from prunepool.reduction.plan import DENSE, ReductionPlan, plan_for_ratio
 
 SMALL = {"embed_dim": 32, "num_heads": 2, "depth": 4, "num_classes": 7}
 SIZE = 224
-KIND = Kind("ppt", (1, 2, 3))
+KIND = PlanFamily("ppt", (1, 2, 3))
 PLAN = plan_for_ratio(0.755, patches=196, depth=4)
 
 
@@ -27,9 +27,9 @@ def network(random_vit: Callable[..., nn.Module]) -> ReducingViT:
     return ReducingViT(random_vit("vit_tiny_patch16_224", **SMALL)).requires_grad_(False)
 
 
-def lanes(network: ReducingViT, change: Sequence[float] = (0.0,), width: int = 1) -> Lanes:
-    """Lanes as PyTorch runs them, with something added to each image's logits."""
-    one = OpenPass(network, KIND)
+def streams(network: ReducingViT, change: Sequence[float] = (0.0,), width: int = 1) -> Streams:
+    """Streams as PyTorch runs them, with something added to each image's logits."""
+    one = DynamicPass(network, KIND)
 
     @torch.inference_mode()
     def infer(parts: Sequence[Arrays]) -> list[Arrays]:
@@ -41,11 +41,11 @@ def lanes(network: ReducingViT, change: Sequence[float] = (0.0,), width: int = 1
         wrong = torch.tensor([change[i % len(change)] for i in range(len(logits))])
         return [tensor.numpy() for tensor in (logits + wrong[:, None], *rest)]
 
-    return Lanes(width, infer)
+    return Streams(width, infer)
 
 
 def fake(network: ReducingViT, change: Sequence[float] = (0.0,)) -> OpenVinoPass:
-    return OpenVinoPass([lanes(network, change)], KIND, network.geometry)
+    return OpenVinoPass([streams(network, change)], KIND, network.geometry)
 
 
 def ticking(openvino_s: float) -> Callable[[], float]:
@@ -76,7 +76,7 @@ def test_other_answers_are_refused(change: float, network: ReducingViT) -> None:
 def test_lanes_that_are_wrong_do_not_hide_behind_others(wrong: str, width: int, network: ReducingViT) -> None:
     bad, good = [0.1], [0.0]
     alone, side_by_side = (bad, good) if wrong == "alone" else (good, bad)
-    both = [lanes(network, alone), lanes(network, side_by_side, width)]
+    both = [streams(network, alone), streams(network, side_by_side, width)]
     with pytest.raises(ConversionInvalid, match=r"are off by 0\.1; at most 0\.001"):
         agrees(network, OpenVinoPass(both, KIND, network.geometry), PLAN, SIZE)
 
@@ -100,8 +100,8 @@ def test_in_half_precision_it_may_be_as_far_from_float32_as_pytorch(
 
 
 def test_larger_batches_than_pay_and_other_plans_are_left_to_pytorch(network: ReducingViT) -> None:
-    passes = Passes([(fake(network), 1)])
+    passes = OpenVinoPasses([(fake(network), 1)])
     assert passes.get(PLAN, 1) is not None
     assert passes.get(PLAN, 2) is None
     assert passes.get(ReductionPlan((0,), (5,), (0.0,)), 1) is None
-    assert Passes([(fake(network), 0)]).get(PLAN, 1) is None
+    assert OpenVinoPasses([(fake(network), 0)]).get(PLAN, 1) is None

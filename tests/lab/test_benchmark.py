@@ -63,7 +63,7 @@ def test_the_command_writes_json_and_a_picture(tmp_path: Path, capsys: pytest.Ca
     assert rows["ratio 0.5 openvino"]["bound"] == rows["ratio 0.5"]["bound"]
     shares = {one["kind"]: one["share"] for one in rows["ratio 0.5"]["operations"]}
     assert sum(shares.values()) == pytest.approx(1.0)
-    assert max(shares, key=lambda kind: shares[kind]) == "linear"
+    assert max(shares, key=lambda family: shares[family]) == "linear"
     assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from prunepool.backends.openvino import PassFolder
-from prunepool.backends.openvino_trial import Passes
+from prunepool.backends.openvino_pass import PassCache
+from prunepool.backends.openvino_trial import OpenVinoPasses
 from prunepool.models.model import Model
 from prunepool.server.model_factory import ModelFactory, RunOptions
 from prunepool.store import ModelStore
@@ -21,9 +21,9 @@ def test_openvino_is_asked_when_the_backend_warms_up(
 ) -> None:
     asked: list[tuple[str, Path, int]] = []
 
-    def note(model: Model, folder: PassFolder, max_batch_size: int) -> Passes:
+    def note(model: Model, folder: PassCache, max_batch_size: int) -> OpenVinoPasses:
         asked.append((model.name, folder.path, max_batch_size))
-        return Passes()
+        return OpenVinoPasses()
 
     monkeypatch.setattr("prunepool.server.model_factory.passes_for", note)
     running = RunOptions(

@@ -12,8 +12,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from prunepool.backends.open_pass import Kind
-from prunepool.backends.openvino import OpenVinoPass, PassFolder
+from prunepool.backends.dynamic_pass import PlanFamily
+from prunepool.backends.openvino_pass import OpenVinoPass, PassCache
 from prunepool.errors import ConversionInvalid
 from prunepool.models.model import Model
 from prunepool.models.vit import Forward, ReducingViT
@@ -36,7 +36,7 @@ _IMAGES = 3
 _SEVERAL = 8
 
 
-class Passes:
+class OpenVinoPasses:
     """Which batches OpenVINO runs.
 
     Args:
@@ -54,7 +54,7 @@ class Passes:
         return None
 
 
-def passes_for(model: Model, folder: PassFolder, max_batch_size: int) -> Passes:
+def passes_for(model: Model, folder: PassCache, max_batch_size: int) -> OpenVinoPasses:
     """OpenVINO's passes for all plans of a model, for batches in which they pay.
 
     Args:
@@ -70,14 +70,14 @@ def passes_for(model: Model, folder: PassFolder, max_batch_size: int) -> Passes:
     patches = model.geometry.patches
     plans = [model.plan(min(gone / patches, model.max_ratio)) for gone in range(patches + 1)]
     tried = []
-    for kind in Kind.all_of(plans):
-        one = folder.get(model.vit, kind, size)
+    for family in PlanFamily.all_of(plans):
+        one = folder.get(model.vit, family, size)
         own = [plan for plan in dict.fromkeys(plans) if not plan.dense and one.runs(plan)]
         ends = (own[0], own[-1]) if own else ()
         middle = own[len(own) // 2] if own else DENSE
         if all(agrees(model.vit, one, plan, size) for plan in dict.fromkeys((DENSE, middle, *ends))):
             tried.append((one, _most(model.vit, one, middle, size, max_batch_size)))
-    return Passes(tried)
+    return OpenVinoPasses(tried)
 
 
 @torch.inference_mode()

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prunepool.backends.openvino_trial import Passes
+from prunepool.backends.openvino_trial import OpenVinoPasses
 from prunepool.core.backend import OutOfMemory
 from prunepool.core.types import Batch, BatchItem, Output, RatioSpec, Request
 from prunepool.models.explain import token_map
@@ -75,12 +75,12 @@ class TorchBackend:
         load: Callable[[], Model],
         *,
         max_batch_size: int,
-        passes: Callable[[Model], Passes] = lambda model: Passes(),
+        passes: Callable[[Model], OpenVinoPasses] = lambda model: OpenVinoPasses(),
     ) -> None:
         self.model = load()
         self._max_batch_size = max_batch_size
         self._make_passes = passes
-        self._passes = Passes()
+        self._passes = OpenVinoPasses()
 
     def warm_up(self) -> None:
         """Get what passes there shall be; run small and large batches at both ends of the dial, and a mix.
@@ -146,7 +146,7 @@ class TorchBackend:
             except RuntimeError:
                 # Shapes were open when it was converted, and not all of them can have been tried.
                 log.exception("a batch of %d failed in OpenVINO; PyTorch runs it and all others", len(images))
-                self._passes = Passes()
+                self._passes = OpenVinoPasses()
         out: Forward = self.model.vit(images, groups)
         return out
 

@@ -64,7 +64,7 @@ def benchmark(
     if url is not None:
         _over_http(url, api_key, images, ratios.split(","), clients, seconds, rounds, json_file)
         return
-    from prunepool.backends.openvino import PassFolder
+    from prunepool.backends.openvino_pass import PassCache
     from prunepool.lab.benchmark import Benchmark, Case
 
     settings = load_settings(flags)
@@ -78,7 +78,7 @@ def benchmark(
         rounds=rounds,
         method=_known_method(method),
         profiled=operations,
-        openvino=PassFolder(settings.cpu_openvino_folder) if openvino else None,
+        openvino=PassCache(settings.cpu_openvino_folder) if openvino else None,
     )
     cases = [Case(d, b) for d in _known_dtypes(dtypes) for b in _numbers("--batches", batches, int)]
     with _progress(bench.steps(cases)) as advance:

@@ -9,8 +9,8 @@ from functools import partial
 import torch
 from torch import nn
 
-from prunepool.backends.open_pass import Kind
-from prunepool.backends.openvino import PassFolder
+from prunepool.backends.dynamic_pass import PlanFamily
+from prunepool.backends.openvino_pass import PassCache
 from prunepool.lab.environment import environment
 from prunepool.lab.operations import Share, operations
 from prunepool.lab.rivals import RIVALS, available
@@ -96,7 +96,7 @@ class Benchmark:
         rounds: int,
         method: str = "ppt",
         profiled: bool = False,
-        openvino: PassFolder | None = None,
+        openvino: PassCache | None = None,
     ) -> None:
         self._device = resolve_device(device)
         self._vit = vit.to(self._device)
@@ -152,8 +152,8 @@ class Benchmark:
             candidates[name] = _bind(network, images, own)
         if self._openvino is not None:
             uniform = {name: own[0][0] for name, own in groups.items() if name != "mixed"}
-            (kind,) = Kind.all_of(uniform.values())
-            one = self._openvino.get(network, kind, self._size)
+            (family,) = PlanFamily.all_of(uniform.values())
+            one = self._openvino.get(network, family, self._size)
             for name, plan in uniform.items():
                 candidates[f"{name} openvino"] = partial(one, images, plan)
                 groups[f"{name} openvino"] = groups[name]

@@ -11,8 +11,8 @@ import torch
 
 from prunepool.backends.cuda_device import CudaDevice
 from prunepool.backends.cuda_graphs import CudaGraphBackend
-from prunepool.backends.openvino import PassFolder
-from prunepool.backends.openvino_trial import Passes, passes_for
+from prunepool.backends.openvino_pass import PassCache
+from prunepool.backends.openvino_trial import OpenVinoPasses, passes_for
 from prunepool.backends.torch_cpu import TorchBackend
 from prunepool.core.backend import Backend
 from prunepool.imaging import Preprocess
@@ -135,10 +135,10 @@ class HostedModel:
             compiled=self._running.cuda_compile,
         )
 
-    def _passes(self, model: Model) -> Passes:
+    def _passes(self, model: Model) -> OpenVinoPasses:
         if not self._running.cpu_openvino:
-            return Passes()
-        folder = PassFolder(self._running.cpu_openvino_folder)
+            return OpenVinoPasses()
+        folder = PassCache(self._running.cpu_openvino_folder)
         return passes_for(model, folder, self._running.max_batch_size)
 
     def _load(self) -> Model:

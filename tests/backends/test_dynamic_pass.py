@@ -1,4 +1,4 @@
-"""An open pass: one program for all plans of a kind, with the plain pass's answers."""
+"""An open pass: one program for all plans of a family, with the plain pass's answers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from prunepool.backends.open_pass import Kind, OpenPass, stages_of
+from prunepool.backends.dynamic_pass import DynamicPass, PlanFamily, stages_of
 from prunepool.models.geometry import Geometry
 from prunepool.models.vit import ReducingViT
 from prunepool.reduction.curve import PlanCurve
@@ -49,26 +49,26 @@ def dial(method: str) -> list[ReductionPlan]:
 @pytest.mark.parametrize("method", METHODS)
 def test_a_dial_is_of_one_kind(method: str, geometry: Geometry) -> None:
     plans = dial(method)
-    (kind,) = Kind.all_of(plans)
-    assert kind == Kind(method, default_blocks(4, method))
+    (family,) = PlanFamily.all_of(plans)
+    assert family == PlanFamily(method, default_blocks(4, method))
     for plan in (*plans, DENSE):
-        counts = kind.counts(plan, geometry)
+        counts = family.counts(plan, geometry)
         assert counts is not None
         wanted = plan.tokens(geometry.tokens, geometry.prefix)[1:]
-        assert counts == (wanted or (geometry.tokens,) * len(kind.blocks))
+        assert counts == (wanted or (geometry.tokens,) * len(family.blocks))
 
 
 def test_where_nothing_leaves_one_kind_remains(geometry: Geometry) -> None:
-    (kind,) = Kind.all_of([DENSE])
-    assert kind.blocks == ()
-    assert kind.counts(DENSE, geometry) == ()
+    (family,) = PlanFamily.all_of([DENSE])
+    assert family.blocks == ()
+    assert family.counts(DENSE, geometry) == ()
 
 
 def test_a_dial_of_two_methods_has_two_kinds(geometry: Geometry) -> None:
     limits = (7e-5,) * 2
     plans = [ReductionPlan((1, 2), (10, 10), limits, "ppt"), ReductionPlan((1, 3), (30, 30), limits, "fuse")]
     curve = PlanCurve(plans, patches=PATCHES)
-    ppt, fuse = Kind.all_of(curve.plan(gone) for gone in range(curve.max_removed + 1))
+    ppt, fuse = PlanFamily.all_of(curve.plan(gone) for gone in range(curve.max_removed + 1))
     assert (ppt.method, fuse.method) == ("ppt", "fuse")
     assert fuse.counts(plans[1], geometry) == (
         167,
@@ -83,7 +83,7 @@ def test_a_block_that_is_left_out_before_another_needs_an_order_that_stays(
     removed: list[int], method: str, geometry: Geometry
 ) -> None:
     plan = ReductionPlan((1, 2, 3), tuple(removed), (0.0,) * 3, method)
-    counts = Kind(method, (1, 2, 3)).counts(plan, geometry)
+    counts = PlanFamily(method, (1, 2, 3)).counts(plan, geometry)
     gap = any(a == 0 and b > 0 for i, a in enumerate(removed) for b in removed[i:])
     assert (counts is None) is (gap and method != "fuse")
     if counts is not None:
@@ -91,7 +91,7 @@ def test_a_block_that_is_left_out_before_another_needs_an_order_that_stays(
 
 
 def test_a_plan_for_other_blocks_is_not_of_the_kind(geometry: Geometry) -> None:
-    assert Kind("ppt", (1, 2)).counts(ReductionPlan((1, 3), (9, 9), (0.0, 0.0)), geometry) is None
+    assert PlanFamily("ppt", (1, 2)).counts(ReductionPlan((1, 3), (9, 9), (0.0, 0.0)), geometry) is None
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -101,15 +101,15 @@ def test_logits_and_stages_are_those_of_the_plain_pass(
     ratio: float, method: str, network: ReducingViT
 ) -> None:
     plan = plan_for_ratio(ratio, patches=PATCHES, depth=4, method=method) if ratio else DENSE
-    (kind,) = Kind.all_of(dial(method))
+    (family,) = PlanFamily.all_of(dial(method))
     images = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(1))
     wanted = network(images, [(plan, 2)])
-    counts = kind.counts(plan, network.geometry)
+    counts = family.counts(plan, network.geometry)
     assert counts is not None
     limits = torch.full((len(counts),), 7e-5)
-    logits, *rest = OpenPass(network, kind)(images, limits, *map(torch.zeros, counts))
+    logits, *rest = DynamicPass(network, family)(images, limits, *map(torch.zeros, counts))
     torch.testing.assert_close(logits, wanted.logits)
-    stages = stages_of(rest, kind, counts, network.geometry.tokens)
+    stages = stages_of(rest, family, counts, network.geometry.tokens)
     assert len(stages) == len(wanted.stages)
     for ours, theirs in zip(stages, wanted.stages, strict=True):
         assert (ours.block, ours.first) == (theirs.block, theirs.first)
@@ -120,8 +120,8 @@ def test_logits_and_stages_are_those_of_the_plain_pass(
 @torch.inference_mode()
 def test_thresholds_are_the_images_own(network: ReducingViT) -> None:
     """They are an input, for the dial scales them with the tokens that a stage sees."""
-    (kind,) = Kind.all_of(dial("ppt"))
-    one = OpenPass(network, kind)
+    (family,) = PlanFamily.all_of(dial("ppt"))
+    one = DynamicPass(network, family)
     images = torch.randn(2, 3, 224, 224)
     counts = [*map(torch.zeros, (150, 110, 70))]
     pruned = [
@@ -135,6 +135,6 @@ def test_thresholds_are_the_images_own(network: ReducingViT) -> None:
 
 def test_a_network_in_half_precision_is_copied_in_float32(random_vit: Callable[..., nn.Module]) -> None:
     half = ReducingViT(random_vit("vit_tiny_patch16_224", **SMALL).to(torch.bfloat16)).requires_grad_(False)
-    one = OpenPass(half, Kind("ppt", (1, 2, 3)))
+    one = DynamicPass(half, PlanFamily("ppt", (1, 2, 3)))
     assert one.network.dtype == torch.float32
     assert half.dtype == torch.bfloat16

@@ -29,7 +29,7 @@ _OF_A_STAGE = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class PlanFamily:
     """Plans that one open pass runs: they differ in counts and thresholds alone.
 
     Attributes:
@@ -41,17 +41,17 @@ class Kind:
     blocks: tuple[int, ...]
 
     @classmethod
-    def all_of(cls, plans: Iterable[ReductionPlan]) -> list[Kind]:
-        """The fewest kinds that hold these plans; one without blocks where no plan reduces."""
+    def all_of(cls, plans: Iterable[ReductionPlan]) -> list[PlanFamily]:
+        """The fewest families that hold these plans; one without blocks where no plan reduces."""
         blocks: dict[str, set[int]] = defaultdict(set)
         for plan in plans:
             if not plan.dense:
                 blocks[plan.method] |= set(plan.blocks)
-        kinds = [cls(method, tuple(sorted(where))) for method, where in blocks.items()]
-        return kinds or [cls(DENSE.method, ())]
+        families = [cls(method, tuple(sorted(where))) for method, where in blocks.items()]
+        return families or [cls(DENSE.method, ())]
 
     def counts(self, plan: ReductionPlan, geometry: Geometry) -> tuple[int, ...] | None:
-        """Tokens after each of :attr:`blocks`, prefix included; None for a plan that is not of this kind.
+        """Tokens after each of :attr:`blocks`, prefix included; None for a plan that is not of this family.
 
         A block that removes no token still reorders the tokens, after which pooling would find other pairs, unless
         the method keeps the order. So a plan of another method must start at the first block and skip none.
@@ -70,7 +70,7 @@ class Kind:
         return tuple(counts[1:])
 
 
-class _OpenViT(ReducingViT):
+class _DynamicViT(ReducingViT):
     """Takes a plan's counts as they are: a bound on what is open would itself have to be exported."""
 
     def _removed(self, index: int, segment: RaggedSegment) -> int:
@@ -78,24 +78,24 @@ class _OpenViT(ReducingViT):
         return plan.removed[plan.blocks.index(index)] if index in plan.blocks else 0
 
 
-class OpenPass(nn.Module):
-    """Any plan of one kind over any number of images, as tensors in and out; in float32.
+class DynamicPass(nn.Module):
+    """Any plan of one family over any number of images, as tensors in and out; in float32.
 
     Args:
         network: on a processor; copied.
-        kind: of the plans.
+        family: of the plans.
     """
 
-    def __init__(self, network: ReducingViT, kind: Kind) -> None:
+    def __init__(self, network: ReducingViT, family: PlanFamily) -> None:
         super().__init__()
-        self._kind = kind
-        self._step = METHODS[kind.method].load()
+        self._family = family
+        self._step = METHODS[family.method].load()
         self._thresholds: list[Tensor] = []
         vit = copy.deepcopy(network.vit).float()
-        self.network = _OpenViT(vit, self._reduce)
+        self.network = _DynamicViT(vit, self._reduce)
 
     def forward(self, images: Tensor, thresholds: Tensor, *after: Tensor) -> tuple[Tensor, ...]:
-        """Logits, then five tensors for each block of the kind.
+        """Logits, then five tensors for each block of the family.
 
         Args:
             images: normalised, float32 [B, 3, H, W].
@@ -108,7 +108,7 @@ class OpenPass(nn.Module):
         removed = tuple(n - one.shape[0] for n, one in zip(before, after, strict=True))
         # A plan's thresholds are numbers. These say which of the tensor's is meant.
         which = tuple(float(i) for i in range(len(removed)))
-        plan = ReductionPlan(self._kind.blocks, removed, which, self._kind.method)
+        plan = ReductionPlan(self._family.blocks, removed, which, self._family.method)
         self._thresholds.append(thresholds)
         try:
             logits, stages = self.network.one_pass(images, [(plan, images.shape[0])])
@@ -123,7 +123,7 @@ class OpenPass(nn.Module):
     def exported(self, size: int) -> torch.export.ExportedProgram:
         """The program for images of so many pixels a side."""
         tokens = self.network.geometry.tokens
-        counts = [tokens - _LEAVING * (i + 1) for i in range(len(self._kind.blocks))]
+        counts = [tokens - _LEAVING * (i + 1) for i in range(len(self._family.blocks))]
         example = (torch.zeros(_TRACED, 3, size, size), torch.zeros(len(counts)), *map(torch.zeros, counts))
         open_ = {0: torch.export.Dim.DYNAMIC}
         shapes = (open_, None, tuple(open_ for _ in counts))
@@ -131,19 +131,19 @@ class OpenPass(nn.Module):
 
 
 def stages_of(
-    outputs: list[Tensor], kind: Kind, counts: tuple[int, ...], tokens: int, first: int = 0
+    outputs: list[Tensor], family: PlanFamily, counts: tuple[int, ...], tokens: int, first: int = 0
 ) -> list[StageRecord]:
     """The reductions that were carried out, from what a pass gave after its logits.
 
     Args:
         outputs: five tensors for each block.
-        kind: of the plans.
+        family: of the plans.
         counts: tokens after each block.
         tokens: before the first.
         first: index in the batch of the pass's first image.
     """
     stages = []
-    for i, (block, n, m) in enumerate(zip(kind.blocks, (tokens, *counts), counts, strict=False)):
+    for i, (block, n, m) in enumerate(zip(family.blocks, (tokens, *counts), counts, strict=False)):
         if m < n:
             keep, remove, target, pruned, variance = outputs[i * _OF_A_STAGE : (i + 1) * _OF_A_STAGE]
             stages.append(StageRecord(block, first, TokenReduction(keep, remove, target), pruned, variance))

@@ -24,8 +24,8 @@ import torch
 from torch import Tensor
 
 from prunepool import reduction
-from prunepool.backends import open_pass, openvino_conversion
-from prunepool.backends.open_pass import Kind, OpenPass, stages_of
+from prunepool.backends import dynamic_pass, openvino_conversion
+from prunepool.backends.dynamic_pass import DynamicPass, PlanFamily, stages_of
 from prunepool.backends.openvino_conversion import to_openvino
 from prunepool.errors import ConversionInvalid, InvalidParameter
 from prunepool.models import geometry, packing, vit
@@ -48,8 +48,8 @@ _PREPARED_SHAPES = 1000
 Arrays = Sequence[np.ndarray]
 
 
-class Lanes(NamedTuple):
-    """Runs of the converted :class:`~prunepool.backends.open_pass.OpenPass`, some at a time.
+class Streams(NamedTuple):
+    """Runs of the converted :class:`~prunepool.backends.dynamic_pass.DynamicPass`, some at a time.
 
     Attributes:
         width: how many run side by side; they share the threads.
@@ -61,30 +61,30 @@ class Lanes(NamedTuple):
 
 
 class OpenVinoPass:
-    """The pass for all plans of one kind. Of one thread at a time.
+    """The pass for all plans of one family. Of one thread at a time.
 
-    What all lanes can have the same number of images of goes into them, so that threads wait for each other once
+    What all streams can have the same number of images of goes into them, so that threads wait for each other once
     a run and not after each operation; what is left over is one run of all threads.
 
     Args:
-        lanes: first the single one that has all threads, then those that share them, if there are any.
-        kind: of the plans.
+        streams: first the single one that has all threads, then those that share them, if there are any.
+        family: of the plans.
         shape: of the network.
     """
 
-    def __init__(self, lanes: Sequence[Lanes], kind: Kind, shape: geometry.Geometry) -> None:
-        self._lanes = tuple(lanes)
-        self._kind = kind
+    def __init__(self, streams: Sequence[Streams], family: PlanFamily, shape: geometry.Geometry) -> None:
+        self._streams = tuple(streams)
+        self._family = family
         self._geometry = shape
 
     @property
     def alone(self) -> OpenVinoPass:
         """The same with all threads in each run, as a single image has them."""
-        return OpenVinoPass(self._lanes[:1], self._kind, self._geometry)
+        return OpenVinoPass(self._streams[:1], self._family, self._geometry)
 
     def runs(self, plan: ReductionPlan) -> bool:
-        """Whether a plan is of this kind."""
-        return self._kind.counts(plan, self._geometry) is not None
+        """Whether a plan is of this family."""
+        return self._family.counts(plan, self._geometry) is not None
 
     def __call__(self, images: Tensor, plan: ReductionPlan) -> Forward:
         """What :class:`~prunepool.models.vit.ReducingViT` gives for these images, [B, 3, H, W], and one plan.
@@ -92,33 +92,33 @@ class OpenVinoPass:
         Raises:
             RuntimeError: OpenVINO cannot compute it.
         """
-        counts = self._kind.counts(plan, self._geometry)
+        counts = self._family.counts(plan, self._geometry)
         assert counts is not None, plan
         limits = dict(zip(plan.blocks, plan.thresholds, strict=True))
-        thresholds = np.array([limits.get(block, 0.0) for block in self._kind.blocks], np.float32)
+        thresholds = np.array([limits.get(block, 0.0) for block in self._family.blocks], np.float32)
         stay = [np.zeros(count, np.float32) for count in counts]
         logits: list[Tensor] = []
         stages: list[StageRecord] = []
         first = 0
-        for lanes, sizes in self._shares(len(images)):
+        for streams, sizes in self._shares(len(images)):
             share = images[first : first + sum(sizes)].float().contiguous()
             taken = [[part.numpy(), thresholds, *stay] for part in torch.split(share, sizes)]
-            for size, given in zip(sizes, lanes.infer(taken), strict=True):
+            for size, given in zip(sizes, streams.infer(taken), strict=True):
                 answer, *rest = map(torch.from_numpy, given)
                 logits.append(answer)
-                stages += stages_of(rest, self._kind, counts, self._geometry.tokens, first)
+                stages += stages_of(rest, self._family, counts, self._geometry.tokens, first)
                 first += size
         return Forward(joined(logits), sorted(stages, key=lambda stage: (stage.block, stage.first)))
 
-    def _shares(self, images: int) -> Iterator[tuple[Lanes, list[int]]]:
-        """What runs at a time: in which lanes, and the images of each of them."""
-        for lanes in reversed(self._lanes):
-            each, images = divmod(images, lanes.width)
-            for share in even_shares(each, _AT_ONCE // lanes.width):
-                yield lanes, [share] * lanes.width
+    def _shares(self, images: int) -> Iterator[tuple[Streams, list[int]]]:
+        """What runs at a time: in which streams, and the images of each of them."""
+        for streams in reversed(self._streams):
+            each, images = divmod(images, streams.width)
+            for share in even_shares(each, _AT_ONCE // streams.width):
+                yield streams, [share] * streams.width
 
 
-class PassFolder:
+class PassCache:
     """Where converted passes are kept, each under a digest of all that it was made from.
 
     Args:
@@ -129,12 +129,12 @@ class PassFolder:
         self.path = path
 
     @torch.no_grad()
-    def get(self, network: ReducingViT, kind: Kind, size: int) -> OpenVinoPass:
-        """The pass for plans of a kind; from the folder, or converted now, which takes half a minute.
+    def get(self, network: ReducingViT, family: PlanFamily, size: int) -> OpenVinoPass:
+        """The pass for plans of a family; from the folder, or converted now, which takes half a minute.
 
         Args:
             network: on a processor, in the number format that shall be computed in.
-            kind: of the plans.
+            family: of the plans.
             size: pixels a side.
 
         Raises:
@@ -143,26 +143,26 @@ class PassFolder:
         """
         if find_spec("openvino") is None:
             raise ConversionInvalid('cpu_openvino needs OpenVINO: pip install "prunepool[openvino]"')
-        file = self.path / f"{_digest(network, kind, size)}.xml"
+        file = self.path / f"{_digest(network, family, size)}.xml"
         if not file.exists():
-            self._convert(network, kind, size, file)
+            self._convert(network, family, size, file)
         threads = torch.get_num_threads()
         widest = max(width for width in range(1, _AT_ONCE + 1) if threads % width == 0)
         try:
-            lanes = _opened(file, network.dtype, dict.fromkeys((1, widest)))
+            streams = _opened(file, network.dtype, dict.fromkeys((1, widest)))
         except RuntimeError as error:
             raise ConversionInvalid(
                 f"{file} cannot be loaded, delete it to have it made anew: {error}"
             ) from error
-        return OpenVinoPass(lanes, kind, network.geometry)
+        return OpenVinoPass(streams, family, network.geometry)
 
-    def _convert(self, network: ReducingViT, kind: Kind, size: int, file: Path) -> None:
+    def _convert(self, network: ReducingViT, family: PlanFamily, size: int, file: Path) -> None:
         import openvino as ov
 
-        log.info("converting the pass of plans by %s for OpenVINO: %s", kind.method, file)
+        log.info("converting the pass of plans by %s for OpenVINO: %s", family.method, file)
         began = time.perf_counter()
         try:
-            model = to_openvino(OpenPass(network, kind).exported(size))
+            model = to_openvino(DynamicPass(network, family).exported(size))
         except Exception as error:  # neither the exporter's errors nor the converter's have a common class
             raise ConversionInvalid(f"OpenVINO cannot take over the pass: {error}") from error
         try:
@@ -179,7 +179,7 @@ class PassFolder:
         log.info("converted in %.0f s", time.perf_counter() - began)
 
 
-def _opened(file: Path, dtype: torch.dtype, widths: Iterable[int]) -> list[Lanes]:
+def _opened(file: Path, dtype: torch.dtype, widths: Iterable[int]) -> list[Streams]:
     """A converted pass, ready to run on as many threads as PyTorch computes with."""
     import openvino as ov
 
@@ -194,12 +194,12 @@ def _opened(file: Path, dtype: torch.dtype, widths: Iterable[int]) -> list[Lanes
     core = ov.Core()
     model = core.read_model(file)
     return [
-        _lanes(core.compile_model(model, "CPU", {**settings, "NUM_STREAMS": width}), width)
+        _streams(core.compile_model(model, "CPU", {**settings, "NUM_STREAMS": width}), width)
         for width in widths
     ]
 
 
-def _lanes(compiled: Any, width: int) -> Lanes:
+def _streams(compiled: Any, width: int) -> Streams:
     requests = [compiled.create_infer_request() for _ in range(width)]
 
     def infer(parts: Sequence[Arrays]) -> list[Arrays]:
@@ -210,11 +210,11 @@ def _lanes(compiled: Any, width: int) -> Lanes:
         # Copies: the next run writes where this one's answers are.
         return [[tensor.data.copy() for tensor in request.output_tensors] for request in requests]
 
-    return Lanes(width, infer)
+    return Streams(width, infer)
 
 
 #: Beside the method: the code that a converted pass was made by.
-_MODULES: tuple[ModuleType, ...] = (openvino_conversion, open_pass, vit, packing, geometry)
+_MODULES: tuple[ModuleType, ...] = (openvino_conversion, dynamic_pass, vit, packing, geometry)
 
 
 def _sources(method: str) -> list[str]:
@@ -225,12 +225,12 @@ def _sources(method: str) -> list[str]:
     return [*map(inspect.getsource, modules), *(path.read_text() for path in shared)]
 
 
-def _digest(network: ReducingViT, kind: Kind, size: int) -> str:
+def _digest(network: ReducingViT, family: PlanFamily, size: int) -> str:
     """Of all that makes the converted pass what it is, the weights among it."""
     import openvino as ov
 
     versions = [torch.__version__, timm.__version__, ov.__version__]
-    parts = [*_sources(kind.method), *versions, str(network), str(kind), str(size)]
+    parts = [*_sources(family.method), *versions, str(network), str(family), str(size)]
     digest = hashlib.sha256("\n".join(parts).encode())
     for name, weight in network.state_dict().items():
         digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
