@@ -94,10 +94,10 @@ def bare(folder: Path, images: Path | None, dtype: str) -> Iterator[Bare]:
 def main() -> None:
     """Take turns until nobody asks any more."""
     # As the service does, before torch is imported: the bare model is the service's, not another.
-    from prunepool.machine import keep_memory, share_cores
+    from prunepool.machine import set_openmp_wait_policy, tune_malloc
 
-    share_cores(os.environ)
-    keep_memory()
+    set_openmp_wait_policy(os.environ)
+    tune_malloc()
     from prunepool.backends.torch_cpu import TorchBackend
     from prunepool.core.types import Batch, BatchItem, RatioSpec, Request
     from prunepool.imaging import ImageLimits, Preprocess, decode

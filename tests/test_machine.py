@@ -10,15 +10,15 @@ import sys
 
 import pytest
 
-from prunepool.machine import give_memory_back, keep_memory, share_cores
+from prunepool.machine import set_openmp_wait_policy, trim_heap, tune_malloc
 
 #: Prints how many new pages a process needs for layers that take and free the same blocks again and again,
 #: and how many heaps four threads have that each keep a block.
 LAYERS = """
 import sys, resource, threading
 from pathlib import Path
-from prunepool.machine import keep_memory
-asked = keep_memory(dict(one.split("=", 1) for one in sys.argv[1:]))
+from prunepool.machine import tune_malloc
+asked = tune_malloc(dict(one.split("=", 1) for one in sys.argv[1:]))
 import numpy as np
 def layer():
     blocks = [np.ones(10 << 20, np.uint8) for _ in range(5)]
@@ -47,20 +47,20 @@ print(pages, heaps, ",".join(asked) or "nothing")
 #: Prints the megabytes that a process holds after blocks of one, half of which are kept, and after giving back.
 GAPS = """
 import psutil
-from prunepool.machine import give_memory_back, keep_memory
-keep_memory()
+from prunepool.machine import trim_heap, tune_malloc
+tune_malloc()
 import numpy as np
 blocks = [np.ones(1 << 20, np.uint8) for _ in range(200)]
 del blocks[::2]
 held = psutil.Process().memory_info().rss
-give_memory_back()
+trim_heap()
 print(held >> 20, psutil.Process().memory_info().rss >> 20)
 """
 
 
 def test_waiting_threads_soon_sleep_unless_told_otherwise() -> None:
     environment: dict[str, str] = {}
-    share_cores(environment)
+    set_openmp_wait_policy(environment)
     assert environment["OMP_WAIT_POLICY"] == "PASSIVE"
     assert 0 < int(environment["GOMP_SPINCOUNT"]) <= 10_000
 
@@ -68,13 +68,13 @@ def test_waiting_threads_soon_sleep_unless_told_otherwise() -> None:
 @pytest.mark.parametrize("policy", ["ACTIVE", "PASSIVE"])
 def test_what_the_operator_set_stays(policy: str) -> None:
     environment = {"OMP_WAIT_POLICY": policy}
-    share_cores(environment)
+    set_openmp_wait_policy(environment)
     assert environment == {"OMP_WAIT_POLICY": policy}
 
 
 def test_how_long_the_operator_lets_threads_look_stays() -> None:
     environment = {"GOMP_SPINCOUNT": "7"}
-    share_cores(environment)
+    set_openmp_wait_policy(environment)
     assert environment["GOMP_SPINCOUNT"] == "7"
 
 
@@ -122,5 +122,5 @@ def test_what_is_free_between_blocks_that_stay_goes_back() -> None:
 
 def test_another_c_library_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ctypes.CDLL", lambda name: object())
-    assert keep_memory({}) == ()
-    give_memory_back()
+    assert tune_malloc({}) == ()
+    trim_heap()

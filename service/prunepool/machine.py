@@ -17,7 +17,7 @@ _KEPT_BYTES = 64 << 20
 _CORES_A_HEAP = 8
 
 
-def share_cores(environment: MutableMapping[str, str]) -> None:
+def set_openmp_wait_policy(environment: MutableMapping[str, str]) -> None:
     """Let the model's threads sleep rather than spin for long while they wait for each other.
 
     They share the cores with decoding and with the event loop. A spinning thread holds a core that the one it
@@ -30,7 +30,7 @@ def share_cores(environment: MutableMapping[str, str]) -> None:
         environment.setdefault("GOMP_SPINCOUNT", str(_LOOKS))
 
 
-def keep_memory(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
+def tune_malloc(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
     """Let what a layer frees stay with the process, for the next layer to use.
 
     By default glibc learns from what is freed how much to keep, and what it has learnt depends on what the
@@ -61,7 +61,7 @@ def keep_memory(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
     )
 
 
-def give_memory_back() -> None:
+def trim_heap() -> None:
     """Give back what is free in the middle of heaps, where long-lived blocks keep it from their ends.
 
     It takes some milliseconds, in which whoever asks for memory waits, and what is needed again is cleared anew:

@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from prunepool.access import Key, Keyring, Rate, digest_of
-from prunepool.access.keyring import LOOK_EVERY_S
+from prunepool.access.keyring import CHECK_INTERVAL_S
 from prunepool.errors import InvalidParameter, RateLimited, Unauthorized
 
 
@@ -113,7 +113,7 @@ def test_a_start_without_keys_is_worth_a_warning(clock: Clock) -> None:
 
 def test_a_change_is_noticed(keyring: Keyring, source: Source, clock: Clock) -> None:
     source.put(alice("pp_new"))
-    clock.now = LOOK_EVERY_S
+    clock.now = CHECK_INTERVAL_S
     assert keyring.identify("pp_new").name == "alice"
     for revoked in ("pp_alice", "pp_bob"):
         with pytest.raises(Unauthorized):
@@ -123,7 +123,7 @@ def test_a_change_is_noticed(keyring: Keyring, source: Source, clock: Clock) -> 
 def test_the_file_is_not_looked_at_with_every_request(keyring: Keyring, source: Source, clock: Clock) -> None:
     source.looks = source.reads = 0
     for _ in range(1000):
-        clock.now += LOOK_EVERY_S / 100
+        clock.now += CHECK_INTERVAL_S / 100
         keyring.identify("pp_alice")
     assert 9 <= source.looks <= 11
     assert source.reads == 0
@@ -141,12 +141,12 @@ def test_what_cannot_be_read_changes_nothing_and_is_said_once(
     source.broken, source.version = True, 99
     with capture_logs() as lines:
         for _ in range(5):
-            clock.now += 2 * LOOK_EVERY_S
+            clock.now += 2 * CHECK_INTERVAL_S
             assert keyring.identify("pp_alice").name == "alice"
     assert [(line["log_level"], line["event"]) for line in lines] == [("error", "API keys stay as they were")]
     source.broken, source.version = False, 100
     source.put(alice("pp_new"))
-    clock.now += 2 * LOOK_EVERY_S
+    clock.now += 2 * CHECK_INTERVAL_S
     assert keyring.identify("pp_new").name == "alice"
 
 

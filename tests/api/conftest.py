@@ -27,7 +27,7 @@ from prunepool.settings import Settings
 from prunepool.testing import FakeEngine
 
 #: Long enough for a slow machine; nothing waits for it to pass.
-PATIENCE_S = 20.0
+TIMEOUT_S = 20.0
 
 MakeSettings = Callable[..., Settings]
 
@@ -126,10 +126,10 @@ class HeldEngine(FakeEngine):
 
     def wait_held(self, requests: int = 1) -> None:
         for _ in range(requests):
-            assert self.held.acquire(timeout=PATIENCE_S), "no request reached the engine"
+            assert self.held.acquire(timeout=TIMEOUT_S), "no request reached the engine"
 
     def wait_dropped(self) -> None:
-        assert self.dropped.acquire(timeout=PATIENCE_S), "the request was not given up"
+        assert self.dropped.acquire(timeout=TIMEOUT_S), "the request was not given up"
 
 
 @dataclass
@@ -161,14 +161,14 @@ def _running(engine: Engine, settings: Settings, metrics: Metrics) -> Iterator[L
 
     thread = threading.Thread(target=run)
     thread.start()
-    assert ready.wait(PATIENCE_S), "the server did not start"
+    assert ready.wait(TIMEOUT_S), "the server did not start"
 
     def stop() -> None:
         if thread.is_alive():
             server.stop("test")
 
     def join() -> int:
-        thread.join(PATIENCE_S)
+        thread.join(TIMEOUT_S)
         assert not thread.is_alive(), "the server did not end"
         return left[0]
 

@@ -20,7 +20,7 @@ from prunepool.errors import Overloaded
 from prunepool.metrics import Metrics
 from prunepool.testing import FakeEngine
 
-PATIENCE_S = 20.0
+TIMEOUT_S = 20.0
 SIZE = 1000
 
 
@@ -37,69 +37,69 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def room(clock: Clock) -> BodyMemoryBudget:
+def budget(clock: Clock) -> BodyMemoryBudget:
     return BodyMemoryBudget(SIZE, clock)
 
 
-def test_what_does_not_fit_beside_others_is_refused(room: BodyMemoryBudget) -> None:
-    with room.place() as one, room.place() as other:
-        one.take(600)
-        other.take(400)
+def test_what_does_not_fit_beside_others_is_refused(budget: BodyMemoryBudget) -> None:
+    with budget.reserve() as one, budget.reserve() as other:
+        one.add(600)
+        other.add(400)
         with pytest.raises(Overloaded, match="hold 1000 bytes, 1 more do not fit, and 1000 is the limit"):
-            other.take(1)
+            other.add(1)
 
 
-def test_what_left_makes_room(room: BodyMemoryBudget) -> None:
-    with room.place() as one:
-        one.take(SIZE)
-    with room.place() as other:
-        other.take(SIZE)
-        assert room.held == SIZE
-    assert room.held == 0
+def test_what_left_makes_room(budget: BodyMemoryBudget) -> None:
+    with budget.reserve() as one:
+        one.add(SIZE)
+    with budget.reserve() as other:
+        other.add(SIZE)
+        assert budget.held == SIZE
+    assert budget.held == 0
 
 
-def test_who_is_alone_always_fits(room: BodyMemoryBudget) -> None:
-    with room.place() as one, room.place():
-        one.take(SIZE)
-        one.take(SIZE)
-        assert room.held == 2 * SIZE
+def test_who_is_alone_always_fits(budget: BodyMemoryBudget) -> None:
+    with budget.reserve() as one, budget.reserve():
+        one.add(SIZE)
+        one.add(SIZE)
+        assert budget.held == 2 * SIZE
 
 
-def test_a_length_that_is_only_declared_takes_nothing(room: BodyMemoryBudget) -> None:
-    with room.place() as one, room.place() as other:
-        one.expect(SIZE)
-        other.take(SIZE)
+def test_a_length_that_is_only_declared_takes_nothing(budget: BodyMemoryBudget) -> None:
+    with budget.reserve() as one, budget.reserve() as other:
+        one.check(SIZE)
+        other.add(SIZE)
         with pytest.raises(Overloaded):
-            one.expect(1)
+            one.check(1)
 
 
-def test_the_refused_are_told_how_long_bodies_are_held(room: BodyMemoryBudget, clock: Clock) -> None:
+def test_the_refused_are_told_how_long_bodies_are_held(budget: BodyMemoryBudget, clock: Clock) -> None:
     for _ in range(100):
-        with room.place() as one:
-            one.take(1)
+        with budget.reserve() as one:
+            one.add(1)
             clock.now += 4.0
-    with room.place() as one, room.place() as other:
-        one.take(SIZE)
+    with budget.reserve() as one, budget.reserve() as other:
+        one.add(SIZE)
         with pytest.raises(Overloaded) as caught:
-            other.take(1)
+            other.add(1)
     assert caught.value.retry_after == pytest.approx(4.0, rel=0.01)
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 700)), max_size=60))
 def test_it_never_holds_more_than_it_may_or_one_alone_brings(steps: list[tuple[int, int]]) -> None:
-    room = BodyMemoryBudget(SIZE, lambda: 0.0)
-    contexts = {i: room.place() for i in range(4)}
+    budget = BodyMemoryBudget(SIZE, lambda: 0.0)
+    contexts = {i: budget.reserve() for i in range(4)}
     places = {i: context.__enter__() for i, context in contexts.items()}
     for who, count in steps:
         try:
-            places[who].take(count)
+            places[who].add(count)
         except Overloaded:
             contexts[who].__exit__(None, None, None)
-            contexts[who] = room.place()
+            contexts[who] = budget.reserve()
             places[who] = contexts[who].__enter__()
         held = [place.held for place in places.values()]
-        assert room.held == sum(held)
-        assert room.held <= SIZE or room.held == max(held)
+        assert budget.held == sum(held)
+        assert budget.held <= SIZE or budget.held == max(held)
 
 
 def held_bytes(metrics: Metrics) -> float | None:
@@ -107,7 +107,7 @@ def held_bytes(metrics: Metrics) -> float | None:
 
 
 def post(url: str, body: bytes) -> httpx.Response:
-    return httpx.post(f"{url}/classify", content=body, timeout=PATIENCE_S)
+    return httpx.post(f"{url}/classify", content=body, timeout=TIMEOUT_S)
 
 
 def test_a_body_is_held_until_it_is_answered(live: Callable[..., Any], held: Any, metrics: Metrics) -> None:
@@ -121,7 +121,7 @@ def test_a_body_is_held_until_it_is_answered(live: Callable[..., Any], held: Any
         assert refused.headers["retry-after"] == "1"
         assert post(server.url, b"free" * 100).status_code == 200
         held.release()
-        assert first.result(PATIENCE_S).status_code == 200
+        assert first.result(TIMEOUT_S).status_code == 200
     assert post(server.url, b"free" * 150).status_code == 200
     assert held_bytes(metrics) == 0
 
@@ -160,12 +160,12 @@ def test_the_inference_protocol_counts_what_a_body_unpacks_to(live: Callable[...
             f"{server.url}/v2/models/fake_jpeg/infer",
             content=packed,
             headers={"Content-Encoding": "gzip"},
-            timeout=PATIENCE_S,
+            timeout=TIMEOUT_S,
         )
         assert (refused.status_code, set(refused.json())) == (503, {"error"})
         assert "retry-after" in refused.headers
         held.release()
-        first.result(PATIENCE_S)
+        first.result(TIMEOUT_S)
 
 
 def test_who_goes_away_leaves_nothing_behind(live: Callable[..., Any], held: Any, metrics: Metrics) -> None:

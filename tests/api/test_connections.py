@@ -15,7 +15,7 @@ import pytest
 from prunepool.metrics import Metrics
 from prunepool.testing import FakeEngine
 
-PATIENCE_S = 20.0
+TIMEOUT_S = 20.0
 MOST = 3
 #: The server says when it begins to wait for the body, which does not come: the connection is busy.
 BUSY = b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\nExpect: 100-continue\r\n\r\n"
@@ -35,7 +35,7 @@ def server(live: Callable[..., Any]) -> Any:
 
 def connected(stack: ExitStack, server: Any, said: bytes = b"") -> socket.socket:
     """A connection that has said something."""
-    connection = stack.enter_context(socket.create_connection(server.address, timeout=PATIENCE_S))
+    connection = stack.enter_context(socket.create_connection(server.address, timeout=TIMEOUT_S))
     connection.sendall(said)
     return connection
 
@@ -102,7 +102,7 @@ def test_a_place_is_free_again_when_its_connection_ends(stack: ExitStack, server
     first, *_ = [busy(stack, server) for _ in range(MOST)]
     assert answer_of(connected(stack, server)).startswith(b"HTTP/1.1 503 ")
     first.close()
-    end = time.monotonic() + PATIENCE_S
+    end = time.monotonic() + TIMEOUT_S
     while (status := httpx.post(f"{server.url}/classify", content=b"photo").status_code) != 200:
         assert (status, time.monotonic() < end) == (503, True)
 

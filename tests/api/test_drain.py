@@ -36,8 +36,8 @@ async def test_before_it_begins_everything_is_taken(drain: Drain) -> None:
     async with drain.receiving():
         pass
     async with drain.answering():
-        assert drain.under_way == 1
-    assert (drain.started, drain.under_way) == (False, 0)
+        assert drain.in_flight == 1
+    assert (drain.started, drain.in_flight) == (False, 0)
 
 
 async def test_new_requests_are_refused_for_as_long_as_it_may_take(drain: Drain, clock: Clock) -> None:
@@ -53,7 +53,7 @@ async def test_beginning_again_changes_nothing(drain: Drain, clock: Clock) -> No
     drain.begin()
     clock.now += 4
     drain.begin()
-    assert drain.left_s == 6
+    assert drain.remaining_s == 6
 
 
 async def test_a_request_that_is_still_arriving_is_refused(drain: Drain) -> None:
@@ -107,7 +107,7 @@ async def test_its_time_ends_with_requests_under_way(drain: Drain, clock: Clock)
     async with drain.answering():
         clock.now += 10
         assert not await drain.finished()
-        assert drain.under_way == 1
+        assert drain.in_flight == 1
 
 
 async def test_an_abandoned_request_is_told(drain: Drain) -> None:
@@ -133,7 +133,7 @@ async def test_a_timeout_of_the_work_itself_is_not_mistaken_for_the_drain(drain:
 async def test_a_draining_server_refuses_without_asking_the_engine(
     app: FastAPI, http: httpx.AsyncClient, engine: FakeEngine
 ) -> None:
-    app.state.services.drain.begin()
+    app.state.context.drain.begin()
     response = await http.post("/classify", content=b"photo")
     assert (response.status_code, response.json()["code"]) == (503, "draining")
     assert int(response.headers["retry-after"]) >= 1
@@ -141,7 +141,7 @@ async def test_a_draining_server_refuses_without_asking_the_engine(
 
 
 async def test_a_draining_server_still_shows_its_state(app: FastAPI, http: httpx.AsyncClient) -> None:
-    app.state.services.drain.begin()
+    app.state.context.drain.begin()
     found = {
         path: (await http.get(path)).status_code for path in ("/healthz", "/readyz", "/metrics", "/models")
     }

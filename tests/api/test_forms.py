@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 
 from prunepool.api import base64_images
 from prunepool.api.base64_images import decode_image_text
-from prunepool.api.forms import Submission, parse_body
-from prunepool.api.options import Given
+from prunepool.api.forms import ParsedBody, parse_body
+from prunepool.api.options import RawOption
 from prunepool.errors import ImageUndecodable, InvalidParameter, RequestError, UnsupportedMediaType
 
 MAX_IMAGES = 4
 
 
-def parse(content_type: str | None, body: bytes) -> Submission:
+def parse(content_type: str | None, body: bytes) -> ParsedBody:
     return parse_body(content_type, body, MAX_IMAGES)
 
 
@@ -51,7 +51,7 @@ def b64(data: bytes) -> str:
     ],
 )
 def test_raw_bytes_are_one_image(content_type: str | None) -> None:
-    assert parse(content_type, b"\xff\xd8photo") == Submission((b"\xff\xd8photo",), several=False)
+    assert parse(content_type, b"\xff\xd8photo") == ParsedBody((b"\xff\xd8photo",), as_list=False)
 
 
 @pytest.mark.parametrize(
@@ -77,17 +77,17 @@ def test_curl_s_own_content_type_gets_a_hint() -> None:
 
 
 def test_one_file_of_a_form_is_one_image() -> None:
-    assert parse(*form([b"one"])) == Submission((b"one",), several=False)
+    assert parse(*form([b"one"])) == ParsedBody((b"one",), as_list=False)
 
 
 def test_several_files_of_a_form_keep_their_order() -> None:
     found = parse(*form([b"one", b"two", b"three"]))
-    assert found == Submission((b"one", b"two", b"three"), several=True)
+    assert found == ParsedBody((b"one", b"two", b"three"), as_list=True)
 
 
 def test_form_fields_are_options() -> None:
     found = parse(*form([b"one"], {"top_k": "3", "model": "ü"}))
-    assert set(found.options) == {Given("form", "top_k", "3"), Given("form", "model", "ü")}
+    assert set(found.options) == {RawOption("form", "top_k", "3"), RawOption("form", "model", "ü")}
 
 
 def test_a_file_part_needs_no_file_name() -> None:
@@ -143,13 +143,13 @@ def test_the_number_of_form_fields_is_limited() -> None:
 
 def test_json_with_one_image() -> None:
     found = parse(*json({"image": b64(b"photo"), "top_k": 3, "model": None}))
-    assert found == Submission((b"photo",), several=False, options=(Given("JSON body", "top_k", 3),))
+    assert found == ParsedBody((b"photo",), as_list=False, options=(RawOption("JSON body", "top_k", 3),))
 
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_json_with_a_list_is_answered_with_a_list(count: int) -> None:
     found = parse(*json({"images": [b64(b"photo")] * count}))
-    assert found == Submission((b"photo",) * count, several=True)
+    assert found == ParsedBody((b"photo",) * count, as_list=True)
 
 
 def test_a_bad_entry_of_a_list_spoils_only_itself() -> None:
@@ -286,7 +286,7 @@ JSON_VALUES = st.recursive(
 
 @given(TYPES, st.one_of(st.binary(), FORM_PIECES, JSON_VALUES))
 def test_no_body_does_worse_than_being_refused(content_type: str | None, body: bytes) -> None:
-    found: Submission | None = None
+    found: ParsedBody | None = None
     refusal: dict[str, object] = {}
     try:
         found = parse(content_type, body)
@@ -297,7 +297,7 @@ def test_no_body_does_worse_than_being_refused(content_type: str | None, body: b
         assert orjson.dumps(refusal)
         return
     assert 1 <= len(found.images) <= MAX_IMAGES
-    assert found.several or len(found.images) == 1
+    assert found.as_list or len(found.images) == 1
 
 
 @pytest.mark.parametrize("part", ["[]", "{}", "1", '"a"'])

@@ -41,7 +41,7 @@ async def test_not_ready_says_what_is_missing(http: httpx.AsyncClient, engine: F
 
 
 async def test_a_drain_ends_readiness_at_once(http: httpx.AsyncClient, app: FastAPI) -> None:
-    app.state.services.drain.begin()
+    app.state.context.drain.begin()
     response = await http.get("/readyz")
     assert (response.status_code, response.json()) == (503, {"ready": False, "missing": ["draining"]})
 

@@ -25,14 +25,14 @@ from PIL import Image
 from prometheus_client import CollectorRegistry
 
 from prunepool.api.app import create_app
-from prunepool.api.forms import Submission, parse_body
+from prunepool.api.forms import ParsedBody, parse_body
 from prunepool.api.oip.requests import InferRequest, parse
 from prunepool.api.oip.views import View
 from prunepool.errors import RequestError
 from prunepool.imaging import ImageLimits, Preprocess, decode
 from prunepool.logs import logging_to
 from prunepool.metrics import Metrics
-from prunepool.serving.types import Image as Encoded
+from prunepool.serving.types import Image as EncodedBody
 from prunepool.serving.types import Inference, Options
 from prunepool.settings import Settings
 from prunepool.testing import FakeEngine, fake_model
@@ -62,7 +62,7 @@ class Asked:
 class DecodingEngine(FakeEngine):
     """Decodes encoded images for real, as far as they can be."""
 
-    async def infer(self, image: Encoded, options: Options) -> Inference:
+    async def infer(self, image: EncodedBody, options: Options) -> Inference:
         if isinstance(image, bytes):
             decode(image, Preprocess(size=16), ImageLimits(100_000))
         return await super().infer(image, options)
@@ -341,7 +341,7 @@ def test_the_parser_itself_raises_nothing_else(content_type: str, body: bytes) -
         found = parse_body(content_type, body, MAX_IMAGES)
     except RequestError:
         return
-    assert isinstance(found, Submission)
+    assert isinstance(found, ParsedBody)
     assert 1 <= len(found.images) <= MAX_IMAGES
 
 

@@ -44,9 +44,9 @@ async def test_a_longer_body_of_undeclared_length_is_refused_too(http: httpx.Asy
 
 
 @pytest.fixture
-def place() -> Iterator[BodyReservation]:
+def reservation() -> Iterator[BodyReservation]:
     """Where there is room enough."""
-    with BodyMemoryBudget(10 * LIMIT, lambda: 0.0).place() as made:
+    with BodyMemoryBudget(10 * LIMIT, lambda: 0.0).reserve() as made:
         yield made
 
 
@@ -65,18 +65,18 @@ def request_with(headers: dict[str, str], *, chunks: list[bytes]) -> tuple[Reque
 
 @pytest.mark.parametrize("declared", ["1001", "9" * 5000])
 async def test_a_declared_length_is_refused_before_anything_is_read(
-    place: BodyReservation, declared: str
+    reservation: BodyReservation, declared: str
 ) -> None:
     request, left = request_with({"content-length": declared}, chunks=[b"x"])
     with pytest.raises(BodyTooLarge):
-        await read_body(request, LIMIT, place)
+        await read_body(request, LIMIT, reservation)
     assert left == [b"x"]
 
 
-async def test_reading_ends_where_the_limit_is_passed(place: BodyReservation) -> None:
+async def test_reading_ends_where_the_limit_is_passed(reservation: BodyReservation) -> None:
     request, left = request_with({}, chunks=[b"x" * 600, b"x" * 600, b"never read"])
     with pytest.raises(BodyTooLarge):
-        await read_body(request, LIMIT, place)
+        await read_body(request, LIMIT, reservation)
     assert left == [b"never read"]
 
 

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prunepool.api.options import HEADER, Given, read_options
+from prunepool.api.options import HEADER, RawOption, read_options
 from prunepool.errors import InvalidParameter
 from prunepool.serving.types import Options
 
 
-def query(**values: object) -> list[Given]:
-    return [Given("query", name, value) for name, value in values.items()]
+def query(**values: object) -> list[RawOption]:
+    return [RawOption("query", name, value) for name, value in values.items()]
 
 
 def test_nothing_given_leaves_everything_open() -> None:
@@ -36,7 +36,7 @@ def test_text_is_read_as_what_it_means() -> None:
 
 
 def test_json_values_are_read_as_they_are() -> None:
-    given = [Given("JSON body", "reduction_ratio", 0), Given("JSON body", "explain", False)]
+    given = [RawOption("JSON body", "reduction_ratio", 0), RawOption("JSON body", "explain", False)]
     assert read_options(given) == Options(reduction_ratio=0.0, explain=False)
 
 
@@ -90,30 +90,30 @@ def test_an_unknown_name_is_not_repeated_at_any_length() -> None:
 
 
 def test_the_header_is_a_ratio() -> None:
-    assert read_options([Given("header", HEADER, "0.25")]) == Options(reduction_ratio=0.25)
+    assert read_options([RawOption("header", HEADER, "0.25")]) == Options(reduction_ratio=0.25)
 
 
 def test_a_wrong_header_is_named_as_the_header() -> None:
     with pytest.raises(InvalidParameter) as error:
-        read_options([Given("header", HEADER, "much")])
+        read_options([RawOption("header", HEADER, "much")])
     assert error.value.parameter == HEADER
 
 
 def test_two_places_that_agree_are_fine() -> None:
-    given = [Given("query", "top_k", "3"), Given("JSON body", "top_k", 3)]
+    given = [RawOption("query", "top_k", "3"), RawOption("JSON body", "top_k", 3)]
     assert read_options(given).top_k == 3
 
 
 @pytest.mark.parametrize(
     "given",
     [
-        [Given("query", "top_k", "3"), Given("JSON body", "top_k", 4)],
-        [Given("query", "top_k", "3"), Given("query", "top_k", "4")],
-        [Given("header", HEADER, "0.5"), Given("query", "reduction_ratio", "auto")],
+        [RawOption("query", "top_k", "3"), RawOption("JSON body", "top_k", 4)],
+        [RawOption("query", "top_k", "3"), RawOption("query", "top_k", "4")],
+        [RawOption("header", HEADER, "0.5"), RawOption("query", "reduction_ratio", "auto")],
     ],
     ids=["query and body", "twice in the query", "header and query"],
 )
-def test_two_places_that_contradict_each_other_are_refused(given: list[Given]) -> None:
+def test_two_places_that_contradict_each_other_are_refused(given: list[RawOption]) -> None:
     with pytest.raises(InvalidParameter, match=r"given once, or the same each time"):
         read_options(given)
 

@@ -20,12 +20,12 @@ from prunepool.server import factory
 from prunepool.settings import Settings
 from prunepool.testing import FakeEngine
 
-PATIENCE_S = 20.0
+TIMEOUT_S = 20.0
 Start = Callable[..., Any]
 
 
 def connect(live: Any) -> socket.socket:
-    return socket.create_connection(live.address, timeout=PATIENCE_S)
+    return socket.create_connection(live.address, timeout=TIMEOUT_S)
 
 
 def post(body: bytes, *, length: int | None = None, headers: bytes = b"") -> bytes:
@@ -57,7 +57,7 @@ def test_it_serves(live: Start) -> None:
 def test_a_gone_client_gives_up_its_place_and_harms_no_neighbour(live: Start, held: Any) -> None:
     server = live(held)
     with ThreadPoolExecutor(1) as pool:
-        neighbour = pool.submit(httpx.post, f"{server.url}/classify", content=b"photo", timeout=PATIENCE_S)
+        neighbour = pool.submit(httpx.post, f"{server.url}/classify", content=b"photo", timeout=TIMEOUT_S)
         held.wait_held()
         with connect(server) as connection:
             connection.sendall(post(b"photo"))
@@ -131,17 +131,17 @@ def test_the_limit_is_for_each_request_of_a_connection(live: Start) -> None:
 
 
 def test_a_drain_answers_what_was_accepted_and_refuses_the_rest(live: Start, held: Any) -> None:
-    server = live(held, drain_timeout_s=PATIENCE_S)
+    server = live(held, drain_timeout_s=TIMEOUT_S)
     with ThreadPoolExecutor(1) as pool, connect(server) as slow, httpx.Client(base_url=server.url) as client:
         slow.sendall(post(b"half", length=1000))
-        accepted = pool.submit(httpx.post, f"{server.url}/classify", content=b"photo", timeout=PATIENCE_S)
+        accepted = pool.submit(httpx.post, f"{server.url}/classify", content=b"photo", timeout=TIMEOUT_S)
         held.wait_held()
         server.stop()
         assert answer_on(slow)[1]["code"] == "draining"
         assert held.draining
         refused = client.post("/classify", content=b"photo")
         assert (refused.status_code, refused.json()["code"]) == (503, "draining")
-        assert 1 <= int(refused.headers["retry-after"]) <= PATIENCE_S
+        assert 1 <= int(refused.headers["retry-after"]) <= TIMEOUT_S
         assert client.get("/readyz").status_code == 503
         assert client.get("/healthz").status_code == 200
         held.release()
@@ -152,7 +152,7 @@ def test_a_drain_answers_what_was_accepted_and_refuses_the_rest(live: Start, hel
 def test_a_drain_that_takes_too_long_tells_who_waits_and_counts_them(live: Start, held: Any) -> None:
     server = live(held, drain_timeout_s=0.2)
     with ThreadPoolExecutor(1) as pool:
-        accepted = pool.submit(httpx.post, f"{server.url}/classify", content=b"photo", timeout=PATIENCE_S)
+        accepted = pool.submit(httpx.post, f"{server.url}/classify", content=b"photo", timeout=TIMEOUT_S)
         held.wait_held()
         server.stop()
         assert accepted.result().json()["code"] == "draining"
@@ -200,7 +200,7 @@ def test_many_clients_at_once(live: Start) -> None:
     start = threading.Barrier(8)
 
     def send(part: list[bytes]) -> list[int]:
-        start.wait(PATIENCE_S)
+        start.wait(TIMEOUT_S)
         with httpx.Client(base_url=server.url) as client:
             return [client.post("/classify", content=image).status_code for image in part]
 
@@ -213,12 +213,12 @@ def test_many_clients_at_once(live: Start) -> None:
 async def test_a_server_whose_engine_is_lost_answers_what_it_can_and_then_raises(
     held: Any, make_settings: Callable[..., Settings], metrics: Metrics
 ) -> None:
-    server = factory.create_server(make_settings(drain_timeout_s=PATIENCE_S), held, metrics, signals=False)
+    server = factory.create_server(make_settings(drain_timeout_s=TIMEOUT_S), held, metrics, signals=False)
     bound = bind("127.0.0.1", 0)
     ready = asyncio.Event()
     serving = asyncio.create_task(server.serve_until_signal(bound, ready.set))
     await ready.wait()
-    async with httpx.AsyncClient(base_url=url_of(bound), timeout=PATIENCE_S) as client:
+    async with httpx.AsyncClient(base_url=url_of(bound), timeout=TIMEOUT_S) as client:
         accepted = asyncio.create_task(client.post("/classify", content=b"photo"))
         await asyncio.to_thread(held.wait_held)
         server.give_up("m: 2 restarts in a row failed")

@@ -15,14 +15,14 @@ import pytest
 
 from prunepool.testing import FakeEngine
 
-PATIENCE_S = 20.0
+TIMEOUT_S = 20.0
 LIMIT_S = 0.3
 HEAD = b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
 Start = Callable[..., Any]
 
 
 def connect(live: Any) -> socket.socket:
-    return socket.create_connection(live.address, timeout=PATIENCE_S)
+    return socket.create_connection(live.address, timeout=TIMEOUT_S)
 
 
 def until_closed(connection: socket.socket) -> bytes:
@@ -49,7 +49,7 @@ def trickle(connection: socket.socket, first: bytes, then: bytes) -> bytes:
     received = b""
     connection.settimeout(0.02)
     connection.sendall(first)
-    end = time.monotonic() + PATIENCE_S
+    end = time.monotonic() + TIMEOUT_S
     while time.monotonic() < end:
         try:
             connection.sendall(then)
@@ -163,12 +163,12 @@ def test_an_idle_connection_is_closed(live: Start) -> None:
 
 
 def test_slow_clients_leave_room_for_others(live: Start) -> None:
-    server = live(FakeEngine(), request_timeout_s=PATIENCE_S)
+    server = live(FakeEngine(), request_timeout_s=TIMEOUT_S)
     with ThreadPoolExecutor(1) as pool:
         slow = [connect(server) for _ in range(50)]
         for connection in slow:
             connection.sendall(HEAD % 1000 + b"x")
-        answer = pool.submit(httpx.post, f"{server.url}/classify", content=b"photo", timeout=PATIENCE_S)
+        answer = pool.submit(httpx.post, f"{server.url}/classify", content=b"photo", timeout=TIMEOUT_S)
         assert answer.result().status_code == 200
         for connection in slow:
             connection.close()
@@ -196,7 +196,7 @@ def test_an_answer_that_is_not_taken_is_given_up(live: Start) -> None:
     body = b'{"images": [%b], "explain": true}' % images
     with socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        connection.settimeout(PATIENCE_S)
+        connection.settimeout(TIMEOUT_S)
         connection.connect(server.address)
         head = (HEAD % len(body)).replace(b"Host: x", b"Host: x\r\nContent-Type: application/json")
         connection.sendall(head + body)

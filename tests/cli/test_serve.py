@@ -22,7 +22,7 @@ import pytest
 from prunepool.server import factory
 from prunepool.settings import Settings
 
-PATIENCE_S = 30.0
+TIMEOUT_S = 30.0
 Run = Callable[..., Any]
 
 
@@ -136,7 +136,7 @@ class Process:
 
     def end(self) -> tuple[int, str]:
         """Its exit status and what it wrote on standard error."""
-        _, err = self.popen.communicate(timeout=PATIENCE_S)
+        _, err = self.popen.communicate(timeout=TIMEOUT_S)
         return self.popen.returncode, err
 
 
@@ -182,7 +182,7 @@ def test_it_says_what_it_serves_and_where(start: Start) -> None:
 def test_a_signal_loses_no_accepted_request(start: Start, sent: signal.Signals) -> None:
     process = start("--log-format", "json")
     with ThreadPoolExecutor(1) as pool, httpx.Client(base_url=process.url) as client:
-        accepted = pool.submit(httpx.post, f"{process.url}/classify", content=b"photo", timeout=PATIENCE_S)
+        accepted = pool.submit(httpx.post, f"{process.url}/classify", content=b"photo", timeout=TIMEOUT_S)
         process.wait_held()
         process.popen.send_signal(sent)
         # The signal is handled when the process comes to it.
@@ -195,7 +195,7 @@ def test_a_signal_loses_no_accepted_request(start: Start, sent: signal.Signals) 
     status, err = process.end()
     assert status == 0
     lines = [json.loads(line) for line in err.splitlines()]
-    assert [line["under_way"] for line in lines if line["event"] == "draining"] == [1]
+    assert [line["in_flight"] for line in lines if line["event"] == "draining"] == [1]
     assert sorted(line["status"] for line in lines if line["event"] == "request") == [200, 503]
 
 
@@ -203,7 +203,7 @@ def test_a_signal_loses_no_accepted_request(start: Start, sent: signal.Signals) 
 def test_a_drain_that_takes_too_long_fails_and_says_how_many_were_left(start: Start) -> None:
     process = start("--drain-timeout-s", "0.3")
     with ThreadPoolExecutor(1) as pool:
-        accepted = pool.submit(httpx.post, f"{process.url}/classify", content=b"photo", timeout=PATIENCE_S)
+        accepted = pool.submit(httpx.post, f"{process.url}/classify", content=b"photo", timeout=TIMEOUT_S)
         process.wait_held()
         process.popen.terminate()
         assert accepted.result().json()["code"] == "draining"

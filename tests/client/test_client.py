@@ -42,7 +42,7 @@ from prunepool.serving.types import Options
 from prunepool.settings import Settings
 from prunepool.testing import FakeEngine
 
-PATIENCE_S = 20.0
+TIMEOUT_S = 20.0
 #: Does one thing with a client, plain or asynchronous.
 Call = Callable[..., Any]
 
@@ -60,12 +60,12 @@ def serving(settings: Settings, engine: FakeEngine) -> Iterator[str]:
     ready = threading.Event()
     thread = threading.Thread(target=lambda: asyncio.run(server.serve_until_signal(bound, ready.set)))
     thread.start()
-    assert ready.wait(PATIENCE_S)
+    assert ready.wait(TIMEOUT_S)
     try:
         yield url_of(bound)
     finally:
         server.stop("test")
-        thread.join(PATIENCE_S)
+        thread.join(TIMEOUT_S)
         assert not thread.is_alive()
 
 

@@ -45,7 +45,7 @@ async def test_free_memory_goes_back_a_minute_after_an_image_and_not_without(
         alarms.append((delay, callback))
         return real(3600, callback)
 
-    monkeypatch.setattr("prunepool.serving.decode_pool.give_memory_back", given_back.release)
+    monkeypatch.setattr("prunepool.serving.decode_pool.trim_heap", given_back.release)
     monkeypatch.setattr(loop, "call_later", call_later)
     crop = np.zeros((4, 4, 3), np.uint8)
     decoders = Decoders(1, ImageLimits(), loop.time, lambda data, preprocess, limits: crop)

@@ -20,9 +20,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from prunepool.api.server import bind, url_of
 from prunepool.errors import InvalidParameter
-from prunepool.tracing.wanted import wanted
+from prunepool.tracing.enabled import tracing_enabled
 
-PATIENCE_S = 30.0
+TIMEOUT_S = 30.0
 SERVER = Path(__file__).parent.parent / "cli" / "held_server.py"
 COLLECTOR = "http://127.0.0.1:4318"
 
@@ -44,7 +44,7 @@ COLLECTOR = "http://127.0.0.1:4318"
 def test_traces_are_made_where_they_are_asked_for(
     endpoint: str | None, environment: dict[str, str], answer: bool
 ) -> None:
-    assert wanted(endpoint, environment) is answer
+    assert tracing_enabled(endpoint, environment) is answer
 
 
 @pytest.mark.parametrize(
@@ -53,8 +53,8 @@ def test_traces_are_made_where_they_are_asked_for(
 def test_what_cannot_be_done_is_refused(environment: dict[str, str]) -> None:
     (name,) = environment
     with pytest.raises(InvalidParameter, match=name):
-        wanted(COLLECTOR, environment)
-    assert not wanted(None, environment), "and does not matter where nothing is traced"
+        tracing_enabled(COLLECTOR, environment)
+    assert not tracing_enabled(None, environment), "and does not matter where nothing is traced"
 
 
 class Collector(ThreadingHTTPServer):
@@ -93,7 +93,7 @@ def collector() -> Iterator[Collector]:
         thread.start()
         yield made
         made.shutdown()
-        thread.join(PATIENCE_S)
+        thread.join(TIMEOUT_S)
 
 
 @contextmanager
@@ -120,7 +120,7 @@ def serving(folder: Path, *flags: str, **variables: str) -> Iterator[tuple[subpr
 def ended(process: subprocess.Popen[str]) -> list[dict[str, object]]:
     """Its log lines, after it has ended as it should."""
     process.terminate()
-    _, err = process.communicate(timeout=PATIENCE_S)
+    _, err = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 0, err
     return [json.loads(line) for line in err.splitlines()]
 
@@ -183,7 +183,7 @@ def test_nothing_is_imported_that_is_not_used(tmp_path: Path) -> None:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=PATIENCE_S,
+        timeout=TIMEOUT_S,
         check=True,
     )
     loaded = set(done.stdout.split())
@@ -213,7 +213,7 @@ def test_without_the_extra_our_setting_is_refused_and_the_variables_are_warned_o
         assert process.stdout is not None
         if process.stdout.readline():
             process.terminate()
-        _, err = process.communicate(timeout=PATIENCE_S)
+        _, err = process.communicate(timeout=TIMEOUT_S)
     if by == "flag":
         assert process.returncode == 2
         assert "otel_endpoint must be left out where prunepool[otel] is not installed" in err
@@ -230,7 +230,7 @@ def test_the_last_traces_are_not_waited_for_without_end(monkeypatch: pytest.Monk
 
     class Stuck:
         def shutdown(self) -> None:
-            stop.wait(PATIENCE_S)
+            stop.wait(TIMEOUT_S)
 
     export.finish(Stuck())  # type: ignore[arg-type]
     stop.set()

@@ -14,7 +14,7 @@ from prunepool.access.keys import Key, digest_of
 from prunepool.errors import InvalidParameter, RateLimited, Unauthorized
 
 #: Seconds between looks at the file: a key that is revoked works that much longer at most.
-LOOK_EVERY_S = 1.0
+CHECK_INTERVAL_S = 1.0
 _log = structlog.stdlib.get_logger("prunepool.access")
 
 
@@ -104,7 +104,7 @@ class Keyring:
         self._source = source
         self._clock = clock
         self._stamp = source.stamp()
-        self._looked = clock()
+        self._checked_at = clock()
         self._callers = self._made(source.read())
         if not self._callers:
             _log.warning("there are no API keys: every request that needs one will be refused")
@@ -115,7 +115,7 @@ class Keyring:
         Raises:
             Unauthorized: it is nobody's.
         """
-        self._look()
+        self._reload_if_changed()
         presented = digest_of(key)
         found = None
         # All of them every time: how long it takes says nothing of which came close.
@@ -128,7 +128,7 @@ class Keyring:
 
     def reload(self) -> None:
         """Read the keys again. If they cannot be read, those that were stay, and the log says why."""
-        self._looked = self._clock()
+        self._checked_at = self._clock()
         # Before reading: a change while reading is found at the next look.
         self._stamp = self._source.stamp()
         try:
@@ -143,10 +143,10 @@ class Keyring:
                 caller.adopt(same)
         _log.info("API keys read", keys=len(self._callers))
 
-    def _look(self) -> None:
-        if self._clock() - self._looked < LOOK_EVERY_S:
+    def _reload_if_changed(self) -> None:
+        if self._clock() - self._checked_at < CHECK_INTERVAL_S:
             return
-        self._looked = self._clock()
+        self._checked_at = self._clock()
         if self._source.stamp() != self._stamp:
             self.reload()
 

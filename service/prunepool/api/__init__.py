@@ -1,1 +1,1 @@
-"""The HTTP layer: bytes and JSON outside, the engine's types inside."""
+"""The HTTP and gRPC layer: bytes and JSON outside, the types of `serving` inside."""

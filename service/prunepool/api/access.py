@@ -1,6 +1,6 @@
-"""Who may ask: an API key for everything but what is said to be open, and its rate in images.
+"""Authentication by API keys, rate limits in images, and admin rights.
 
-What is not named here needs a key, so a new route is protected unless somebody opens it.
+Every path needs a key except those listed here, so a new route is protected by default.
 """
 
 from __future__ import annotations
@@ -21,29 +21,29 @@ from prunepool.logs import request_fields
 from prunepool.settings import Settings
 
 HEADER = "X-API-Key"
-#: The page and the documentation: files that everybody can download with the package.
-_PAGES = frozenset({"/", "/docs", "/openapi.json"})
-_FILES = "/static/"
+#: The page and the documentation hold nothing that is not in the package.
+_PUBLIC_PAGES = frozenset({"/", "/docs", "/openapi.json"})
+_STATIC_PREFIX = "/static/"
 _HEALTH = frozenset({"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"})
 _METRICS = frozenset({"/metrics"})
 _CALLER = "prunepool.caller"
 
 
 def needs_key(settings: Settings) -> Callable[[str], bool]:
-    """Which paths are answered only to who has a key, where keys are asked for at all."""
+    """Return a function that says whether a path needs an API key."""
     health = frozenset() if settings.protect_health else _HEALTH
     metrics = frozenset() if settings.protect_metrics else _METRICS
-    open_to_all = _PAGES | health | metrics
-    return lambda path: path not in open_to_all and not path.startswith(_FILES)
+    public = _PUBLIC_PAGES | health | metrics
+    return lambda path: path not in public and not path.startswith(_STATIC_PREFIX)
 
 
-class Access:
-    """Lets through who has a key, and remembers whose it is.
+class ApiKeyMiddleware:
+    """Refuses requests without a valid key, and attaches the caller to the others.
 
     Args:
-        app: what it wraps.
-        keyring: the keys.
-        needs_key: which paths need a key.
+        app: the ASGI application behind it.
+        keyring: the valid keys.
+        needs_key: whether a path needs a key.
     """
 
     def __init__(self, app: ASGIApp, keyring: Keyring, needs_key: Callable[[str], bool]) -> None:
@@ -52,7 +52,7 @@ class Access:
         self._needs_key = needs_key
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request, or refuse it before its body is read."""
+        """Pass a request on, or refuse it before its body is read."""
         if scope["type"] != "http" or not self._needs_key(_path(scope)):
             await self._app(scope, receive, send)
             return
@@ -65,16 +65,16 @@ class Access:
                 caller.check()
         except PrunepoolError as error:
             fields["code"] = error.code
-            await _refusal(_path(scope), error)(scope, receive, send)
+            await _error_response(_path(scope), error)(scope, receive, send)
             return
         await self._app(scope, receive, send)
 
 
 def presented_key(headers: Headers) -> str:
-    """The key that a request brings, as `Authorization: Bearer …` or as `X-API-Key: …`.
+    """Return the key in `Authorization: Bearer …` or `X-API-Key: …`.
 
     Raises:
-        Unauthorized: none, or not the same in both places.
+        Unauthorized: there is no key, or the two headers hold different ones.
     """
     keys = {value.strip() for value in headers.getlist(HEADER)}
     for value in headers.getlist("Authorization"):
@@ -90,15 +90,15 @@ def presented_key(headers: Headers) -> str:
 
 
 def charge(request: Request, images: int) -> None:
-    """Take images from the rate of the request's key, before they are classified.
+    """Charge images to the rate limit of the request's key, before they are classified.
 
     Args:
-        request: one that was let through.
-        images: how many it brings.
+        request: a request that passed authentication.
+        images: the number of its images.
 
     Raises:
-        RateLimited: not yet.
-        InvalidParameter: more than the key may ever send at once.
+        RateLimited: the key has too few images left now.
+        InvalidParameter: the number exceeds the burst of the key, so waiting would not help.
     """
     caller = _caller(request)
     if caller is None:
@@ -107,13 +107,13 @@ def charge(request: Request, images: int) -> None:
 
 
 def check_admin(request: Request) -> None:
-    """Let those pass who may change what is served.
+    """Check that a request may load and unload models.
 
-    Where keys are asked for, that is who has one for it. A page in somebody's browser must be our own: it can
-    send such requests to every server that the browser reaches, and needs no key where none is asked for.
+    With API keys, the key must be an admin's. A browser's request must come from our own page: any other page
+    could send it to every server that the browser reaches, and to a server without keys it would succeed.
 
     Raises:
-        Forbidden: not this caller.
+        Forbidden: the key is not an admin's, or the request comes from another page.
     """
     caller = _caller(request)
     if caller is not None:
@@ -124,30 +124,30 @@ def check_admin(request: Request) -> None:
 
 
 def check_admin_key(caller: Caller) -> None:
-    """Let pass who has a key that may load and unload models.
+    """Check that a key may load and unload models.
 
     Raises:
-        Forbidden: it may not.
+        Forbidden: the key is not an admin's.
     """
     if not caller.admin:
         raise Forbidden(f"the key {caller.name!r} may not load or unload models: it is not an admin's")
 
 
 def _caller(request: Request) -> Caller | None:
-    """Whose key a request came with; None where no keys are asked for."""
+    """Return the owner of the request's key; None if the server has no keys."""
     caller = request.scope.get("state", {}).get(_CALLER)
     assert caller is None or isinstance(caller, Caller)
     return caller
 
 
 def _path(scope: Scope) -> str:
-    """What the routes see: without the prefix that a proxy has taken away."""
+    """Return the path as routes see it, without the prefix that a proxy has stripped."""
     path: str = scope["path"]
     prefix: str = scope.get("root_path", "")
     return path[len(prefix) :] if path.startswith(f"{prefix}/") else path
 
 
-def _refusal(path: str, error: PrunepoolError) -> Response:
+def _error_response(path: str, error: PrunepoolError) -> Response:
     if path == "/v2" or path.startswith("/v2/"):
         response = error_response(error)
         response.headers.update(error_headers(error))

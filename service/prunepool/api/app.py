@@ -1,4 +1,4 @@
-"""Puts the routes, the error shapes and the engine together into one ASGI application."""
+"""Builds the ASGI application from the routes, the middleware, the error handlers and an engine."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from starlette.middleware.cors import CORSMiddleware
 from prunepool.access import Keyring
 from prunepool.api import access, classify, describe, health, options, page
 from prunepool.api.body_memory import BodyMemoryBudget
+from prunepool.api.context import AppContext
 from prunepool.api.drain import Drain
 from prunepool.api.middleware import QUIET, RequestContext
 from prunepool.api.oip import rpc
 from prunepool.api.oip.router import mount as mount_oip
 from prunepool.api.problems import handlers
-from prunepool.api.services import Services
 from prunepool.metrics import Metrics
 from prunepool.serving.types import Engine, ModelControl
 from prunepool.settings import Settings
@@ -30,19 +30,19 @@ if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
 
 _DESCRIPTION = "Vision Transformer inference where every request chooses how many tokens to spend."
-#: What a page from elsewhere may send beyond what every page may, and what it may read of the answer.
+#: Headers that pages of other origins (CORS) may send, and those of the response that they may read.
 _HEADERS_IN = ("Authorization", access.HEADER, "Content-Type", options.HEADER, "X-Request-ID", "traceparent")
 _HEADERS_OUT = ("X-Request-ID", "Retry-After")
 
 
 @dataclass(frozen=True, slots=True)
 class Tracing:
-    """What is needed to trace requests.
+    """How to trace requests.
 
     Attributes:
-        provider: makes their spans.
-        log_fields: what ties a log line to the span that it is written in.
-        traced: an engine that adds the spans of images to those of requests.
+        provider: makes the spans of requests.
+        log_fields: returns the ids of the current trace and span, for log lines.
+        traced: wraps an engine so that it adds the spans of images.
     """
 
     provider: TracerProvider
@@ -60,27 +60,27 @@ def create_app(
     tracing: Tracing | None = None,
     control: ModelControl | None = None,
 ) -> FastAPI:
-    """The service as an ASGI application; its lifespan starts and closes the engine.
+    """Build the service as an ASGI application; its lifespan starts and closes the engine.
 
     Args:
-        engine: what classifies.
+        engine: runs inference.
         settings: limits of requests.
-        metrics: what `/metrics` shows.
-        drain: shared with whoever stops the server; one of its own if None.
-        keyring: who may ask; everybody if None.
-        tracing: where the spans of requests go; nothing is traced if None.
-        control: lets callers load and unload models; none may if None.
+        metrics: the series behind `/metrics`.
+        drain: shared with the server, which begins the drain; made here if None.
+        keyring: the valid API keys; None serves every caller.
+        tracing: traces requests; None traces nothing.
+        control: loads and unloads models for callers; None refuses that.
     """
-    made = drain or Drain(settings.drain_timeout_s, time.monotonic)
+    shared_drain = drain or Drain(settings.drain_timeout_s, time.monotonic)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await engine.start()
         try:
-            async with rpc.serving(app.state.services, app.state.oip_statistics, keyring):
+            async with rpc.serving(app.state.context, app.state.oip_statistics, keyring):
                 yield
         finally:
-            await engine.close(made.left_s)
+            await engine.close(shared_drain.remaining_s)
 
     app = FastAPI(
         title="prunepool",
@@ -94,14 +94,14 @@ def create_app(
         generate_unique_id_function=lambda route: route.name,
         telemetry=_telemetry(tracing),
     )
-    room = BodyMemoryBudget(settings.max_buffered_bytes, time.monotonic)
-    metrics.ask(metrics.body_bytes, lambda: room.held)
-    app.state.services = Services(engine, settings, metrics, made, room, control)
+    body_memory = BodyMemoryBudget(settings.max_buffered_bytes, time.monotonic)
+    metrics.ask(metrics.body_bytes, lambda: body_memory.held)
+    app.state.context = AppContext(engine, settings, metrics, shared_drain, body_memory, control)
     needs_key = access.needs_key(settings) if keyring is not None else lambda _: False
     app.openapi = lambda: describe.openapi(app, needs_key)  # type: ignore[method-assign]
-    # The last that is added is the first to see a request.
+    # The middleware added last sees a request first.
     if keyring is not None:
-        app.add_middleware(access.Access, keyring=keyring, needs_key=needs_key)
+        app.add_middleware(access.ApiKeyMiddleware, keyring=keyring, needs_key=needs_key)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -120,7 +120,7 @@ def create_app(
 
 
 def _telemetry(tracing: Tracing | None) -> TelemetryConfig:
-    """What FastAPI shall record: the spans of requests, and nothing that was not asked for."""
+    """Configure FastAPI's telemetry: the spans of requests if tracing is on, and nothing else."""
     if tracing is None:
         return {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
     return {

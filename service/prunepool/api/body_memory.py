@@ -1,4 +1,4 @@
-"""Memory for the bodies of requests: how many bytes of them are held at once."""
+"""Memory for request bodies: bounds the bytes that all requests hold together."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from contextlib import contextmanager
 
 from prunepool.errors import Overloaded
 
-#: Weight of the newest body in the mean of how long they are held.
+#: Weight of the newest body in the moving average of how long bodies are held.
 _NEWEST = 0.1
 
 
 class BodyMemoryBudget:
-    """Counts the bytes that requests hold; all calls come from the event loop.
+    """Counts the bytes of request bodies in memory. Call it from the event loop only.
 
-    Only what has arrived is counted: a length that is merely declared keeps nobody out. Whoever holds
-    everything there is may go on, so that one body always gets through, whatever its limit.
+    Only bytes that have arrived count, so a client cannot block others by declaring a length. A request that
+    holds everything there is may go on: one body always fits, whatever the limit.
 
     Args:
-        size: most bytes of all requests together.
-        clock: seconds of a monotonic clock.
+        size: limit in bytes, of all requests together.
+        clock: monotonic clock, in seconds.
     """
 
     def __init__(self, size: int, clock: Callable[[], float]) -> None:
@@ -30,68 +30,68 @@ class BodyMemoryBudget:
 
     @property
     def held(self) -> int:
-        """Bytes held now."""
+        """Bytes in memory now."""
         return self._held
 
     @contextmanager
-    def place(self) -> Iterator[BodyReservation]:
-        """A request's share of the room, from its first byte until it is answered."""
+    def reserve(self) -> Iterator[BodyReservation]:
+        """Open a request's reservation, empty at first; release it when the request has been answered."""
         start = self._clock()
-        place = BodyReservation(self)
+        reservation = BodyReservation(self)
         try:
-            yield place
+            yield reservation
         finally:
-            self._held -= place.held
-            if place.held:
+            self._held -= reservation.held
+            if reservation.held:
                 self._mean_s += _NEWEST * (self._clock() - start - self._mean_s)
 
-    def check(self, mine: int, more: int) -> None:
-        """See that so many bytes more would fit.
+    def check(self, held: int, more: int) -> None:
+        """Check that a request can take more bytes.
 
         Args:
-            mine: what the one who asks holds already.
-            more: what would come to it.
+            held: bytes that the request holds already.
+            more: bytes that it asks for.
 
         Raises:
-            Overloaded: they would not; by the time it says, what is held now should be answered.
+            Overloaded: the bytes do not fit; `retry_after` is the average time for which bodies are held.
         """
-        if self._held > mine and self._held + more > self._size:
+        if self._held > held and self._held + more > self._size:
             raise Overloaded(
                 f"requests that are not answered yet hold {self._held} bytes, {more} more do not fit,"
                 f" and {self._size} is the limit",
                 retry_after=self._mean_s,
             )
 
-    def take(self, count: int) -> None:
-        """Count bytes."""
+    def add(self, count: int) -> None:
+        """Count bytes that have arrived."""
         self._held += count
 
 
 class BodyReservation:
-    """What one request holds.
+    """The bytes that one request holds.
 
     Args:
-        room: of all of them.
+        budget: the budget of all requests.
     """
 
-    def __init__(self, room: BodyMemoryBudget) -> None:
-        self._room = room
+    def __init__(self, budget: BodyMemoryBudget) -> None:
+        self._budget = budget
         self.held = 0
 
-    def expect(self, count: int) -> None:
-        """Look ahead, before bytes are waited for.
+    def check(self, count: int) -> None:
+        """Check that a declared length would fit, before its bytes are read.
 
         Raises:
-            Overloaded: there is no room for so many.
+            Overloaded: the bytes do not fit.
         """
-        self._room.check(self.held, count)
+        self._budget.check(self.held, count)
 
-    def take(self, count: int) -> None:
-        """Hold so many bytes more.
+    def add(self, count: int) -> None:
+        """Reserve bytes that have arrived.
 
         Raises:
-            Overloaded: there is no room for them.
+            Overloaded: the bytes do not fit.
         """
-        self._room.check(self.held, count)
-        self._room.take(count)
+        self._budget.check(self.held, count)
+        self._budget.add(count)
         self.held += count

@@ -1,4 +1,4 @@
-"""POST /classify: images in, predictions out, at the ratio each caller asks for."""
+"""POST /classify: images in, predictions out, at the reduction ratio that each request asks for."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from starlette.responses import Response
 
 from prunepool.api import describe
 from prunepool.api.access import charge
-from prunepool.api.answers import classification_json, json_response
 from prunepool.api.connection import read_body, while_connected
-from prunepool.api.forms import Submission, is_image, parse_body
+from prunepool.api.context import context_of
+from prunepool.api.forms import ParsedBody, is_image, parse_body
+from prunepool.api.json_documents import classification_json, json_response
 from prunepool.api.offload import SMALL_BODY, offload
-from prunepool.api.options import HEADER, Given, read_options
-from prunepool.api.services import services
+from prunepool.api.options import HEADER, RawOption, read_options
 from prunepool.errors import PrunepoolError, UnsupportedMediaType
 from prunepool.logs import request_fields
 from prunepool.serving.types import Classification, Engine, Options, resolve
@@ -33,34 +33,34 @@ _log = structlog.stdlib.get_logger("prunepool.http")
     openapi_extra=describe.CLASSIFY_REQUEST,
 )
 async def classify(request: Request) -> Response:
-    """Classify what a request brings; several images run at the same time."""
-    here = services(request)
-    with here.room.place() as place:
-        async with here.drain.receiving():
-            body = await read_body(request, here.settings.max_body_bytes, place)
-        async with here.drain.answering():
-            submission = await _unpack(request, body, here.settings.max_images_per_request)
-            del body  # only its images are still needed
-            return await _answer(request, submission)
+    """Classify the images of a request; several images run concurrently."""
+    context = context_of(request)
+    with context.body_memory.reserve() as reservation:
+        async with context.drain.receiving():
+            body = await read_body(request, context.settings.max_body_bytes, reservation)
+        async with context.drain.answering():
+            parsed = await _parse(request, body, context.settings.max_images_per_request)
+            del body  # so that only its images stay in memory
+            return await _answer(request, parsed)
 
 
-async def _answer(request: Request, submission: Submission) -> Response:
-    engine = services(request).engine
-    options = read_options([*_outside_the_body(request), *submission.options])
-    # Once for all images: a wrong option is the whole request's fault, not one image's.
+async def _answer(request: Request, parsed: ParsedBody) -> Response:
+    engine = context_of(request).engine
+    options = read_options([*_query_and_header(request), *parsed.options])
+    # Checked before any image: a wrong option fails the whole request, not one of its images.
     resolve(options, engine.model(options.model or engine.default_model))
-    charge(request, len(submission.images))
+    charge(request, len(parsed.images))
     async with while_connected(request):
-        results = await _classify_all(engine, submission, options)
-    request_fields(request.scope).update(_for_the_log(results))
-    if submission.several:
-        return json_response({"results": [_entry(result) for result in results]})
+        results = await _classify_all(engine, parsed, options)
+    request_fields(request.scope).update(_log_fields(results))
+    if parsed.as_list:
+        return json_response({"results": [_result_json(result) for result in results]})
     if isinstance(results[0], PrunepoolError):
         raise results[0]
     return json_response(classification_json(results[0]))
 
 
-async def _unpack(request: Request, body: bytes, max_images: int) -> Submission:
+async def _parse(request: Request, body: bytes, max_images: int) -> ParsedBody:
     coding = request.headers.get("content-encoding", "identity")
     if coding != "identity":
         raise UnsupportedMediaType(f"Content-Encoding must be identity; got {coding[:100]!r}")
@@ -69,25 +69,25 @@ async def _unpack(request: Request, body: bytes, max_images: int) -> Submission:
     return await offload(large, parse_body, content_type, body, max_images)
 
 
-def _outside_the_body(request: Request) -> list[Given]:
-    given = [Given("query", name, value) for name, value in request.query_params.multi_items()]
-    return given + [Given("header", HEADER, value) for value in request.headers.getlist(HEADER)]
+def _query_and_header(request: Request) -> list[RawOption]:
+    query = [RawOption("query", name, value) for name, value in request.query_params.multi_items()]
+    return query + [RawOption("header", HEADER, value) for value in request.headers.getlist(HEADER)]
 
 
 async def _classify_all(
-    engine: Engine, submission: Submission, options: Options
+    engine: Engine, parsed: ParsedBody, options: Options
 ) -> list[Classification | PrunepoolError]:
-    if len(submission.images) == 1:
-        return [await _classify_one(engine, submission.images[0], options)]
+    if len(parsed.images) == 1:
+        return [await _classify_one(engine, parsed.images[0], options)]
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(_classify_one(engine, image, options)) for image in submission.images]
+        tasks = [group.create_task(_classify_one(engine, image, options)) for image in parsed.images]
     return [task.result() for task in tasks]
 
 
 async def _classify_one(
     engine: Engine, image: bytes | PrunepoolError, options: Options
 ) -> Classification | PrunepoolError:
-    """One image's answer or error; neighbours in the request never learn of it."""
+    """Return the image's classification or error; an error does not affect the other images."""
     if isinstance(image, PrunepoolError):
         return image
     try:
@@ -99,12 +99,12 @@ async def _classify_one(
         return PrunepoolError("the server failed unexpectedly; its log says more")
 
 
-def _entry(result: Classification | PrunepoolError) -> dict[str, object]:
+def _result_json(result: Classification | PrunepoolError) -> dict[str, object]:
     return result.problem() if isinstance(result, PrunepoolError) else classification_json(result)
 
 
-def _for_the_log(results: list[Classification | PrunepoolError]) -> dict[str, object]:
-    """One image in full; of several, how many and how they ended."""
+def _log_fields(results: list[Classification | PrunepoolError]) -> dict[str, object]:
+    """Describe the request in its log line: one image in detail, several by their number and errors."""
     first = results[0]
     if len(results) > 1:
         failed = [result.code for result in results if isinstance(result, PrunepoolError)]

@@ -1,4 +1,4 @@
-"""Reading a request's body, and noticing that its client has gone."""
+"""Reads request bodies, and notices when a client disconnects."""
 
 from __future__ import annotations
 
@@ -12,47 +12,47 @@ from starlette.requests import Request
 from prunepool.api.body_memory import BodyReservation
 from prunepool.errors import BodyTooLarge, RequestTimeout
 
-_COMPLETE_BY = "prunepool.complete_by"
+_RECEIVE_DEADLINE = "prunepool.receive_deadline"
 
 
 class ClientGone(Exception):
-    """The client closed the connection before its answer was ready; nobody is left to be told."""
+    """The client closed the connection before its response was ready, so no response is sent."""
 
 
-def expect_by(state: MutableMapping[str, Any], time_s: float) -> None:
-    """Say by when a request must have arrived completely.
+def set_receive_deadline(state: MutableMapping[str, Any], time_s: float) -> None:
+    """Set the time by which a request must have arrived completely.
 
     Args:
-        state: the request's.
-        time_s: of the event loop's clock.
+        state: the state in the request's ASGI scope.
+        time_s: seconds on the event loop's clock.
     """
-    state[_COMPLETE_BY] = time_s
+    state[_RECEIVE_DEADLINE] = time_s
 
 
-async def read_body(request: Request, limit: int, place: BodyReservation) -> bytes:
-    """The whole body.
+async def read_body(request: Request, limit: int, reservation: BodyReservation) -> bytes:
+    """Read a body to its end.
 
     Args:
-        request: what to read from.
-        limit: most bytes; a declared length is believed before anything is read.
-        place: where they are held; until when is up to the caller.
+        request: the request, its body unread.
+        limit: longest body in bytes; a longer Content-Length is refused before anything is read.
+        reservation: counts the bytes; the caller releases it.
 
     Raises:
-        BodyTooLarge: it is, or says that it is, longer.
-        Overloaded: there is no room for it beside those of other requests.
-        RequestTimeout: it has not arrived by the time that the server was told to expect it.
-        starlette.requests.ClientDisconnect: the client went away while sending.
+        BodyTooLarge: the body, or its Content-Length, exceeds the limit.
+        Overloaded: the body does not fit into memory beside those of other requests.
+        RequestTimeout: the body has not arrived by the deadline that :func:`set_receive_deadline` set.
+        starlette.requests.ClientDisconnect: the client disconnected while sending.
     """
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and (len(declared) > 18 or int(declared) > limit):
         raise BodyTooLarge(f"the body has {declared[:18]} bytes; the limit is {limit}", limit=limit)
     if declared.isdecimal():
-        place.expect(int(declared))
+        reservation.check(int(declared))
     chunks: list[bytes] = []
     size = 0
     try:
         async with (
-            asyncio.timeout_at(request.scope.get("state", {}).get(_COMPLETE_BY)) as patience,
+            asyncio.timeout_at(request.scope.get("state", {}).get(_RECEIVE_DEADLINE)) as deadline,
             aclosing(request.stream()) as stream,
         ):
             async for chunk in stream:
@@ -60,10 +60,10 @@ async def read_body(request: Request, limit: int, place: BodyReservation) -> byt
                 if size > limit:
                     raise BodyTooLarge(f"the body is longer than the limit of {limit} bytes", limit=limit)
                 if chunk:
-                    place.take(len(chunk))
+                    reservation.add(len(chunk))
                     chunks.append(chunk)
     except TimeoutError:
-        if not patience.expired():
+        if not deadline.expired():
             raise
         raise RequestTimeout(f"the request did not arrive in time: {size} bytes of its body did") from None
     return b"".join(chunks)  # no copy of a body that came in one piece
@@ -71,28 +71,28 @@ async def read_body(request: Request, limit: int, place: BodyReservation) -> byt
 
 @asynccontextmanager
 async def while_connected(request: Request) -> AsyncIterator[None]:
-    """Cancel what runs inside when the client goes away.
+    """Cancel the block when the client disconnects.
 
     Args:
-        request: whose body has been read to its end.
+        request: a request whose body has been read to its end.
 
     Raises:
-        ClientGone: it went away.
+        ClientGone: the client disconnected.
     """
-    scope = asyncio.timeout(None)
-    watcher = asyncio.create_task(_expire_when_gone(request, scope))
+    timeout = asyncio.timeout(None)
+    watcher = asyncio.create_task(_expire_on_disconnect(request, timeout))
     try:
-        async with scope:
+        async with timeout:
             yield
     except TimeoutError:
-        if scope.expired():
+        if timeout.expired():
             raise ClientGone from None
         raise
     finally:
         watcher.cancel()
 
 
-async def _expire_when_gone(request: Request, scope: asyncio.Timeout) -> None:
+async def _expire_on_disconnect(request: Request, scope: asyncio.Timeout) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
     scope.reschedule(asyncio.get_running_loop().time())

@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of the routes beyond what their code shows."""
+"""The parts of the OpenAPI document that FastAPI cannot derive from the routes."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ CLASSIFY = """
 Send **an image** as the body (`image/*` or `application/octet-stream`), **a form** with one or more `file`
 parts, or **JSON** with `image` or `images` (base64 or data URLs).
 
-Options go into the query, or beside the images as form fields or JSON keys of the same names; given in two
-places, they must agree. One that does not exist is refused by name.
+Options go into the query, or beside the images as form fields or JSON keys of the same names. An option given
+twice must have the same value. An unknown option is refused by name.
 
-One image is answered with its classification, or with the status of its error. Several (`images`, or more
-than one `file`) are answered with `results` in order, errors in the place of what could not be classified.
+The response to one image is its classification, or an error. The response to several (`images`, or more than one
+`file`) is a list of `results` in order, with an error in place of each image that could not be classified.
 """
 
 _SHARE = {"type": "number", "minimum": 0, "exclusiveMaximum": 1}
 _RATIO = {"anyOf": [_SHARE, {"type": "string", "const": "auto"}]}
-#: A header is text, whatever it says.
+#: A header is always text.
 _RATIO_TEXT = {"type": "string", "pattern": r"^(auto|[0-9]*\.?[0-9]+)$"}
 _FILE = {"type": "string", "format": "binary"}
 
@@ -37,22 +37,32 @@ _OPTIONS: tuple[tuple[str, dict[str, Any], Any, str], ...] = (
         0.755,
         "Share of patch tokens to remove: 0 to the model's limit, or `auto`; the server's setting if unset.",
     ),
-    ("max_reduction_ratio", _SHARE, 0.5, "With `auto`, never go beyond this ratio."),
+    ("max_reduction_ratio", _SHARE, 0.5, "With `auto`, the largest ratio that may be applied."),
     (
         "max_accuracy_drop",
         {"type": "number", "minimum": 0},
         None,
-        "Points of accuracy that may be lost: takes the fastest plan of the model's profile that keeps it.",
+        "Points of accuracy that may be lost; selects the fastest plan in the model's profile that loses no more.",
     ),
     ("top_k", {"type": "integer", "minimum": 1}, 5, "How many predictions; 5 if unset."),
     (
         "deadline_ms",
         {"type": "number", "exclusiveMinimum": 0},
         1000,
-        "Milliseconds after which an answer is worthless: it is refused or dropped instead.",
+        "Milliseconds after which the response is of no use: the request fails instead.",
     ),
-    ("model", {"type": "string", "minLength": 1}, None, "Which served model; the default one if unset."),
-    ("explain", {"type": "boolean"}, False, "Add `token_map`: what became of every patch."),
+    (
+        "model",
+        {"type": "string", "minLength": 1},
+        None,
+        "Name of a served model; the default model if unset.",
+    ),
+    (
+        "explain",
+        {"type": "boolean"},
+        False,
+        "Add `token_map`: which patches were pruned or pooled, and where.",
+    ),
 )
 
 
@@ -118,10 +128,10 @@ CLASSIFY_REQUEST: dict[str, Any] = {
 
 
 def problem_responses(*made: errors.PrunepoolError) -> dict[int | str, dict[str, Any]]:
-    """The error answers of a route, for FastAPI's `responses`, each with one that it may really give.
+    """Describe the error responses of a route, for FastAPI's `responses`.
 
     Args:
-        made: an example of each error, beside the refusal of who has no key.
+        made: an example of each error; 401 is added to all routes.
     """
     responses: dict[int | str, dict[str, Any]] = {}
     given = (*made, examples.UNAUTHORIZED)
@@ -137,7 +147,7 @@ def problem_responses(*made: errors.PrunepoolError) -> dict[int | str, dict[str,
 
 
 def example_response(model: Any, example: object, description: str) -> dict[str, Any]:
-    """A good answer of a route, for FastAPI's `responses`."""
+    """Describe a successful response of a route, for FastAPI's `responses`."""
     content = {"application/json": {"example": example}}
     return {"model": model, "description": description, "content": content}
 
@@ -150,7 +160,7 @@ CLASSIFY_RESPONSES: dict[int | str, dict[str, Any]] = {
             "application/json": {
                 "examples": {
                     "one": {"summary": "One image", "value": examples.CLASSIFICATION},
-                    "several": {"summary": "Several, one of them bad", "value": examples.RESULTS},
+                    "several": {"summary": "Several, one of them undecodable", "value": examples.RESULTS},
                     "explained": {"summary": "With `explain`, shortened", "value": examples.EXPLAINED},
                 }
             }
@@ -184,11 +194,11 @@ _SCHEMES = {
 
 
 def openapi(app: FastAPI, needs_key: Callable[[str], bool]) -> dict[str, Any]:
-    """The app's OpenAPI document, made once.
+    """Make the OpenAPI document of the app, once.
 
     Args:
-        app: with all its routes.
-        needs_key: whether a path is answered only to who has an API key.
+        app: the app with all its routes.
+        needs_key: whether a path needs an API key.
     """
     if app.openapi_schema is None:
         document = get_openapi(
@@ -196,7 +206,7 @@ def openapi(app: FastAPI, needs_key: Callable[[str], bool]) -> dict[str, Any]:
         )
         for path, operations in document["paths"].items():
             for operation in operations.values():
-                # FastAPI's own shape of a 422, added to every route with a parameter, is never answered.
+                # FastAPI documents its own 422 for every route with a parameter; this app never sends it.
                 if "HTTPValidationError" in str(operation["responses"].get("422")):
                     del operation["responses"]["422"]
                 for status, response in operation["responses"].items():
@@ -211,18 +221,20 @@ def openapi(app: FastAPI, needs_key: Callable[[str], bool]) -> dict[str, Any]:
 
 
 def _complete(status: int, response: dict[str, Any]) -> None:
-    """What every answer has: its id, and as an error its media type and what it asks of the caller."""
+    """Add the headers of a response, and the media type if it is an error."""
     headers: dict[str, Any] = {
-        "X-Request-ID": _header("string", "The request's own, or a new one; logged too.")
+        "X-Request-ID": _header("string", "The request's own id, or a new one; log lines have it too.")
     }
     content = response.get("content", {})
     schema = content.get("application/json", {}).get("schema", {})
     if schema.get("$ref", "").endswith("/Problem"):
         content[problems.MEDIA_TYPE] = content.pop("application/json")
         if status in (429, 503):
-            headers["Retry-After"] = _header("integer", "Seconds, computed.", minimum=1)
+            headers["Retry-After"] = _header(
+                "integer", "Seconds to wait before a retry, computed.", minimum=1
+            )
         if status == 401:
-            headers["WWW-Authenticate"] = _header("string", "How to say who one is.")
+            headers["WWW-Authenticate"] = _header("string", "How to authenticate.")
     response["headers"] = headers
 
 

@@ -1,7 +1,7 @@
-"""The way out: which requests must still be answered, and which are told to try again.
+"""Graceful shutdown: finishes the requests that were accepted, and refuses the others.
 
-A request is *received* until its body is complete and *answered* from then on. When the drain begins, what is
-still being received is refused; what is being answered is waited for.
+The server *receives* a request until its body is complete, and *answers* it from then on. When the drain begins,
+requests that are still being received are refused; those that are being answered are waited for.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from prunepool.errors import Draining
 
 
 class Drain:
-    """Keeps count of the requests under way; all calls come from the event loop.
+    """Tracks the requests in flight. Call it from the event loop only.
 
     Args:
-        timeout_s: how long the drain may take, and so what a refused caller is told to wait.
-        clock: seconds of a monotonic clock.
+        timeout_s: longest duration of the drain, which is also the Retry-After of refused requests.
+        clock: monotonic clock, in seconds.
 
     Attributes:
         broken: whether it began because this process cannot serve any more; liveness probes then fail.
@@ -36,46 +36,46 @@ class Drain:
 
     @property
     def started(self) -> bool:
-        """Whether the server is on its way out."""
+        """Whether the server is stopping."""
         return self._ends is not None
 
     @property
-    def under_way(self) -> int:
-        """Requests accepted and not yet answered."""
+    def in_flight(self) -> int:
+        """Number of requests accepted and not yet answered."""
         return len(self._answering)
 
     @property
-    def left_s(self) -> float:
-        """Seconds that the drain may still take; all of them before it began."""
+    def remaining_s(self) -> float:
+        """Seconds that the drain may still take; the whole timeout before it begins."""
         return self._timeout_s if self._ends is None else max(0.0, self._ends - self._clock())
 
     def begin(self) -> None:
-        """Refuse what comes from now on, and what has not come completely."""
+        """Refuse new requests, and those that have not arrived completely."""
         if self._ends is None:
             self._ends = self._clock() + self._timeout_s
         _expire(self._receiving)
 
     async def finished(self) -> bool:
-        """Wait until every accepted request is answered, or the time of the drain is over.
+        """Wait until every accepted request is answered, or the drain times out.
 
         Returns:
-            Whether all were answered.
+            Whether all were answered in time.
         """
         assert self._ends is not None, "a drain ends only after it began"
         try:
-            async with asyncio.timeout(self.left_s):
+            async with asyncio.timeout(self.remaining_s):
                 await self._idle.wait()
         except TimeoutError:
             return False
         return True
 
     def abandon(self) -> None:
-        """Give up on the requests that are still being answered: they get `Draining`."""
+        """Fail the requests that are still being answered, with `Draining`."""
         _expire(self._answering)
 
     @asynccontextmanager
     async def receiving(self) -> AsyncIterator[None]:
-        """While a request is being read.
+        """Track a request while its body is read.
 
         Raises:
             Draining: the server is stopping.
@@ -87,10 +87,10 @@ class Drain:
 
     @asynccontextmanager
     async def answering(self) -> AsyncIterator[None]:
-        """While an accepted request is being answered.
+        """Track an accepted request until it is answered.
 
         Raises:
-            Draining: the time of the drain was over first.
+            Draining: the drain timed out first.
         """
         self._idle.clear()
         try:
@@ -101,26 +101,26 @@ class Drain:
                 self._idle.set()
 
     @asynccontextmanager
-    async def _until_expired(self, scopes: set[asyncio.Timeout], why: str) -> AsyncIterator[None]:
-        scope = asyncio.timeout(None)
+    async def _until_expired(self, timeouts: set[asyncio.Timeout], why: str) -> AsyncIterator[None]:
+        timeout = asyncio.timeout(None)
         try:
-            async with scope:
-                scopes.add(scope)
+            async with timeout:
+                timeouts.add(timeout)
                 try:
                     yield
                 finally:
-                    scopes.discard(scope)
+                    timeouts.discard(timeout)
         except TimeoutError:
-            if scope.expired():
+            if timeout.expired():
                 raise self._refusal(why) from None
             raise
 
     def _refusal(self, why: str) -> Draining:
-        """After the drain, this address is either gone or a successor's."""
-        return Draining(f"the server is stopping: {why}", retry_after=max(self.left_s, 1.0))
+        """Make the error; a retry after the drain reaches the next server at this address."""
+        return Draining(f"the server is stopping: {why}", retry_after=max(self.remaining_s, 1.0))
 
 
-def _expire(scopes: set[asyncio.Timeout]) -> None:
+def _expire(timeouts: set[asyncio.Timeout]) -> None:
     now = asyncio.get_running_loop().time()
-    for scope in list(scopes):
-        scope.reschedule(now)
+    for timeout in list(timeouts):
+        timeout.reschedule(now)

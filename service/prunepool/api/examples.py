@@ -1,6 +1,6 @@
-"""What requests and answers look like, for the OpenAPI document: real answers of the default model.
+"""Example requests and responses for the OpenAPI document: real responses of the default model.
 
-They were taken from `prunepool serve --dtype float32` on a CPU and shortened where lists are long.
+They come from `prunepool serve --dtype float32` on a CPU; long lists are shortened.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ METRICS = """\
 prunepool_requests_total{model="deit_tiny_imagenet1k",outcome="ok"} 5.0
 """
 
-#: What a request may bring, beside an image alone.
+#: Request bodies other than a single image.
 JSON_ONE = {"image": "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBD", "reduction_ratio": 0.755, "top_k": 5}
 JSON_SEVERAL = {
     "images": ["/9j/4AAQSkZJRgABAQAAAQABAAD/2wBD", "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAA"],

@@ -1,4 +1,4 @@
-"""The body of a classification request, in each of its forms, as images and options. Pure functions."""
+"""Parses the body of a classification request into images and options. Pure functions."""
 
 from __future__ import annotations
 
@@ -9,60 +9,60 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from prunepool.api.base64_images import decode_image_text
-from prunepool.api.options import Given
+from prunepool.api.options import RawOption
 from prunepool.errors import ImageUndecodable, InvalidParameter, PrunepoolError, UnsupportedMediaType
 
-#: Options are short; a longer form field is a mistake.
-_LONGEST_FIELD = 1024
-#: More than there are options, so that a contradiction is named as one.
-_MOST_FIELDS = 32
-#: Brackets and commas that a JSON document may have beside those of its images. Each can become an object that
-#: is twenty times as large: without a limit, a body of the longest length would keep the process for seconds.
-_MOST_MARKS, _MARKS_PER_IMAGE = 1000, 4
-_MARKS = (b"[", b"{", b",")
+#: Bytes. Options are short, so a longer form field is a mistake.
+_MAX_FIELD_BYTES = 1024
+#: More than there are options, so that an option given twice gets the error that says so.
+_MAX_FIELDS = 32
+#: Brackets and commas that a JSON document may have. Each can become a Python object twenty times its size: without
+#: a limit, the largest body would block the process for seconds.
+_MAX_JSON_MARKS, _MARKS_PER_IMAGE = 1000, 4
+_JSON_MARKS = (b"[", b"{", b",")
 _CURL_DEFAULT = "application/x-www-form-urlencoded"
 _RAW = "image/*, application/octet-stream"
 
 
 @dataclass(frozen=True, slots=True)
-class Submission:
-    """What a body holds.
+class ParsedBody:
+    """The images and options in a request body.
 
     Attributes:
-        images: encoded images in order; in place of one that cannot even be unpacked, why not.
-        several: whether the answer is a list, whatever the number of images.
-        options: in the body, as written.
+        images: encoded images in order; an error in place of an image whose base64 is invalid.
+        as_list: whether the response is a list, however many images there are.
+        options: the options in the body, not read yet.
     """
 
     images: tuple[bytes | PrunepoolError, ...]
-    several: bool
-    options: tuple[Given, ...] = ()
+    as_list: bool
+    options: tuple[RawOption, ...] = ()
 
 
-def parse_body(content_type: str | None, body: bytes, max_images: int) -> Submission:
-    """Unpack a request body.
+def parse_body(content_type: str | None, body: bytes, max_images: int) -> ParsedBody:
+    """Parse a request body.
 
     Args:
-        content_type: the header, or None where none was sent: then the body is taken for an image.
-        body: all of it.
-        max_images: most images a request.
+        content_type: the header; without one (None), the body is taken for an image.
+        body: the complete body.
+        max_images: limit on the number of images.
 
     Raises:
-        UnsupportedMediaType: no such form is served.
-        ImageUndecodable: there is no image, or the only one cannot be unpacked.
-        InvalidParameter: the body is not what its Content-Type says, or says something that is not there.
+        UnsupportedMediaType: the Content-Type is not served.
+        ImageUndecodable: there is no image, or the base64 of the only one is invalid.
+        InvalidParameter: the body does not match its Content-Type, or exceeds a limit.
     """
     media_type, parameters = parse_options_header(content_type)
     kind = media_type.decode("latin-1").strip()
     if not body:
         raise ImageUndecodable("the request body is empty: it must hold an image")
     if _is_image(kind):
-        return Submission((body,), several=False)
+        return ParsedBody((body,), as_list=False)
     if kind == "multipart/form-data":
         return _parse_multipart(parameters.get(b"boundary", b""), body, max_images)
     if kind == "application/json":
         return _parse_json(body, max_images)
-    # What curl --data-binary says of every file unless it is told.
+    # The Content-Type that curl --data-binary sends by default.
     hint = " (with curl, add -H 'Content-Type: image/jpeg')" if kind == _CURL_DEFAULT else ""
     raise UnsupportedMediaType(
         f"Content-Type must be {_RAW}, multipart/form-data or application/json; got {kind[:100]!r}{hint}"
@@ -79,7 +79,7 @@ def _is_image(kind: str) -> bool:
     return kind in ("", "application/octet-stream") or kind.startswith("image/")
 
 
-def _parse_multipart(boundary: bytes, body: bytes, max_images: int) -> Submission:
+def _parse_multipart(boundary: bytes, body: bytes, max_images: int) -> ParsedBody:
     parts = _Parts(max_images)
     try:
         if not boundary:
@@ -93,16 +93,16 @@ def _parse_multipart(boundary: bytes, body: bytes, max_images: int) -> Submissio
         raise InvalidParameter("body", "one cut short", "complete multipart/form-data")
     if not parts.files:
         raise InvalidParameter("file", None, "a form part of this name holding an image, once or more")
-    return Submission(tuple(parts.files), several=len(parts.files) > 1, options=tuple(parts.fields))
+    return ParsedBody(tuple(parts.files), as_list=len(parts.files) > 1, options=tuple(parts.fields))
 
 
 class _Parts:
-    """Collects the parts of a form from the parser's callbacks, within limits."""
+    """Collects the parts of a form from the callbacks of the parser, and enforces the limits."""
 
     def __init__(self, max_images: int) -> None:
         self.max_images = max_images
         self.files: list[bytes] = []
-        self.fields: list[Given] = []
+        self.fields: list[RawOption] = []
         self.complete = False
         self._name = ""
         self._header = b""
@@ -148,16 +148,14 @@ class _Parts:
             raise InvalidParameter(
                 "file", f"more than {self.max_images}", f"given at most {self.max_images} times"
             )
-        if self._name != "file" and len(self.fields) == _MOST_FIELDS:
-            raise InvalidParameter(
-                "body", f"more than {_MOST_FIELDS}", f"at most {_MOST_FIELDS} option fields"
-            )
+        if self._name != "file" and len(self.fields) == _MAX_FIELDS:
+            raise InvalidParameter("body", f"more than {_MAX_FIELDS}", f"at most {_MAX_FIELDS} option fields")
 
     def _on_part_data(self, data: bytes, start: int, end: int) -> None:
         self._size += end - start
-        if self._name != "file" and self._size > _LONGEST_FIELD:
+        if self._name != "file" and self._size > _MAX_FIELD_BYTES:
             raise InvalidParameter(
-                self._name, f"more than {_LONGEST_FIELD}", f"at most {_LONGEST_FIELD} bytes long"
+                self._name, f"more than {_MAX_FIELD_BYTES}", f"at most {_MAX_FIELD_BYTES} bytes long"
             )
         self._data.append(data[start:end])
 
@@ -166,15 +164,15 @@ class _Parts:
         if self._name == "file":
             self.files.append(data)
         else:
-            self.fields.append(Given("form", self._name, data.decode("utf-8", "replace")))
+            self.fields.append(RawOption("form", self._name, data.decode("utf-8", "replace")))
 
     def _on_end(self) -> None:
         self.complete = True
 
 
-def _parse_json(body: bytes, max_images: int) -> Submission:
-    most = _MOST_MARKS + _MARKS_PER_IMAGE * max_images
-    if sum(map(body.count, _MARKS)) > most:
+def _parse_json(body: bytes, max_images: int) -> ParsedBody:
+    most = _MAX_JSON_MARKS + _MARKS_PER_IMAGE * max_images
+    if sum(map(body.count, _JSON_MARKS)) > most:
         raise InvalidParameter("body", "one with more", f"JSON with at most {most} brackets and commas")
     try:
         document = orjson.loads(body)
@@ -182,9 +180,9 @@ def _parse_json(body: bytes, max_images: int) -> Submission:
         raise InvalidParameter("body", str(error), "valid JSON") from error
     if not isinstance(document, dict):
         raise InvalidParameter("body", type(document).__name__, "a JSON object")
-    # A null is how many clients write "not given".
+    # Many clients write null for an option that is not given.
     options = tuple(
-        Given("JSON body", key, value)
+        RawOption("JSON body", key, value)
         for key, value in document.items()
         if key not in ("image", "images") and value is not None
     )
@@ -195,14 +193,14 @@ def _parse_json(body: bytes, max_images: int) -> Submission:
     if images is None:
         if not isinstance(image, str):
             raise InvalidParameter("image", type(image).__name__, "base64 text or a data URL")
-        return Submission((decode_image_text(image),), several=False, options=options)
+        return ParsedBody((decode_image_text(image),), as_list=False, options=options)
     if not isinstance(images, list) or not 1 <= len(images) <= max_images:
         got = f"{len(images)}" if isinstance(images, list) else type(images).__name__
         raise InvalidParameter("images", got, f"a list of 1 to {max_images} images")
     for index, item in enumerate(images):
         if not isinstance(item, str):
             raise InvalidParameter(f"images[{index}]", type(item).__name__, "base64 text or a data URL")
-    return Submission(tuple(map(_unpack_or_error, images)), several=True, options=options)
+    return ParsedBody(tuple(map(_unpack_or_error, images)), as_list=True, options=options)
 
 
 def _unpack_or_error(text: str) -> bytes | PrunepoolError:

@@ -1,4 +1,4 @@
-"""Alive, ready, the figures, and what is served."""
+"""Routes for liveness, readiness, metrics and the served models."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from prunepool.api import examples, schemas
-from prunepool.api.answers import json_response, model_json, model_summary_json
+from prunepool.api.context import context_of
 from prunepool.api.describe import example_response, problem_responses
-from prunepool.api.services import services
+from prunepool.api.json_documents import json_response, model_json, model_summary_json
 
 router = APIRouter()
 
@@ -32,8 +32,8 @@ router = APIRouter()
     },
 )
 async def healthz(request: Request) -> Response:
-    """The process answers and may serve again; whether it can serve now is `/readyz`."""
-    alive = not services(request).drain.broken
+    """Answer whether the process can still come to serve; `/readyz` says whether it can serve now."""
+    alive = not context_of(request).drain.broken
     return json_response({"alive": alive}, 200 if alive else 503)
 
 
@@ -49,20 +49,20 @@ async def healthz(request: Request) -> Response:
     },
 )
 async def readyz(request: Request) -> Response:
-    """Requests can be served; if not, what is missing."""
-    here = services(request)
-    found = here.engine.readiness()
+    """Answer whether requests can be served, and if not, what is missing."""
+    context = context_of(request)
+    found = context.engine.readiness()
     missing = list(found.missing)
-    if here.drain.started and "draining" not in missing:
+    if context.drain.started and "draining" not in missing:
         missing.append("draining")
-    ready = found.ready and not here.drain.started
+    ready = found.ready and not context.drain.started
     return json_response({"ready": ready, "missing": missing}, 200 if ready else 503)
 
 
 @router.get(
     "/metrics",
     tags=["health"],
-    summary="Figures for Prometheus",
+    summary="Metrics for Prometheus",
     response_class=Response,
     responses={
         200: {
@@ -73,9 +73,9 @@ async def readyz(request: Request) -> Response:
     },
 )
 async def metrics(request: Request) -> Response:
-    """Every series, in Prometheus' text format or OpenMetrics, as asked for by `Accept`."""
+    """Expose every series in Prometheus' text format or OpenMetrics, as `Accept` asks."""
     encode, content_type = choose_encoder(request.headers.get("accept", ""))
-    return Response(encode(services(request).metrics.exposed), headers={"Content-Type": content_type})
+    return Response(encode(context_of(request).metrics.exposed), headers={"Content-Type": content_type})
 
 
 @router.get(
@@ -88,8 +88,8 @@ async def metrics(request: Request) -> Response:
     },
 )
 async def models(request: Request) -> Response:
-    """All served models, a few lines each."""
-    engine = services(request).engine
+    """List the served models, without labels, plans and profiles."""
+    engine = context_of(request).engine
     listed = [model_summary_json(info) for info in engine.models()]
     return json_response({"default": engine.default_model, "models": listed})
 
@@ -106,5 +106,5 @@ async def models(request: Request) -> Response:
 async def model(
     request: Request, name: Annotated[str, PathParameter(examples=["deit_tiny_imagenet1k"])]
 ) -> Response:
-    """A model in full: labels, input size, the limit of its ratio, plan and profile per ratio."""
-    return json_response(model_json(services(request).engine.model(name)))
+    """Describe a model in full: labels, input size, largest ratio, plans and profile."""
+    return json_response(model_json(context_of(request).engine.model(name)))

@@ -1,4 +1,4 @@
-"""Around every request: an id, one log line, one count, and an answer even to what nobody foresaw."""
+"""Gives each request an id, a log line and a count, and turns unexpected errors into responses."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from prunepool.metrics import Metrics
 
 _log = structlog.stdlib.get_logger("prunepool.http")
 
-#: Printable ASCII without anything that a header or a log line could trip over.
+#: Printable ASCII, without spaces at the ends: safe in a header and in a log line.
 _REQUEST_ID = re.compile(r"[\x21-\x7e]([\x20-\x7e]{0,126}[\x21-\x7e])?")
-#: Asked every few seconds by machines: worth a line only to who debugs.
+#: Polled by machines every few seconds, so logged at debug level.
 QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
-#: What nginx logs for a client that went away; nobody receives it.
+#: The status that nginx logs for a client that disconnected; no client receives it.
 CLIENT_GONE = 499
-#: The label of what is for no route: a path that is not there, a file of the page, a call without its key.
+#: The label of requests that reach no route: unknown paths, static files, requests without a valid key.
 NO_ROUTE = "none"
 
 
@@ -34,11 +34,11 @@ class RequestContext:
     """Gives each request its id, logs and counts it, and turns an unexpected error into a problem document.
 
     Args:
-        app: what it wraps.
-        metrics: where it is counted.
-        clock: seconds of a monotonic clock.
-        new_id: makes the id of a request that brings none.
-        log_fields: what else every line of a request has, as its trace.
+        app: the ASGI application behind it.
+        metrics: counts the requests.
+        clock: monotonic clock, in seconds.
+        new_id: makes an id for a request that brings none.
+        log_fields: returns further fields for every log line of the request, such as the trace id.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class RequestContext:
         self._log_fields = log_fields
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
+        """Handle one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -76,7 +76,7 @@ class RequestContext:
             try:
                 await self._app(scope, receive, send_with_id)
             except (ClientGone, ClientDisconnect):
-                pass  # nobody is left to be answered
+                pass  # no client is left to receive a response
             except Exception:
                 _log.exception("unexpected error")
                 if status is not None:
@@ -106,13 +106,13 @@ class RequestContext:
 
 
 def route_of(scope: Scope) -> str:
-    """The route that a request was for; never its path, for there is no end to those."""
+    """Return the route template of a request; its path would make an unbounded number of labels."""
     route = scope.get("route")
     path = getattr(route, "path_format", None) or getattr(route, "path", None)
     return path if isinstance(path, str) else NO_ROUTE
 
 
 def _client(scope: Scope) -> str | None:
-    """Who asks; where a proxy is believed, it may have passed on anything as an address."""
+    """Return the client's address, quoted: behind a trusted proxy it is whatever the proxy passed on."""
     client = scope.get("client")
     return quote(client[0], safe=":.[]%") if client else None

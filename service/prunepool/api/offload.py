@@ -1,4 +1,4 @@
-"""Keeps the event loop free: work on a large body runs in a thread, on a small one at once."""
+"""Runs work on large bodies in a thread, so that the event loop stays free."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a caller may choose, read from query, header, form fields and JSON keys alike."""
+"""Reads the options of a request, from the query, a header, form fields or JSON keys."""
 
 from __future__ import annotations
 
@@ -10,48 +10,48 @@ from typing import Literal
 from prunepool.errors import InvalidParameter
 from prunepool.serving.types import Options
 
-#: Stricter than float() and int(), which take nan, underscores and the digits of every script.
+#: Stricter than float() and int(), which accept nan, underscores and the digits of every script.
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _INTEGER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
 _TRUE = frozenset({"true", "1", "yes", "on"})
 _FALSE = frozenset({"false", "0", "no", "off"})
-_LONGEST_NAME = 200
+_MAX_NAME_LENGTH = 200
 
 HEADER = "X-Reduction-Ratio"
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
-    """One option as it was written.
+class RawOption:
+    """One option as the caller wrote it.
 
     Attributes:
-        place: where, in words: `query`, `header`, `form`, `JSON body`.
-        name: what the caller called it.
+        source: where it stood: `query`, `header`, `form`, `JSON body`.
+        name: the caller's name for it.
         value: text, or a JSON value.
     """
 
-    place: str
+    source: str
     name: str
     value: object
 
 
-def read_options(given: Iterable[Given]) -> Options:
-    """Options from everything that was given, in any order; what the model allows is not checked here.
+def read_options(raw: Iterable[RawOption]) -> Options:
+    """Read options in any order; whether the model allows their values is checked later.
 
     Raises:
-        InvalidParameter: there is no such option, it cannot be read, or two places contradict each other.
+        InvalidParameter: an option is unknown, cannot be read, or has two different values.
     """
-    seen: dict[str, tuple[Given, object]] = {}
-    for item in given:
-        name = "reduction_ratio" if item.place == "header" else item.name
+    seen: dict[str, tuple[RawOption, object]] = {}
+    for item in raw:
+        name = "reduction_ratio" if item.source == "header" else item.name
         read = _READERS.get(name)
         if read is None:
-            limit = f"left out: the {item.place} takes no such option; there are {', '.join(_READERS)}"
+            limit = f"left out: the {item.source} takes no such option; there are {', '.join(_READERS)}"
             raise InvalidParameter(item.name[:100], item.value, limit)
         value = read(item.name, item.value)
         first, before = seen.setdefault(name, (item, value))
         if before != value:
-            both = f"{first.value} ({first.place}) and {item.value} ({item.place})"
+            both = f"{first.value} ({first.source}) and {item.value} ({item.source})"
             raise InvalidParameter(name, both, "given once, or the same each time")
     return Options(**{name: value for name, (_, value) in seen.items()})  # type: ignore[arg-type]
 
@@ -90,9 +90,9 @@ def _flag(name: str, value: object) -> bool:
 
 
 def _model_name(name: str, value: object) -> str:
-    if isinstance(value, str) and 0 < len(value) <= _LONGEST_NAME:
+    if isinstance(value, str) and 0 < len(value) <= _MAX_NAME_LENGTH:
         return value
-    raise InvalidParameter(name, value, f"a name of 1 to {_LONGEST_NAME} characters")
+    raise InvalidParameter(name, value, f"a name of 1 to {_MAX_NAME_LENGTH} characters")
 
 
 _READERS: dict[str, Callable[[str, object], object]] = {

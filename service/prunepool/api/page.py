@@ -1,4 +1,4 @@
-"""The page at `/`, and the documentation of the API, both without a request to anywhere else."""
+"""The page at `/` and the API documentation at `/docs`; neither loads anything from other servers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
     "form-action 'none'; base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
 )
-# FastAPI's page starts Swagger UI from a script of its own, inside the page.
+# FastAPI's page starts Swagger UI from an inline script.
 _DOCS_POLICY = (
     "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data:; connect-src 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -31,15 +31,14 @@ _HARDENING = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-#: The files have no version in their names, so a browser asks each time, and mostly hears 304.
+#: The names of the files hold no version, so a browser revalidates each time, and mostly gets 304.
 _REVALIDATE = {"Cache-Control": "no-cache"}
 
 
 class PageFiles(StaticFiles):
-    """Static files with the headers that a browser must heed.
+    """Static files with security headers and an ETag of their content.
 
-    Each has an ETag of its content. Starlette's is of time and size, and files that were unpacked with the
-    time of the archive have one time in all releases.
+    Starlette's ETag is made of time and size, but files from a wheel have the same time in every release.
     """
 
     def file_response(
@@ -49,7 +48,7 @@ class PageFiles(StaticFiles):
         scope: Scope,
         status_code: int = 200,
     ) -> Response:
-        """A file, or 304 if the client has it."""
+        """Return the file, or 304 if the client has it."""
         made: Response = FileResponse(full_path, status_code=status_code, stat_result=stat_result)
         digest = hashlib.sha256(Path(full_path).read_bytes()).hexdigest()
         made.headers.update({"ETag": f'"{digest[:32]}"', **_HARDENING, **_REVALIDATE})
@@ -63,7 +62,7 @@ _page_files = PageFiles(packages=[("prunepool.api", "static")])
 
 
 def mount_static(app: FastAPI) -> None:
-    """Serve the page's files and Swagger UI's."""
+    """Serve the files of the page and of Swagger UI."""
     app.mount("/static/docs", PageFiles(packages=[("fastapi_offline", "static")]), name="docs-static")
     app.mount("/static", _page_files, name="static")
 
@@ -71,7 +70,7 @@ def mount_static(app: FastAPI) -> None:
 @router.head("/")
 @router.get("/")
 async def page(request: Request) -> Response:
-    """Choose a photo, turn the dial, see the answer."""
+    """Serve the page: choose a photo and a ratio, see the predictions."""
     made = await _page_files.get_response("index.html", request.scope)
     made.headers["Content-Security-Policy"] = _PAGE_POLICY
     return made
@@ -79,7 +78,7 @@ async def page(request: Request) -> Response:
 
 @router.get("/docs")
 async def docs(request: Request) -> Response:
-    """Swagger UI over `/openapi.json`."""
+    """Serve Swagger UI for `/openapi.json`."""
     root = request.scope.get("root_path", "").rstrip("/")
     made = get_swagger_ui_html(
         openapi_url=f"{root}/openapi.json",

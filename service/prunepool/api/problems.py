@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 problem documents: one shape for ours, the framework's and the unexpected."""
+"""Errors as RFC 9457 problem documents: our own, the framework's and unexpected ones."""
 
 from __future__ import annotations
 
@@ -19,45 +19,45 @@ from prunepool.logs import request_fields
 Handler = Callable[[Request, Any], Coroutine[Any, Any, Response]]
 
 MEDIA_TYPE = "application/problem+json"
-#: No computed wait is worth more than this to a caller.
-_LONGEST_WAIT_S = 3600.0
+#: Longest Retry-After, in seconds.
+_MAX_RETRY_AFTER_S = 3600.0
 
 
 def problem_response(error: PrunepoolError) -> Response:
-    """An error of the tree as its problem document."""
+    """Make the response of one of our errors."""
     return _response(error.problem(), error.status, error_headers(error))
 
 
 def error_headers(error: PrunepoolError) -> dict[str, str]:
-    """What goes with an error in any shape: when to try again, or how to say who one is."""
+    """Return the headers of an error, whatever its body: Retry-After, or WWW-Authenticate."""
     if isinstance(error, Unavailable | RateLimited):
-        return {"Retry-After": str(max(1, math.ceil(min(error.retry_after, _LONGEST_WAIT_S))))}
+        return {"Retry-After": str(max(1, math.ceil(min(error.retry_after, _MAX_RETRY_AFTER_S))))}
     if isinstance(error, Unauthorized):
         return {"WWW-Authenticate": 'Bearer realm="prunepool"'}
     return {}
 
 
 def unexpected_response() -> Response:
-    """The answer to an error nobody foresaw; what it was stands in the log, under the request's id."""
+    """Make the response of an unexpected error; the log has the details, under the request's id."""
     return problem_response(PrunepoolError("the server failed unexpectedly; its log says more"))
 
 
 def handlers() -> dict[int | type[Exception], Handler]:
-    """Exception handlers for the app."""
+    """Return the exception handlers of the app."""
     return {
-        PrunepoolError: _of_the_tree,
-        HTTPException: _of_the_framework,
-        RequestValidationError: _of_validation,
+        PrunepoolError: _handle_prunepool_error,
+        HTTPException: _handle_http_exception,
+        RequestValidationError: _handle_validation_error,
     }
 
 
-async def _of_the_tree(request: Request, error: Exception) -> Response:
+async def _handle_prunepool_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, PrunepoolError)
     request_fields(request.scope)["code"] = error.code
     return problem_response(error)
 
 
-async def _of_the_framework(request: Request, error: Exception) -> Response:
+async def _handle_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     status = HTTPStatus(error.status_code)
     code = status.phrase.lower().replace(" ", "_").replace("-", "_")
@@ -78,7 +78,7 @@ async def _of_the_framework(request: Request, error: Exception) -> Response:
     return _response(document, error.status_code, dict(error.headers or {}))
 
 
-async def _of_validation(request: Request, error: Exception) -> Response:
+async def _handle_validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     request_fields(request.scope)["code"] = InvalidParameter.code
     first = error.errors()[0]

@@ -1,4 +1,4 @@
-"""HTTP/1.1 as uvicorn and httptools speak it, with limits on requests, their time and their connections."""
+"""HTTP/1.1 by uvicorn and httptools, with limits on headers, arrival time and connections."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ import orjson
 import structlog
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from prunepool.api.connection import expect_by
+from prunepool.api.connection import set_receive_deadline
 from prunepool.api.problems import MEDIA_TYPE
 from prunepool.errors import Overloaded
 
-#: As much as common servers and proxies let through.
+#: As large as common servers and proxies allow.
 MAX_HEAD_BYTES = 32 * 1024
-#: For an answer to be read by a client that still sends, before its connection is ended.
-_LAST_WORDS_S = 1.0
+#: How long a client that still sends may read its error response, before its connection is closed.
+_LINGER_S = 1.0
 _log = structlog.stdlib.get_logger("prunepool.http")
 
 
 def bounded_protocol(
     request_timeout_s: float, max_connections: int, count: Callable[[int, str], None]
 ) -> type[BoundedHttpProtocol]:
-    """The protocol with its limits.
+    """Make the protocol class for some limits; uvicorn makes an instance for each connection.
 
     Args:
-        request_timeout_s: how long a request may take to arrive, from its first byte to its last.
-        max_connections: most connections at once.
-        count: told the status and the code of what is refused here, before it is a request.
+        request_timeout_s: longest time from the first byte of a request to its last.
+        max_connections: largest number of open connections.
+        count: called with the status and error code of each request refused here, which no route sees.
     """
     limits = {
         "request_timeout_s": request_timeout_s,
@@ -40,11 +40,11 @@ def bounded_protocol(
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
-    """Ends connections whose requests do not end: whose headers are too long, or that come too slowly.
+    """Refuses requests whose headers are too long or that arrive too slowly.
 
-    The time counts from a connection's start, or from the first byte that comes after an answer, to the last
-    byte of the request. Between the two uvicorn's time for idle connections counts. A body's reader is told
-    when the time is over, and answers; here the connection of a client that still does not end is closed.
+    A request's time runs from its first byte, or from the start of the connection, to its last byte. Between two
+    requests uvicorn's keep-alive timeout applies. When the time is over while a body is read, the reader of the
+    body sends the error; this class closes the connection if the client goes on sending.
     """
 
     request_timeout_s: float
@@ -53,41 +53,41 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     _idle_since = 0.0
     _head_bytes = 0
     _in_head = True
-    _begun = False
-    _patience: asyncio.TimerHandle | None = None
-    _over_at = 0.0
-    _told = False
+    _request_begun = False
+    _receive_timer: asyncio.TimerHandle | None = None
+    _receive_deadline = 0.0
+    _reader_notified = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """A connection that says nothing is a request that does not arrive."""
+        """Start the timer: a client that sends nothing is a request that does not arrive."""
         super().connection_made(transport)
         self._idle_since = self.loop.time()
-        if len(self.connections) > self.max_connections and not self._free_a_place():
+        if len(self.connections) > self.max_connections and not self._evict_idle_connection():
             detail = (
                 f"{self.max_connections} connections are open, which is the limit, and none of them is idle"
             )
-            # A place is free with the next answer: as soon as this header can say.
+            # The next response frees a connection, so the shortest time that the header can express.
             self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, Overloaded.code, detail, retry_after_s=1)
             self.connections.discard(self)
             return
-        self._wait(self.request_timeout_s)
+        self._start_timer(self.request_timeout_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """There is nothing to wait for any more."""
-        self._wait_no_longer()
+        """Stop the timer."""
+        self._stop_timer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse what arrives, in pieces that end where headers that are too long would be complete."""
-        if self._in_head and self._patience is None:
-            self._wait(self.request_timeout_s)
+        """Parse data in pieces, so that no more than `MAX_HEAD_BYTES` of headers are ever parsed."""
+        if self._in_head and self._receive_timer is None:
+            self._start_timer(self.request_timeout_s)
         while data and not self.transport.is_closing():
             piece = MAX_HEAD_BYTES - self._head_bytes + 1 if self._in_head else MAX_HEAD_BYTES
             self._parse(data[:piece])
             data = data[piece:]
 
     def _parse(self, data: bytes) -> None:
-        """Parse a piece, counted if headers are not complete before it."""
+        """Parse a piece, and count it unless the headers were already complete."""
         if self._in_head:
             self._head_bytes += len(data)
         super().data_received(data)
@@ -96,33 +96,33 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large", limit)
 
     def on_message_begin(self) -> None:
-        """Another request, which may have come together with the one before it."""
+        """Begin a request, which may have arrived together with the one before it."""
         super().on_message_begin()
-        self._begun = True
-        if self._patience is None:
-            self._wait(self.request_timeout_s)
-        expect_by(self.scope["state"], self._over_at)
+        self._request_begun = True
+        if self._receive_timer is None:
+            self._start_timer(self.request_timeout_s)
+        set_receive_deadline(self.scope["state"], self._receive_deadline)
 
     def on_headers_complete(self) -> None:
-        """From here on the body is counted, by who reads it."""
+        """Stop counting header bytes; :func:`read_body` counts those of the body."""
         self._in_head = False
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        """What comes next is another request's head."""
+        """Prepare for the headers of the next request."""
         super().on_message_complete()
-        self._wait_no_longer()
+        self._stop_timer()
         self._in_head = True
-        self._begun = False
+        self._request_begun = False
         self._head_bytes = 0
 
     def on_response_complete(self) -> None:
-        """It may be idle from now on."""
+        """Note since when the connection may be idle."""
         self._idle_since = self.loop.time()
         super().on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
-        """What is no HTTP is refused in the shape of all other errors."""
+        """Refuse what is not HTTP, with a problem document as for every other error."""
         self._refuse(HTTPStatus.BAD_REQUEST, "bad_request", msg)
 
     @property
@@ -133,8 +133,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def _idle(self) -> bool:
         return self._in_head and not self._head_bytes and not self._answering
 
-    def _free_a_place(self) -> bool:
-        """End the connection that has been idle longest, for one that has something to say; whether any was."""
+    def _evict_idle_connection(self) -> bool:
+        """Close the connection that has been idle longest; return whether there was one."""
         idle = [other for other in self.connections if other is not self and other._idle]  # type: ignore[union-attr]
         if not idle:
             return False
@@ -143,28 +143,28 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self.connections.discard(longest)
         return True
 
-    def _wait(self, seconds: float) -> None:
-        self._over_at = self.loop.time() + seconds
-        self._patience = self.loop.call_at(self._over_at, self._time_is_over)
+    def _start_timer(self, seconds: float) -> None:
+        self._receive_deadline = self.loop.time() + seconds
+        self._receive_timer = self.loop.call_at(self._receive_deadline, self._on_receive_timeout)
 
-    def _wait_no_longer(self) -> None:
-        if self._patience is not None:
-            self._patience.cancel()
-        self._patience = None
-        self._told = False
+    def _stop_timer(self) -> None:
+        if self._receive_timer is not None:
+            self._receive_timer.cancel()
+        self._receive_timer = None
+        self._reader_notified = False
 
-    def _time_is_over(self) -> None:
-        self._patience = None
+    def _on_receive_timeout(self) -> None:
+        self._receive_timer = None
         if self.transport.is_closing():
             return
         if self.flow.read_paused or (self._in_head and self._answering):
-            self._wait(self.request_timeout_s)  # it is this side that takes its time
-        elif self._in_head and (self._begun or self._head_bytes):
+            self._start_timer(self.request_timeout_s)  # the server is slow here, not the client
+        elif self._in_head and (self._request_begun or self._head_bytes):
             limit = f"a request must arrive within {self.request_timeout_s:g} s"
             self._refuse(HTTPStatus.REQUEST_TIMEOUT, "request_timeout", limit)
-        elif self._answering and not self._told:
-            self._told = True
-            self._wait(_LAST_WORDS_S)  # the body's reader learns of it now, and answers
+        elif self._answering and not self._reader_notified:
+            self._reader_notified = True
+            self._start_timer(_LINGER_S)  # the deadline of `read_body` is over too, and it sends the error
         else:
             self.transport.close()
 
@@ -173,10 +173,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     ) -> None:
         client = self.client[0] if self.client else None
         self.count(status.value, code)
-        # A flood of connections shall not become a flood of lines; the count tells of it.
+        # At debug level, so that a flood of connections is no flood of log lines; the metric counts them.
         write = _log.debug if status is HTTPStatus.SERVICE_UNAVAILABLE else _log.info
         write("request refused", client=client, status=status.value, code=code)
-        if self._answering:  # these would be taken for the answer that is still to come
+        if self._answering:  # the client would take this for the response that is still due
             self.transport.abort()
             return
         document = {

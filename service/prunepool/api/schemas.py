@@ -1,4 +1,8 @@
-"""The JSON that goes out, as pydantic models: they make the OpenAPI document."""
+"""Schemas of the response bodies, as pydantic models from which FastAPI makes the OpenAPI document.
+
+Their names are those of the OpenAPI components, on which generated clients depend. The types of `serving` and of
+`client` bear some of the same names, so import this module, not its classes: `schemas.Classification`.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +10,15 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
-#: Said as an enumeration of one: generators take a constant beside a number for the only value.
+#: An enumeration of one value, because client generators take a constant beside a number for the only value.
 Auto = Annotated[Literal["auto"], WithJsonSchema({"type": "string", "enum": ["auto"]})]
 
 
-class _Out(BaseModel):
+class _Response(BaseModel):
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
 
-class Prediction(_Out):
+class Prediction(_Response):
     """One class and its probability."""
 
     index: Annotated[int, Field(ge=0, description="Which output of the model.", examples=[1])]
@@ -22,23 +26,23 @@ class Prediction(_Out):
     score: Annotated[float, Field(ge=0, le=1, description="Softmax probability, float32.", examples=[0.93])]
 
 
-class Reduction(_Out):
-    """What was asked of the dial and what was done."""
+class Reduction(_Response):
+    """The reduction that was requested and the one that was applied."""
 
     requested: Annotated[float | Auto, Field(examples=[0.755])]
-    applied: Annotated[float, Field(ge=0, lt=1, description="Never more than asked.", examples=[0.7551])]
+    applied: Annotated[float, Field(ge=0, lt=1, description="Never more than requested.", examples=[0.7551])]
     reason: Annotated[
         str,
         Field(
-            description="`requested`, `accuracy` (from `max_accuracy_drop`), `escalated` (an unsure answer was"
-            " looked at again, unreduced), or `auto:` and what decided.",
+            description="`requested`, `accuracy` (from `max_accuracy_drop`), `escalated` (an unsure image was"
+            " run again unreduced), or `auto:` and what decided.",
             examples=["requested"],
         ),
     ]
     tokens: Annotated[
         list[int],
         Field(
-            description="Tokens, prefix included, before the first and after each reducing block.",
+            description="Number of tokens, prefix tokens included, before the first reducing block and after each.",
             examples=[[197, 147, 97, 49]],
         ),
     ]
@@ -50,7 +54,7 @@ class Reduction(_Out):
     ]
 
 
-class TimingMs(_Out):
+class TimingMs(_Response):
     """Milliseconds per stage."""
 
     decode: Annotated[float, Field(ge=0, examples=[1.7])]
@@ -59,85 +63,91 @@ class TimingMs(_Out):
     total: Annotated[float, Field(ge=0, examples=[14.6])]
 
 
-class SurvivingToken(_Out):
-    """A patch token that the last block still saw."""
+class SurvivingToken(_Response):
+    """A patch token that is left after the last reducing block."""
 
-    patches: Annotated[list[int], Field(description="The patches it stands for, row by row from 0.")]
-    pooled: Annotated[bool, Field(description="Whether it stands for more than one.")]
+    patches: Annotated[list[int], Field(description="Patches in the token, numbered row by row from 0.")]
+    pooled: Annotated[bool, Field(description="Whether there are several.")]
 
 
-class Stage(_Out):
-    """What one reducing block did to the image."""
+class Stage(_Response):
+    """The effect of one reducing block on the image."""
 
     block: Annotated[int, Field(ge=0)]
     action: Annotated[str, Field(description="`prune` or `pool`.")]
-    variance: Annotated[float, Field(description="Of the scores; it decides between pruning and pooling.")]
-    pruned: Annotated[list[int], Field(description="Patches that left here.")]
-    groups: Annotated[list[list[int]], Field(description="The patches of each token after this block.")]
+    variance: Annotated[
+        float, Field(description="Variance of the scores; it decides between pruning and pooling.")
+    ]
+    pruned: Annotated[list[int], Field(description="Patches that this block pruned.")]
+    groups: Annotated[list[list[int]], Field(description="Patches in each token after this block.")]
 
 
-class TokenMap(_Out):
-    """What became of every patch."""
+class TokenMap(_Response):
+    """Which patches were pruned or pooled, and where."""
 
     grid: Annotated[tuple[int, int], Field(description="Rows and columns of patches.", examples=[[14, 14]])]
     tokens: list[SurvivingToken]
     stages: list[Stage]
 
 
-class Classification(_Out):
-    """The answer for one image."""
+class Classification(_Response):
+    """The classification of one image."""
 
     model: Annotated[str, Field(examples=["deit_tiny_imagenet1k"])]
     predictions: Annotated[list[Prediction], Field(description="The most probable first.")]
     reduction: Reduction
     timing_ms: TimingMs
-    batch_size: Annotated[int, Field(ge=1, description="Images that were computed together.", examples=[8])]
-    token_map: Annotated[TokenMap | None, Field(description="With `explain` only.")] = None
+    batch_size: Annotated[int, Field(ge=1, description="Number of images in the batch.", examples=[8])]
+    token_map: Annotated[TokenMap | None, Field(description="Only with `explain`.")] = None
 
 
 class Problem(BaseModel):
-    """An error, as RFC 9457 has it; some carry further members."""
+    """An error as in RFC 9457; some have further members."""
 
     model_config = ConfigDict(extra="allow")
 
     type: Annotated[str, Field(examples=["urn:prunepool:error:invalid_parameter"])]
     title: Annotated[str, Field(examples=["Invalid parameter"])]
     status: Annotated[int, Field(ge=400, le=599, examples=[422])]
-    code: Annotated[str, Field(description="Stable; made for programs.", examples=["invalid_parameter"])]
+    code: Annotated[str, Field(description="Stable identifier for programs.", examples=["invalid_parameter"])]
     detail: Annotated[
         str,
         Field(
-            description="For people: what was wrong, the value and the limit.",
+            description="Text for people: what was wrong, the value and the limit.",
             examples=["reduction_ratio must be auto or a number between 0 and 0.8724; got 0.9"],
         ),
     ]
 
 
-class Results(_Out):
-    """The answers for several images, in their order; a bad image spoils only its own entry."""
+class Results(_Response):
+    """The classifications of several images in order, with an error in place of each image that failed."""
 
     results: list[Classification | Problem]
 
 
-class ModelSummary(_Out):
+class ModelSummary(_Response):
     """A served model."""
 
     name: Annotated[str, Field(examples=["deit_tiny_imagenet1k"])]
     architecture: Annotated[str, Field(description="timm's name.", examples=["deit_tiny_patch16_224"])]
-    input_size: Annotated[int, Field(description="Pixels a side.", examples=[224])]
+    input_size: Annotated[int, Field(description="Input resolution: pixels per side.", examples=[224])]
     classes: Annotated[int, Field(examples=[1000])]
-    max_reduction_ratio: Annotated[float, Field(description="The largest it can do.", examples=[0.8724])]
-    default_reduction_ratio: Annotated[float, Field(description="What `auto` starts with.", examples=[0.5])]
-    gmacs: Annotated[float, Field(description="Of the unreduced model.", examples=[1.26])]
+    max_reduction_ratio: Annotated[
+        float, Field(description="Largest possible reduction ratio.", examples=[0.8724])
+    ]
+    default_reduction_ratio: Annotated[
+        float, Field(description="Ratio that `auto` starts with.", examples=[0.5])
+    ]
+    gmacs: Annotated[float, Field(description="GMACs of the unreduced model.", examples=[1.26])]
     parameters: Annotated[int, Field(examples=[5_717_416])]
     device: Annotated[str, Field(examples=["cpu"])]
     dtype: Annotated[str, Field(examples=["float32"])]
     ready: bool
-    licence: Annotated[str, Field(description="Of the weights.", examples=["Apache-2.0"])]
+    licence: Annotated[str, Field(description="License of the weights.", examples=["Apache-2.0"])]
 
 
-class Plan(_Out):
-    """One point of the dial: which block removes how many tokens."""
+class Plan(_Response):
+    """A reduction plan: which blocks remove how many tokens."""
 
     reduction_ratio: float
     blocks: Annotated[list[int], Field(examples=[[3, 6, 9]])]
@@ -146,36 +156,37 @@ class Plan(_Out):
     tokens: Annotated[list[int], Field(examples=[[197, 147, 97, 49]])]
     gmacs: float
     macs_saved: float
-    method: Annotated[str, Field(description="Who leaves, and what becomes of it.", examples=["ppt"])]
+    method: Annotated[str, Field(description="Reduction method.", examples=["ppt"])]
 
 
 class ProfilePoint(BaseModel):
-    """Figures measured at one point of the dial; there may be more than are listed here."""
+    """Figures measured at one ratio; there may be further ones."""
 
     model_config = ConfigDict(extra="allow")
 
     ratio: Annotated[float, Field(description="The reduction ratio.", examples=[0.755])]
     gmacs: Annotated[float, Field(examples=[0.798])]
-    method: Annotated[str | None, Field(description="Who leaves.", examples=["ppt"])] = None
+    method: Annotated[str | None, Field(description="Reduction method.", examples=["ppt"])] = None
     blocks: Annotated[list[int] | None, Field(examples=[[3, 6, 9]])] = None
     removed: Annotated[list[int] | None, Field(examples=[[50, 50, 48]])] = None
     thresholds: list[float] | None = None
-    images: Annotated[int | None, Field(description="How many were measured.", examples=[1000])] = None
-    top1: Annotated[float | None, Field(description="Share that was right.", examples=[0.97])] = None
+    images: Annotated[int | None, Field(description="Number of images measured.", examples=[1000])] = None
+    top1: Annotated[float | None, Field(description="Top-1 accuracy, as a share.", examples=[0.97])] = None
     top5: float | None = None
     agreement: Annotated[
-        float | None, Field(description="Share answered as the unreduced model does.", examples=[0.99])
+        float | None,
+        Field(description="Share of images predicted as by the unreduced model.", examples=[0.99]),
     ] = None
-    kl: Annotated[float | None, Field(description="Mean divergence from its answer, in nats.")] = None
+    kl: Annotated[float | None, Field(description="Mean divergence from its probabilities, in nats.")] = None
     drop: Annotated[
         float | None,
-        Field(description="Points lost: of top-1, or of agreement without labels.", examples=[0.4]),
+        Field(description="Points lost: of top-1 accuracy, or of agreement without labels.", examples=[0.4]),
     ] = None
     intervals: Annotated[
-        dict[str, tuple[float, float]] | None, Field(description="95 % confidence, by figure.")
+        dict[str, tuple[float, float]] | None, Field(description="95 % confidence interval of each figure.")
     ] = None
     speed: Annotated[
-        dict[str, object] | None, Field(description="`speedup` over the dense model, and where.")
+        dict[str, object] | None, Field(description="`speedup` over the dense model, and on which device.")
     ] = None
     validation: Annotated[
         dict[str, object] | None,
@@ -189,29 +200,30 @@ class Model(ModelSummary):
     """A served model in full."""
 
     crop_pct: Annotated[
-        float, Field(description="The centre crop's share of the resized short side.", examples=[0.9])
+        float,
+        Field(description="Share of the resized short side that the centre crop keeps.", examples=[0.9]),
     ]
-    labels: Annotated[list[str], Field(description="One a class.")]
-    plans: Annotated[list[Plan], Field(description="The dial, on a grid of ratios.")]
+    labels: Annotated[list[str], Field(description="Name of each class.")]
+    plans: Annotated[list[Plan], Field(description="Plans on a grid of ratios.")]
     profile: Annotated[
-        list[ProfilePoint] | None, Field(description="TimedBatch figures per ratio, where there are any.")
+        list[ProfilePoint] | None, Field(description="Measured figures per ratio, if there are any.")
     ]
 
 
-class Models(_Out):
+class Models(_Response):
     """All served models."""
 
-    default: Annotated[str, Field(description="Answers when a request names none.")]
+    default: Annotated[str, Field(description="Model of requests that name none.")]
     models: list[ModelSummary]
 
 
-class Health(_Out):
+class Health(_Response):
     """Whether this process can still come to serve."""
 
     alive: bool
 
 
-class Readiness(_Out):
+class Readiness(_Response):
     """Whether requests can be served, and what is missing if not."""
 
     ready: bool

@@ -1,4 +1,4 @@
-"""The HTTP server of one process: its socket, its signals, and leaving without losing an answer."""
+"""The HTTP server of one process: its socket, its signals and its graceful shutdown."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from prunepool.settings import Settings
 
 _log = structlog.stdlib.get_logger("prunepool.server")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-#: For answers that are written but not yet taken by their clients.
-_LAST_WRITES_S = 5
+#: How long clients may take to read their responses after the drain.
+_FLUSH_TIMEOUT_S = 5
 
 
 class CannotListen(OSError):
-    """The address cannot be listened on; the message says why, in one line."""
+    """The server cannot listen on the address; the message says why, in one line."""
 
 
 class EngineLost(RuntimeError):
@@ -37,15 +37,16 @@ class EngineLost(RuntimeError):
 
 
 def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
-    """A socket on the address, not listening yet: a taken port shows before a model is loaded.
+    """Bind a socket without listening yet, so that a port in use is noticed before a model is loaded.
 
     Args:
         host: name or address, IPv4 or IPv6.
-        port: 0 takes a free one.
-        shared: whether further sockets may be bound to the same port, each to get its share of connections.
+        port: the port; 0 takes a free one.
+        shared: whether other sockets may bind to the same port (SO_REUSEPORT), so that the kernel distributes
+            connections among them.
 
     Raises:
-        CannotListen: the port is taken or not allowed, or there is no such host.
+        CannotListen: the port is in use or not allowed, or the host is unknown.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
@@ -66,14 +67,14 @@ def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
     return made
 
 
-def _give_up_unread_answers(bound: socket.socket, seconds: float) -> None:
-    """End connections whose clients do not take their answers; those that are accepted inherit it."""
+def _set_user_timeout(bound: socket.socket, seconds: float) -> None:
+    """Close connections whose clients do not read their responses; accepted sockets inherit the option."""
     if sys.platform == "linux":
         bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(seconds * 1000))
 
 
 def url_of(bound: socket.socket) -> str:
-    """Where a browser on this machine finds it."""
+    """Return the URL of a socket for a browser on this machine."""
     host, port = bound.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
@@ -82,16 +83,16 @@ def url_of(bound: socket.socket) -> str:
 class Server(uvicorn.Server):
     """Serves until a signal, then drains.
 
-    The first SIGTERM or SIGINT begins the drain: the socket goes on listening, so that new requests are told
-    `draining` and probes see it, until every accepted request is answered. A second one ends the process.
+    The first SIGTERM or SIGINT begins the drain. Until every accepted request is answered, the socket still
+    accepts connections, so that new requests get `draining` and probes see it. A second signal ends the process.
 
     Args:
-        app: what to serve; its lifespan runs around the serving.
-        engine: told to refuse when the drain begins.
+        app: the application to serve; its lifespan surrounds the serving.
+        engine: begins to drain together with the server.
         drain: shared with the app.
-        settings: how long to wait for clients, and which proxies to believe.
-        on_hangup: called at each SIGHUP; without it the signal ends the process, as it does by itself.
-        signals: whether signals are this process's to act upon; otherwise there is only :meth:`stop`.
+        settings: timeouts of clients, and trusted proxies.
+        on_hangup: called at each SIGHUP; without it, the signal ends the process, which is its default.
+        signals: whether this process handles signals itself; if not, call :meth:`stop`.
     """
 
     def __init__(
@@ -103,7 +104,7 @@ class Server(uvicorn.Server):
         on_hangup: Callable[[], None] | None = None,
         signals: bool = True,
     ) -> None:
-        requests = app.state.services.metrics.http_requests
+        requests = app.state.context.metrics.http_requests
 
         def count(status: int, code: str) -> None:
             requests.labels(NO_ROUTE, str(status), code).inc()
@@ -121,7 +122,7 @@ class Server(uvicorn.Server):
                 proxy_headers=bool(settings.trusted_proxies),
                 forwarded_allow_ips=list(settings.trusted_proxies or ()),
                 timeout_keep_alive=settings.keep_alive_timeout_s,  # type: ignore[arg-type] # seconds, of any kind
-                timeout_graceful_shutdown=_LAST_WRITES_S,
+                timeout_graceful_shutdown=_FLUSH_TIMEOUT_S,
             )
         )
         self._fastapi = app
@@ -131,7 +132,7 @@ class Server(uvicorn.Server):
         self._on_hangup = on_hangup
         self._signals = signals
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._leaving: asyncio.Task[None] | None = None
+        self._draining: asyncio.Task[None] | None = None
         self._stopping = False
         self._lost: str | None = None
         self._on_ready: Callable[[], None] = lambda: None
@@ -142,10 +143,10 @@ class Server(uvicorn.Server):
 
         Args:
             bound: from :func:`bind`; closed at the end.
-            on_ready: called when requests can be served.
+            on_ready: called once requests can be served.
 
         Returns:
-            How many accepted requests were not answered before the time of the drain was over.
+            The number of accepted requests that were not answered before the drain timed out.
 
         Raises:
             PrunepoolError: the engine cannot start.
@@ -153,7 +154,7 @@ class Server(uvicorn.Server):
         """
         self._loop = asyncio.get_running_loop()
         self._on_ready = on_ready
-        _give_up_unread_answers(bound, self._request_timeout_s)
+        _set_user_timeout(bound, self._request_timeout_s)
         async with self._fastapi.router.lifespan_context(self._fastapi):
             await self.serve(sockets=[bound])
         if self._lost is not None:
@@ -169,24 +170,24 @@ class Server(uvicorn.Server):
             self._lost = why
             self._drain.broken = True
             _log.error("the engine does not recover in this process", why=why)
-            self._begin_to_leave("engine lost")
+            self._begin_drain("engine lost")
 
     def stop(self, reason: str) -> None:
-        """Begin the drain; from any thread, once the server serves."""
+        """Begin the drain. Call it from any thread, once the server serves."""
         assert self._loop is not None, "the server does not serve yet"
         self._stopping = True
-        self._loop.call_soon_threadsafe(self._begin_to_leave, reason)
+        self._loop.call_soon_threadsafe(self._begin_drain, reason)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen; the engine is ready by now."""
+        """Listen. The engine is ready by now."""
         try:
             await super().startup(sockets)
-        except OSError as error:  # another server bound the port too, and was first to listen
+        except OSError as error:  # another server bound the port too, and listened first
             raise CannotListen(f"cannot listen: {error.strerror}") from error
         self._on_ready()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Drain at the first signal, end at the second."""
+        """Drain at the first signal, exit at the second."""
         name = signal.Signals(sig).name
         if self._stopping:
             sys.stderr.write(f"prunepool: {name} again: ending now\n")
@@ -194,39 +195,41 @@ class Server(uvicorn.Server):
             os._exit(128 + sig)
         self.stop(name)
 
-    def hang_up(self) -> None:
-        """Do what SIGHUP does; on the event loop."""
+    def handle_hangup(self) -> None:
+        """Act as at SIGHUP. Call it from the event loop."""
         if self._on_hangup is not None:
             self._on_hangup()
 
-    def _hang_up(self, sig: int, frame: FrameType | None) -> None:
+    def _on_sighup(self, sig: int, frame: FrameType | None) -> None:
         assert self._loop is not None
         assert self._on_hangup is not None
         self._loop.call_soon_threadsafe(self._on_hangup)
 
-    def _begin_to_leave(self, reason: str) -> None:
-        if self._leaving is None:
-            self._leaving = asyncio.ensure_future(self._leave(reason))
+    def _begin_drain(self, reason: str) -> None:
+        if self._draining is None:
+            self._draining = asyncio.ensure_future(self._drain_and_stop(reason))
 
-    async def _leave(self, reason: str) -> None:
+    async def _drain_and_stop(self, reason: str) -> None:
         self._engine.begin_drain()
         self._drain.begin()
-        _log.info("draining", reason=reason, under_way=self._drain.under_way, at_most_s=self._drain.left_s)
+        _log.info(
+            "draining", reason=reason, in_flight=self._drain.in_flight, at_most_s=self._drain.remaining_s
+        )
         if not await self._drain.finished():
-            self.unanswered = self._drain.under_way
+            self.unanswered = self._drain.in_flight
             self._drain.abandon()
-        self.config.timeout_graceful_shutdown = max(1, min(_LAST_WRITES_S, int(self._drain.left_s)))
+        self.config.timeout_graceful_shutdown = max(1, min(_FLUSH_TIMEOUT_S, int(self._drain.remaining_s)))
         self.should_exit = True
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Our own handlers while serving; what they caught is dealt with, so nothing is raised again."""
+        """Install our signal handlers while serving. Unlike uvicorn, raise no signal again afterwards."""
         if not self._signals or threading.current_thread() is not threading.main_thread():
             yield
             return
         before = {sig: signal.signal(sig, self.handle_exit) for sig in _SIGNALS}
         if self._on_hangup is not None:
-            before[signal.SIGHUP] = signal.signal(signal.SIGHUP, self._hang_up)
+            before[signal.SIGHUP] = signal.signal(signal.SIGHUP, self._on_sighup)
         try:
             yield
         finally:

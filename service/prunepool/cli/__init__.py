@@ -15,9 +15,9 @@ import typer
 from typer.core import TyperGroup
 
 from prunepool.errors import InvalidParameter, PrunepoolError
-from prunepool.machine import keep_memory, share_cores
+from prunepool.machine import set_openmp_wait_policy, tune_malloc
 
-WRONG_CALL = 2
+USAGE_ERROR = 2
 
 #: Imported when called, not when listed: command, module, name in it, help.
 _COMMANDS = (
@@ -106,10 +106,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
         given = None if arguments is None else list(arguments)
         status = app(args=given, prog_name="prunepool", standalone_mode=False)
     except typer.TyperException as error:
-        hint = " (see prunepool --help)" if error.exit_code == WRONG_CALL else ""
+        hint = " (see prunepool --help)" if error.exit_code == USAGE_ERROR else ""
         return _complain(error.format_message().removesuffix(".") + hint, error.exit_code)
     except InvalidParameter as error:
-        return _complain(error.detail, WRONG_CALL)
+        return _complain(error.detail, USAGE_ERROR)
     except PrunepoolError as error:
         return _complain(error.detail, 1)
     except (typer.Abort, KeyboardInterrupt):
@@ -124,6 +124,6 @@ def _complain(message: str, status: int) -> int:
 
 def main() -> None:
     """Entry point of the `prunepool` command."""
-    share_cores(os.environ)
-    keep_memory()
+    set_openmp_wait_policy(os.environ)
+    tune_malloc()
     sys.exit(run())

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from prunepool.cli.options import WrongCall, load_settings
+from prunepool.cli.options import UsageError, load_settings
 
 if TYPE_CHECKING:
     from prunepool.lab.evaluate import Row
@@ -58,14 +58,14 @@ def numbers(option: str, text: str) -> list[float]:
     """Ratios with commas between them, ascending.
 
     Raises:
-        WrongCall: something else.
+        UsageError: something else.
     """
     try:
         found = sorted({float(part) for part in text.split(",")})
     except ValueError:
-        raise WrongCall(f"{option} must be numbers with commas between them; got {text!r}") from None
+        raise UsageError(f"{option} must be numbers with commas between them; got {text!r}") from None
     if not all(0 <= ratio < 1 for ratio in found):
-        raise WrongCall(f"{option} must be from 0 to below 1; got {text!r}")
+        raise UsageError(f"{option} must be from 0 to below 1; got {text!r}")
     return found
 
 
@@ -143,7 +143,7 @@ def save_json(document: Mapping[str, object], path: Path | None) -> None:
     """Write a report.
 
     Raises:
-        WrongCall: it cannot be written there.
+        UsageError: it cannot be written there.
     """
     if path is None:
         return
@@ -151,4 +151,4 @@ def save_json(document: Mapping[str, object], path: Path | None) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n")
     except OSError as error:
-        raise WrongCall(f"--json {path} cannot be written: {error.strerror}") from error
+        raise UsageError(f"--json {path} cannot be written: {error.strerror}") from error

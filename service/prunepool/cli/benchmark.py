@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from prunepool.cli.options import ApiKeyOption, WrongCall, load_settings, with_flags
+from prunepool.cli.options import ApiKeyOption, UsageError, load_settings, with_flags
 from prunepool.reduction.methods import METHODS
 
 _DTYPES = ("float32", "bfloat16", "float16")
@@ -125,10 +125,10 @@ def _over_http(
     from prunepool.lab.http_benchmark import HttpBenchmark
 
     if folder is None:
-        raise WrongCall("--url needs --images, a folder of images to send")
+        raise UsageError("--url needs --images, a folder of images to send")
     files = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in _IMAGE_SUFFIXES]
     if not files:
-        raise WrongCall(f"--images {folder} holds no {', '.join(sorted(_IMAGE_SUFFIXES))} file")
+        raise UsageError(f"--images {folder} holds no {', '.join(sorted(_IMAGE_SUFFIXES))} file")
     photos = [file.read_bytes() for file in files]
     bench = HttpBenchmark(url, photos, clients=clients, seconds=seconds, phases=phases, api_key=api_key)
     with _progress(phases * len(ratios)) as advance:
@@ -201,7 +201,7 @@ def _numbers(option: str, text: str, kind: type) -> list[Any]:
     try:
         return [kind(part) for part in text.split(",")]
     except ValueError:
-        raise WrongCall(f"{option} must be numbers with commas between them; got {text!r}") from None
+        raise UsageError(f"{option} must be numbers with commas between them; got {text!r}") from None
 
 
 def _known_dtypes(text: str) -> list[Any]:
@@ -209,7 +209,7 @@ def _known_dtypes(text: str) -> list[Any]:
 
     for name in text.split(","):
         if name not in _DTYPES:
-            raise WrongCall(f"--dtypes must be of {', '.join(_DTYPES)}; got {name!r}")
+            raise UsageError(f"--dtypes must be of {', '.join(_DTYPES)}; got {name!r}")
     return [getattr(torch, name) for name in text.split(",")]
 
 
@@ -218,11 +218,11 @@ def _known_rivals(text: str) -> list[str]:
 
     for name in text.split(","):
         if name not in RIVALS:
-            raise WrongCall(f"--rivals must be of {', '.join(RIVALS)}; got {name!r}")
+            raise UsageError(f"--rivals must be of {', '.join(RIVALS)}; got {name!r}")
     return text.split(",")
 
 
 def _known_method(name: str) -> Any:
     if name not in METHODS:
-        raise WrongCall(f"--method must be one of {', '.join(METHODS)}; got {name!r}")
+        raise UsageError(f"--method must be one of {', '.join(METHODS)}; got {name!r}")
     return name

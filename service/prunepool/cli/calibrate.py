@@ -23,7 +23,7 @@ from prunepool.cli.accuracy import (
     progress,
     save_json,
 )
-from prunepool.cli.options import WrongCall, load_settings, with_flags
+from prunepool.cli.options import UsageError, load_settings, with_flags
 from prunepool.errors import InvalidParameter
 from prunepool.store.manifest import PAPER
 
@@ -92,7 +92,7 @@ def calibrate(
         _time(model, flags, speed_rounds, json_file, dry_run)
         return
     if images is None:
-        raise WrongCall("--images is needed, a folder of them")
+        raise UsageError("--images is needed, a folder of them")
     import numpy as np
 
     from prunepool.lab.calibrate import GRID
@@ -103,7 +103,7 @@ def calibrate(
 
     wanted = tuple(numbers("--ratios", ratios)) if ratios is not None else GRID
     if report_labels is not None and report_images is None:
-        raise WrongCall("--report-labels needs --report-images")
+        raise UsageError("--report-labels needs --report-images")
     store = open_store(load_settings(flags).model_store)
     stored = store.open(model)
     if stored.manifest.reduction.method == PAPER and keep is not Keep.PLANS:
@@ -157,7 +157,7 @@ def _time(name: str, flags: Mapping[str, str], rounds: int, json_file: Path | No
     from prunepool.store import open_store
 
     if not rounds:
-        raise WrongCall("--keep profile only times, and --speed-rounds 0 leaves that out")
+        raise UsageError("--keep profile only times, and --speed-rounds 0 leaves that out")
     store = open_store(load_settings(flags).model_store)
     stored = store.open(name)
     if not any(point.removed for point in stored.manifest.profile or ()):

@@ -15,7 +15,7 @@ import orjson
 import typer
 
 from prunepool.cli import inputs
-from prunepool.cli.options import ApiKeyOption, WrongCall, flag, load_settings, with_flags
+from prunepool.cli.options import ApiKeyOption, UsageError, flag, load_settings, with_flags
 from prunepool.cli.output import Output
 from prunepool.errors import InvalidParameter, ModelNotFound, PrunepoolError
 
@@ -84,10 +84,10 @@ def classify(
 
 
 def _options(given: Mapping[str, str | None]) -> Options:
-    from prunepool.api.options import Given, read_options
+    from prunepool.api.options import RawOption, read_options
 
     return read_options(
-        Given("command line", name, value) for name, value in given.items() if value is not None
+        RawOption("command line", name, value) for name, value in given.items() if value is not None
     )
 
 
@@ -95,7 +95,7 @@ async def _in_process(
     names: Sequence[str], flags: Mapping[str, str], options: Options
 ) -> AsyncIterator[tuple[str, Result]]:
     """Through the real engine, as a server would run it, without the server."""
-    from prunepool.api.answers import classification_json
+    from prunepool.api.json_documents import classification_json
     from prunepool.client import ImageUnreadable
     from prunepool.client.streaming import in_order
     from prunepool.server import factory
@@ -136,9 +136,9 @@ async def _by_server(
 
     for name in flags:
         if name != "model":
-            raise WrongCall(f"{flag(name)} is the server's to choose; leave it out with --url")
+            raise UsageError(f"{flag(name)} is the server's to choose; leave it out with --url")
     if not url.startswith(("http://", "https://")):
-        raise WrongCall(f"--url must be http://… or https://…; got {url!r}")
+        raise UsageError(f"--url must be http://… or https://…; got {url!r}")
     chosen = ClassifyOptions(**{**asdict(options), "model": flags.get("model")})  # type: ignore[typeddict-item]
     images = [partial(inputs.read, name) for name in names]
     async with (

@@ -23,7 +23,7 @@ from prunepool.cli.accuracy import (
     progress,
     save_json,
 )
-from prunepool.cli.options import ApiKeyOption, WrongCall, flag, with_flags
+from prunepool.cli.options import ApiKeyOption, UsageError, flag, with_flags
 from prunepool.reduction.methods import METHODS
 
 if TYPE_CHECKING:
@@ -80,12 +80,12 @@ def evaluate(
                 + ["--methods"] * bool(methods)
                 + ["--escalate-below"] * bool(escalate_below)
             )
-            raise WrongCall(f"{given[0]} is the server's to choose; leave it out with --url")
+            raise UsageError(f"{given[0]} is the server's to choose; leave it out with --url")
         rows, document = _of_server(url, api_key, model, images, labels, wanted, limit, seed)
         title = f"{document['model']} at {url}"
     else:
         if model is None:
-            raise WrongCall("name a MODEL, or a server with --url")
+            raise UsageError("name a MODEL, or a server with --url")
         chosen = (methods or _METHODS).split(",")
         margins = numbers("--escalate-below", escalate_below) if escalate_below else ()
         rows, document = _of_model(

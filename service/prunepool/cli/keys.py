@@ -16,7 +16,7 @@ from rich.table import Table
 from prunepool.access import Key, KeysFile, digest_of, new_key
 from prunepool.access.keyfile import check_name, rate_of
 from prunepool.cli.models_input import JsonOption
-from prunepool.cli.options import PREFIX, WrongCall, flag, load_settings, with_flags
+from prunepool.cli.options import PREFIX, UsageError, flag, load_settings, with_flags
 
 Flags = Mapping[str, str]
 
@@ -53,7 +53,7 @@ def create(
     try:
         limit = rate_of(_per_s(rate), None if burst is None else _number("--burst", burst))
     except ValueError as error:
-        raise WrongCall(str(error)) from error
+        raise UsageError(str(error)) from error
     key = new_key()
     _write(lambda: file.add(Key(name, digest_of(key), limit, datetime.now(UTC).date(), admin)), file)
     typer.echo(key)
@@ -102,7 +102,7 @@ def revoke(
 def _file(flags: Flags) -> KeysFile:
     path = load_settings(flags).api_keys_file
     if path is None:
-        raise WrongCall(f"which file? {flag(_SETTING)} or {PREFIX}{_SETTING.upper()} names it")
+        raise UsageError(f"which file? {flag(_SETTING)} or {PREFIX}{_SETTING.upper()} names it")
     return KeysFile(path)
 
 
@@ -118,7 +118,7 @@ def _per_s(text: str | None) -> float | None:
         return None
     found = _RATE.fullmatch(text)
     if found is None:
-        raise WrongCall(f"--rate must be a number of images like 50/s, 600/min or 1000/h; got {text!r}")
+        raise UsageError(f"--rate must be a number of images like 50/s, 600/min or 1000/h; got {text!r}")
     return float(found["images"]) / _SECONDS[found["unit"]]
 
 
@@ -126,4 +126,4 @@ def _number(option: str, text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise WrongCall(f"{option} must be a number of images; got {text!r}") from None
+        raise UsageError(f"{option} must be a number of images; got {text!r}") from None

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 
 from prunepool.cli import models_output as output
 from prunepool.cli.models_input import ForceOption, JsonOption, check_within, per_channel, store_of
-from prunepool.cli.options import WrongCall, with_flags
+from prunepool.cli.options import UsageError, with_flags
 from prunepool.errors import ModelNotFound, PrunepoolError
 from prunepool.store import ModelStore
 
@@ -182,7 +182,7 @@ def remove(
     store = store_of(flags)
     store.check_removable(name)
     if as_json and not yes:
-        raise WrongCall("--json asks nobody, so it needs --yes")
+        raise UsageError("--json asks nobody, so it needs --yes")
     if not yes and not typer.confirm(f"Delete {store.root / name} and its weights?", err=True):
         typer.echo(f"{name} is kept", err=True)
         raise typer.Exit(1)

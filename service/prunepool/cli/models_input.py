@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from prunepool.cli.options import WrongCall, load_settings
+from prunepool.cli.options import UsageError, load_settings
 from prunepool.store import ModelStore, open_store
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
@@ -18,7 +18,7 @@ def store_of(flags: Mapping[str, str]) -> ModelStore:
     """The store of the option, the environment or the settings file, or the default one.
 
     Raises:
-        WrongCall: a setting that cannot be.
+        UsageError: a setting that cannot be.
     """
     return open_store(load_settings(flags).model_store)
 
@@ -27,7 +27,7 @@ def per_channel(option: str, text: str | None, least: float) -> tuple[float, flo
     """Read `0.5` or `0.485,0.456,0.406`.
 
     Raises:
-        WrongCall: neither one number nor three, or one out of bounds.
+        UsageError: neither one number nor three, or one out of bounds.
     """
     if text is None:
         return None
@@ -38,7 +38,7 @@ def per_channel(option: str, text: str | None, least: float) -> tuple[float, flo
     if len(values) == 1:
         values *= 3
     if len(values) != 3 or not all(least <= value <= 1 for value in values):
-        raise WrongCall(f"--{option} must be one number or three, from {least:g} to 1; got {text!r}")
+        raise UsageError(f"--{option} must be one number or three, from {least:g} to 1; got {text!r}")
     red, green, blue = values
     return red, green, blue
 
@@ -47,7 +47,7 @@ def check_within(option: str, value: float | None, least: float, most: float) ->
     """Let an option pass that is not given or within bounds.
 
     Raises:
-        WrongCall: it is neither.
+        UsageError: it is neither.
     """
     if value is not None and not least <= value <= most:
-        raise WrongCall(f"--{option} must be from {least:g} to {most:g}; got {value!r}")
+        raise UsageError(f"--{option} must be from {least:g} to {most:g}; got {value!r}")

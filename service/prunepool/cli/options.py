@@ -30,7 +30,7 @@ ApiKeyOption = Annotated[
 FILE = "prunepool.toml"
 
 
-class WrongCall(typer.TyperException):
+class UsageError(typer.TyperException):
     """The command line, the environment or the settings file says something that cannot be."""
 
     exit_code = 2
@@ -88,16 +88,16 @@ def load_settings(given: Mapping[str, object]) -> Settings:
         given: values of the flags that were given.
 
     Raises:
-        WrongCall: names the setting, where it was set, the value and what is allowed.
+        UsageError: names the setting, where it was set, the value and what is allowed.
     """
     try:
         return Settings(**given)  # type: ignore[arg-type]
     except ValidationError as error:
-        raise WrongCall(_first_error(error, given)) from error
+        raise UsageError(_first_error(error, given)) from error
     except tomllib.TOMLDecodeError as error:
-        raise WrongCall(f"{FILE} is not TOML: {error}") from error
+        raise UsageError(f"{FILE} is not TOML: {error}") from error
     except OSError as error:
-        raise WrongCall(f"{FILE} cannot be read: {error.strerror}") from error
+        raise UsageError(f"{FILE} cannot be read: {error.strerror}") from error
 
 
 def _first_error(error: ValidationError, given: Iterable[str]) -> str:

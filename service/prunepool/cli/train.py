@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from prunepool.cli.accuracy import ImagesOption, LabelsOption, LimitOption, SeedOption, progress
-from prunepool.cli.options import WrongCall, load_settings, with_flags
+from prunepool.cli.options import UsageError, load_settings, with_flags
 from prunepool.errors import InvalidParameter
 
 if TYPE_CHECKING:
@@ -93,9 +93,9 @@ def train(
     """
     settings = load_settings(flags)
     if (model is None) == (architecture is None):
-        raise WrongCall("either MODEL or --architecture says where to begin")
+        raise UsageError("either MODEL or --architecture says where to begin")
     if labels is None and teacher is None:
-        raise WrongCall("without --labels there must be a --teacher")
+        raise UsageError("without --labels there must be a --teacher")
     from prunepool.store import open_store
 
     store = open_store(settings.model_store)
@@ -180,7 +180,7 @@ def _new(
 
     assert architecture is not None
     if class_names is None and teacher is None:
-        raise WrongCall("--architecture needs --class-names or a --teacher to know the classes")
+        raise UsageError("--architecture needs --class-names or a --teacher to know the classes")
     like = None if teacher is None else teacher.manifest
     labels = read_labels(class_names) if class_names else like.labels if like else ()
     return new_student(architecture, name, labels, like, settings.device, seed)

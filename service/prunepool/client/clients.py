@@ -12,7 +12,7 @@ import httpx
 import tenacity
 
 from prunepool.client import connection, wire
-from prunepool.client.connection import Connection
+from prunepool.client.connection import ConnectionSettings
 from prunepool.client.retries import Retries
 from prunepool.client.streaming import advancing, in_order, in_order_by_threads
 from prunepool.client.types import (
@@ -27,7 +27,7 @@ from prunepool.client.types import (
 )
 from prunepool.errors import PrunepoolError
 
-_PATIENT = Retries()
+_DEFAULT_RETRIES = Retries()
 #: Requests under way in `classify_many`: enough to fill batches, far from filling the queue.
 CONCURRENCY = 16
 
@@ -55,11 +55,11 @@ class Client:
         api_key: str | None = None,
         timeout_s: float = 60.0,
         connect_timeout_s: float = 10.0,
-        retries: Retries = _PATIENT,
+        retries: Retries = _DEFAULT_RETRIES,
         transport: httpx.BaseTransport | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        to = Connection(url, api_key, timeout_s, connect_timeout_s)
+        to = ConnectionSettings(url, api_key, timeout_s, connect_timeout_s)
         self._http = httpx.Client(transport=transport, **to.settings())
         self._retrying = tenacity.Retrying(sleep=sleep, **retries.policy())
 
@@ -115,7 +115,7 @@ class Client:
             try:
                 return self.classify(image, **options)
             except (PrunepoolError, OSError) as error:
-                return _of_this_image(error)
+                return _image_error(error)
 
         with advancing(progress, images) as advance:
             for image, result in in_order_by_threads(images, one, concurrency):
@@ -152,7 +152,7 @@ class Client:
         return self._retrying(lambda: wire.read_answer(self._request(method, path, **request)))
 
     def _request(self, method: str, path: str, **request: Any) -> httpx.Response:
-        with connection.reaching(self._http.base_url):
+        with connection.translated_errors(self._http.base_url):
             return self._http.request(method, path, **request)
 
 
@@ -179,11 +179,11 @@ class AsyncClient:
         api_key: str | None = None,
         timeout_s: float = 60.0,
         connect_timeout_s: float = 10.0,
-        retries: Retries = _PATIENT,
+        retries: Retries = _DEFAULT_RETRIES,
         transport: httpx.AsyncBaseTransport | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        to = Connection(url, api_key, timeout_s, connect_timeout_s)
+        to = ConnectionSettings(url, api_key, timeout_s, connect_timeout_s)
         self._http = httpx.AsyncClient(transport=transport, **to.settings())
         self._retrying = tenacity.AsyncRetrying(sleep=sleep, **retries.policy())
 
@@ -238,7 +238,7 @@ class AsyncClient:
             try:
                 return await self.classify(image, **options)
             except (PrunepoolError, OSError) as error:
-                return _of_this_image(error)
+                return _image_error(error)
 
         with advancing(progress, images) as advance:
             async with aclosing(in_order(images, one, concurrency)) as results:
@@ -279,14 +279,14 @@ class AsyncClient:
         return await self._retrying(once)
 
     async def _request(self, method: str, path: str, **request: Any) -> httpx.Response:
-        with connection.reaching(self._http.base_url):
+        with connection.translated_errors(self._http.base_url):
             return await self._http.request(method, path, **request)
 
 
-def _of_this_image(error: PrunepoolError | OSError) -> PrunepoolError:
+def _image_error(error: PrunepoolError | OSError) -> PrunepoolError:
     """An error as the result of one image; raised where it is no fault of the image."""
     if isinstance(error, OSError):
         return ImageUnreadable(error.strerror or str(error))
-    if connection.concerns_all(error):
+    if connection.affects_every_image(error):
         raise error
     return error

@@ -20,7 +20,7 @@ _OF_ALL = (InvalidParameter, ModelNotFound, Unauthorized, ServerUnreachable, Une
 
 
 @dataclass(frozen=True, slots=True)
-class Connection:
+class ConnectionSettings:
     """The service as httpx shall see it.
 
     Attributes:
@@ -58,7 +58,7 @@ class Connection:
 
 
 @contextmanager
-def reaching(url: httpx.URL) -> Iterator[None]:
+def translated_errors(url: httpx.URL) -> Iterator[None]:
     """What httpx raises, as an error of ours."""
     try:
         yield
@@ -67,6 +67,6 @@ def reaching(url: httpx.URL) -> Iterator[None]:
         raise ServerUnreachable(f"no answer from {str(url).rstrip('/')}: {why}") from error
 
 
-def concerns_all(error: PrunepoolError) -> bool:
+def affects_every_image(error: PrunepoolError) -> bool:
     """Whether an error that met one image would meet all others of a run."""
     return isinstance(error, _OF_ALL)

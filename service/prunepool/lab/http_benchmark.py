@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import httpx
 
-from prunepool.client.connection import Connection, reaching
+from prunepool.client.connection import ConnectionSettings, translated_errors
 from prunepool.client.wire import read_answer
 
 
@@ -67,7 +67,7 @@ class HttpBenchmark:
         phases: int,
         api_key: str | None = None,
     ) -> None:
-        self._connection = Connection(url, api_key, timeout_s=60, connect_timeout_s=60).settings()
+        self._connection = ConnectionSettings(url, api_key, timeout_s=60, connect_timeout_s=60).settings()
         self._images = itertools.cycle(images)
         self._clients = clients
         self._seconds = seconds
@@ -84,7 +84,7 @@ class HttpBenchmark:
         failed = dict.fromkeys(ratios, 0)
         limits = httpx.Limits(max_connections=self._clients)
         async with httpx.AsyncClient(**{**self._connection, "limits": limits}) as http:
-            with reaching(http.base_url):
+            with translated_errors(http.base_url):
                 read_answer(await self._ask(http, ratios[0]))
                 for ratio in ratios:
                     await self._phase(http, ratio, min(1.0, self._seconds))  # connections, caches, clocks

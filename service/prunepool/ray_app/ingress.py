@@ -14,7 +14,7 @@ from ray.serve.handle import DeploymentHandle
 
 from prunepool.access import Keyring, KeysFile
 from prunepool.api.app import create_app
-from prunepool.machine import keep_memory
+from prunepool.machine import tune_malloc
 from prunepool.ray_app.identity import replica_logging
 from prunepool.ray_app.metrics_aggregator import Collected, keep_hearing, keep_telling
 from prunepool.server import factory
@@ -37,7 +37,7 @@ class IngressReplica:
     """
 
     def __init__(self, settings: Settings, engines: DeploymentHandle, figures: DeploymentHandle) -> None:
-        keep_memory()
+        tune_malloc()
         self._settings = settings
         self._engines = engines
         self._figures = figures

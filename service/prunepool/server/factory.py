@@ -25,7 +25,7 @@ from prunepool.api.server import Server, bind, url_of
 from prunepool.errors import InvalidParameter
 from prunepool.gpu import gpu_collector
 from prunepool.logs import level_by_signal, logging_to
-from prunepool.machine import keep_memory, share_cores
+from prunepool.machine import set_openmp_wait_policy, tune_malloc
 from prunepool.metrics import Metrics
 from prunepool.server.model_control import Control, Models
 from prunepool.serving.types import Engine, ModelControl, ModelInfo
@@ -74,8 +74,8 @@ def build_engine(
         ArchitectureUnsupported: its tokens cannot be reduced.
         InvalidParameter: a device that is not there, or a default ratio that the model cannot do.
     """
-    share_cores(os.environ)
-    keep_memory()
+    set_openmp_wait_policy(os.environ)
+    tune_malloc()
     from prunepool.core.resilience import Resilience
     from prunepool.core.types import Limits
     from prunepool.imaging import ImageLimits
@@ -298,9 +298,9 @@ def announcement(model: str, device: str, dtype: str, url: str, seconds: float) 
 @contextmanager
 def tracing_to(settings: Settings) -> Iterator[Tracing | None]:
     """Traces on their way to a collector, if they are asked for; what is left of them is sent at the end."""
-    from prunepool.tracing.wanted import wanted
+    from prunepool.tracing.enabled import tracing_enabled
 
-    if not wanted(settings.otel_endpoint, os.environ):
+    if not tracing_enabled(settings.otel_endpoint, os.environ):
         yield None
         return
     try:

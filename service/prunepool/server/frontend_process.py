@@ -14,7 +14,7 @@ from prunepool.api.app import Tracing
 from prunepool.gpu import gpu_collector
 from prunepool.imaging import ImageLimits
 from prunepool.logs import level_by_signal, logging_to
-from prunepool.machine import keep_memory
+from prunepool.machine import tune_malloc
 from prunepool.metrics import Metrics
 from prunepool.server import factory
 from prunepool.server.control_pipe import Wire
@@ -36,7 +36,7 @@ MOST_COUNTED = 100
 def run(spec: FrontendSpec) -> None:
     """Serve until the parent says so; the process ends here."""
     ignore_signals()
-    keep_memory()
+    tune_malloc()
     settings = spec.place.settings
     metrics = shared_metrics(spec.place.metrics, spec.place.name)
     with (
@@ -71,7 +71,7 @@ async def _serve(spec: FrontendSpec, metrics: Metrics, tracing: Tracing | None) 
         server.stop("SIGTERM")
 
     async def reload() -> None:
-        server.hang_up()
+        server.handle_hangup()
 
     parent = obey(place.parent, {"drain": drain, "look": engines.look, "reload": reload}, place.folder)
     engine = remote if tracing is None else tracing.traced(remote)

@@ -23,7 +23,7 @@ import uvloop
 from prunepool.api.server import bind, url_of
 from prunepool.errors import InvalidParameter
 from prunepool.logs import level_by_signal, logging_to
-from prunepool.machine import share_cores
+from prunepool.machine import set_openmp_wait_policy
 from prunepool.server import engine_process, factory, frontend_process
 from prunepool.server.children import Child
 from prunepool.server.control_pipe import Handler
@@ -62,7 +62,7 @@ def serve(
     factory.check(settings)
     if settings.grpc_port == 0 and settings.frontends > 1:
         raise InvalidParameter("grpc_port", 0, "a port of your choice where there are several front ends")
-    share_cores(os.environ)
+    set_openmp_wait_policy(os.environ)
     with (
         logging_to(sys.stderr, settings.log_format, settings.log_level, "parent"),
         ExitStack() as stack,

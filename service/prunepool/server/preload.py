@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import prunepool.server.engine_process
 import prunepool.server.model_factory  # noqa: F401
-from prunepool.machine import keep_memory
+from prunepool.machine import tune_malloc
 from prunepool.server.parent_watch import ignore_signals
 
 ignore_signals()
-keep_memory()
+tune_malloc()

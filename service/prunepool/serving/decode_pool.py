@@ -14,7 +14,7 @@ from prunepool.core.threads import name_thread
 from prunepool.core.types import Pixels
 from prunepool.errors import DeadlineExceeded
 from prunepool.imaging import ImageLimits, Preprocess, decode
-from prunepool.machine import give_memory_back
+from prunepool.machine import trim_heap
 from prunepool.serving.tensors import checked
 from prunepool.serving.types import Image
 
@@ -98,7 +98,7 @@ class Decoders:
 
     def _tidy(self) -> None:
         self._tidying = None
-        self._pool.submit(give_memory_back)
+        self._pool.submit(trim_heap)
 
     def close(self) -> None:
         """Decode nothing more; what is being decoded is left behind."""

@@ -19,12 +19,12 @@ from tritonclient.utils import InferenceServerException
 
 from prunepool.access import Key, Keyring, Rate, digest_of
 from prunepool.api.body_memory import BodyMemoryBudget
+from prunepool.api.context import AppContext
 from prunepool.api.drain import Drain
 from prunepool.api.oip import rpc
 from prunepool.api.oip.rpc.server import listening
 from prunepool.api.oip.statistics import Statistics
 from prunepool.api.server import CannotListen, bind
-from prunepool.api.services import Services
 from prunepool.errors import InvalidParameter, Overloaded
 from prunepool.metrics import Metrics
 from prunepool.serving.types import Image, Inference, Options, softmax
@@ -51,20 +51,20 @@ def drain() -> Drain:
 
 
 @pytest.fixture
-def room() -> BodyMemoryBudget:
+def budget() -> BodyMemoryBudget:
     return BodyMemoryBudget(10_000, time.monotonic)
 
 
 @pytest.fixture
 async def serve(
-    engine: FakeEngine, drain: Drain, room: BodyMemoryBudget, metrics: Metrics, make_settings: Any
+    engine: FakeEngine, drain: Drain, budget: BodyMemoryBudget, metrics: Metrics, make_settings: Any
 ) -> AsyncIterator[Serve]:
     """Start a server with settings as keywords; where it listens."""
     async with AsyncExitStack() as stack:
 
         async def serve(keyring: Keyring | None = None, **settings: Any) -> str:
-            here = Services(engine, make_settings(grpc_port=0, **settings), metrics, drain, room)
-            port = await stack.enter_async_context(listening(here, Statistics(), keyring))
+            context = AppContext(engine, make_settings(grpc_port=0, **settings), metrics, drain, budget)
+            port = await stack.enter_async_context(listening(context, Statistics(), keyring))
             return f"127.0.0.1:{port}"
 
         yield serve
@@ -391,15 +391,15 @@ async def test_a_key_has_its_rate(locked: triton_aio.InferenceServerClient) -> N
 
 
 async def test_a_message_that_finds_no_room_is_told_when_to_come_again(
-    client: triton_aio.InferenceServerClient, room: BodyMemoryBudget
+    client: triton_aio.InferenceServerClient, budget: BodyMemoryBudget
 ) -> None:
-    with room.place() as other:
-        other.take(9_000)
+    with budget.reserve() as other:
+        other.add(9_000)
         with pytest.raises(InferenceServerException, match="hold 9000 bytes") as caught:
             await client.infer("m", tensors(1.0, 2.0))
         assert caught.value.status() == "StatusCode.UNAVAILABLE"
     assert (await client.infer("m", tensors(1.0, 2.0))).as_numpy("logits").shape == (2, 10)
-    assert room.held == 0
+    assert budget.held == 0
 
 
 async def test_a_taken_port_is_told(
@@ -410,7 +410,7 @@ async def test_a_taken_port_is_told(
         settings = make_settings(grpc_port=taken.getsockname()[1])
         with pytest.raises(CannotListen, match="for gRPC"):
             async with rpc.serving(
-                Services(engine, settings, metrics, drain, BodyMemoryBudget(1, time.monotonic)),
+                AppContext(engine, settings, metrics, drain, BodyMemoryBudget(1, time.monotonic)),
                 Statistics(),
                 None,
             ):
@@ -422,7 +422,7 @@ async def test_without_a_port_there_is_no_server(
 ) -> None:
     monkeypatch.setitem(sys.modules, "prunepool.api.oip.rpc.server", None)
     async with rpc.serving(
-        Services(engine, make_settings(), metrics, drain, BodyMemoryBudget(1, time.monotonic)),
+        AppContext(engine, make_settings(), metrics, drain, BodyMemoryBudget(1, time.monotonic)),
         Statistics(),
         None,
     ):
@@ -435,7 +435,7 @@ async def test_without_the_extra_a_port_is_refused(
     monkeypatch.setitem(sys.modules, "prunepool.api.oip.rpc.server", None)
     with pytest.raises(InvalidParameter, match=r"unset without pip install prunepool\[grpc\]; got 8001"):
         async with rpc.serving(
-            Services(
+            AppContext(
                 engine, make_settings(grpc_port=8001), metrics, drain, BodyMemoryBudget(1, time.monotonic)
             ),
             Statistics(),

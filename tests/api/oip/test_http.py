@@ -70,7 +70,7 @@ async def test_a_model_is_ready_by_itself(
 
 
 async def test_a_draining_server_is_alive_and_not_ready(app: FastAPI, http: httpx.AsyncClient) -> None:
-    app.state.services.drain.begin()
+    app.state.context.drain.begin()
     paths = ("/v2/health/live", "/v2/health/ready", "/v2/models/fake/ready")
     assert [(await http.get(path)).status_code for path in paths] == [200, 503, 503]
 
@@ -362,7 +362,7 @@ async def test_a_deadline_that_passed_is_told(http: httpx.AsyncClient, engine: F
 
 
 async def test_while_draining_nothing_new_is_taken(app: FastAPI, http: httpx.AsyncClient) -> None:
-    app.state.services.drain.begin()
+    app.state.context.drain.begin()
     response = await http.post(INFER, json=PHOTO)
     assert response.status_code == 503
     assert "the server is stopping" in error(response)

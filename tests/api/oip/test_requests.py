@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prunepool.api.oip.requests import InferRequest, Wanted, parse
+from prunepool.api.oip.requests import InferRequest, OutputSpec, parse
 from prunepool.api.oip.views import View
 from prunepool.errors import InvalidParameter, RequestError
 from prunepool.testing import fake_model
@@ -65,7 +65,7 @@ def test_a_tensor_in_json_whose_length_is_told_all_the_same() -> None:
 def test_a_tensor_alone() -> None:
     request = parse(ONE.tobytes(), "0", TENSORS)
     same(request.images, ONE)
-    assert request.outputs == (Wanted("logits", binary=True), Wanted("probabilities", binary=True))
+    assert request.outputs == (OutputSpec("logits", binary=True), OutputSpec("probabilities", binary=True))
 
 
 def test_a_photo_alone() -> None:
@@ -99,12 +99,12 @@ def test_what_other_servers_know_is_passed_over() -> None:
 
 
 def test_all_outputs_come_in_json_unless_told_otherwise() -> None:
-    assert parsed(message()).outputs == (Wanted("logits", False), Wanted("probabilities", False))
+    assert parsed(message()).outputs == (OutputSpec("logits", False), OutputSpec("probabilities", False))
 
 
 def test_all_outputs_come_in_bytes_if_told_so() -> None:
     outputs = parsed({**message(), "parameters": {"binary_data_output": True}}).outputs
-    assert outputs == (Wanted("logits", True), Wanted("probabilities", True))
+    assert outputs == (OutputSpec("logits", True), OutputSpec("probabilities", True))
 
 
 def test_an_output_decides_for_itself() -> None:
@@ -113,7 +113,7 @@ def test_an_output_decides_for_itself() -> None:
         {"name": "logits"},
     ]
     document = {**message(), "parameters": {"binary_data_output": True}, "outputs": outputs}
-    assert parsed(document).outputs == (Wanted("probabilities", False, 3), Wanted("logits", True, 0))
+    assert parsed(document).outputs == (OutputSpec("probabilities", False, 3), OutputSpec("logits", True, 0))
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from tritonclient.http import InferResult
 
-from prunepool.api.oip.requests import InferRequest, Wanted
-from prunepool.api.oip.responses import Encoded, classification, encode, spent
+from prunepool.api.oip.requests import InferRequest, OutputSpec
+from prunepool.api.oip.responses import EncodedBody, classification, encode, summary_of
 from prunepool.api.oip.views import View
 from prunepool.serving.types import Inference, Reduction, Timing
 from prunepool.testing import fake_model
@@ -29,11 +29,11 @@ def answer(logits: np.ndarray = LOGITS, **reduction: Any) -> Inference:
     )
 
 
-def asked(*outputs: Wanted, identifier: str | None = None) -> InferRequest:
+def asked(*outputs: OutputSpec, identifier: str | None = None) -> InferRequest:
     return InferRequest(identifier, [], {}, outputs)
 
 
-def decoded(encoded: Encoded) -> Any:
+def decoded(encoded: EncodedBody) -> Any:
     length = encoded.header_length
     return InferResult.from_response_body(encoded.body, header_length=None if length is None else str(length))
 
@@ -45,7 +45,7 @@ logits = npst.arrays(
 
 @given(logits, st.booleans(), st.booleans())
 def test_numbers_survive_in_any_form(values: np.ndarray, first: bool, second: bool) -> None:
-    request = asked(Wanted("logits", first), Wanted("probabilities", second))
+    request = asked(OutputSpec("logits", first), OutputSpec("probabilities", second))
     result = decoded(encode(request, VIEW, [answer(row) for row in values]))
     np.testing.assert_array_equal(result.as_numpy("logits"), values)
     assert result.as_numpy("logits").dtype == np.float32
@@ -54,7 +54,7 @@ def test_numbers_survive_in_any_form(values: np.ndarray, first: bool, second: bo
 
 @pytest.mark.parametrize("binary", [False, True])
 def test_classes_come_with_value_index_and_label(binary: bool) -> None:
-    result = decoded(encode(asked(Wanted("logits", binary, 2)), VIEW, [answer(), answer(-LOGITS)]))
+    result = decoded(encode(asked(OutputSpec("logits", binary, 2)), VIEW, [answer(), answer(-LOGITS)]))
     expected = [["3.25:2:class 2", "0.5:0:class 0"], ["1.0:1:class 1", "-0.1:3:class 3"]]
     found = result.as_numpy("logits")
     assert [[text.decode() if binary else text for text in row] for row in found] == expected
@@ -62,7 +62,7 @@ def test_classes_come_with_value_index_and_label(binary: bool) -> None:
 
 
 def test_classes_of_probabilities_have_probabilities() -> None:
-    result = decoded(encode(asked(Wanted("probabilities", False, 1)), VIEW, [answer()]))
+    result = decoded(encode(asked(OutputSpec("probabilities", False, 1)), VIEW, [answer()]))
     value, index, label = result.as_numpy("probabilities")[0, 0].split(":")
     exact = np.exp(LOGITS.astype(np.float64))
     assert float(value) == pytest.approx(exact[2] / exact.sum())
@@ -70,7 +70,7 @@ def test_classes_of_probabilities_have_probabilities() -> None:
 
 
 def test_there_are_no_more_classes_than_the_model_has() -> None:
-    result = decoded(encode(asked(Wanted("logits", True, 1000)), VIEW, [answer()]))
+    result = decoded(encode(asked(OutputSpec("logits", True, 1000)), VIEW, [answer()]))
     assert result.as_numpy("logits").shape == (1, 4)
 
 
@@ -88,34 +88,36 @@ def test_a_value_is_exact_and_plain(value: float) -> None:
 
 def test_labels_of_any_language_survive() -> None:
     view = View("m", fake_model("m", labels=("Hündchen: jung", "猫")), encoded=False, max_batch_size=8)
-    result = decoded(encode(asked(Wanted("logits", True, 2)), view, [answer(np.float32([2, 1]))]))
+    result = decoded(encode(asked(OutputSpec("logits", True, 2)), view, [answer(np.float32([2, 1]))]))
     texts = [text.decode() for text in result.as_numpy("logits")[0]]
     assert texts == ["2.0:0:Hündchen: jung", "1.0:1:猫"]
 
 
 def test_an_answer_in_json_is_json_alone() -> None:
-    encoded = encode(asked(Wanted("logits", False)), VIEW, [answer()])
+    encoded = encode(asked(OutputSpec("logits", False)), VIEW, [answer()])
     assert encoded.header_length is None
     assert orjson.loads(encoded.body)["outputs"][0]["data"] == [0.5, -1.0, 3.25, 0.1]
 
 
 def test_the_length_of_the_json_is_told_where_bytes_follow() -> None:
-    encoded = encode(asked(Wanted("logits", True)), VIEW, [answer()])
+    encoded = encode(asked(OutputSpec("logits", True)), VIEW, [answer()])
     assert encoded.header_length is not None
     assert encoded.body[encoded.header_length :] == LOGITS.tobytes()
 
 
 def test_the_id_is_echoed() -> None:
-    document = decoded(encode(asked(Wanted("logits", True), identifier="7"), VIEW, [answer()])).get_response()
+    document = decoded(
+        encode(asked(OutputSpec("logits", True), identifier="7"), VIEW, [answer()])
+    ).get_response()
     assert (document["id"], document["model_name"], document["model_version"]) == ("7", "m", "1")
 
 
 def test_no_id_is_made_up() -> None:
-    assert "id" not in decoded(encode(asked(Wanted("logits", True)), VIEW, [answer()])).get_response()
+    assert "id" not in decoded(encode(asked(OutputSpec("logits", True)), VIEW, [answer()])).get_response()
 
 
 def test_what_was_done_about_tokens_is_told() -> None:
-    document = decoded(encode(asked(Wanted("logits", True)), VIEW, [answer()])).get_response()
+    document = decoded(encode(asked(OutputSpec("logits", True)), VIEW, [answer()])).get_response()
     assert document["parameters"] == {"reduction_ratio": 0.5, "gmacs": 0.75, "reason": "requested"}
 
 
@@ -125,4 +127,4 @@ def test_what_was_done_to_several_images_is_summed_up() -> None:
         answer(applied=0.75, gmacs=0.625, reason="auto:load"),
         answer(applied=0.5, gmacs=0.75, reason="auto:idle"),
     ]
-    assert spent(answers) == (0.75, 2.25, "auto:idle,auto:load")
+    assert summary_of(answers) == (0.75, 2.25, "auto:idle,auto:load")

@@ -82,7 +82,7 @@ def test_views_are_counted_apart() -> None:
 
 def test_a_request_is_timed_by_stage() -> None:
     made = statistics()
-    made.succeeded("m", [answer()], unpacked_ns=10, packed_ns=20, total_ns=7_000_000)
+    made.succeeded("m", [answer()], decode_ns=10, encode_ns=20, total_ns=7_000_000)
     stats = counts(made)["inference_stats"]
     assert {name: (stats[name].count, stats[name].ns) for name in stats if stats[name].count} == {
         "success": (1, 7_000_000),
@@ -96,7 +96,7 @@ def test_a_request_is_timed_by_stage() -> None:
 def test_the_slowest_image_stands_for_its_request() -> None:
     made = statistics()
     answers = [answer(queue=1.0, total=5.0), answer(queue=9.0, total=13.0), answer(queue=2.0, total=6.0)]
-    made.succeeded("m", answers, unpacked_ns=0, packed_ns=0, total_ns=0)
+    made.succeeded("m", answers, decode_ns=0, encode_ns=0, total_ns=0)
     assert counts(made)["inference_stats"]["queue"].ns == 9_000_000
 
 

@@ -1,4 +1,4 @@
-"""gzip and deflate, over whole bodies and within a limit. Pure functions."""
+"""Compresses and decompresses whole bodies with gzip and deflate, within a limit. Pure functions."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ import zlib
 from prunepool.errors import BodyTooLarge, InvalidParameter, UnsupportedMediaType
 
 IDENTITY = "identity"
-#: What zlib calls the two; deflate over HTTP is the format of RFC 1950.
+#: zlib's window bits for each; deflate over HTTP is the zlib format of RFC 1950.
 _FORMATS = {"gzip": 31, "deflate": 15}
-#: The answers are numbers that hardly shrink, and the event loop waits for this.
+#: The fastest level, because numbers hardly shrink.
 _LEVEL = 1
 _ACCEPTED = re.compile(r"\s*(?P<coding>[^\s;,]+)\s*(?:;\s*q\s*=\s*(?P<q>[01](?:\.\d{0,3})?))?\s*", re.ASCII)
 
 
 def decompress(data: bytes, coding: str, limit: int) -> bytes:
-    """What a body was before its Content-Encoding.
+    """Decompress a body.
 
     Args:
-        data: the body.
-        coding: the header's value.
-        limit: most bytes of the result; no more are ever held.
+        data: the compressed body.
+        coding: value of the header Content-Encoding.
+        limit: longest result in bytes; no more is ever in memory.
 
     Raises:
-        UnsupportedMediaType: another coding than gzip, deflate and identity.
-        BodyTooLarge: the result is longer.
-        InvalidParameter: the body is not in that coding, is cut short, or goes on behind its end.
+        UnsupportedMediaType: the coding is not gzip, deflate or identity.
+        BodyTooLarge: the result exceeds the limit.
+        InvalidParameter: the body is not in that coding, is cut short, or has bytes after its end.
     """
     coding = coding.strip().lower()
     if coding == IDENTITY:
@@ -49,20 +49,20 @@ def decompress(data: bytes, coding: str, limit: int) -> bytes:
 
 
 def compress(data: bytes, coding: str) -> bytes:
-    """A body in gzip or deflate."""
+    """Compress a body with gzip or deflate."""
     packer = zlib.compressobj(_LEVEL, wbits=_FORMATS[coding])
     return packer.compress(data) + packer.flush()
 
 
 def accepted(header: str | None) -> str:
-    """The coding that a client likes best of those spoken here; gzip before deflate, if it likes both.
+    """Return the coding that a client prefers among those supported here; gzip if it prefers none.
 
     Args:
-        header: `Accept-Encoding`, or None where none was sent.
+        header: `Accept-Encoding`, or None if it was not sent.
     """
-    likes: dict[str, float] = {}
+    qualities: dict[str, float] = {}
     for item in (header or "").split(","):
         if (found := _ACCEPTED.fullmatch(item)) is not None:
-            likes[found["coding"].lower()] = float(found["q"] or 1)
-    best = max(_FORMATS, key=lambda coding: likes.get(coding, 0.0))
-    return best if likes.get(best, 0.0) > 0 else IDENTITY
+            qualities[found["coding"].lower()] = float(found["q"] or 1)
+    best = max(_FORMATS, key=lambda coding: qualities.get(coding, 0.0))
+    return best if qualities.get(best, 0.0) > 0 else IDENTITY

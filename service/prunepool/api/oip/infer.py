@@ -1,4 +1,4 @@
-"""POST …/infer: tensors or encoded images in, logits, probabilities or classes out."""
+"""POST /v2/models/{name}/infer: tensors or encoded images in; logits, probabilities or classes out."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from starlette.responses import Response
 from prunepool.api.access import charge
 from prunepool.api.body_memory import BodyReservation
 from prunepool.api.connection import read_body, while_connected
+from prunepool.api.context import context_of
 from prunepool.api.offload import SMALL_TENSORS, offload
 from prunepool.api.oip import compression
-from prunepool.api.oip.answering import Exchange, answer, for_the_log, options_of
+from prunepool.api.oip.execution import TransportHooks, execute, log_fields_of, options_of
 from prunepool.api.oip.requests import InferRequest, parse
 from prunepool.api.oip.responses import encode
 from prunepool.api.oip.statistics import Statistics
 from prunepool.api.oip.views import View, find
-from prunepool.api.options import HEADER, Given
-from prunepool.api.services import services
+from prunepool.api.options import HEADER, RawOption
 from prunepool.logs import request_fields
 from prunepool.serving.types import Inference, Options
 
@@ -28,57 +28,57 @@ HEADER_LENGTH = "Inference-Header-Content-Length"
 
 
 async def infer(request: Request, statistics: Statistics, name: str, version: str | None) -> Response:
-    """Answer one request.
+    """Handle one request.
 
     Args:
-        request: with its body unread.
-        statistics: where it is counted.
-        name: the view's.
-        version: the version asked for, or None.
+        request: the request, its body unread.
+        statistics: counts the request.
+        name: name of the view.
+        version: requested version, or None.
 
     Raises:
-        PrunepoolError: why there is no answer.
+        PrunepoolError: the request failed.
     """
-    here = services(request)
-    limit = here.settings.max_body_bytes
-    with here.room.place() as place:
-        async with here.drain.receiving():
-            body = await read_body(request, limit, place)
-        async with here.drain.answering():
-            view = find(here.engine, here.settings, name, version)
-            exchange = Exchange(
-                unpack=partial(_unpack, request, body, view, limit, place),
+    context = context_of(request)
+    limit = context.settings.max_body_bytes
+    with context.body_memory.reserve() as reservation:
+        async with context.drain.receiving():
+            body = await read_body(request, limit, reservation)
+        async with context.drain.answering():
+            view = find(context.engine, context.settings, name, version)
+            hooks = TransportHooks(
+                decode=partial(_decode, request, body, view, limit, reservation),
                 charge=partial(charge, request),
-                connected=while_connected(request),
-                pack=partial(_pack, view, request.headers.get("accept-encoding")),
+                while_connected=while_connected(request),
+                encode=partial(_encode, view, request.headers.get("accept-encoding")),
             )
-            response, answers = await answer(here.engine, view, statistics, exchange)
-            request_fields(request.scope).update(for_the_log(view, answers))
+            response, results = await execute(context.engine, view, statistics, hooks)
+            request_fields(request.scope).update(log_fields_of(view, results))
             return response
 
 
-async def _unpack(
-    request: Request, body: bytes, view: View, limit: int, place: BodyReservation
+async def _decode(
+    request: Request, body: bytes, view: View, limit: int, reservation: BodyReservation
 ) -> tuple[InferRequest, Options]:
     coding = request.headers.get("content-encoding", compression.IDENTITY)
     length = request.headers.get(HEADER_LENGTH)
     if coding != compression.IDENTITY:
         body = await asyncio.to_thread(compression.decompress, body, coding, limit)
-        place.take(len(body))
-    # Bytes behind the JSON are not parsed: tensors are views of them. A length that is wrong is refused by `parse`.
+        reservation.add(len(body))
+    # Bytes behind the JSON need no parsing: tensors are views of them. `parse` refuses a wrong length.
     in_json = int(length) if length is not None and length.isdecimal() else len(body)
-    asked = await offload(in_json > SMALL_TENSORS, parse, body, length, view)
-    # For clients that know no parameters there are the query and the header.
-    given = [Given("header", HEADER, value) for value in request.headers.getlist(HEADER)]
-    given += [Given("query", name, value) for name, value in request.query_params.multi_items()]
-    given += [Given("parameters", name, value) for name, value in asked.parameters.items()]
-    return asked, options_of(given, view)
+    parsed = await offload(in_json > SMALL_TENSORS, parse, body, length, view)
+    # The header and the query are for clients that cannot send parameters.
+    raw = [RawOption("header", HEADER, value) for value in request.headers.getlist(HEADER)]
+    raw += [RawOption("query", name, value) for name, value in request.query_params.multi_items()]
+    raw += [RawOption("parameters", name, value) for name, value in parsed.parameters.items()]
+    return parsed, options_of(raw, view)
 
 
-async def _pack(
-    view: View, accept: str | None, asked: InferRequest, answers: Sequence[Inference]
+async def _encode(
+    view: View, accept: str | None, request: InferRequest, results: Sequence[Inference]
 ) -> Response:
-    encoded = encode(asked, view, answers)
+    encoded = encode(request, view, results)
     body, headers = encoded.body, {}
     coding = compression.accepted(accept)
     if coding != compression.IDENTITY:

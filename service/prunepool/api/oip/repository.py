@@ -1,7 +1,7 @@
-"""What is in the repository of models, and loading and unloading them.
+"""The model repository extension: lists, loads and unloads models.
 
-Asking for a model that is served, and has not changed, is answered with success: clients load what they are
-about to use. Anything more needs a server that lets callers control its models.
+Clients load a model before they use it, so loading a model that is served and unchanged always succeeds. Everything
+else needs a server with model control.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ import asyncio
 
 import orjson
 
+from prunepool.api.context import AppContext
 from prunepool.api.oip.views import ENCODED_SUFFIX, VERSION, find, views
-from prunepool.api.services import Services
 from prunepool.errors import Forbidden, InvalidParameter
 
 
-async def index(here: Services, body: bytes) -> list[dict[str, object]]:
-    """Every view and whether it can be asked; with `{"ready": true}` only those that can.
+async def index(context: AppContext, body: bytes) -> list[dict[str, object]]:
+    """List the views and their states; with `{"ready": true}` in the body, only those that are ready.
 
-    Where models can be loaded, those that are not are listed too.
+    With model control, models that are not loaded are listed too.
 
     Raises:
-        InvalidParameter: the body says something else.
+        InvalidParameter: the body holds something else.
     """
     ready_only = _document(body).get("ready", False)
     if not isinstance(ready_only, bool):
@@ -33,31 +33,31 @@ async def index(here: Services, body: bytes) -> list[dict[str, object]]:
             "state": "READY" if view.info.ready else "UNAVAILABLE",
             "reason": "" if view.info.ready else "loading, or being restarted",
         }
-        for view in views(here.engine, here.settings)
+        for view in views(context.engine, context.settings)
         if view.info.ready or not ready_only
     ]
-    if here.control is not None and not ready_only:
-        served = {info.name for info in here.engine.models()}
+    if context.control is not None and not ready_only:
+        served = {info.name for info in context.engine.models()}
         listed += [
             {"name": name, "version": VERSION, "state": "UNAVAILABLE", "reason": "unloaded"}
-            for name in await asyncio.to_thread(here.control.loadable)
+            for name in await asyncio.to_thread(context.control.loadable)
             if name not in served
         ]
     return listed
 
 
-async def load(here: Services, name: str, body: bytes) -> None:
-    """See that a model is served as its model.json says now.
+async def load(context: AppContext, name: str, body: bytes) -> None:
+    """Load a model, or reload it if its model.json has changed.
 
     Args:
-        here: the parts behind the route.
-        name: of the model, or of one of its views.
-        body: what was sent.
+        context: context of the app.
+        name: name of the model or of one of its views.
+        body: body of the request.
 
     Raises:
-        ModelNotFound: it is not, and cannot be loaded.
-        InvalidParameter: it shall be served in another way.
-        PrunepoolError: why it cannot be served.
+        ModelNotFound: there is no such model, or it is not loaded and callers cannot load it.
+        InvalidParameter: the request has parameters.
+        PrunepoolError: the model cannot be loaded.
     """
     parameters = _document(body).get("parameters") or {}
     if not isinstance(parameters, dict):
@@ -65,29 +65,29 @@ async def load(here: Services, name: str, body: bytes) -> None:
     for parameter in parameters:
         limit = "left out: a model is served as its model.json says"
         raise InvalidParameter(f"parameters.{parameter}"[:100], "something", limit)
-    if here.control is None:
-        find(here.engine, here.settings, name)
+    if context.control is None:
+        find(context.engine, context.settings, name)
         return
-    loadable = await asyncio.to_thread(here.control.loadable)
-    await here.control.load(name if name in loadable else name.removesuffix(ENCODED_SUFFIX))
+    loadable = await asyncio.to_thread(context.control.loadable)
+    await context.control.load(name if name in loadable else name.removesuffix(ENCODED_SUFFIX))
 
 
-async def unload(here: Services, name: str) -> None:
-    """Stop serving a model; returns when all that it had accepted is answered.
+async def unload(context: AppContext, name: str) -> None:
+    """Unload a model; return when all requests that it had accepted are answered.
 
     Raises:
-        ModelNotFound: it is not served.
-        Forbidden: the server lets nobody control its models.
-        RequestError: it is the default model.
+        ModelNotFound: the model is not loaded.
+        Forbidden: the server runs without model control.
+        RequestError: the model is the default model.
     """
-    view = find(here.engine, here.settings, name)
-    if here.control is None:
+    view = find(context.engine, context.settings, name)
+    if context.control is None:
         raise Forbidden(f"{view.name} cannot be unloaded: this server runs with --model-control none")
-    await here.control.unload(view.info.name)
+    await context.control.unload(view.info.name)
 
 
 def _document(body: bytes) -> dict[str, object]:
-    """The JSON object in a body, which may be empty."""
+    """Parse the JSON object in a body; an empty body is an empty object."""
     try:
         document = orjson.loads(body) if body.strip() else {}
     except orjson.JSONDecodeError as error:

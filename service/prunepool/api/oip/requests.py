@@ -1,4 +1,4 @@
-"""An inference request: its JSON, the bytes behind it, and what they ask for. Pure functions."""
+"""Parses inference requests: JSON, and the bytes of tensors behind it. Pure functions."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from prunepool.serving.types import Image
 _DATA = f"inputs.{INPUT}.data"
 _SHAPE = f"inputs.{INPUT}.shape"
 _SIZE = "binary_data_size"
-#: Lengths that no server has room for are refused before they become a number.
-_MOST_DIGITS = 18
-#: Rows of tensors are lists in JSON, so there may be many; each takes twenty times the memory of its brackets.
-_MOST_BRACKETS = 1_000_000
+#: Longer numbers are refused before they are parsed.
+_MAX_DIGITS = 18
+#: Rows of tensors are lists in JSON, so there are many; a list takes twenty times the memory of its brackets.
+_MAX_BRACKETS = 1_000_000
 
 Parameters = dict[str, Any] | None
-# A list is given up at its first fault: to describe a million of them would cost more than the request.
+# FailFast: describing a million wrong elements would cost more than the request.
 Shape = Annotated[list[Annotated[int, Field(ge=0)]], FailFast()]
 
 
@@ -32,7 +32,7 @@ class _Message(BaseModel):
 
 
 class Input(_Message):
-    """A tensor that comes with a request."""
+    """An input tensor."""
 
     name: str
     datatype: str
@@ -42,14 +42,14 @@ class Input(_Message):
 
 
 class Output(_Message):
-    """A tensor that is wanted."""
+    """An output tensor that the client requests."""
 
     name: str
     parameters: Parameters = None
 
 
 class Header(_Message):
-    """What a request says of itself and of its tensors."""
+    """The JSON of a request: its parameters and the description of its tensors."""
 
     id: str | None = None
     parameters: Parameters = None
@@ -58,13 +58,13 @@ class Header(_Message):
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """An output as a client wants it.
+class OutputSpec:
+    """An output as the client requests it.
 
     Attributes:
         name: `logits` or `probabilities`.
-        binary: as bytes behind the JSON, rather than in it.
-        classes: so many likeliest classes with their labels in place of all numbers; 0 for the numbers.
+        binary: whether it is sent as bytes behind the JSON.
+        classes: number of most probable classes to send with their labels; 0 sends all values.
     """
 
     name: str
@@ -74,34 +74,34 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class InferRequest:
-    """What a client wants to know.
+    """A parsed inference request.
 
     Attributes:
-        id: to be echoed.
-        images: one or more, of the kind that the view takes.
-        parameters: of the request, as written.
-        outputs: in the order of the answer.
+        id: the client's id, which the response repeats.
+        images: one or more images, of the kind that the view takes.
+        parameters: the parameters, not read yet.
+        outputs: the requested outputs in order.
     """
 
     id: str | None
     images: list[Image]
     parameters: Mapping[str, object]
-    outputs: tuple[Wanted, ...]
+    outputs: tuple[OutputSpec, ...]
 
 
 def parse(body: bytes, header_length: str | None, view: View) -> InferRequest:
-    """Unpack the body of an inference request.
+    """Parse the body of an inference request.
 
     Args:
-        body: all of it, not compressed.
-        header_length: the header `Inference-Header-Content-Length`: where the JSON ends and bytes begin;
-            None: nowhere; 0: the body is one raw tensor and no JSON.
-        view: what is asked.
+        body: the complete body, not compressed.
+        header_length: the header `Inference-Header-Content-Length`: length in bytes of the JSON before the tensors.
+            None: the body is JSON alone. 0: the body is one raw tensor without JSON.
+        view: the model as the request names it.
 
     Raises:
-        InvalidParameter: names what is wrong, its value and what is allowed.
-        ImageUndecodable: an image in JSON that is no base64.
-        UnsupportedMediaType: a data URL of something else than an image.
+        InvalidParameter: the request is wrong; names the parameter, its value and the limit.
+        ImageUndecodable: an image in JSON is not valid base64.
+        UnsupportedMediaType: a data URL names a type that is not an image.
     """
     length = None if header_length is None else _length(header_length, len(body))
     if length == 0:
@@ -111,15 +111,15 @@ def parse(body: bytes, header_length: str | None, view: View) -> InferRequest:
 
 
 def request_of(header: Header, attached: memoryview, view: View) -> InferRequest:
-    """What a header and the bytes that come with it ask for.
+    """Make the request from its JSON and the bytes behind it.
 
     Args:
-        header: says where the tensors are.
-        attached: the bytes of those that say `binary_data_size`.
-        view: what is asked.
+        header: the JSON.
+        attached: the bytes of tensors that have `binary_data_size`.
+        view: the model as the request names it.
 
     Raises:
-        RequestError: as :func:`parse` does.
+        RequestError: as :func:`parse`.
     """
     parameters = header.parameters or {}
     return InferRequest(
@@ -131,20 +131,20 @@ def request_of(header: Header, attached: memoryview, view: View) -> InferRequest
 
 
 def _length(text: str, most: int) -> int:
-    if text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS and int(text) <= most:
+    if text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS and int(text) <= most:
         return int(text)
     raise InvalidParameter("Inference-Header-Content-Length", text, f"a number from 0 to the body's {most}")
 
 
 def _raw(body: bytes, view: View) -> InferRequest:
-    """A single image without a word about it."""
+    """Make the request of a body that is a single image without JSON."""
     image: Image = body if view.encoded else tensors.floats_of_bytes("body", memoryview(body), view.dims)
-    return InferRequest(None, [image], {}, tuple(Wanted(name, binary=True) for name in OUTPUTS))
+    return InferRequest(None, [image], {}, tuple(OutputSpec(name, binary=True) for name in OUTPUTS))
 
 
 def _header_of_json(text: bytes) -> Header:
-    if text.count(b"[") + text.count(b"{") > _MOST_BRACKETS:
-        raise InvalidParameter("body", "one with more", f"JSON with at most {_MOST_BRACKETS} brackets")
+    if text.count(b"[") + text.count(b"{") > _MAX_BRACKETS:
+        raise InvalidParameter("body", "one with more", f"JSON with at most {_MAX_BRACKETS} brackets")
     try:
         document = orjson.loads(text)
     except orjson.JSONDecodeError as error:
@@ -153,10 +153,10 @@ def _header_of_json(text: bytes) -> Header:
 
 
 def header_of(document: object) -> Header:
-    """A header from plain values.
+    """Validate the JSON of a request.
 
     Raises:
-        InvalidParameter: something is missing or of another type.
+        InvalidParameter: a value is missing or of the wrong type.
     """
     try:
         return Header.model_validate(document)
@@ -167,28 +167,28 @@ def header_of(document: object) -> Header:
 
 
 def _images(inputs: list[Input], attached: memoryview, view: View) -> list[Image]:
-    if [one.name for one in inputs] != [INPUT]:
-        names = ", ".join(one.name for one in inputs) or None
+    if [tensor.name for tensor in inputs] != [INPUT]:
+        names = ", ".join(tensor.name for tensor in inputs) or None
         raise InvalidParameter("inputs", names, f"one, named {INPUT}")
-    (given,) = inputs
-    if given.datatype != view.datatype:
-        raise InvalidParameter(f"inputs.{INPUT}.datatype", given.datatype, view.datatype)
-    count = _count(given.shape, view)
-    parameters = given.parameters or {}
+    (tensor,) = inputs
+    if tensor.datatype != view.datatype:
+        raise InvalidParameter(f"inputs.{INPUT}.datatype", tensor.datatype, view.datatype)
+    count = _count(tensor.shape, view)
+    parameters = tensor.parameters or {}
     _refuse_shared_memory(f"inputs.{INPUT}", parameters)
     size = parameters.get(_SIZE)
     if size is None:
-        _end_of(attached, 0)
-        return _images_of_json(given.data, count, view)
-    if given.data is not None:
+        _check_length(attached, 0)
+        return _images_of_json(tensor.data, count, view)
+    if tensor.data is not None:
         raise InvalidParameter(_DATA, "both", f"left out where {_SIZE} is given")
     if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= len(attached):
         limit = f"a number from 0 to the {len(attached)} bytes behind the JSON"
         raise InvalidParameter(f"inputs.{INPUT}.parameters.{_SIZE}", size, limit)
-    _end_of(attached, size)
+    _check_length(attached, size)
     if view.encoded:
         return list(tensors.elements_of_bytes(_DATA, attached, count))
-    return list(tensors.floats_of_bytes(_DATA, attached, given.shape))
+    return list(tensors.floats_of_bytes(_DATA, attached, tensor.shape))
 
 
 def _images_of_json(data: object, count: int, view: View) -> list[Image]:
@@ -200,7 +200,7 @@ def _images_of_json(data: object, count: int, view: View) -> list[Image]:
 
 
 def _count(shape: list[int], view: View) -> int:
-    """How many images a tensor of this shape holds."""
+    """Return the number of images in a tensor of this shape."""
     fits = shape[1:] == view.dims or (view.encoded and len(shape) == 1)
     if not shape or not fits or not 1 <= shape[0] <= view.max_batch_size:
         wanted = ", ".join(["n", *map(str, view.dims)])
@@ -209,16 +209,16 @@ def _count(shape: list[int], view: View) -> int:
     return shape[0]
 
 
-def _end_of(attached: memoryview, size: int) -> None:
+def _check_length(attached: memoryview, size: int) -> None:
     if len(attached) != size:
         limit = f"as long as its JSON and the {size} bytes that this announces"
         raise InvalidParameter("body", f"{len(attached) - size} bytes longer", limit)
 
 
-def _outputs(outputs: list[Output], parameters: dict[str, Any]) -> tuple[Wanted, ...]:
+def _outputs(outputs: list[Output], parameters: dict[str, Any]) -> tuple[OutputSpec, ...]:
     binary = _flag("parameters.binary_data_output", parameters.get("binary_data_output"), default=False)
     if not outputs:
-        return tuple(Wanted(name, binary) for name in OUTPUTS)
+        return tuple(OutputSpec(name, binary) for name in OUTPUTS)
     names = [output.name for output in outputs]
     for name in names:
         if name not in OUTPUTS or names.count(name) > 1:
@@ -226,7 +226,7 @@ def _outputs(outputs: list[Output], parameters: dict[str, Any]) -> tuple[Wanted,
     return tuple(_output(output, binary) for output in outputs)
 
 
-def _output(output: Output, binary: bool) -> Wanted:
+def _output(output: Output, binary: bool) -> OutputSpec:
     parameters = output.parameters or {}
     where = f"outputs.{output.name}"
     _refuse_shared_memory(where, parameters)
@@ -236,7 +236,7 @@ def _output(output: Output, binary: bool) -> Wanted:
     if not isinstance(classes, int) or isinstance(classes, bool) or classes < 0:
         raise InvalidParameter(f"{where}.parameters.classification", classes, "an integer of at least 0")
     where = f"{where}.parameters.binary_data"
-    return Wanted(output.name, _flag(where, parameters.get("binary_data"), default=binary), classes)
+    return OutputSpec(output.name, _flag(where, parameters.get("binary_data"), default=binary), classes)
 
 
 def _flag(name: str, value: object, *, default: bool) -> bool:

@@ -1,4 +1,4 @@
-"""The answer to an inference request: JSON, and bytes behind it where they were asked for. Pure functions."""
+"""Encodes inference responses: JSON, and the bytes of tensors behind it. Pure functions."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import orjson
 from numpy.typing import NDArray
 
 from prunepool.api.oip import tensors
-from prunepool.api.oip.requests import InferRequest, Wanted
+from prunepool.api.oip.requests import InferRequest, OutputSpec
 from prunepool.api.oip.views import VERSION, View
 from prunepool.serving.types import Inference, softmax
 
 
 class Tensor(NamedTuple):
-    """An output.
+    """An output tensor.
 
     Attributes:
         datatype: `FP32`, or `BYTES` for texts.
-        shape: images first.
-        content: all numbers or all texts, row by row.
+        shape: [images, classes].
+        content: float32 [images, classes], or the texts in row-major order.
     """
 
     datatype: str
@@ -31,25 +31,25 @@ class Tensor(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Encoded:
-    """A body.
+class EncodedBody:
+    """The body of a response.
 
     Attributes:
         body: the JSON, and the bytes of tensors behind it.
-        header_length: bytes of the JSON where others follow it; None where it is alone.
+        header_length: length of the JSON in bytes if tensors follow it, else None.
     """
 
     body: bytes
     header_length: int | None
 
 
-class Spent(NamedTuple):
-    """What was done about tokens, for all images of a request together.
+class ReductionSummary(NamedTuple):
+    """The token reduction of all images of a request.
 
     Attributes:
-        reduction_ratio: the largest applied to any of them.
-        gmacs: billions of multiply-accumulates for all of them.
-        reason: every reason there was for a ratio, with commas between them.
+        reduction_ratio: largest ratio applied to any of them.
+        gmacs: billions of multiply-accumulates of all of them.
+        reason: the reasons for the ratios, comma-separated, each once.
     """
 
     reduction_ratio: float
@@ -57,17 +57,17 @@ class Spent(NamedTuple):
     reason: str
 
 
-def encode(request: InferRequest, view: View, answers: Sequence[Inference]) -> Encoded:
-    """The answers to all images of a request as one body.
+def encode(request: InferRequest, view: View, results: Sequence[Inference]) -> EncodedBody:
+    """Encode the results of all images of a request as one body.
 
     Args:
-        request: what was asked.
-        view: of what.
-        answers: one for each image, in order.
+        request: the request.
+        view: the model as the request names it.
+        results: one for each image, in order.
     """
     described: list[dict[str, object]] = []
     attached: list[bytes] = []
-    for wanted, tensor in zip(request.outputs, tensors_of(request, view, answers), strict=True):
+    for wanted, tensor in zip(request.outputs, tensors_of(request, view, results), strict=True):
         output: dict[str, object] = {
             "name": wanted.name,
             "datatype": tensor.datatype,
@@ -83,20 +83,20 @@ def encode(request: InferRequest, view: View, answers: Sequence[Inference]) -> E
     document: dict[str, object] = {"model_name": view.name, "model_version": VERSION}
     if request.id is not None:
         document["id"] = request.id
-    document |= {"parameters": spent(answers)._asdict(), "outputs": described}
+    document |= {"parameters": summary_of(results)._asdict(), "outputs": described}
     text = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
-    return Encoded(b"".join([text, *attached]), len(text) if attached else None)
+    return EncodedBody(b"".join([text, *attached]), len(text) if attached else None)
 
 
-def tensors_of(request: InferRequest, view: View, answers: Sequence[Inference]) -> list[Tensor]:
-    """The outputs that a request wants, in its order.
+def tensors_of(request: InferRequest, view: View, results: Sequence[Inference]) -> list[Tensor]:
+    """Make the requested outputs, in order.
 
     Args:
-        request: what was asked.
-        view: of what.
-        answers: one for each image, in order.
+        request: the request.
+        view: the model as the request names it.
+        results: one for each image, in order.
     """
-    logits = np.stack([answer.logits for answer in answers])
+    logits = np.stack([result.logits for result in results])
     made = []
     for wanted in request.outputs:
         values = logits if wanted.name == "logits" else np.stack([softmax(row) for row in logits])
@@ -104,18 +104,18 @@ def tensors_of(request: InferRequest, view: View, answers: Sequence[Inference]) 
     return made
 
 
-def spent(answers: Sequence[Inference]) -> Spent:
-    """What was done about tokens, summed up."""
-    done = [answer.reduction for answer in answers]
-    return Spent(
-        reduction_ratio=max(one.applied for one in done),
-        gmacs=sum(one.gmacs for one in done),
-        reason=",".join(dict.fromkeys(one.reason for one in done)),
+def summary_of(results: Sequence[Inference]) -> ReductionSummary:
+    """Sum up the token reduction of all images of a request."""
+    reductions = [result.reduction for result in results]
+    return ReductionSummary(
+        reduction_ratio=max(reduction.applied for reduction in reductions),
+        gmacs=sum(reduction.gmacs for reduction in reductions),
+        reason=",".join(dict.fromkeys(reduction.reason for reduction in reductions)),
     )
 
 
-def _tensor(values: NDArray[np.float32], wanted: Wanted, labels: Sequence[str]) -> Tensor:
-    """An output, from its numbers [images, classes]."""
+def _tensor(values: NDArray[np.float32], wanted: OutputSpec, labels: Sequence[str]) -> Tensor:
+    """Make an output from its values, float32 [images, classes]."""
     if not wanted.classes:
         return Tensor("FP32", list(values.shape), values)
     count = min(wanted.classes, values.shape[1])
@@ -124,17 +124,17 @@ def _tensor(values: NDArray[np.float32], wanted: Wanted, labels: Sequence[str]) 
 
 
 def classification(row: NDArray[np.float32], labels: Sequence[str], count: int) -> list[str]:
-    """The likeliest classes as `value:index:label`, the highest value first, equal ones by index.
+    """Format the classes with the highest values as `value:index:label`, highest first, ties by index.
 
     Args:
-        row: float32 [classes].
-        labels: one a class.
-        count: how many.
+        row: values, float32 [classes].
+        labels: one for each class.
+        count: number of classes.
     """
-    likeliest = np.argsort(-row, kind="stable")[:count]
-    return [f"{_shortest(row[i])}:{i}:{labels[i]}" for i in likeliest]
+    top = np.argsort(-row, kind="stable")[:count]
+    return [f"{_shortest(row[i])}:{i}:{labels[i]}" for i in top]
 
 
 def _shortest(value: np.float32) -> str:
-    """As few digits as tell it from other float32, never with an exponent."""
+    """Format with as few digits as identify the float32 value, without an exponent."""
     return np.format_float_positional(value, trim="0")

@@ -1,4 +1,4 @@
-"""The protocol's routes."""
+"""The routes of the protocol."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from prunepool.api.access import check_admin
-from prunepool.api.answers import json_response
 from prunepool.api.connection import ClientGone, read_body
-from prunepool.api.oip import infer as inference
+from prunepool.api.context import AppContext, context_of
+from prunepool.api.json_documents import json_response
+from prunepool.api.oip import infer as infer_endpoint
 from prunepool.api.oip import repository
 from prunepool.api.oip.errors import error_response
 from prunepool.api.oip.statistics import Statistics
 from prunepool.api.oip.views import View, find, views
-from prunepool.api.services import Services, services
 from prunepool.errors import ModelNotFound, PrunepoolError
 from prunepool.logs import request_fields
 
@@ -37,10 +37,10 @@ _EVERY_METHOD = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 
 class OipRoute(APIRoute):
-    """A route whose errors have the protocol's shape."""
+    """A route whose errors have the form of the protocol."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """FastAPI's handler, within reach of our errors."""
+        """Wrap FastAPI's handler, to turn errors into responses."""
         handle = super().get_route_handler()
 
         async def answer(request: Request) -> Response:
@@ -63,7 +63,7 @@ router = APIRouter(prefix="/v2", route_class=OipRoute, include_in_schema=False)
 
 
 def mount(app: FastAPI) -> None:
-    """Serve the protocol, with counts of its own."""
+    """Add the routes to the app, with statistics of their own."""
     app.state.oip_statistics = Statistics()
     app.include_router(router)
 
@@ -75,83 +75,83 @@ def _statistics(request: Request) -> Statistics:
 
 
 def _view(request: Request, name: str, version: str | None) -> View:
-    here = services(request)
-    return find(here.engine, here.settings, name, version)
+    context = context_of(request)
+    return find(context.engine, context.settings, name, version)
 
 
-async def _question(request: Request) -> bytes:
-    """The body of a request to the repository."""
-    here = services(request)
-    with here.room.place() as place:
-        return await read_body(request, here.settings.max_body_bytes, place)
+async def _read(request: Request) -> bytes:
+    """Read the body of a repository request."""
+    context = context_of(request)
+    with context.body_memory.reserve() as reservation:
+        return await read_body(request, context.settings.max_body_bytes, reservation)
 
 
 @router.get("")
 async def server() -> Response:
-    """Who answers, and what it can do beyond the protocol's core."""
+    """Return the server's name, version and protocol extensions."""
     return json_response({"name": "prunepool", "version": version_of("prunepool"), "extensions": EXTENSIONS})
 
 
 @router.get("/health/live")
 async def live() -> Response:
-    """The process answers."""
+    """Answer that the process is alive."""
     return json_response({"live": True})
 
 
 @router.get("/health/ready")
 async def ready(request: Request) -> Response:
-    """Every model can be asked."""
-    can = takes_requests(services(request))
-    return json_response({"ready": can}, 200 if can else 503)
+    """Answer whether every model accepts requests."""
+    is_ready = accepts_requests(context_of(request))
+    return json_response({"ready": is_ready}, 200 if is_ready else 503)
 
 
-def takes_requests(here: Services) -> bool:
-    """Whether every model can be asked."""
-    return here.engine.readiness().ready and not here.drain.started
+def accepts_requests(context: AppContext) -> bool:
+    """Return whether every model accepts requests."""
+    return context.engine.readiness().ready and not context.drain.started
 
 
 @router.get("/models")
 async def models(request: Request) -> Response:
-    """The names of all views."""
-    here = services(request)
-    return json_response({"models": [view.name for view in views(here.engine, here.settings)]})
+    """List the names of all views."""
+    context = context_of(request)
+    return json_response({"models": [view.name for view in views(context.engine, context.settings)]})
 
 
 @router.get("/models/stats")
 async def all_statistics(request: Request) -> Response:
-    """What became of the requests of every view."""
-    here, counts = services(request), _statistics(request)
-    listed = [counts.json(view.name) for view in views(here.engine, here.settings)]
+    """Return the statistics of every view."""
+    context, counts = context_of(request), _statistics(request)
+    listed = [counts.json(view.name) for view in views(context.engine, context.settings)]
     return json_response({"model_stats": listed})
 
 
 @router.get("/models/{name}")
 @router.get("/models/{name}/versions/{version}")
 async def metadata(request: Request, name: str, version: str | None = None) -> Response:
-    """The inputs and outputs of a view."""
+    """Describe the inputs and outputs of a view."""
     return json_response(_view(request, name, version).metadata())
 
 
 @router.get("/models/{name}/ready")
 @router.get("/models/{name}/versions/{version}/ready")
 async def model_ready(request: Request, name: str, version: str | None = None) -> Response:
-    """Whether a view can be asked."""
-    can = _view(request, name, version).info.ready and not services(request).drain.started
-    return json_response({"name": name, "ready": can}, 200 if can else 503)
+    """Answer whether a view accepts requests."""
+    is_ready = _view(request, name, version).info.ready and not context_of(request).drain.started
+    return json_response({"name": name, "ready": is_ready}, 200 if is_ready else 503)
 
 
 @router.get("/models/{name}/config")
 @router.get("/models/{name}/versions/{version}/config")
 async def config(request: Request, name: str, version: str | None = None) -> Response:
-    """A view as Triton would configure it."""
-    wait_s = services(request).settings.max_wait_ms / 1000
+    """Return a view as a Triton model configuration."""
+    wait_s = context_of(request).settings.max_wait_ms / 1000
     return json_response(_view(request, name, version).config(wait_s))
 
 
 @router.get("/models/{name}/stats")
 @router.get("/models/{name}/versions/{version}/stats")
 async def statistics(request: Request, name: str, version: str | None = None) -> Response:
-    """What became of the requests of a view."""
+    """Return the statistics of a view."""
     view = _view(request, name, version)
     return json_response({"model_stats": [_statistics(request).json(view.name)]})
 
@@ -159,40 +159,40 @@ async def statistics(request: Request, name: str, version: str | None = None) ->
 @router.post("/models/{name}/infer")
 @router.post("/models/{name}/versions/{version}/infer")
 async def infer(request: Request, name: str, version: str | None = None) -> Response:
-    """Answer an inference request."""
-    return await inference.infer(request, _statistics(request), name, version)
+    """Handle an inference request."""
+    return await infer_endpoint.infer(request, _statistics(request), name, version)
 
 
 @router.post("/repository/index")
 async def index(request: Request) -> Response:
-    """Every view and its state."""
-    here = services(request)
-    return json_response(await repository.index(here, await _question(request)))
+    """List every view and its state."""
+    context = context_of(request)
+    return json_response(await repository.index(context, await _read(request)))
 
 
 @router.post("/repository/models/{name}/load")
 async def load(request: Request, name: str) -> Response:
-    """See that a model is served as it is now."""
-    here = services(request)
-    body = await _question(request)
-    if here.control is not None:
+    """Load a model, or reload it if its model.json has changed."""
+    context = context_of(request)
+    body = await _read(request)
+    if context.control is not None:
         check_admin(request)
-    await repository.load(here, name, body)
+    await repository.load(context, name, body)
     return json_response({"name": name, "load": True})
 
 
 @router.post("/repository/models/{name}/unload")
 async def unload(request: Request, name: str) -> Response:
-    """Stop serving a model."""
-    here = services(request)
-    await _question(request)
-    if here.control is not None:
+    """Unload a model."""
+    context = context_of(request)
+    await _read(request)
+    if context.control is not None:
         check_admin(request)
-    await repository.unload(here, name)
+    await repository.unload(context, name)
     return json_response({"name": name, "unload": True})
 
 
 @router.api_route("/{path:path}", methods=_EVERY_METHOD)
-async def nothing(request: Request, path: str) -> Response:
-    """What is not served still has the protocol's shape of an error."""
+async def unknown(request: Request, path: str) -> Response:
+    """Answer unknown paths with an error in the form of the protocol."""
     raise ModelNotFound(f"nothing is served at {request.method} /v2/{path[:200]}")

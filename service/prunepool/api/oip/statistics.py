@@ -1,4 +1,4 @@
-"""What became of the requests of each view, counted as Triton's statistics extension counts."""
+"""Statistics of each view, counted as in Triton's statistics extension."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from dataclasses import dataclass, field
 from prunepool.api.oip.views import VERSION
 from prunepool.serving.types import Inference
 
-#: Batches that are remembered as counted. Their images come back together, so few suffice.
-_REMEMBERED = 64
+#: Number of batches remembered as counted. The images of a batch return together, so few suffice.
+_REMEMBERED_BATCHES = 64
 
 
 @dataclass(slots=True)
 class Duration:
-    """How often something was timed, and all those times together."""
+    """A number of measurements and their sum."""
 
     count: int = 0
     ns: int = 0
 
     def add(self, ns: int) -> None:
-        """One more."""
+        """Add a measurement."""
         self.count += 1
         self.ns += ns
 
@@ -35,18 +35,18 @@ class _Counts:
     inferences: int = 0
     last_ms: int = 0
     executions: dict[int, Duration] = field(default_factory=dict)
-    counted: deque[int] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
+    counted: deque[int] = field(default_factory=lambda: deque(maxlen=_REMEMBERED_BATCHES))
     success: Duration = field(default_factory=Duration)
     fail: Duration = field(default_factory=Duration)
     stages: dict[str, Duration] = field(default_factory=lambda: {stage: Duration() for stage in _STAGES})
 
 
 class Statistics:
-    """The counts of all views; for one event loop.
+    """The statistics of all views. Call it from the event loop only.
 
     Args:
-        epoch_ms: milliseconds since the epoch, for the time of the last inference.
-        clock_ns: nanoseconds of a monotonic clock.
+        epoch_ms: clock for the time of the last inference: milliseconds since the epoch.
+        clock_ns: monotonic clock, in nanoseconds.
     """
 
     def __init__(
@@ -58,42 +58,42 @@ class Statistics:
         self.clock_ns = clock_ns
         self._counts: dict[str, _Counts] = {}
 
-    def inferred(self, view: str, answer: Inference) -> None:
-        """An image was answered; a batch counts when the first of its images is."""
+    def inferred(self, view: str, result: Inference) -> None:
+        """Count an image, and its batch if this is the first image of it."""
         counts = self._of(view)
         counts.inferences += 1
         counts.last_ms = self._epoch_ms()
-        if answer.batch not in counts.counted:
-            counts.counted.append(answer.batch)
-            ran = counts.executions.setdefault(answer.batch_size, Duration())
-            ran.add(_ns(answer.timing_ms.inference))
+        if result.batch not in counts.counted:
+            counts.counted.append(result.batch)
+            ran = counts.executions.setdefault(result.batch_size, Duration())
+            ran.add(_ns(result.timing_ms.inference))
 
     def succeeded(
-        self, view: str, answers: Sequence[Inference], *, unpacked_ns: int, packed_ns: int, total_ns: int
+        self, view: str, results: Sequence[Inference], *, decode_ns: int, encode_ns: int, total_ns: int
     ) -> None:
-        """A request was answered.
+        """Count a request that succeeded.
 
         Args:
-            view: the name of what was asked.
-            answers: one for each image; the one that took longest stands for the request's time in stages.
-            unpacked_ns: unpacking its body took so long.
-            packed_ns: packing its answer took so long.
-            total_ns: from its complete arrival to its complete answer.
+            view: name of the view.
+            results: one for each image; the slowest stands for the request in the times of the stages.
+            decode_ns: time to parse the body.
+            encode_ns: time to encode the response.
+            total_ns: time from the complete body to the complete response.
         """
-        slowest = max(answers, key=lambda answer: answer.timing_ms.total).timing_ms
+        slowest = max(results, key=lambda result: result.timing_ms.total).timing_ms
         counts = self._of(view)
         counts.success.add(total_ns)
         counts.stages["queue"].add(_ns(slowest.queue))
-        counts.stages["compute_input"].add(unpacked_ns + _ns(slowest.decode))
+        counts.stages["compute_input"].add(decode_ns + _ns(slowest.decode))
         counts.stages["compute_infer"].add(_ns(slowest.inference))
-        counts.stages["compute_output"].add(packed_ns)
+        counts.stages["compute_output"].add(encode_ns)
 
     def failed(self, view: str, ns: int) -> None:
-        """A request got an error after this time."""
+        """Count a request that failed after a number of nanoseconds."""
         self._of(view).fail.add(ns)
 
     def json(self, view: str) -> dict[str, object]:
-        """What is known of a view."""
+        """Return the statistics of a view as the protocol's JSON."""
         counts = self._counts.get(view, _Counts())
         return {
             "name": view,
@@ -105,14 +105,14 @@ class Statistics:
                 "success": counts.success,
                 "fail": counts.fail,
                 **counts.stages,
-                # Nothing is cached, so nothing is hit or missed.
+                # This server has no response cache.
                 "cache_hit": Duration(),
                 "cache_miss": Duration(),
             },
             "batch_stats": [
                 {
                     "batch_size": size,
-                    # Images are unpacked and answers packed one by one, not by batch.
+                    # Decoding and encoding happen per request, not per batch.
                     "compute_input": Duration(),
                     "compute_infer": counts.executions[size],
                     "compute_output": Duration(),

@@ -1,4 +1,4 @@
-"""Tensors as the protocol carries them, in JSON and as bytes behind it. Pure functions."""
+"""Converts tensors from and to the protocol's JSON and bytes. Pure functions."""
 
 from __future__ import annotations
 
@@ -17,15 +17,18 @@ _LENGTH = struct.Struct("<I")
 
 
 def floats_of_bytes(name: str, data: memoryview, shape: Sequence[int]) -> NDArray[np.float32]:
-    """An FP32 tensor from its bytes: little-endian, row-major.
+    """Read an FP32 tensor from bytes: little-endian, row-major.
 
     Args:
-        name: what an error calls it.
-        data: all of its bytes; the tensor is a view of them.
+        name: the tensor's name in errors.
+        data: its bytes; the result is a view of them.
         shape: its shape.
 
+    Returns:
+        float32 of that shape.
+
     Raises:
-        InvalidParameter: not as many bytes as the shape needs.
+        InvalidParameter: the number of bytes does not match the shape.
     """
     needed = 4 * math.prod(shape)
     if len(data) != needed:
@@ -34,22 +37,22 @@ def floats_of_bytes(name: str, data: memoryview, shape: Sequence[int]) -> NDArra
 
 
 def floats_of_json(name: str, data: object, shape: Sequence[int]) -> NDArray[np.float32]:
-    """An FP32 tensor from JSON numbers, in one list or nested as its shape says.
+    """Read an FP32 tensor from JSON numbers, in one flat list or nested like the shape.
 
     Args:
-        name: what an error calls it.
+        name: the tensor's name in errors.
         data: the JSON value.
         shape: its shape.
 
     Returns:
-        The tensor; a number too large for float32 is infinite in it.
+        float32 of that shape; numbers too large for float32 become infinite.
 
     Raises:
-        InvalidParameter: no numbers, or not as many or not nested as the shape says.
+        InvalidParameter: the values are not numbers, or their number or nesting does not match the shape.
     """
     limit = f"{math.prod(shape)} numbers, in one list or nested as shape {list(shape)} says"
     try:
-        # The dtype is said beforehand: numpy would make room for the longest text in every place.
+        # Without a dtype, numpy would reserve the length of the longest text for every element.
         with np.errstate(over="ignore"):
             values = np.array(data, np.float32)
     except (TypeError, ValueError, OverflowError):
@@ -62,15 +65,15 @@ def floats_of_json(name: str, data: object, shape: Sequence[int]) -> NDArray[np.
 
 
 def elements_of_bytes(name: str, data: memoryview, count: int) -> list[bytes]:
-    """The elements of a BYTES tensor, each behind its length as a little-endian uint32.
+    """Read the elements of a BYTES tensor, each preceded by its length as a little-endian uint32.
 
     Args:
-        name: what an error calls it.
-        data: all of its bytes.
-        count: how many elements.
+        name: the tensor's name in errors.
+        data: its bytes.
+        count: number of elements.
 
     Raises:
-        InvalidParameter: other than `count` elements, or one that is cut short.
+        InvalidParameter: there are not `count` complete elements.
     """
     elements: list[bytes] = []
     start = 0
@@ -90,17 +93,17 @@ def elements_of_bytes(name: str, data: memoryview, count: int) -> list[bytes]:
 
 
 def images_of_json(name: str, data: object, count: int) -> list[bytes]:
-    """The elements of a BYTES tensor of images: base64 texts or data URLs, as JSON carries no bytes.
+    """Read the elements of a BYTES tensor of images from JSON: base64 texts or data URLs.
 
     Args:
-        name: what an error calls it.
-        data: the JSON value: texts, each perhaps in a list of its own.
-        count: how many elements.
+        name: the tensor's name in errors.
+        data: the JSON value: a list of texts, each of them possibly in a list of its own.
+        count: number of elements.
 
     Raises:
-        InvalidParameter: not `count` texts.
-        ImageUndecodable: a text that is no base64.
-        UnsupportedMediaType: a data URL of something else than an image.
+        InvalidParameter: there are not `count` texts.
+        ImageUndecodable: a text is not valid base64.
+        UnsupportedMediaType: a data URL names a type that is not an image.
     """
     limit = f"{count} texts, the images in base64"
     if not isinstance(data, list) or len(data) != count:
@@ -114,17 +117,17 @@ def images_of_json(name: str, data: object, count: int) -> list[bytes]:
 
 
 def bytes_of(values: NDArray[np.float32] | Sequence[str]) -> bytes:
-    """A tensor's bytes: FP32 of an array, BYTES of texts in UTF-8."""
+    """Convert a tensor to bytes: an array to FP32, texts to BYTES in UTF-8."""
     if isinstance(values, np.ndarray):
         return values.astype("<f4", copy=False).tobytes()
     return bytes_of_elements([text.encode() for text in values])
 
 
 def bytes_of_elements(elements: Sequence[bytes]) -> bytes:
-    """A BYTES tensor: each element behind its length."""
+    """Convert a BYTES tensor to bytes: each element preceded by its length."""
     return b"".join(part for element in elements for part in (_LENGTH.pack(len(element)), element))
 
 
 def json_of(values: NDArray[np.float32] | Sequence[str]) -> Any:
-    """A tensor as a flat list for orjson, which serialises arrays itself."""
+    """Return a tensor as a flat list or array, both of which orjson serialises."""
     return np.ascontiguousarray(values).reshape(-1) if isinstance(values, np.ndarray) else list(values)

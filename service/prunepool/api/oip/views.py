@@ -1,4 +1,4 @@
-"""What the protocol calls models: each served model as tensors in, and as encoded images in."""
+"""Views: each served model appears in the protocol once for tensors and once for encoded images."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from prunepool.errors import ModelNotFound
 from prunepool.serving.types import Engine, ModelInfo
 from prunepool.settings import Settings
 
-#: Ends the name of the view that takes encoded images.
+#: Suffix of the view that takes encoded images.
 ENCODED_SUFFIX = "_jpeg"
-#: There is one version of every model.
+#: Every model has one version.
 VERSION = "1"
 INPUT = "images"
 OUTPUTS = ("logits", "probabilities")
@@ -19,13 +19,13 @@ OUTPUTS = ("logits", "probabilities")
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """One way to call a model.
+    """A model as clients of the protocol see it.
 
     Attributes:
-        name: what clients call it.
+        name: name of the view.
         info: the model behind it.
-        encoded: whether it takes encoded images, rather than float32 pixels that are cropped and normalised.
-        max_batch_size: most images in one request.
+        encoded: whether it takes encoded images; if not, float32 pixels, cropped and normalised.
+        max_batch_size: largest number of images in a request.
     """
 
     name: str
@@ -35,16 +35,16 @@ class View:
 
     @property
     def datatype(self) -> str:
-        """Of its input."""
+        """Datatype of the input."""
         return "BYTES" if self.encoded else "FP32"
 
     @property
     def dims(self) -> list[int]:
-        """Of one image."""
+        """Shape of one image in the input."""
         return [1] if self.encoded else [3, self.info.input_size, self.info.input_size]
 
     def metadata(self) -> dict[str, object]:
-        """Names, types and shapes, the number of images first."""
+        """Return names, datatypes and shapes; the first dimension is the number of images."""
         classes = len(self.info.labels)
         return {
             "name": self.name,
@@ -55,10 +55,10 @@ class View:
         }
 
     def config(self, max_wait_s: float) -> dict[str, object]:
-        """The same as Triton's model configuration; shapes are those of one image.
+        """Return Triton's model configuration; its shapes are those of one image.
 
         Args:
-            max_wait_s: how long an image waits for company.
+            max_wait_s: longest batching window, in seconds.
         """
         info = self.info
         parameters = {
@@ -88,11 +88,11 @@ class View:
 
 
 def views(engine: Engine, settings: Settings) -> Iterator[View]:
-    """Both views of every served model; a model whose own name is that of a view comes before it."""
+    """Yield both views of every served model; a model's own name wins over another's view of that name."""
     models = engine.models()
     names = {info.name for info in models}
     for info in models:
-        # No request may be longer than this, so no more tensors than these fit.
+        # A request may not be longer than this, which limits the number of tensors.
         tensor_bytes = 3 * info.input_size**2 * 4
         fit = max(1, settings.max_body_bytes // tensor_bytes)
         yield View(info.name, info, False, min(fit, settings.max_images_per_request))
@@ -101,10 +101,10 @@ def views(engine: Engine, settings: Settings) -> Iterator[View]:
 
 
 def find(engine: Engine, settings: Settings, name: str, version: str | None = None) -> View:
-    """The view of a name.
+    """Return the view of a name.
 
     Raises:
-        ModelNotFound: there is none, or not in that version.
+        ModelNotFound: there is no such view, or no such version.
     """
     found = {view.name: view for view in views(engine, settings)}
     if name not in found:

@@ -1,7 +1,6 @@
-"""The protocol over gRPC: `inference.GRPCInferenceService`, as KServe's and Triton's clients call it.
+"""The protocol over gRPC: `inference.GRPCInferenceService`, for the clients of KServe and Triton.
 
-An optional extra: `pip install prunepool[grpc]` brings the library and the messages. Nothing here imports
-them until a port is asked for.
+It needs the extra `prunepool[grpc]`, which is imported only if `grpc_port` is set.
 """
 
 from __future__ import annotations
@@ -10,25 +9,27 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from prunepool.access import Keyring
+from prunepool.api.context import AppContext
 from prunepool.api.oip.statistics import Statistics
-from prunepool.api.services import Services
 from prunepool.errors import InvalidParameter
 
 
 @asynccontextmanager
-async def serving(here: Services, statistics: Statistics, keyring: Keyring | None) -> AsyncIterator[None]:
-    """Serve gRPC on `grpc_port` while the block runs; nothing where that is unset.
+async def serving(
+    context: AppContext, statistics: Statistics, keyring: Keyring | None
+) -> AsyncIterator[None]:
+    """Serve gRPC on `grpc_port` while the block runs; do nothing if the port is unset.
 
     Args:
-        here: the parts behind the calls.
-        statistics: where requests are counted.
-        keyring: who may ask; everybody if None.
+        context: context of the app.
+        statistics: counts the requests.
+        keyring: the valid API keys; None serves every caller.
 
     Raises:
         InvalidParameter: the extra is not installed.
-        CannotListen: the address cannot be listened on.
+        CannotListen: the server cannot listen on the address.
     """
-    port = here.settings.grpc_port
+    port = context.settings.grpc_port
     if port is None:
         yield
         return
@@ -36,5 +37,5 @@ async def serving(here: Services, statistics: Statistics, keyring: Keyring | Non
         from prunepool.api.oip.rpc.server import listening
     except ModuleNotFoundError as error:
         raise InvalidParameter("grpc_port", port, "unset without pip install prunepool[grpc]") from error
-    async with listening(here, statistics, keyring):
+    async with listening(context, statistics, keyring):
         yield

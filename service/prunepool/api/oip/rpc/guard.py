@@ -1,4 +1,4 @@
-"""Around every call: who may make it, its line in the log, and errors as gRPC tells them."""
+"""Wraps every call: authentication, the log line, the metric, and errors as gRPC statuses."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ _log = structlog.stdlib.get_logger("prunepool.grpc")
 
 @dataclass(slots=True)
 class Call:
-    """A call that was let through.
+    """A call that passed authentication.
 
     Attributes:
-        left_ms: milliseconds after which its caller no longer waits; None if it has all the time.
-        charge: takes images from what the caller may send.
-        caller: whose key it came with; None where no keys are asked for.
-        fields: for its line in the log.
+        left_ms: milliseconds until the caller's deadline; None without one.
+        charge: charges a number of images to the caller's rate limit.
+        caller: owner of the key; None if the server has no keys.
+        fields: further fields of its log line.
     """
 
     left_ms: float | None
@@ -54,12 +54,12 @@ class Call:
 
 
 class Guard:
-    """Lets calls through that may be made.
+    """Authenticates, logs and counts calls.
 
     Args:
-        keyring: the keys; None lets everybody through.
-        metrics: where calls are counted.
-        protect_health: whether even health needs a key.
+        keyring: the valid API keys; None serves every caller.
+        metrics: counts the calls.
+        protect_health: whether health calls need a key too.
     """
 
     def __init__(self, keyring: Keyring | None, metrics: Metrics, *, protect_health: bool) -> None:
@@ -70,7 +70,7 @@ class Guard:
     def unary(
         self, name: str, handle: Callable[[Any, Call], Any]
     ) -> Callable[[Any, Any], Coroutine[Any, Any, Any]]:
-        """A handler of one message for gRPC."""
+        """Wrap a handler of single messages."""
 
         async def guarded(message: Any, context: Any) -> Any:
             async with self._call(name, context) as call:
@@ -81,7 +81,7 @@ class Guard:
     def stream(
         self, name: str, handle: Callable[[AsyncIterator[Any], Call], AsyncIterator[Any]]
     ) -> Callable[[AsyncIterator[Any], Any], AsyncIterator[Any]]:
-        """A handler of a stream for gRPC; the call's deadline is the stream's, and no single message's."""
+        """Wrap a handler of a stream; the deadline is that of the stream, not of each message."""
 
         async def guarded(messages: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
             async with self._call(name, context) as call:
@@ -93,7 +93,7 @@ class Guard:
 
     @asynccontextmanager
     async def _call(self, name: str, context: Any) -> AsyncIterator[Call]:
-        """Let a call through, and end it well."""
+        """Authenticate a call, run it, and turn its error into a status."""
         start = time.perf_counter()
         metadata = Headers(
             raw=[
@@ -103,13 +103,13 @@ class Guard:
         )
         request_id = metadata.get("x-request-id", "")[:128] or str(uuid.uuid4())
         status = grpc.StatusCode.CANCELLED
-        left_s = context.time_remaining()
-        call = Call(None if left_s is None else left_s * 1000, lambda images: None)
+        remaining_s = context.time_remaining()
+        call = Call(None if remaining_s is None else remaining_s * 1000, lambda images: None)
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             context.set_trailing_metadata((("x-request-id", request_id),))
             try:
                 try:
-                    self._let_through(name, metadata, call)
+                    self._authenticate(name, metadata, call)
                     yield call
                     status = grpc.StatusCode.OK
                 except PrunepoolError as caught:
@@ -136,7 +136,7 @@ class Guard:
                     **call.fields,
                 )
 
-    def _let_through(self, name: str, metadata: Headers, call: Call) -> None:
+    def _authenticate(self, name: str, metadata: Headers, call: Call) -> None:
         if self._keyring is None or name in self._open:
             return
         caller = self._keyring.identify(presented_key(metadata))

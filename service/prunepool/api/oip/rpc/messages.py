@@ -1,4 +1,4 @@
-"""Requests and answers as protocol buffers. Pure functions."""
+"""Converts requests and responses from and to protocol buffers. Pure functions."""
 
 from __future__ import annotations
 
@@ -13,65 +13,65 @@ from tritonclient.grpc import service_pb2
 
 from prunepool.api.oip import tensors
 from prunepool.api.oip.requests import InferRequest, header_of, request_of
-from prunepool.api.oip.responses import spent, tensors_of
+from prunepool.api.oip.responses import summary_of, tensors_of
 from prunepool.api.oip.views import VERSION, View
 from prunepool.errors import InvalidParameter
 from prunepool.serving.types import Inference
 
 
 def request_of_message(message: Any, view: View) -> InferRequest:
-    """What a `ModelInferRequest` asks for.
+    """Parse a `ModelInferRequest`.
 
     Args:
         message: the request; its tensors may be raw or typed.
-        view: what is asked.
+        view: the model as the request names it.
 
     Raises:
-        InvalidParameter: names what is wrong, its value and what is allowed.
+        InvalidParameter: the request is wrong; names the parameter, its value and the limit.
     """
     raw = message.raw_input_contents
     if raw and len(raw) != len(message.inputs):
         limit = f"one for each of {len(message.inputs)} inputs, or none"
         raise InvalidParameter("raw_input_contents", len(raw), limit)
-    # Typed contents are packed as raw ones are, so that there is one way to read a tensor.
-    attached = list(raw) or [_packed(given) for given in message.inputs]
+    # Typed contents become raw ones, so that there is one way to read a tensor.
+    attached = list(raw) or [_raw_contents(tensor) for tensor in message.inputs]
     header = header_of(
         {
             "id": message.id or None,
-            "parameters": values_of(message.parameters),
+            "parameters": plain_values(message.parameters),
             "inputs": [
                 {
-                    "name": given.name,
-                    "datatype": given.datatype,
-                    "shape": list(given.shape),
-                    "parameters": {**values_of(given.parameters), "binary_data_size": len(data)},
+                    "name": tensor.name,
+                    "datatype": tensor.datatype,
+                    "shape": list(tensor.shape),
+                    "parameters": {**plain_values(tensor.parameters), "binary_data_size": len(data)},
                 }
-                for given, data in zip(message.inputs, attached, strict=True)
+                for tensor, data in zip(message.inputs, attached, strict=True)
             ],
             "outputs": [
-                {"name": wanted.name, "parameters": values_of(wanted.parameters)}
-                for wanted in message.outputs
+                {"name": output.name, "parameters": plain_values(output.parameters)}
+                for output in message.outputs
             ],
         }
     )
     return request_of(header, memoryview(b"".join(attached)), view)
 
 
-def response_of(request: InferRequest, view: View, answers: Sequence[Inference]) -> Any:
-    """The answers to all images of a request as one `ModelInferResponse`, its tensors raw."""
+def response_of(request: InferRequest, view: View, results: Sequence[Inference]) -> Any:
+    """Encode the results of all images of a request as one `ModelInferResponse` with raw tensors."""
     message = service_pb2.ModelInferResponse(model_name=view.name, model_version=VERSION, id=request.id or "")
-    for wanted, tensor in zip(request.outputs, tensors_of(request, view, answers), strict=True):
-        message.outputs.add(name=wanted.name, datatype=tensor.datatype, shape=tensor.shape)
+    for output, tensor in zip(request.outputs, tensors_of(request, view, results), strict=True):
+        message.outputs.add(name=output.name, datatype=tensor.datatype, shape=tensor.shape)
         message.raw_output_contents.append(tensors.bytes_of(tensor.content))
-    done = spent(answers)
-    # As texts: KServe's messages know no floating-point parameters.
-    for name, value in done._asdict().items():
+    summary = summary_of(results)
+    # As texts, because KServe's messages have no floating-point parameters.
+    for name, value in summary._asdict().items():
         message.parameters[name].string_param = str(value)
     return message
 
 
-def values_of(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """A map of `InferParameter` or `ModelRepositoryParameter` as plain values; one without any is None."""
+def plain_values(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert `InferParameter`s or `ModelRepositoryParameter`s to plain values; an unset one is None."""
     return {
         name: None if (kind := one.WhichOneof("parameter_choice")) is None else getattr(one, kind)
         for name, one in parameters.items()
@@ -79,14 +79,14 @@ def values_of(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def filled(message: Message, document: object) -> Message:
-    """A message from what the same answer over HTTP says."""
+    """Fill a message from the JSON of the same response over HTTP."""
     made: Message = ParseDict(orjson.loads(orjson.dumps(document)), message)
     return made
 
 
-def _packed(given: Any) -> bytes:
-    """The typed contents of a tensor as bytes; what is of another type than the tensor stays behind."""
-    if given.datatype == "BYTES":
-        return tensors.bytes_of_elements(given.contents.bytes_contents)
+def _raw_contents(tensor: Any) -> bytes:
+    """Convert the typed contents of a tensor to bytes; contents of other types are ignored."""
+    if tensor.datatype == "BYTES":
+        return tensors.bytes_of_elements(tensor.contents.bytes_contents)
     with np.errstate(over="ignore"):
-        return tensors.bytes_of(np.array(given.contents.fp32_contents, np.float32))
+        return tensors.bytes_of(np.array(tensor.contents.fp32_contents, np.float32))

@@ -10,33 +10,35 @@ import structlog
 from tritonclient.grpc import service_pb2
 
 from prunepool.access import Keyring
+from prunepool.api.context import AppContext
 from prunepool.api.oip.rpc.calls import Calls
 from prunepool.api.oip.rpc.guard import SERVICE, Guard
 from prunepool.api.oip.statistics import Statistics
 from prunepool.api.server import CannotListen
-from prunepool.api.services import Services
 
-#: For answers that are written but not yet taken by their clients.
-_LAST_WRITES_S = 1.0
+#: How long clients may take to read their responses at the end.
+_FLUSH_TIMEOUT_S = 1.0
 _log = structlog.stdlib.get_logger("prunepool.grpc")
 
 
 @asynccontextmanager
-async def listening(here: Services, statistics: Statistics, keyring: Keyring | None) -> AsyncIterator[int]:
+async def listening(
+    context: AppContext, statistics: Statistics, keyring: Keyring | None
+) -> AsyncIterator[int]:
     """Serve gRPC while the block runs.
 
     Args:
-        here: the parts behind the calls; `grpc_port` is the port, 0 takes a free one and logs it.
-        statistics: where requests are counted.
-        keyring: who may ask; everybody if None.
+        context: context of the app; `grpc_port` 0 takes a free port and logs it.
+        statistics: counts the requests.
+        keyring: the valid API keys; None serves every caller.
 
     Yields:
         The port.
 
     Raises:
-        CannotListen: the address cannot be listened on.
+        CannotListen: the server cannot listen on the address.
     """
-    settings = here.settings
+    settings = context.settings
     server = grpc.aio.server(
         options=(
             ("grpc.max_receive_message_length", settings.max_body_bytes),
@@ -45,8 +47,8 @@ async def listening(here: Services, statistics: Statistics, keyring: Keyring | N
         ),
         maximum_concurrent_rpcs=settings.max_connections,
     )
-    guard = Guard(keyring, here.metrics, protect_health=settings.protect_health)
-    server.add_generic_rpc_handlers((handlers(Calls(here, statistics), guard),))
+    guard = Guard(keyring, context.metrics, protect_health=settings.protect_health)
+    server.add_generic_rpc_handlers((handlers(Calls(context, statistics), guard),))
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     try:
         port: int = server.add_insecure_port(f"{host}:{settings.grpc_port}")
@@ -57,11 +59,11 @@ async def listening(here: Services, statistics: Statistics, keyring: Keyring | N
     try:
         yield port
     finally:
-        await server.stop(_LAST_WRITES_S)
+        await server.stop(_FLUSH_TIMEOUT_S)
 
 
 def handlers(calls: Calls, guard: Guard) -> grpc.GenericRpcHandler:
-    """The service; what it does not have is answered with UNIMPLEMENTED."""
+    """Return the handlers of the service; gRPC answers calls without one with UNIMPLEMENTED."""
     methods = service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods_by_name
     made = {
         name: grpc.unary_unary_rpc_method_handler(guard.unary(name, handle), **_codec(methods[name]))
@@ -74,7 +76,7 @@ def handlers(calls: Calls, guard: Guard) -> grpc.GenericRpcHandler:
 
 
 def _codec(method: object) -> dict[str, object]:
-    taken, given = (
+    request, response = (
         getattr(service_pb2, getattr(method, kind).name) for kind in ("input_type", "output_type")
     )
-    return {"request_deserializer": taken.FromString, "response_serializer": given.SerializeToString}
+    return {"request_deserializer": request.FromString, "response_serializer": response.SerializeToString}

@@ -1,4 +1,4 @@
-"""The engine's types as the JSON that `schemas` describes."""
+"""Turns the types of `serving` into the JSON documents that `schemas` describes."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from prunepool.serving.types import Classification, ModelInfo
 
 
 def json_response(content: object, status: int = 200) -> Response:
-    """An answer in JSON."""
+    """Make a JSON response."""
     return Response(orjson.dumps(content), status, media_type="application/json")
 
 
 def classification_json(answer: Classification) -> dict[str, object]:
-    """One image's answer; a token map only where one was asked for."""
+    """Describe one image's classification; the token map only if the request asked for it."""
     timing = answer.timing_ms
     document: dict[str, object] = {
         "model": answer.model,
         "predictions": answer.predictions,
         "reduction": answer.reduction,
-        # A microsecond is finer than any of these is known.
+        # Rounded to microseconds: none of these is measured more precisely.
         "timing_ms": {
             stage: round(getattr(timing, stage), 3) for stage in ("decode", "queue", "inference", "total")
         },
@@ -36,7 +36,7 @@ def classification_json(answer: Classification) -> dict[str, object]:
 
 
 def model_summary_json(info: ModelInfo) -> dict[str, object]:
-    """A model in a list: everything that fits on a line."""
+    """Describe a model for a list, without labels, plans and profile."""
     return {
         "name": info.name,
         "architecture": info.architecture,
@@ -54,7 +54,7 @@ def model_summary_json(info: ModelInfo) -> dict[str, object]:
 
 
 def model_json(info: ModelInfo) -> dict[str, object]:
-    """A model in full: its labels, the dial, and what was measured along it."""
+    """Describe a model in full, with labels, plans and measured profile."""
     return {
         **model_summary_json(info),
         "crop_pct": info.crop_pct,

@@ -11,7 +11,7 @@ _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL
 _PROTOCOL = "http/protobuf"
 
 
-def wanted(endpoint: str | None, environment: Mapping[str, str]) -> bool:
+def tracing_enabled(endpoint: str | None, environment: Mapping[str, str]) -> bool:
     """Whether traces shall be made and sent.
 
     Args:

@@ -1,4 +1,4 @@
-"""What every route works with, handed over once when the app is made."""
+"""What every route needs: the engine, the settings, the limits. Made once, with the app."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from prunepool.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
-class Services:
-    """The parts behind the routes; without `control` no caller may load or unload a model."""
+class AppContext:
+    """The objects that the routes share; without `control`, callers cannot load or unload models."""
 
     engine: Engine
     settings: Settings
     metrics: Metrics
     drain: Drain
-    room: BodyMemoryBudget
+    body_memory: BodyMemoryBudget
     control: ModelControl | None = None
 
 
-def services(request: Request) -> Services:
-    """The parts behind the app that a request came to."""
-    found = request.app.state.services
-    assert isinstance(found, Services)
+def context_of(request: Request) -> AppContext:
+    """Return the context of the app that received a request."""
+    found = request.app.state.context
+    assert isinstance(found, AppContext)
     return found
