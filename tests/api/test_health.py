@@ -24,7 +24,7 @@ async def test_alive_whatever_the_engine_is(http: httpx.AsyncClient, engine: Fak
 
 
 async def test_a_process_whose_engine_is_lost_is_not_alive(app: FastAPI, http: httpx.AsyncClient) -> None:
-    app.state.services.drain.broken = True
+    app.state.context.drain.broken = True
     response = await http.get("/healthz")
     assert (response.status_code, response.json()) == (503, {"alive": False})
 
