@@ -52,6 +52,27 @@ def test_an_exception_stays_on_its_line(configure: Configure) -> None:
     assert "broken" in str(json.loads(line)["exception"])
 
 
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_a_traceback_does_not_show_the_values_of_variables(
+    configure: Configure, form: Literal["console", "json"]
+) -> None:
+    """They may be an image or an API key; and to print them all takes seconds, on the loop that serves."""
+    stream = configure(form, "info")
+    api_key = "pp_" + "secret"
+    try:
+        raise ValueError(f"a key of {len(api_key)} characters")
+    except ValueError:
+        structlog.stdlib.get_logger("ours").exception("failed")
+    try:
+        raise ValueError(f"a key of {len(api_key)} characters")
+    except ValueError:
+        logging.getLogger("theirs").exception("failed")
+    written = stream.getvalue()
+    assert written.count("a key of 9 characters") >= 2
+    assert written.count("test_logs.py") >= 2
+    assert api_key not in written
+
+
 def test_the_console_is_for_people(configure: Configure) -> None:
     stream = configure("console", "info")
     structlog.stdlib.get_logger("ours").info("served", ratio=0.5)

@@ -11,6 +11,7 @@ from typing import Any, Literal, TextIO
 
 import orjson
 import structlog
+import structlog.tracebacks
 from structlog.types import EventDict, Processor
 
 
@@ -117,9 +118,13 @@ def _levels(level: str) -> dict[str, str]:
 
 
 def _rendering(form: Literal["console", "json"], stream: TextIO) -> list[Processor]:
+    # By default, both would add the value of every variable to a traceback: images, API keys, and seconds of work.
     if form == "json":
-        return [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer(_dumps)]
-    return [structlog.dev.ConsoleRenderer(colors=stream.isatty(), pad_event_to=8)]
+        tracebacks = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+        return [structlog.processors.ExceptionRenderer(tracebacks), structlog.processors.JSONRenderer(_dumps)]
+    plain = structlog.dev.plain_traceback
+    colors = stream.isatty()
+    return [structlog.dev.ConsoleRenderer(colors=colors, pad_event_to=8, exception_formatter=plain)]
 
 
 def _dumps(line: object, default: Any) -> str:
