@@ -109,10 +109,13 @@ def build_engine(
 
 def create_models(settings: Settings, engine: Engine) -> Models | None:
     """The models of an engine, to be changed while it serves; None for one whose models cannot be changed."""
-    from prunepool.server.model_factory import LocalModels
     from prunepool.serving import LocalEngine
 
-    return LocalModels(engine, _create_host(settings)) if isinstance(engine, LocalEngine) else None
+    if not isinstance(engine, LocalEngine):
+        return None  # and torch, which takes seconds to import, is not needed
+    from prunepool.server.model_factory import LocalModels
+
+    return LocalModels(engine, _create_host(settings))
 
 
 def hopeless_hook(engine: Engine) -> Callable[[Callable[[str], object]], None]:
