@@ -49,9 +49,12 @@ serve: setup ## Serve the embedded model on 127.0.0.1:8000
 wheel: setup ## Build the wheel, with the embedded models in it, into dist/
 	$(BIN)/python -m hatchling build -t wheel -d dist
 
+# Processes that share the tests, a file at a time. The order stays: the long files are not the last ones.
+TEST_WORKERS ?= 2
+
 .PHONY: test
 test: setup ## Run the tests
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: lint
 lint: setup ## ruff and mypy --strict

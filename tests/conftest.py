@@ -11,9 +11,13 @@ from pathlib import Path
 
 # Before torch is imported: test processes share the cores, and should sleep while they wait, not spin.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Workers run side by side: one thread each, and one for the servers that they start.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import hypothesis
 import pytest
+import structlog
 from prometheus_client import CollectorRegistry
 
 from prunepool.api.server import bind, url_of
@@ -22,17 +26,31 @@ from prunepool.server import factory
 from prunepool.serving.types import Engine
 from prunepool.settings import Settings
 
-# For make fuzz; tests of hostile input have multiples of a profile's examples.
+# How many examples hypothesis tries; a test that needs more takes a multiple of its profile's. None has a deadline
+# on the wall clock: a busy machine is not a bug. Every run takes the same few, so that what is red is red for what
+# was changed, on every machine; make fuzz looks for new ones, with many, other ones each time.
+hypothesis.settings.register_profile("ci", max_examples=30, deadline=None, derandomize=True, database=None)
 hypothesis.settings.register_profile(
     "fuzz",
     max_examples=int(os.environ.get("FUZZ_EXAMPLES", "1500")),
+    deadline=None,
     suppress_health_check=list(hypothesis.HealthCheck),
+)
+hypothesis.settings.load_profile("ci")
+
+# An app without a server has no logging of its own; by default, structlog would print each traceback with the value
+# of every variable, which takes seconds.
+structlog.configure(
+    processors=[
+        *structlog.get_config()["processors"][:-1],
+        structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
+    ]
 )
 
 pytest_plugins = ["networks"]
 
 #: Long enough for a slow machine; nothing waits for it to pass.
-PATIENCE_S = 20.0
+TIMEOUT_S = 20.0
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("PRUNEPOOL_SHARED", ROOT.parent / "shared"))
 
@@ -67,12 +85,12 @@ def _serving(settings: Settings, engine: Engine) -> Iterator[str]:
     ready = threading.Event()
     thread = threading.Thread(target=lambda: asyncio.run(server.serve_until_signal(bound, ready.set)))
     thread.start()
-    assert ready.wait(PATIENCE_S), "the server did not start"
+    assert ready.wait(TIMEOUT_S), "the server did not start"
     try:
         yield url_of(bound)
     finally:
         server.stop("test")
-        thread.join(PATIENCE_S)
+        thread.join(TIMEOUT_S)
         assert not thread.is_alive(), "the server did not end"
 
 

@@ -19,7 +19,8 @@ import httpx
 import numpy as np
 import psutil
 import pytest
-from hypothesis import example, given, settings
+from budget import EXAMPLES, examples
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 from prometheus_client import CollectorRegistry
@@ -40,11 +41,11 @@ from prunepool.testing import FakeEngine, fake_model
 # As in service: what Pillow warns of goes on.
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-#: How many examples a test has: as many as the profile says (make fuzz has one of its own).
-EXAMPLES = settings.default.max_examples
 MAX_IMAGES = 4
 MAX_BODY = 200_000
 BOUNDARY = b"XX"
+#: Requests after which nothing may be left behind.
+LONG_RUN = max(2000, 20 * EXAMPLES)
 #: More than noise; less than if each request of the shortest run left two kilobytes behind.
 GROWTH_BYTES = 3 * 2**20
 
@@ -195,7 +196,7 @@ def test_the_seeds_are_good_requests(app: App, name: str) -> None:
     st.lists(st.tuples(st.integers(0, 1 << 20), st.integers(0, 255)), min_size=1, max_size=12),
     st.booleans(),
 )
-@settings(max_examples=3 * EXAMPLES, deadline=None)
+@examples(3)
 def test_damaged_bytes(app: App, name: str, damage: list[tuple[int, int]], in_front: bool) -> None:
     seed = SEEDS[name]
     data = bytearray(seed.body)
@@ -206,7 +207,7 @@ def test_damaged_bytes(app: App, name: str, damage: list[tuple[int, int]], in_fr
 
 
 @given(st.sampled_from(sorted(SEEDS)), st.floats(0, 1), st.floats(0, 1), st.binary(max_size=64))
-@settings(max_examples=2 * EXAMPLES, deadline=None)
+@examples(2)
 def test_cut_and_pasted_bytes(app: App, name: str, start: float, end: float, new: bytes) -> None:
     seed = SEEDS[name]
     first, second = sorted((int(start * len(seed.body)), int(end * len(seed.body))))
@@ -215,7 +216,6 @@ def test_cut_and_pasted_bytes(app: App, name: str, start: float, end: float, new
 
 
 @given(st.sampled_from(sorted(SEEDS)), st.sampled_from(sorted(SEEDS)))
-@settings(max_examples=EXAMPLES, deadline=None)
 def test_bodies_under_the_headers_of_others(app: App, one: str, other: str) -> None:
     asked = Asked(SEEDS[one].path, SEEDS[other].body, SEEDS[one].headers)
     check(app.ask(asked), asked)
@@ -232,7 +232,7 @@ content_types = st.sampled_from(
 @example("application/json", b"[" * 100_000, "")
 @example("application/json", b'{"image":' * 10_000, "")
 @example("application/json", b'{"top_k":' + b"9" * 10_000 + b',"image":"AAAA"}', "")
-@settings(max_examples=2 * EXAMPLES, deadline=None)
+@examples(2)
 def test_random_bytes_of_any_type(app: App, content_type: str, body: bytes, ratio: str) -> None:
     headers = {"Content-Type": content_type.encode(), "X-Reduction-Ratio": ratio.encode()}
     asked = Asked("/classify", body, headers)
@@ -244,7 +244,7 @@ parts = st.builds(part, names, st.binary(max_size=200), st.binary(max_size=40)) 
 
 
 @given(st.lists(parts, max_size=40), st.binary(max_size=20), st.binary(max_size=20))
-@settings(max_examples=2 * EXAMPLES, deadline=None)
+@examples(2)
 def test_forms_of_any_parts(app: App, made: list[bytes], before: bytes, behind: bytes) -> None:
     asked = Asked("/classify", before + form(*made) + behind, FORM)
     check(app.ask(asked), asked)
@@ -287,7 +287,7 @@ json_values = st.recursive(
 
 
 @given(json_values, st.sampled_from(["/classify", "/v2/models/fake/infer", "/v2/models/fake_jpeg/infer"]))
-@settings(max_examples=2 * EXAMPLES, deadline=None)
+@examples(2)
 def test_json_of_any_shape(app: App, document: Any, path: str) -> None:
     asked = Asked(path, json.dumps(document).encode(), JSON)
     check(app.ask(asked), asked)
@@ -310,7 +310,7 @@ def test_json_of_any_shape(app: App, document: Any, path: str) -> None:
     st.sampled_from([b"identity", b"gzip", b"deflate", b"br"]),
     st.booleans(),
 )
-@settings(max_examples=3 * EXAMPLES, deadline=None)
+@examples(3)
 def test_inference_requests_of_any_shape(
     app: App, given_input: Any, tail: bytes, length: Any, coding: bytes, packed: bool
 ) -> None:
@@ -327,7 +327,6 @@ def test_inference_requests_of_any_shape(
 
 
 @given(st.dictionaries(header_text, header_text, max_size=4))
-@settings(max_examples=EXAMPLES, deadline=None)
 def test_queries_of_any_kind(app: App, query: dict[str, str]) -> None:
     text = "&".join(f"{name}={value}" for name, value in query.items())
     asked = Asked("/classify", PICTURES[0], query=str(httpx.QueryParams(text)).encode())
@@ -335,7 +334,7 @@ def test_queries_of_any_kind(app: App, query: dict[str, str]) -> None:
 
 
 @given(content_types, st.binary(max_size=2000) | st.builds(form, parts, parts))
-@settings(max_examples=2 * EXAMPLES, deadline=None)
+@examples(2)
 def test_the_parser_itself_raises_nothing_else(content_type: str, body: bytes) -> None:
     try:
         found = parse_body(content_type, body, MAX_IMAGES)
@@ -415,15 +414,13 @@ def test_memory_and_descriptors_do_not_grow(app: App, name: str) -> None:
                 parser(damaged(rng, rng.choice(bodies)))
 
     process = psutil.Process()
-    for _ in range(5 * EXAMPLES):
+    for _ in range(LONG_RUN // 4):
         feed()
     before, open_before = rss(), process.num_fds()
-    for _ in range(20 * EXAMPLES):
+    for _ in range(LONG_RUN):
         feed()
     grown = rss() - before
     # make fuzz shows it.
-    print(
-        f"{name}: {grown / 2**20:+.2f} MiB and {process.num_fds() - open_before:+} files after {20 * EXAMPLES}"
-    )
+    print(f"{name}: {grown / 2**20:+.2f} MiB and {process.num_fds() - open_before:+} files after {LONG_RUN}")
     assert grown < GROWTH_BYTES
     assert process.num_fds() == open_before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import schemathesis
+from budget import examples
 from hypothesis import HealthCheck, settings
 from prometheus_client import CollectorRegistry
 from schemathesis.checks import CheckFunction
@@ -44,6 +45,6 @@ CHECKS: list[CheckFunction] = [
 
 
 @SCHEMA.parametrize()
-@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(examples(2), suppress_health_check=list(HealthCheck))
 def test_answers_are_as_described(case: schemathesis.Case) -> None:
     case.call_and_validate(checks=CHECKS)

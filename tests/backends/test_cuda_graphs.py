@@ -11,7 +11,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from budget import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -156,7 +157,7 @@ def test_it_is_one_that_computes_beside_its_thread(backend: CudaGraphBackend, ti
 
 
 @given(ratios=st.lists(st.sampled_from([0.0, 0.5, 0.755, 0.3, 0.8]), min_size=1, max_size=4).map(sorted))
-@settings(max_examples=8, deadline=None)
+@examples(0.2)
 def test_answers_are_those_of_the_plain_backend(
     backend: CudaGraphBackend, tiny: Model, ratios: list[float]
 ) -> None:

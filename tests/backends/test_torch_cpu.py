@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from budget import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from prunepool.backends.torch_cpu import TorchBackend
@@ -59,7 +60,7 @@ def test_logits_are_those_of_the_model(backend: TorchBackend, tiny: Model) -> No
 
 
 @given(ratios=st.lists(st.sampled_from([0.0, 0.3, 0.755, 0.8]), min_size=1, max_size=4))
-@settings(max_examples=10, deadline=None)
+@examples(0.2)
 def test_every_patch_is_accounted_for(backend: TorchBackend, ratios: list[float]) -> None:
     for outcome in run(backend, batch_of(*sorted(ratios), explain=True)):
         left = outcome.tokens[0] - outcome.tokens[-1]

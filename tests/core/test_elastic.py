@@ -10,7 +10,8 @@ import math
 from collections.abc import Callable, Iterable
 
 import pytest
-from hypothesis import given, settings
+from budget import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from simulation import AUTO, MAX_RATIO, TARGET_S, Ask, Machine, Trace, limits, poisson, simulate
 
@@ -145,7 +146,7 @@ def test_nine_of_ten_predictions_are_off_by_at_most_15_percent(load: float) -> N
     assert simulate(asks(load, 20)).error(0.9) <= 0.15
 
 
-@settings(deadline=None, max_examples=15)
+@examples(0.3)
 @given(
     rates=st.lists(st.floats(0.0, 3.0), min_size=1, max_size=5),
     ratio_specs=st.lists(st.sampled_from(DIALS), min_size=1, max_size=4),

@@ -6,7 +6,8 @@ import io
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from budget import examples
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -16,8 +17,6 @@ from prunepool.imaging import ImageLimits, Preprocess, decode
 # As in service: what Pillow warns of goes on, and its later errors are met too.
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-#: How many examples a test has: as many as the profile says (make fuzz has one of its own).
-EXAMPLES = settings.default.max_examples
 PREPROCESS = Preprocess(size=16)
 LIMITS = ImageLimits(100_000)
 
@@ -94,19 +93,18 @@ def test_the_seeds_are_images(name: str) -> None:
 
 @given(st.binary(max_size=2000))
 @example(b"")
-@settings(max_examples=EXAMPLES, deadline=None)
 def test_random_bytes(data: bytes) -> None:
     answered(data)
 
 
 @given(st.sampled_from(SIGNATURES), st.binary(max_size=2000))
-@settings(max_examples=2 * EXAMPLES, deadline=None)
+@examples(2)
 def test_random_bytes_behind_a_signature(signature: bytes, data: bytes) -> None:
     answered(signature + data)
 
 
 @given(st.sampled_from(sorted(SEEDS)), st.floats(0, 1))
-@settings(max_examples=2 * EXAMPLES, deadline=None)
+@examples(2)
 def test_truncated_files(name: str, share: float) -> None:
     answered(SEEDS[name][: int(share * len(SEEDS[name]))])
 
@@ -116,7 +114,7 @@ def test_truncated_files(name: str, share: float) -> None:
     st.lists(st.tuples(st.integers(0, 1 << 16), st.integers(0, 7)), min_size=1, max_size=8),
     st.booleans(),
 )
-@settings(max_examples=4 * EXAMPLES, deadline=None)
+@examples(4)
 def test_flipped_bits(name: str, flips: list[tuple[int, int]], in_header: bool) -> None:
     data = bytearray(SEEDS[name])
     for at, bit in flips:
@@ -125,7 +123,7 @@ def test_flipped_bits(name: str, flips: list[tuple[int, int]], in_header: bool) 
 
 
 @given(st.sampled_from(sorted(SEEDS)), st.integers(0, 400), st.binary(min_size=1, max_size=12))
-@settings(max_examples=3 * EXAMPLES, deadline=None)
+@examples(3)
 def test_overwritten_and_inserted_bytes(name: str, at: int, new: bytes) -> None:
     data = SEEDS[name]
     answered(data[:at] + new + data[at + len(new) :])

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import prunepool
@@ -49,7 +49,6 @@ def test_the_manifests_limit_holds(tiny: Model, ratio: float) -> None:
 
 
 @given(ratio=st.floats(0, 0.8))
-@settings(deadline=None)
 def test_applied_is_never_more_than_asked_or_done(tiny: Model, ratio: float) -> None:
     applied = tiny.dial.applied(ratio)
     removed = sum(tiny.plan(ratio).removed)
@@ -59,7 +58,6 @@ def test_applied_is_never_more_than_asked_or_done(tiny: Model, ratio: float) -> 
 
 
 @given(low=st.floats(0, 0.8), high=st.floats(0, 0.8))
-@settings(deadline=None)
 def test_more_reduction_never_costs_more(tiny: Model, low: float, high: float) -> None:
     low, high = sorted((low, high))
     assert tiny.dial.gmacs(high) <= tiny.dial.gmacs(low) + 1e-6

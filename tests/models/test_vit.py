@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import timm
 import torch
-from hypothesis import given, settings
+from budget import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from timm.models.vision_transformer import ParallelThingsBlock
 from torch import nn
@@ -88,7 +89,7 @@ def test_what_cannot_be_reduced_is_refused_by_name(name: str, options: dict[str,
 
 
 @given(ratios=st.lists(st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.755, 0.87]), min_size=1, max_size=7))
-@settings(max_examples=25, deadline=None)
+@examples(0.5)
 @torch.inference_mode()
 def test_an_image_does_not_care_who_shares_its_batch(small: ReducingViT, ratios: list[float]) -> None:
     ratios = sorted(ratios)

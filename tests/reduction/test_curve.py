@@ -7,7 +7,8 @@ import math
 from itertools import accumulate
 
 import pytest
-from hypothesis import assume, example, given, settings
+from budget import examples
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from prunepool.reduction.curve import PlanCurve, split_by_shares
@@ -99,7 +100,7 @@ def measured(draw: st.DrawFn) -> list[ReductionPlan]:
 
 
 @given(plans=measured())
-@settings(max_examples=60)
+@examples(0.5)
 def test_every_plan_of_the_curve_removes_what_was_asked(plans: list[ReductionPlan]) -> None:
     curve = PlanCurve(plans, patches=T)
     assert curve.max_removed == max(sum(plans[-1].removed), max_removed(T, min(3, len(plans[-1].blocks))))
@@ -111,7 +112,7 @@ def test_every_plan_of_the_curve_removes_what_was_asked(plans: list[ReductionPla
 
 @given(plans=measured())
 @example(plans=[ReductionPlan((0, 1, 2, 3), (94, 51, 18, 9), (0.0,) * 4)])
-@settings(max_examples=60)
+@examples(0.5)
 def test_one_more_token_lowers_no_cumulative_removal_of_the_curve(plans: list[ReductionPlan]) -> None:
     curve = PlanCurve(plans, patches=T)
     gone = [gone_after_each_block(curve.plan(removed)) for removed in range(curve.max_removed + 1)]

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from budget import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -33,7 +34,6 @@ def step_inputs(x: Tensor, removed: int, threshold: float = 0.0) -> StepInputs:
 
 
 @given(sizes=sizes, heads=st.integers(1, 3), seed=st.integers(0, 2**31), biased=st.booleans())
-@settings(deadline=None)  # the first of a process pays for what torch sets up
 def test_the_class_row_is_that_of_the_whole_attention_matrix(
     sizes: tuple[int, int, int], heads: int, seed: int, biased: bool
 ) -> None:
@@ -89,7 +89,7 @@ def pool_by_loops(metric: np.ndarray, removed: int, prefix: int) -> list[set[int
 
 
 @given(sizes=sizes, seed=st.integers(0, 2**31), data=st.data())
-@settings(max_examples=200)
+@examples(2)
 def test_pooling_merges_the_most_similar_pairs(
     sizes: tuple[int, int, int], seed: int, data: st.DataObject
 ) -> None:
@@ -177,7 +177,6 @@ def test_a_variance_that_reaches_the_threshold_prunes(threshold_side: str) -> No
 
 
 @given(sizes=sizes, seed=st.integers(0, 2**31), data=st.data())
-@settings(max_examples=100)
 def test_fusing_merges_what_loses_least(sizes: tuple[int, int, int], seed: int, data: st.DataObject) -> None:
     batch, patches, prefix = sizes
     removed = data.draw(st.integers(0, patches // 2))

@@ -12,8 +12,9 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from budget import examples
 from fastapi import FastAPI
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
@@ -550,7 +551,7 @@ def post(path: str, body: bytes, headers: dict[str, str]) -> httpx.Response:
 
 
 @given(st.data(), st.sampled_from(["m", "m_jpeg"]), codings)
-@settings(deadline=None, max_examples=200)
+@examples(4)
 def test_no_request_is_the_server_s_fault(data: st.DataObject, name: str, coding: str | None) -> None:
     tensors = name == "m"
     attached = bytes(48) if tensors else b"\x05\x00\x00\x00photo"

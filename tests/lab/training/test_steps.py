@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from prunepool.lab.training.losses import divergence, feature_loss, label_loss
@@ -18,7 +18,6 @@ from prunepool.models.model import Model
 from prunepool.reduction.plan import DENSE
 
 
-@settings(max_examples=20)
 @given(rows=st.integers(2, 40), columns=st.integers(2, 40), seed=st.integers(0, 99))
 def test_orthogonalised_matrices_have_singular_values_near_one(rows: int, columns: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
