@@ -22,15 +22,24 @@ from prunepool.core.profiling import ROUNDS, profile_batches
 from prunepool.core.ratio_controller import Controller, levels_for
 from prunepool.core.ratio_policy import DefaultRatio, RatioPolicy
 from prunepool.core.types import Batch, Limits, RatioSpec, Request
-from prunepool.models.geometry import Geometry
 from prunepool.reduction.plan import DENSE, default_blocks, max_ratio, plan_for_ratio
 from prunepool.server.factory import BATCH_SHARE
+from prunepool.store import Geometry
 
 _PIXELS = np.zeros((1, 1, 3), np.uint8)
 #: A batch of its own while one runs: as many as a worker is given.
 _ROOM = 2
 #: DeiT-S with ten classes, as the load tests make it.
-DEIT_S = Geometry(12, 384, 1536, 196, (14, 14), 768, 1, 10)
+DEIT_S = Geometry(
+    depth=12,
+    width=384,
+    heads=6,
+    mlp_width=1536,
+    patch_size=(16, 16),
+    patch_grid=(14, 14),
+    prefix_tokens=1,
+    classes=10,
+)
 
 
 class Network:

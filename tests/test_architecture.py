@@ -26,7 +26,7 @@ ARROWS: dict[str, set[str]] = {
     "reduction": set(),
     "models": {"reduction", "store", "errors", "core.types"},
     "core": {"errors", "metrics"},
-    "backends": {"models", "reduction", "errors", "core.backend", "core.types"},
+    "backends": {"models", "reduction", "store.geometry", "errors", "core.backend", "core.types"},
     "transport": {"core", "errors", "imaging", "metrics", "serving"},
     "serving": {"core", "errors", "imaging", "machine", "metrics", "transport"},
     "testing": {"core", "serving", "errors"},

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from torch import nn
 
 from prunepool.backends.dynamic_pass import DynamicPass, PlanFamily, stages_of
-from prunepool.models.geometry import Geometry
 from prunepool.models.vit import ReducingViT
 from prunepool.reduction.curve import PlanCurve
 from prunepool.reduction.methods import METHODS
@@ -22,6 +21,7 @@ from prunepool.reduction.plan import (
     max_ratio,
     plan_for_ratio,
 )
+from prunepool.store import Geometry
 
 SMALL = {"embed_dim": 32, "num_heads": 2, "depth": 4, "num_classes": 7}
 PATCHES = 196
@@ -54,7 +54,7 @@ def test_a_dial_is_of_one_kind(method: str, geometry: Geometry) -> None:
     for plan in (*plans, DENSE):
         counts = family.counts(plan, geometry)
         assert counts is not None
-        wanted = plan.tokens(geometry.tokens, geometry.prefix)[1:]
+        wanted = plan.tokens(geometry.tokens, geometry.prefix_tokens)[1:]
         assert counts == (wanted or (geometry.tokens,) * len(family.blocks))
 
 
@@ -87,7 +87,7 @@ def test_a_block_that_is_left_out_before_another_needs_an_order_that_stays(
     gap = any(a == 0 and b > 0 for i, a in enumerate(removed) for b in removed[i:])
     assert (counts is None) is (gap and method != "fuse")
     if counts is not None:
-        assert counts == plan.tokens(geometry.tokens, geometry.prefix)[1:]
+        assert counts == plan.tokens(geometry.tokens, geometry.prefix_tokens)[1:]
 
 
 def test_a_plan_for_other_blocks_is_not_of_the_kind(geometry: Geometry) -> None:

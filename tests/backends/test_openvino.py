@@ -18,10 +18,10 @@ from prunepool.backends.openvino_trial import OpenVinoPasses, passes_for
 from prunepool.backends.torch_cpu import TorchBackend
 from prunepool.core.types import Batch, BatchItem, Output, RatioSpec, Request
 from prunepool.errors import ConversionInvalid, InvalidParameter
-from prunepool.models.geometry import Geometry
 from prunepool.models.model import Model
 from prunepool.models.vit import Forward, ReducingViT
 from prunepool.reduction.plan import DENSE, ReductionPlan, default_blocks, max_ratio, plan_for_ratio
+from prunepool.store import Geometry
 
 pytest.importorskip("openvino")
 
@@ -126,7 +126,16 @@ def test_in_any_lanes_each_image_gets_its_own_answer(images: int, width: int) ->
 
         return Streams(most, infer)
 
-    geometry = Geometry(1, 1, 1, 196, (14, 14), 768, 1, 1)
+    geometry = Geometry(
+        depth=1,
+        width=1,
+        heads=1,
+        mlp_width=1,
+        patch_size=(16, 16),
+        patch_grid=(14, 14),
+        prefix_tokens=1,
+        classes=1,
+    )
     one = OpenVinoPass([streams(1)] + [streams(width)] * (width > 1), PlanFamily("ppt", ()), geometry)
     numbers = torch.arange(float(images)).reshape(images, 1, 1, 1).expand(images, 3, 1, 2)
     found = one(numbers, DENSE).logits

@@ -11,14 +11,21 @@ from hypothesis import strategies as st
 
 from prunepool.lab.search import Choice, Search, best_path, follows
 from prunepool.lab.shapes import Shape, candidates, paper, with_tau
-from prunepool.models.geometry import Geometry
 from prunepool.models.model import Model
 from prunepool.reduction.curve import PlanCurve
 from prunepool.reduction.plan import ReductionPlan, default_blocks
+from prunepool.store import Geometry
 
 RATIOS = (0.3, 0.5, 0.75)
 GEOMETRY = Geometry(
-    depth=12, width=192, hidden=768, patches=196, grid=(14, 14), patch_inputs=768, prefix=1, classes=1000
+    depth=12,
+    width=192,
+    heads=3,
+    mlp_width=768,
+    patch_size=(16, 16),
+    patch_grid=(14, 14),
+    prefix_tokens=1,
+    classes=1000,
 )
 Loss = Callable[[ReductionPlan], float]
 

@@ -21,6 +21,7 @@ from prunepool.errors import (
     WeightsInvalid,
 )
 from prunepool.models.admit import Admitted, Description, add_file
+from prunepool.models.geometry import geometry_of
 from prunepool.models.loader import load_model
 from prunepool.store import ModelStore
 
@@ -76,6 +77,8 @@ def test_weights_are_copied_and_recorded(
 ) -> None:
     add(state)
     model = store.verify("mine")
+    assert model.manifest.geometry is not None
+    assert (model.manifest.geometry.tokens, model.manifest.geometry.classes) == (197, 3)
     data = model.weights_path.read_bytes()
     assert data == (tmp_path / "in.safetensors").read_bytes()
     recorded = model.manifest.weights
@@ -230,3 +233,20 @@ def test_real_weights_are_admitted(store: ModelStore, shared: Path, name: str) -
     add_file(store, path, replace(DESCRIPTION, labels=None))
     assert store.verify("mine").weights_path.read_bytes() == path.read_bytes()
     assert len(store.open("mine").manifest.labels) == 1000
+
+
+def test_a_geometry_that_is_not_that_of_the_weights_is_refused(
+    store: ModelStore, add: Callable[..., Admitted], state: State
+) -> None:
+    manifest = add(state).model.manifest
+    assert manifest.geometry is not None
+    wrong = manifest.geometry.model_copy(update={"mlp_width": 512})
+    store.update_manifest("mine", manifest.model_copy(update={"geometry": wrong}))
+    with pytest.raises(ManifestInvalid, match=r"geometry.mlp_width is 512, but .* at 224² has 768"):
+        load_model("mine", store=store.root, device="cpu", dtype="float32")
+
+
+def test_an_older_manifest_has_its_geometry_computed(add: Callable[..., Admitted], state: State) -> None:
+    manifest = add(state).model.manifest
+    older = manifest.model_copy(update={"geometry": None})
+    assert geometry_of(older) == geometry_of(manifest) == manifest.geometry

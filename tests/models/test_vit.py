@@ -61,10 +61,10 @@ def test_prefix_tokens_never_leave(name: str, random_vit: Callable[..., nn.Modul
     (plan,) = plans_of(network, 0.755)
     logits, stages = network(torch.randn(2, 3, 224, 224), [(plan, 2)])
     assert torch.isfinite(logits).all()
-    prefix = torch.arange(network.geometry.prefix).expand(2, -1)
+    prefix = torch.arange(network.geometry.prefix_tokens).expand(2, -1)
     assert len(stages) == 3
     for stage in stages:
-        assert torch.equal(stage.indices.keep[:, : network.geometry.prefix], prefix)
+        assert torch.equal(stage.indices.keep[:, : network.geometry.prefix_tokens], prefix)
 
 
 REFUSED = [

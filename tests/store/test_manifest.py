@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prunepool.errors import ManifestInvalid
-from prunepool.store import Manifest, ProfilePoint, ReductionDefaults, Weights
+from prunepool.store import Geometry, Manifest, ProfilePoint, ReductionDefaults, Weights
 from prunepool.store.manifest import NAME_PATTERN, parse, read, render, write
 
 shares = st.floats(0, 1)
@@ -215,3 +215,46 @@ def test_a_value_put_in_past_validation_is_not_written(document: dict[str, Any],
 def test_a_manifest_cannot_be_changed_in_place(document: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="frozen"):
         Manifest.model_validate(document).name = "other"
+
+
+GEOMETRY = {
+    "depth": 12,
+    "width": 192,
+    "heads": 3,
+    "mlp_width": 768,
+    "patch_size": [16, 16],
+    "patch_grid": [14, 14],
+    "prefix_tokens": 1,
+    "classes": 2,
+}
+
+
+def test_a_manifest_says_what_plans_and_costs_depend_on(document: dict[str, Any]) -> None:
+    manifest = parse(json.dumps(document | {"geometry": GEOMETRY}).encode(), "model.json")
+    assert manifest.geometry == Geometry.model_validate(GEOMETRY)
+    assert (manifest.geometry.patches, manifest.geometry.tokens) == (196, 197)
+    assert json.loads(render(manifest))["geometry"] == GEOMETRY
+
+
+def test_a_manifest_of_an_older_release_has_no_geometry(document: dict[str, Any]) -> None:
+    manifest = parse(json.dumps(document).encode(), "model.json")
+    assert manifest.geometry is None
+    assert b"geometry" not in render(manifest)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"patch_grid": [7, 14]}, r"geometry.patch_grid must be \[14, 14\]: .*; got \[7, 14\]"),
+        ({"patch_size": [32, 16]}, r"geometry.patch_grid must be \[7, 14\]: .*; got \[14, 14\]"),
+        ({"classes": 3}, "geometry.classes must be a multiple of the 2 labels; got 3"),
+        ({"depth": 3}, "geometry.depth must be at least 4; got 3"),
+        ({"width": 0}, "geometry.width is 0: input should be greater than 0"),
+        ({"hidden": 768}, "geometry.hidden is not a known key"),
+    ],
+)
+def test_a_geometry_of_another_network_is_refused(
+    document: dict[str, Any], change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ManifestInvalid, match=message):
+        parse(json.dumps(document | {"geometry": GEOMETRY | change}).encode(), "model.json")

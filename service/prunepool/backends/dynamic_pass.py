@@ -10,13 +10,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from prunepool.models.geometry import Geometry
 from prunepool.models.packing import RaggedSegment
 from prunepool.models.vit import ReducingViT
 from prunepool.reduction.methods import METHODS
 from prunepool.reduction.plan import DENSE, ReductionPlan
 from prunepool.reduction.step import Reduced, StageRecord, StepInputs
 from prunepool.reduction.tokens import TokenReduction
+from prunepool.store.geometry import Geometry
 
 #: Images of the batch that is traced: neither one nor none, which would be taken for constants.
 _TRACED = 3
@@ -56,7 +56,7 @@ class PlanFamily:
         A block that removes no token still reorders the tokens, after which pooling would find other pairs, unless
         the method keeps the order. So a plan of another method must start at the first block and skip none.
         """
-        tokens = plan.tokens(geometry.tokens, geometry.prefix)
+        tokens = plan.tokens(geometry.tokens, geometry.prefix_tokens)
         left = {b: m for b, n, m in zip(plan.blocks, tokens, tokens[1:], strict=False) if m < n}
         if not left:
             return (geometry.tokens,) * len(self.blocks)

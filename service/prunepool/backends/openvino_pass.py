@@ -28,12 +28,13 @@ from prunepool.backends import dynamic_pass, openvino_conversion
 from prunepool.backends.dynamic_pass import DynamicPass, PlanFamily, stages_of
 from prunepool.backends.openvino_conversion import to_openvino
 from prunepool.errors import ConversionInvalid, InvalidParameter
-from prunepool.models import geometry, packing, vit
+from prunepool.models import packing, vit
 from prunepool.models.packing import even_shares, joined
 from prunepool.models.vit import Forward, ReducingViT
 from prunepool.reduction.methods import METHODS
 from prunepool.reduction.plan import ReductionPlan
 from prunepool.reduction.step import StageRecord
+from prunepool.store.geometry import Geometry
 
 log = logging.getLogger(__name__)
 
@@ -69,13 +70,13 @@ class OpenVinoPass:
     Args:
         streams: first the single one that has all threads, then those that share them, if there are any.
         family: of the plans.
-        shape: of the network.
+        geometry: of the network.
     """
 
-    def __init__(self, streams: Sequence[Streams], family: PlanFamily, shape: geometry.Geometry) -> None:
+    def __init__(self, streams: Sequence[Streams], family: PlanFamily, geometry: Geometry) -> None:
         self._streams = tuple(streams)
         self._family = family
-        self._geometry = shape
+        self._geometry = geometry
 
     @property
     def alone(self) -> OpenVinoPass:
@@ -214,7 +215,7 @@ def _streams(compiled: Any, width: int) -> Streams:
 
 
 #: Beside the method: the code that a converted pass was made by.
-_MODULES: tuple[ModuleType, ...] = (openvino_conversion, dynamic_pass, vit, packing, geometry)
+_MODULES: tuple[ModuleType, ...] = (openvino_conversion, dynamic_pass, vit, packing)
 
 
 def _sources(method: str) -> list[str]:

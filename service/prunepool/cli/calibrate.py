@@ -141,9 +141,8 @@ def calibrate(
 
         draw([*result.before, *result.after[1:]], plot, title=f"{loaded.name}, images it was not chosen on")
     if not dry_run:
-        written = store.update_manifest(
-            model, stored.manifest.model_copy(update={"profile": tuple(result.points)})
-        )
+        found_out = {"profile": tuple(result.points), "geometry": loaded.geometry}
+        written = store.update_manifest(model, stored.manifest.model_copy(update=found_out))
         path.unlink(missing_ok=True)
         typer.echo(
             f"the profile of {model} is written: {len(result.points)} points{_copied(stored, written)}"
@@ -171,7 +170,9 @@ def _time(name: str, flags: Mapping[str, str], rounds: int, json_file: Path | No
     found = [point.model_dump(mode="json", exclude_none=True) for point in points]
     save_json({"model": name, "environment": environment(loaded.device), "points": found}, json_file)
     if not dry_run:
-        written = store.update_manifest(name, stored.manifest.model_copy(update={"profile": points}))
+        written = store.update_manifest(
+            name, stored.manifest.model_copy(update={"profile": points, "geometry": loaded.geometry})
+        )
         typer.echo(f"the profile of {name} says how fast its plans are here{_copied(stored, written)}")
 
 

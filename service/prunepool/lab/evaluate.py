@@ -11,7 +11,6 @@ from prunepool.lab.environment import environment
 from prunepool.lab.images import Crops
 from prunepool.lab.measure import measure
 from prunepool.lab.model_outputs import ModelOutputs
-from prunepool.models.geometry import Geometry
 from prunepool.models.model import Model
 from prunepool.reduction.methods import METHODS
 from prunepool.reduction.plan import (
@@ -22,6 +21,7 @@ from prunepool.reduction.plan import (
     max_removed,
     plan_for_ratio,
 )
+from prunepool.store import Geometry
 
 #: The model's own dial, as it is served; the others are :data:`prunepool.reduction.methods.METHODS`.
 DIAL = "dial"

@@ -12,9 +12,9 @@ from itertools import accumulate
 from typing import Literal
 
 from prunepool.lab.shapes import Shape, candidates, paper, with_tau
-from prunepool.models.geometry import Geometry
 from prunepool.reduction.methods import METHODS
 from prunepool.reduction.plan import ReductionPlan
+from prunepool.store import Geometry
 
 #: What a set of plans loses on the images of one phase, in their order.
 Losses = Callable[[str, Sequence[ReductionPlan]], Sequence[float]]

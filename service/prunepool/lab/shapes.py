@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
-from prunepool.models.geometry import Geometry
 from prunepool.reduction.curve import split_by_shares
 from prunepool.reduction.methods import METHODS
 from prunepool.reduction.plan import (
@@ -17,6 +16,7 @@ from prunepool.reduction.plan import (
     max_removed,
     split_evenly,
 )
+from prunepool.store import Geometry
 
 #: From one stage's removals to the next one's, falling; at a half each stage takes all that it may.
 _FACTORS = tuple((750 - i) / 500 for i in range(501))

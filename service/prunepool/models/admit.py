@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from pydantic import ValidationError
 
 from prunepool.errors import InvalidParameter, ManifestInvalid, WeightsInvalid
 from prunepool.models.convert import inspect, to_safetensors
+from prunepool.models.geometry import network_geometry
 from prunepool.models.labels import imagenet_labels
-from prunepool.models.loader import build_vit
-from prunepool.store import Manifest, ModelStore, StoredModel, Weights
+from prunepool.models.loader import build_without_weights
+from prunepool.store import Geometry, Manifest, ModelStore, StoredModel, Weights
 from prunepool.store.manifest import explain
 from prunepool.store.model import sha256_of, tensor_shapes
 
@@ -111,19 +111,21 @@ def admit(store: ModelStore, staged: Path, description: Description, *, replace:
         )
     except ValidationError as error:
         raise ManifestInvalid(f"{description.name}: {explain(error)}") from error
-    check_fit(manifest, shapes)
+    manifest = manifest.model_copy(update={"geometry": check_fit(manifest, shapes)})
     return Admitted(store.add(manifest, staged, replace=replace), notices)
 
 
-def check_fit(manifest: Manifest, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Find out without computing anything whether tensors of these shapes are the network of a manifest.
+def check_fit(manifest: Manifest, shapes: Mapping[str, tuple[int, ...]]) -> Geometry:
+    """Compare the shapes of tensors with the network of a manifest, without computing anything.
+
+    Returns:
+        The network's geometry.
 
     Raises:
         ArchitectureUnsupported: its tokens cannot be reduced.
         WeightsInvalid: names keys that are missing, too many, or of another shape.
     """
-    with torch.device("meta"):
-        network = build_vit(manifest)
+    network = build_without_weights(manifest)
     wanted = {key: tuple(value.shape) for key, value in network.state_dict().items()}
     misshapen = [key for key in wanted if key in shapes and shapes[key] != wanted[key]]
     problems = [
@@ -136,7 +138,7 @@ def check_fit(manifest: Manifest, shapes: Mapping[str, tuple[int, ...]]) -> None
         if keys
     ]
     if not problems:
-        return
+        return network_geometry(network)
     hint = "; --input-size says how large its images are" if "pos_embed" in misshapen else ""
     raise WeightsInvalid(
         f"the weights are not those of {manifest.architecture} at {manifest.input_size}² with "

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import lru_cache
 
 from prunepool.errors import InvalidParameter, ManifestInvalid
-from prunepool.models.geometry import Geometry
 from prunepool.reduction.curve import PlanCurve
 from prunepool.reduction.plan import (
     DENSE,
@@ -16,7 +15,7 @@ from prunepool.reduction.plan import (
     method_named,
     plan_for_ratio,
 )
-from prunepool.store import Manifest, ProfilePoint
+from prunepool.store import Geometry, Manifest, ProfilePoint
 from prunepool.store.manifest import PAPER
 
 
@@ -104,7 +103,7 @@ class ModelDial:
 
     def tokens(self, plan: ReductionPlan) -> tuple[int, ...]:
         """Token counts, prefix included, before the first and after each reducing block."""
-        return plan.tokens(self.geometry.tokens, self.geometry.prefix)
+        return plan.tokens(self.geometry.tokens, self.geometry.prefix_tokens)
 
 
 def plan_of(point: ProfilePoint) -> ReductionPlan:

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from prunepool.core.types import StageMap, TokenMap
-from prunepool.models.geometry import Geometry
 from prunepool.reduction.step import StageRecord
+from prunepool.store import Geometry
 
 
 def token_map(stages: Sequence[StageRecord], image: int, geometry: Geometry) -> TokenMap:
     """What became of every patch of image `image` of the batch that `stages` come from."""
-    prefix = geometry.prefix
+    prefix = geometry.prefix_tokens
     # The patches behind each token; a prefix token stands for none.
     groups: list[tuple[int, ...]] = [()] * prefix + [(patch,) for patch in range(geometry.patches)]
     maps: list[StageMap] = []
@@ -42,4 +42,4 @@ def token_map(stages: Sequence[StageRecord], image: int, geometry: Geometry) -> 
                 groups=tuple(groups[prefix:]),
             )
         )
-    return TokenMap(grid=geometry.grid, tokens=tuple(groups[prefix:]), stages=tuple(maps))
+    return TokenMap(grid=geometry.patch_grid, tokens=tuple(groups[prefix:]), stages=tuple(maps))

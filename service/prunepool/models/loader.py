@@ -13,12 +13,13 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from prunepool.errors import ArchitectureUnsupported, InvalidParameter, WeightsInvalid
+from prunepool.errors import ArchitectureUnsupported, InvalidParameter, ManifestInvalid, WeightsInvalid
+from prunepool.models.geometry import network_geometry
 from prunepool.models.model import Model
 from prunepool.models.support import check
 from prunepool.models.vit import ReducingViT
 from prunepool.reduction.plan import DENSE
-from prunepool.store import Manifest, StoredModel, open_store
+from prunepool.store import Geometry, Manifest, StoredModel, open_store
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -55,10 +56,28 @@ def load_model(
     stored = open_store(store).open(name)
     stored.verify()
     vit = build_vit(stored.manifest)
+    check_geometry(stored.manifest, network_geometry(vit))
     load_weights(vit, stored)
     place = resolve_device(device)
     network = ReducingViT(vit).eval().requires_grad_(False).to(place)
     return Model(network.to(resolve_dtype(dtype, network, stored.manifest)), stored.manifest)
+
+
+def check_geometry(manifest: Manifest, geometry: Geometry) -> None:
+    """Compare a manifest's geometry with that of its network: token counts and costs are computed from it.
+
+    Raises:
+        ManifestInvalid: they differ; names the first number that does.
+    """
+    if manifest.geometry is None or manifest.geometry == geometry:
+        return
+    for key, value in geometry:
+        stated = getattr(manifest.geometry, key)
+        if stated != value:
+            raise ManifestInvalid(
+                f"{manifest.name}: geometry.{key} is {stated}, but {manifest.architecture} at "
+                f"{manifest.input_size}² has {value}"
+            )
 
 
 def build_vit(manifest: Manifest) -> nn.Module:
@@ -76,6 +95,12 @@ def build_vit(manifest: Manifest) -> nn.Module:
         ) from error
     check(vit, manifest.architecture)
     return vit.eval()
+
+
+def build_without_weights(manifest: Manifest) -> nn.Module:
+    """The same network with shapes but no values, which costs neither time nor memory."""
+    with torch.device("meta"):
+        return build_vit(manifest)
 
 
 def load_weights(vit: nn.Module, stored: StoredModel) -> None:

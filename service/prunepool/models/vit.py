@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
-from prunepool.models.geometry import Geometry
+from prunepool.models.geometry import network_geometry
 from prunepool.models.packing import (
     RaggedSegment,
     equal_length_groups,
@@ -63,7 +63,7 @@ class ReducingViT(nn.Module):
         self.vit: Any = vit
         # Loaded here, for a compiler that traces a pass can follow no import.
         self._steps = {name: step or method.load() for name, method in METHODS.items()}
-        self.geometry = Geometry.of(vit)
+        self.geometry = network_geometry(vit)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -137,7 +137,7 @@ class ReducingViT(nn.Module):
         """Images of tokens [B, N, C] in a pass: on a CPU, as many as `_KEPT_BYTES` allows."""
         if tokens.device.type != "cpu":
             return max(1, tokens.shape[0])
-        widest = max(self.geometry.hidden, 3 * self.geometry.width) * tokens.element_size()
+        widest = max(self.geometry.mlp_width, 3 * self.geometry.width) * tokens.element_size()
         return max(1, _KEPT_BYTES // (tokens.shape[1] * widest))
 
     def _pass(self, tokens: Tensor, groups: Sequence[Group], start: int, first: int) -> Forward:
@@ -158,7 +158,7 @@ class ReducingViT(nn.Module):
                 x = self._last_block(block, x, segments)
             else:
                 x, segments = self._block(index, block, x, segments, stages)
-        prefix = self.geometry.prefix
+        prefix = self.geometry.prefix_tokens
         if x.shape[0] > images * prefix:
             x = prefix_rows(x, segments, prefix)
         logits: Tensor = vit.forward_head(vit.norm(x.view(images, prefix, -1)))
@@ -197,7 +197,7 @@ class ReducingViT(nn.Module):
         that its logits equal timm's to the bit: a matrix product of another shape may round differently.
         """
         attention = block.attn
-        prefix = self.geometry.prefix
+        prefix = self.geometry.prefix_tokens
         width = attention.num_heads * attention.head_dim
         weight, bias = attention.qkv.weight, attention.qkv.bias
         y = block.norm1(x)
@@ -250,7 +250,7 @@ class ReducingViT(nn.Module):
                     scale=scale,
                     removed=count,
                     threshold=s.plan.thresholds[s.plan.blocks.index(index)],
-                    prefix=self.geometry.prefix,
+                    prefix=self.geometry.prefix_tokens,
                 )
             )
             stages.append(StageRecord(index, s.first, reduced.indices, reduced.pruned, reduced.variance))
@@ -263,7 +263,7 @@ class ReducingViT(nn.Module):
         plan = segment.plan
         if index not in plan.blocks:
             return 0
-        return removable(plan.removed[plan.blocks.index(index)], segment.tokens, self.geometry.prefix)
+        return removable(plan.removed[plan.blocks.index(index)], segment.tokens, self.geometry.prefix_tokens)
 
 
 def _heads(rows: Tensor, shape: tuple[int, int, int, int, int]) -> tuple[Tensor, ...]:

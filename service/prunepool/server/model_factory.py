@@ -7,8 +7,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-
 from prunepool.backends.cuda_device import CudaDevice
 from prunepool.backends.cuda_graphs import CudaGraphBackend
 from prunepool.backends.openvino_pass import PassCache
@@ -17,8 +15,8 @@ from prunepool.backends.torch_cpu import TorchBackend
 from prunepool.core.backend import Backend
 from prunepool.imaging import Preprocess
 from prunepool.models.dial import ModelDial
-from prunepool.models.geometry import Geometry
-from prunepool.models.loader import build_vit, load_model
+from prunepool.models.geometry import geometry_of
+from prunepool.models.loader import load_model
 from prunepool.models.model import Model
 from prunepool.serving import LocalEngine, ServedModel
 from prunepool.serving.policies import levels_of
@@ -70,9 +68,7 @@ class HostedModel:
         self._stored = stored
         self._running = running
         manifest = stored.manifest
-        with torch.device("meta"):  # the geometry costs neither time nor memory
-            geometry = Geometry.of(build_vit(manifest))
-        self.dial = ModelDial(manifest, geometry)
+        self.dial = ModelDial(manifest, geometry_of(manifest))
         most = self.dial.max_ratio
         measured = [point.ratio for point in self.dial.profile or ()]
         default = min(manifest.reduction.default_ratio, most)

@@ -1,6 +1,7 @@
 """The model store: one folder a model, with its manifest and its weights. Needs no torch."""
 
 from prunepool.store.folders import check_name
+from prunepool.store.geometry import Geometry
 from prunepool.store.locations import open_store
 from prunepool.store.manifest import Manifest, ReductionDefaults, Weights
 from prunepool.store.model import StoredModel, sha256_of, tensor_shapes
@@ -9,6 +10,7 @@ from prunepool.store.repository import Repository
 from prunepool.store.store import ModelStore
 
 __all__ = [
+    "Geometry",
     "Manifest",
     "ModelStore",
     "ProfilePoint",

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from prunepool.errors import ManifestInvalid
 from prunepool.reduction.methods import METHODS
+from prunepool.store.geometry import Geometry
 from prunepool.store.profile import Ascending, ProfilePoint, Ratio, Share, Text, Thresholds
 
 FILE_NAME = "model.json"
@@ -106,6 +107,7 @@ class Manifest(BaseModel):
         licence: of the weights.
         origin: where the weights came from.
         weights: the file.
+        geometry: of the network; None in manifests of older releases, which have it computed.
         reduction: defaults for the reduction plan.
         profile: figures measured per ratio.
     """
@@ -128,6 +130,7 @@ class Manifest(BaseModel):
     licence: Text
     origin: Text
     weights: Weights
+    geometry: Geometry | None = None
     reduction: ReductionDefaults = ReductionDefaults()
     profile: tuple[ProfilePoint, ...] | None = None
 
@@ -137,6 +140,25 @@ class Manifest(BaseModel):
         if self.reduction.method == PAPER:
             return ()
         return tuple(point for point in self.profile or () if point.removed)
+
+    @model_validator(mode="after")
+    def _one_network(self) -> Self:
+        """Refuse a geometry of another network than the rest of the manifest describes."""
+        if self.geometry is None:
+            return self
+        if self.geometry.depth < 4:
+            raise ValueError(f"geometry.depth must be at least 4; got {self.geometry.depth}")
+        grid = tuple(self.input_size // side for side in self.geometry.patch_size)
+        if self.geometry.patch_grid != grid:
+            raise ValueError(
+                f"geometry.patch_grid must be {list(grid)}: the input resolution {self.input_size} over the patch "
+                f"size {list(self.geometry.patch_size)}; got {list(self.geometry.patch_grid)}"
+            )
+        if self.geometry.classes % len(self.labels):
+            raise ValueError(
+                f"geometry.classes must be a multiple of the {len(self.labels)} labels; got {self.geometry.classes}"
+            )
+        return self
 
     @field_validator("profile")
     @classmethod

@@ -116,6 +116,6 @@ def test_all_patches_are_as_good_as_none_chosen(small: Model, images: torch.Tens
 @torch.no_grad()
 def test_some_patches_are_some_tokens(small: Model, images: torch.Tensor) -> None:
     patches = random_patches(3, small.geometry.patches, 9, torch.Generator().manual_seed(0))
-    assert dense_pass(small.vit, images, patches).features[-1].shape[1] == small.geometry.prefix + 9
+    assert dense_pass(small.vit, images, patches).features[-1].shape[1] == small.geometry.prefix_tokens + 9
     assert all(len(set(row.tolist())) == 9 for row in patches)
     assert patches[0].tolist() != patches[1].tolist()

@@ -31,7 +31,7 @@ def dense_pass(vit: ReducingViT, images: Tensor, patches: Tensor | None) -> Pass
         images: normalised, [B, 3, H, W].
         patches: int64 [B, n], of each image, the patches that are looked at; None for all.
     """
-    x = _chosen(vit.embed(images), patches, vit.geometry.prefix)
+    x = _chosen(vit.embed(images), patches, vit.geometry.prefix_tokens)
     features = [x]
     for block in range(vit.geometry.depth):
         x = vit.advance(x, block, block + 1)
