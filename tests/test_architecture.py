@@ -69,7 +69,7 @@ ARROWS: dict[str, set[str]] = {
 
 #: Heavy libraries, and who may import them at the top of a file.
 HEAVY = {
-    "torch": {"reduction", "models", "backends", "server", "lab"},
+    "torch": {"reduction", "models", "backends", "lab"},
     "timm": {"models", "backends", "lab"},
     "fastapi": {"api", "server", "ray_app"},
     "ray": {"ray_app"},

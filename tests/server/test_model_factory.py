@@ -25,7 +25,7 @@ def test_openvino_is_asked_when_the_backend_warms_up(
         asked.append((model.name, folder.path, max_batch_size))
         return OpenVinoPasses()
 
-    monkeypatch.setattr("prunepool.server.model_factory.passes_for", note)
+    monkeypatch.setattr("prunepool.backends.openvino_trial.passes_for", note)
     running = RunOptions(
         device="cpu",
         dtype="float32",

@@ -1,4 +1,7 @@
-"""From a model in the store to one that the engine serves."""
+"""From a model in the store to one that the engine serves.
+
+A model is described from its manifest. torch is imported when its weights are loaded, in the thread that runs it.
+"""
 
 from __future__ import annotations
 
@@ -6,22 +9,20 @@ import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from prunepool.backends.cuda_device import CudaDevice
-from prunepool.backends.cuda_graphs import CudaGraphBackend
-from prunepool.backends.openvino_pass import PassCache
-from prunepool.backends.openvino_trial import OpenVinoPasses, passes_for
-from prunepool.backends.torch_cpu import TorchBackend
 from prunepool.core.backend import Backend
 from prunepool.imaging import Preprocess
 from prunepool.models.dial import ModelDial
 from prunepool.models.geometry import geometry_of
-from prunepool.models.loader import load_model
-from prunepool.models.model import Model
 from prunepool.serving import LocalEngine, ServedModel
 from prunepool.serving.policies import levels_of
 from prunepool.serving.types import ModelInfo, PlanInfo
 from prunepool.store import ModelStore, ProfilePoint, StoredModel
+
+if TYPE_CHECKING:
+    from prunepool.backends.openvino_trial import OpenVinoPasses
+    from prunepool.models.model import Model
 
 #: The points of the dial that a caller is shown, besides those of the model's profile.
 GRID = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.755, 0.8)
@@ -110,6 +111,10 @@ class HostedModel:
 
     def _backend(self) -> Backend:
         """Load the model; called in the thread that will run it."""
+        from prunepool.backends.cuda_device import CudaDevice
+        from prunepool.backends.cuda_graphs import CudaGraphBackend
+        from prunepool.backends.torch_cpu import TorchBackend
+
         model = self._load()
         if model.device.type != "cuda":
             return TorchBackend(
@@ -132,6 +137,9 @@ class HostedModel:
         )
 
     def _passes(self, model: Model) -> OpenVinoPasses:
+        from prunepool.backends.openvino_pass import PassCache
+        from prunepool.backends.openvino_trial import OpenVinoPasses, passes_for
+
         if not self._running.cpu_openvino:
             return OpenVinoPasses()
         folder = PassCache(self._running.cpu_openvino_folder)
@@ -139,6 +147,8 @@ class HostedModel:
 
     def _load(self) -> Model:
         """The model; what `auto` came to is told to callers from here on."""
+        from prunepool.models.loader import load_model
+
         model = load_model(self._stored.folder, device=self._running.device, dtype=self._running.dtype)
         dtype = str(model.dtype).removeprefix("torch.")
         self._info = replace(self._info, device=str(model.device), dtype=dtype)
