@@ -7,6 +7,8 @@ import { tally } from "./frames.js";
 //: A stage lasts so long, and all of them together.
 const STEP_MS = 900;
 const PLAY_MS = 3600;
+//: With more frames than this, their names are numbers alone, so that they fit beside each other on a phone.
+const MOST_NAMED = 5;
 
 /** Which frame is shown. Stays at the last stage while the dial is turned, unless a person moved it. */
 export class Stages {
@@ -51,7 +53,8 @@ export class Stages {
   }
 
   name(frame) {
-    return frame.block === null ? "all" : `block ${frame.block}`;
+    if (frame.block === null) return "all";
+    return this.frames.length > MOST_NAMED ? String(frame.block) : `block ${frame.block}`;
   }
 
   to(index) {
