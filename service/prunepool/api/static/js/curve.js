@@ -3,7 +3,7 @@
 import { by, svg } from "./dom.js";
 import { digits, percent, wholePercent } from "./format.js";
 
-const MARGIN = { left: 38, right: 12, top: 20, bottom: 34 };
+const MARGIN = { left: 44, right: 12, top: 20, bottom: 34 };
 const HEIGHT = 176;
 const PANEL = 84; // for agreement, where it was measured
 const GAP = 30;
