@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,16 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")
     return tmp_path
+
+
+@pytest.fixture
+def nobody() -> Iterator[None]:
+    """The rights of a user who owns nothing."""
+    before = os.geteuid()
+    if before == 0:
+        os.seteuid(65534)
+    yield
+    os.seteuid(before)
 
 
 def contents(folder: Path) -> Contents:
@@ -136,3 +147,19 @@ def test_the_embedded_models_are_the_packaged_ones(home: Path, root: Path) -> No
     for name in embedded:
         folder = open_store().verify(name).folder
         assert folder.resolve() == (root / "model_store" / name).resolve(), "kept once, and linked"
+
+
+@pytest.fixture
+def closed(tmp_path: Path) -> Iterator[Path]:
+    """A folder that nobody may look into."""
+    folder = tmp_path / "closed"
+    folder.mkdir(mode=0o000)
+    yield folder
+    folder.chmod(0o700)
+
+
+def test_a_data_folder_that_may_not_be_read_holds_no_models(closed: Path, nobody: None) -> None:
+    store = ModelStore(closed / "models", closed / "packaged")
+    assert store.names() == ()
+    with pytest.raises(ModelNotFound):
+        store.open("tiny")

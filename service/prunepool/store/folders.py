@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -29,14 +30,22 @@ def check_name(name: str) -> str:
 
 def holds(root: Path, name: str) -> bool:
     """Whether a folder holds a model of that name, valid or not."""
-    return re.fullmatch(NAME_PATTERN, name) is not None and (root / name / FILE_NAME).is_file()
+    return re.fullmatch(NAME_PATTERN, name) is not None and is_there(root / name / FILE_NAME)
 
 
 def names_in(root: Path) -> tuple[str, ...]:
     """Names of the models in a folder, in no order; none where there is no such folder."""
-    if not root.is_dir():
+    if not is_there(root, Path.is_dir):
         return ()
     return tuple(folder.name for folder in root.iterdir() if holds(root, folder.name))
+
+
+def is_there(path: Path, kind: Callable[[Path], bool] = Path.is_file) -> bool:
+    """Whether a path is of that kind; one that may not be looked at is not there, as in Python 3.14."""
+    try:
+        return kind(path)
+    except PermissionError:  # the home of a service's user may well be another's
+        return False
 
 
 def read_named(folder: Path) -> Manifest:

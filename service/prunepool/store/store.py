@@ -18,7 +18,7 @@ from pathlib import Path
 
 from prunepool.errors import ManifestInvalid, ModelError, ModelNotFound
 from prunepool.store import manifest as manifests
-from prunepool.store.folders import check_name, delete, holds, names_in, read_named, set_aside
+from prunepool.store.folders import check_name, delete, holds, is_there, names_in, read_named, set_aside
 from prunepool.store.manifest import FILE_NAME, Manifest
 from prunepool.store.model import StoredModel
 
@@ -257,5 +257,5 @@ class ModelStore:
         if names := self.names():
             inventory = ("it has " if self.packaged is None else "there are: ") + ", ".join(names)
         else:
-            inventory = "it is empty" if self.root.is_dir() else "there is no such folder"
+            inventory = "it is empty" if is_there(self.root, Path.is_dir) else "there is no such folder"
         return ModelNotFound(f"no model {name!r} in {where}; {inventory}")
