@@ -1,7 +1,7 @@
-"""Every error that prunepool raises on purpose, as one tree.
+"""Every error that prunepool raises deliberately, as one tree.
 
     PrunepoolError
-    ├── RequestError                 the caller can mend it
+    ├── RequestError                 the caller can correct it
     │   ├── InvalidParameter         422 invalid_parameter
     │   ├── ImageUndecodable         400 image_undecodable
     │   ├── ImageTooLarge            413 image_too_large
@@ -17,15 +17,15 @@
     │   ├── Draining                 draining
     │   └── EngineUnavailable        engine_unavailable
     ├── DeadlineExceeded             504 deadline_exceeded
-    └── ModelError                   500 model_error: the operator can mend it
-        ├── ManifestInvalid          a model.json that does not say what it must
-        ├── WeightsInvalid           weights missing, changed, or not of this architecture
+    └── ModelError                   500 model_error: the operator can correct it
+        ├── ManifestInvalid          a missing or invalid model.json
+        ├── WeightsInvalid           weights missing, changed, or of another architecture
         ├── ArchitectureUnsupported  a timm model that cannot be reduced
-        ├── ConversionInvalid        a pass that OpenVINO cannot run, or not rightly
+        ├── ConversionInvalid        a network that OpenVINO cannot run correctly
         └── HubUnreachable           no model hub answers
 
-Each class carries the stable `code` and the HTTP `status`; a message names what was wrong, the value and
-the limit. Over HTTP all of them take the one shape of RFC 9457 (`application/problem+json`).
+Each class has a stable `code` and an HTTP `status`. A message names what was wrong, the value and the limit.
+Over HTTP every error is an RFC 9457 problem document (`application/problem+json`).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class PrunepoolError(Exception):
     """Root of the tree.
 
     Args:
-        detail: one sentence for a human: what was wrong, the value, the limit.
+        detail: one sentence for people: what was wrong, the value, the limit.
         extra: further members of the problem document, JSON-serialisable.
     """
 
@@ -51,7 +51,7 @@ class PrunepoolError(Exception):
         self.extra = extra
 
     def problem(self) -> dict[str, object]:
-        """The error as an RFC 9457 problem document."""
+        """Return the error as an RFC 9457 problem document."""
         return {
             "type": f"urn:prunepool:error:{self.code}",
             "title": self.title,
@@ -63,7 +63,7 @@ class PrunepoolError(Exception):
 
 
 class RequestError(PrunepoolError):
-    """The request was wrong; the same request will fail again."""
+    """The request is wrong; the same request will fail again."""
 
     code = "bad_request"
     status = 400
@@ -71,12 +71,12 @@ class RequestError(PrunepoolError):
 
 
 class InvalidParameter(RequestError):
-    """A parameter has a value it may not have.
+    """A parameter has a value that is not allowed.
 
     Args:
         parameter: its name as the caller wrote it.
-        value: what was given.
-        limit: what is allowed, in words.
+        value: its value.
+        limit: what is allowed, as the end of a sentence: "a number from 0 to 1".
     """
 
     code = "invalid_parameter"
@@ -96,7 +96,7 @@ class InvalidParameter(RequestError):
 
 
 class ImageUndecodable(RequestError):
-    """The bytes are not an image that can be decoded."""
+    """The bytes cannot be decoded as an image."""
 
     code = "image_undecodable"
     status = 400
@@ -104,7 +104,7 @@ class ImageUndecodable(RequestError):
 
 
 class ImageTooLarge(RequestError):
-    """The image has more pixels than allowed; found in its header, before decoding."""
+    """The image has too many pixels according to its header."""
 
     code = "image_too_large"
     status = 413
@@ -112,7 +112,7 @@ class ImageTooLarge(RequestError):
 
 
 class BodyTooLarge(RequestError):
-    """The request body is longer than allowed."""
+    """The request body is too long."""
 
     code = "body_too_large"
     status = 413
@@ -120,7 +120,7 @@ class BodyTooLarge(RequestError):
 
 
 class UnsupportedMediaType(RequestError):
-    """The Content-Type, or the image format found in the bytes, is not served."""
+    """The Content-Type or the image format is not supported."""
 
     code = "unsupported_media_type"
     status = 415
@@ -128,7 +128,7 @@ class UnsupportedMediaType(RequestError):
 
 
 class ModelNotFound(RequestError):
-    """No model of that name is there."""
+    """There is no model of that name."""
 
     code = "model_not_found"
     status = 404
@@ -136,7 +136,7 @@ class ModelNotFound(RequestError):
 
 
 class Unauthorized(RequestError):
-    """No API key, or one that is not known."""
+    """The API key is missing or unknown."""
 
     code = "unauthorized"
     status = 401
@@ -144,7 +144,7 @@ class Unauthorized(RequestError):
 
 
 class Forbidden(RequestError):
-    """The caller is known, or need not be, and still may not do this."""
+    """The caller may not do this, with this key or without one."""
 
     code = "forbidden"
     status = 403
@@ -160,7 +160,12 @@ class RequestTimeout(RequestError):
 
 
 class RateLimited(RequestError):
-    """This key has used up its share for now."""
+    """The key has reached its rate limit.
+
+    Args:
+        detail: the limit.
+        retry_after: seconds after which the request would be accepted.
+    """
 
     code = "rate_limited"
     status = 429
@@ -172,11 +177,11 @@ class RateLimited(RequestError):
 
 
 class Unavailable(PrunepoolError):
-    """The request was fine and can be sent again.
+    """The request is correct and can be sent again.
 
     Args:
-        detail: why not now.
-        retry_after: seconds after which it is worth trying again, computed, not guessed.
+        detail: the reason.
+        retry_after: seconds after which a retry is worthwhile, computed from the load.
     """
 
     code = "unavailable"
@@ -189,28 +194,28 @@ class Unavailable(PrunepoolError):
 
 
 class Overloaded(Unavailable):
-    """The queue is full, by requests or by the time it would take."""
+    """The queue is full: too many requests, or too much work."""
 
     code = "overloaded"
     title = "Overloaded"
 
 
 class Draining(Unavailable):
-    """The server is stopping: accepted requests are answered, new ones are not taken."""
+    """The server is stopping: it answers accepted requests and refuses new ones."""
 
     code = "draining"
     title = "Draining"
 
 
 class EngineUnavailable(Unavailable):
-    """The process or thread that owns the model is down and being restarted."""
+    """The process or thread that runs the model is restarting."""
 
     code = "engine_unavailable"
     title = "Engine unavailable"
 
 
 class DeadlineExceeded(PrunepoolError):
-    """The answer would come, or came, too late to be of use to the caller."""
+    """The response would be, or is, later than the request's deadline."""
 
     code = "deadline_exceeded"
     status = 504
@@ -218,27 +223,27 @@ class DeadlineExceeded(PrunepoolError):
 
 
 class ModelError(PrunepoolError):
-    """A model in the store cannot be used as it is."""
+    """A model in the store cannot be used."""
 
     code = "model_error"
     title = "Model cannot be used"
 
 
 class ManifestInvalid(ModelError):
-    """A model.json that is missing, is not JSON, or does not say what it must."""
+    """A model.json is missing, is not JSON, or is invalid."""
 
 
 class WeightsInvalid(ModelError):
-    """Weights that are missing, changed since they were recorded, or not of this architecture."""
+    """Weights are missing, differ from their sha256, or belong to another architecture."""
 
 
 class ArchitectureUnsupported(ModelError):
-    """A timm model whose tokens cannot be reduced without changing what it computes."""
+    """The tokens of a timm model cannot be reduced."""
 
 
 class ConversionInvalid(ModelError):
-    """A pass that OpenVINO cannot take over, that cannot be loaded, or that gives other answers."""
+    """OpenVINO cannot convert or load a network, or computes other results with it."""
 
 
 class HubUnreachable(ModelError):
-    """No model hub answers, or it has no such model."""
+    """The model hub does not answer, or does not have the model."""

@@ -1,8 +1,8 @@
 # ruff: noqa: N802 - the names are NVIDIA's
-"""What NVIDIA's management library says of the GPUs, read whenever somebody scrapes.
+"""GPU metrics from NVIDIA's management library (NVML), read at each scrape.
 
-It needs the extra `gpu` (nvidia-ml-py), and tells of every GPU that the process can see: in a container, those that
-it was given. A reading that a device does not offer (power, on a slice of a card) is left out, the others stay.
+They need the extra `gpu` (nvidia-ml-py), and cover every GPU that the process can see. A reading that a device
+does not offer, such as power on a MIG slice, is left out.
 """
 
 from __future__ import annotations
@@ -18,34 +18,34 @@ log = structlog.stdlib.get_logger("prunepool.gpu")
 
 
 class Nvml(Protocol):
-    """What is used of the module `pynvml`; handles are opaque."""
+    """The part of the module `pynvml` that is used; handles are opaque."""
 
     NVMLError: type[Exception]
 
     def nvmlInit(self) -> None:
-        """Find the driver."""
+        """Initialise, which needs a driver."""
 
     def nvmlDeviceGetCount(self) -> int:
-        """How many GPUs there are."""
+        """Return the number of GPUs."""
 
     def nvmlDeviceGetHandleByIndex(self, index: int) -> Any:
-        """One of them."""
+        """Return the handle of a GPU."""
 
     def nvmlDeviceGetUtilizationRates(self, handle: Any) -> Any:
-        """`.gpu`, percent of the last sample period in which a kernel ran."""
+        """Return `.gpu`: percent of the last sample period in which a kernel ran."""
 
     def nvmlDeviceGetMemoryInfo(self, handle: Any) -> Any:
-        """`.used` and `.total`, bytes."""
+        """Return `.used` and `.total`, in bytes."""
 
     def nvmlDeviceGetPowerUsage(self, handle: Any) -> int:
-        """Milliwatts."""
+        """Return the power in milliwatts."""
 
 
 class GpuCollector(Collector):
-    """`prunepool_gpu_…`, by the GPU's index.
+    """The series `prunepool_gpu_…`, labelled by the index of the GPU.
 
     Args:
-        nvml: the module, initialised.
+        nvml: the module `pynvml`, initialised.
     """
 
     def __init__(self, nvml: Nvml) -> None:
@@ -55,7 +55,7 @@ class GpuCollector(Collector):
         }
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """One reading of every GPU."""
+        """Read every GPU."""
         nvml = self._nvml
         busy = GaugeMetricFamily(
             "prunepool_gpu_utilization_ratio",
@@ -86,7 +86,7 @@ class GpuCollector(Collector):
 
 
 def gpu_collector() -> GpuCollector | None:
-    """The collector of this machine's GPUs; None without nvidia-ml-py or without a driver."""
+    """Make the collector for this machine; None without nvidia-ml-py or without a driver."""
     try:
         import pynvml
     except ModuleNotFoundError:
@@ -95,5 +95,5 @@ def gpu_collector() -> GpuCollector | None:
         pynvml.nvmlInit()
         return GpuCollector(pynvml)
     except pynvml.NVMLError as error:
-        log.debug("no figures of a GPU", cause=str(error))
+        log.debug("no GPU metrics", cause=str(error))
         return None

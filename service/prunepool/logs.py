@@ -1,4 +1,4 @@
-"""Log lines: for people, or one JSON object each; ours and the libraries' alike."""
+"""Logging: text for people or JSON for machines, for our log lines and those of libraries."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from structlog.types import EventDict, Processor
 def logging_to(
     stream: TextIO, form: Literal["console", "json"], level: str, process: str | None = None
 ) -> Iterator[None]:
-    """Send every log line of the process to one stream, in one form; afterwards all is as it was.
+    """Send all log lines of the process to one stream while the block runs.
 
     Args:
-        stream: where to.
-        form: `console` for people, `json` for machines.
-        level: the least severe line that is written: debug, info, warning or error.
-        process: what this process is called in its lines, where there are several.
+        stream: the stream.
+        form: `console` for people, or `json` for machines.
+        level: the lowest level that is logged: debug, info, warning or error.
+        process: name of this process in its log lines, if there are several processes.
     """
 
     def name_process(_: Any, __: str, line: EventDict) -> EventDict:
@@ -75,20 +75,20 @@ def logging_to(
 
 
 def set_level(level: str) -> None:
-    """The least severe line that is written from now on: debug, info, warning or error."""
+    """Set the lowest level that is logged: debug, info, warning or error."""
     for name, least in _levels(level).items():
         logging.getLogger(name).setLevel(least)
 
 
 @contextmanager
 def level_by_signal(level: str, then: Callable[[int], object] = lambda number: None) -> Iterator[None]:
-    """While the block runs, SIGUSR1 switches between the level and debug (info, if debug is the level).
+    """While the block runs, let SIGUSR1 switch between a level and debug (or info, if the level is debug).
 
-    Only the main thread can catch signals; in another this does nothing.
+    Only the main thread can handle signals; in other threads this does nothing.
 
     Args:
-        level: what it is at first.
-        then: called with each such signal, once that is done.
+        level: the initial level.
+        then: called with the signal number after each switch.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -99,7 +99,7 @@ def level_by_signal(level: str, then: Callable[[int], object] = lambda number: N
     def switch(*_: object) -> None:
         nonlocal now, other
         now, other = other, now
-        set_level("info")  # so that the change itself is seen, whichever way it goes
+        set_level("info")  # so that the change itself is always logged
         log.info("log level", least=now)
         set_level(now)
         then(signal.SIGUSR1)
@@ -112,9 +112,9 @@ def level_by_signal(level: str, then: Callable[[int], object] = lambda number: N
 
 
 def _levels(level: str) -> dict[str, str]:
-    """Of every logger that has one: the libraries' chatter is of use to who debugs only."""
-    chatter = "DEBUG" if level == "debug" else "WARNING"
-    return {"": level.upper(), **dict.fromkeys(("uvicorn", "httpx", "httpcore", "PIL", "asyncio"), chatter)}
+    """Return the level of each logger; libraries log details only at debug level."""
+    libraries = "DEBUG" if level == "debug" else "WARNING"
+    return {"": level.upper(), **dict.fromkeys(("uvicorn", "httpx", "httpcore", "PIL", "asyncio"), libraries)}
 
 
 def _rendering(form: Literal["console", "json"], stream: TextIO) -> list[Processor]:
@@ -132,6 +132,6 @@ def _dumps(line: object, default: Any) -> str:
 
 
 def request_fields(scope: MutableMapping[str, Any]) -> dict[str, object]:
-    """What the handler of a request wants on its log line; anything but image data."""
+    """Return the dict whose items a request's log line shows; handlers add to it, but never image data."""
     fields: dict[str, object] = scope.setdefault("state", {}).setdefault("log_fields", {})
     return fields

@@ -1,7 +1,7 @@
-"""Every Prometheus series, declared once; the rest of the code only counts.
+"""Declares every Prometheus series; the rest of the code only counts.
 
-Base units (seconds, ratios, GMACs), few labels, histograms rather than summaries, so that percentiles can be
-aggregated over replicas. The registry is passed in: a test makes its own.
+Base units (seconds, ratios, GMACs), few labels, and histograms instead of summaries, so that percentiles can be
+aggregated over replicas. The registry is passed in, so a test makes its own.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
-#: 1 ms to 10 s, about four to a decade.
+#: 1 ms to 10 s, about four buckets per decade.
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 0.75, 1, 2.5, 5, 10)
 RATIOS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 ERRORS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2)
@@ -19,7 +19,7 @@ TOKENS = (64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536)
 
 
 def reduction_band(ratio: float) -> str:
-    """The label that a ratio counts under: `0` for the dense model, else one of nine fixed bands."""
+    """Return the label of a ratio: `0` for the dense model, else one of nine fixed bands."""
     if ratio <= 0:
         return "0"
     low = min(int(ratio * 10 + 1e-9), 8)
@@ -27,16 +27,16 @@ def reduction_band(ratio: float) -> str:
 
 
 class Metrics:
-    """The service's series on one registry.
+    """The series of the service on one registry.
 
-    A gauge's `multiprocess_mode` says what becomes of its values where several processes have one.
+    The `multiprocess_mode` of a gauge says how the values of several processes are combined.
 
     Args:
-        registry: where they are registered; a second instance on the same registry is an error.
-        exposed: what a scrape shows, if that is more than this process's own series.
+        registry: the registry; a second instance on the same registry is an error.
+        exposed: the registry that a scrape shows, if it is not this process's own.
 
     Attributes:
-        exposed: what a scrape shows.
+        exposed: the registry that a scrape shows.
     """
 
     def __init__(self, registry: CollectorRegistry, exposed: CollectorRegistry | None = None) -> None:
@@ -46,13 +46,13 @@ class Metrics:
         m = ("model",)
         self.requests = Counter(
             "prunepool_requests_total",
-            "Images asked for, by how they ended: ok, or the code of the error.",
+            "Images requested, by outcome: ok, or the code of the error.",
             ("model", "outcome"),
             registry=registry,
         )
         self.request_duration = Histogram(
             "prunepool_request_duration_seconds",
-            "Time an image spent in a stage: decode, queue, inference, total.",
+            "Time that an image spent in a stage: decode, queue, inference, total.",
             ("model", "stage"),
             buckets=SECONDS,
             registry=registry,
@@ -121,7 +121,7 @@ class Metrics:
         )
         self.gmacs = Counter(
             "prunepool_gmacs_total",
-            "Billions of multiply-accumulates spent, and saved against the dense model.",
+            "Billions of multiply-accumulates spent, and saved compared to the dense model.",
             ("model", "kind"),
             registry=registry,
         )
@@ -148,7 +148,7 @@ class Metrics:
         )
         self.prediction_error = Histogram(
             "prunepool_prediction_error_ratio",
-            "How far the predicted time of a batch was off: |predicted / actual − 1|.",
+            "Relative error of the predicted time of a batch: |predicted / actual − 1|.",
             m,
             buckets=ERRORS,
             registry=registry,
@@ -167,7 +167,7 @@ class Metrics:
         )
         self.grpc_calls = Counter(
             "prunepool_grpc_calls_total",
-            "gRPC calls, each once however it ended, by method, status and the error's code (ok without one).",
+            "gRPC calls by method, status and the code of the error (ok without one).",
             ("method", "status", "code"),
             registry=registry,
         )
@@ -204,7 +204,7 @@ class Metrics:
         )
         self.shadow_seconds = Counter(
             "prunepool_shadow_seconds_total",
-            "Device time spent on sampled images, beside prunepool_inference_seconds_total.",
+            "Device time of sampled images, in addition to prunepool_inference_seconds_total.",
             m,
             registry=registry,
         )
@@ -217,7 +217,7 @@ class Metrics:
         )
         self.engine_restarts = Counter(
             "prunepool_engine_restarts_total",
-            "Restarts of the model's engine after it died.",
+            "Restarts of the model's engine after a failure.",
             m,
             registry=registry,
         )
@@ -226,20 +226,20 @@ class Metrics:
         )
 
     def ask(self, gauge: Gauge, value: Callable[[], float]) -> None:
-        """Have a gauge ask for its value whenever somebody looks.
+        """Let a gauge call a function for its value at each scrape.
 
         Args:
-            gauge: one without labels, or with all of them.
-            value: what it is now.
+            gauge: a gauge without labels, or with all of them set.
+            value: returns the current value.
         """
         gauge.set_function(value)
         self._asked[gauge] = value
 
     def ask_no_more(self, gauge: Gauge) -> None:
-        """Let go of what a gauge asks."""
+        """Release the function of a gauge."""
         self._asked.pop(gauge, None)
 
     def publish(self) -> None:
-        """Have all gauges ask now: for those who look from another process."""
+        """Store the current values of all gauges, for scrapes by another process."""
         for gauge, value in self._asked.items():
             gauge.set(value())

@@ -1,4 +1,4 @@
-"""Every setting, documented once: a flag, an environment variable and a key of `prunepool.toml` each.
+"""Every setting, declared once: each is a flag, an environment variable and a key of `prunepool.toml`.
 
 The setting `max_batch_size` is the flag `--max-batch-size`, the variable `PRUNEPOOL_MAX_BATCH_SIZE` and the
 key `max_batch_size`. A flag wins over the environment, the environment over the file.
@@ -22,7 +22,7 @@ from pydantic_settings import (
 
 
 def _auto_or_number(value: object) -> object:
-    """`"auto"` stays; anything else is read as a number."""
+    """Read a number, unless the value is `"auto"`."""
     if isinstance(value, str) and value != "auto":
         try:
             return float(value)
@@ -32,7 +32,7 @@ def _auto_or_number(value: object) -> object:
 
 
 def _parts(value: object) -> object:
-    """`"a, b"` as its parts: a flag or a variable is one text; the file may have a list."""
+    """Split `"a, b"`. A flag or a variable is one text; the file may also have a list."""
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(",") if part.strip())
     return value
@@ -43,7 +43,7 @@ _ORIGIN = re.compile(r"https?://(\[[0-9a-f:]+\]|[a-z0-9.-]+)(:\d{1,5})?", re.ASC
 
 def _origin(value: str) -> str:
     if value != "*" and not _ORIGIN.fullmatch(value):
-        raise ValueError("it must be * or origins like https://photos.example, with commas between them")
+        raise ValueError("it must be * or comma-separated origins like https://photos.example")
     return value
 
 
@@ -51,7 +51,7 @@ def _network(value: str) -> str:
     try:
         return str(ip_network(value))
     except ValueError:
-        limit = "it must be addresses or networks like 10.0.0.0/8, with commas between them"
+        limit = "it must be comma-separated addresses or networks like 10.0.0.0/8"
         raise ValueError(limit) from None
 
 
@@ -69,7 +69,7 @@ AutoRatio = Annotated[Literal["auto"] | Ratio, BeforeValidator(_auto_or_number)]
 
 
 class Settings(BaseSettings):
-    """How the service runs. Every field has a default that suits one machine."""
+    """The settings of the service. The defaults suit a single machine."""
 
     model_config = SettingsConfigDict(
         env_prefix="PRUNEPOOL_",
@@ -265,5 +265,5 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Flags over environment over `prunepool.toml` in the working directory."""
+        """Prefer flags to the environment, and the environment to `prunepool.toml` in the working directory."""
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)

@@ -143,7 +143,7 @@ def test_what_cannot_be_read_changes_nothing_and_is_said_once(
         for _ in range(5):
             clock.now += 2 * CHECK_INTERVAL_S
             assert keyring.identify("pp_alice").name == "alice"
-    assert [(line["log_level"], line["event"]) for line in lines] == [("error", "API keys stay as they were")]
+    assert [(line["log_level"], line["event"]) for line in lines] == [("error", "API keys not reloaded")]
     source.broken, source.version = False, 100
     source.put(alice("pp_new"))
     clock.now += 2 * CHECK_INTERVAL_S

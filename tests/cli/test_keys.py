@@ -161,7 +161,7 @@ def test_a_hangup_makes_the_server_read_its_keys_again(run: Run, folder: Path) -
         process.send_signal(signal.SIGHUP)
         assert process.stderr is not None
         for line in process.stderr:
-            if json.loads(line)["event"] == "API keys read":
+            if json.loads(line)["event"] == "API keys reloaded":
                 break
         assert (asked_with(bob), asked_with(alice)) == (200, 401)
         process.terminate()

@@ -225,7 +225,7 @@ def test_without_the_extra_our_setting_is_refused_and_the_variables_are_warned_o
 def test_the_last_traces_are_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
     from prunepool.tracing import export
 
-    monkeypatch.setattr(export, "_LAST_EXPORT_S", 0.05)
+    monkeypatch.setattr(export, "_SHUTDOWN_TIMEOUT_S", 0.05)
     stop = threading.Event()
 
     class Stuck:

@@ -1,7 +1,7 @@
-"""Who may ask, and how much: API keys that are kept as hashes, and a token bucket for each.
+"""API keys, stored as hashes, and their rate limits, each a token bucket.
 
-A key is 32 random bytes, so one round of SHA-256 is as good as a slow password hash: there is nothing to
-guess, and a slow hash on every request would be a way to keep the server busy. See docs/security.md.
+A key is 32 random bytes, so one round of SHA-256 is as safe as a slow password hash: nobody can guess the key. A
+slow hash on every request would even help attackers to overload the server. See docs/security.md.
 """
 
 from __future__ import annotations

@@ -1,20 +1,20 @@
-"""The token bucket: how many images a caller may send, and how long to wait for more. Pure functions."""
+"""The token bucket: limits the images that a caller may send. Pure functions."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-#: Of an image: less is what adding and multiplying times leaves over.
+#: Images. A smaller shortfall is a rounding error of floating-point times.
 _ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """What a bucket lets through.
+    """A rate limit.
 
     Attributes:
-        per_s: images a second in the long run, above 0.
-        burst: images at once after a rest, at least 1.
+        per_s: images per second in the long run, above 0.
+        burst: images at once after a pause, at least 1.
     """
 
     per_s: float
@@ -26,11 +26,11 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """How full a bucket was, and when; it fills up at its rate from then on.
+    """The level of a bucket at a time; from then on it fills at its rate.
 
     Attributes:
-        level: images that it held.
-        at: seconds of a monotonic clock.
+        level: images available then.
+        at: the time, in seconds of a monotonic clock.
     """
 
     level: float
@@ -38,7 +38,7 @@ class Bucket:
 
 
 def full(rate: Rate, now: float) -> Bucket:
-    """The bucket of a caller who has not been seen yet."""
+    """Return a full bucket, for a new caller."""
     return Bucket(rate.burst, now)
 
 
@@ -46,13 +46,13 @@ def take(rate: Rate, bucket: Bucket, images: int, now: float) -> tuple[Bucket, f
     """Take images out of a bucket, all or none.
 
     Args:
-        rate: how it fills up.
-        bucket: as it was after the last taking.
-        images: how many, at most `rate.burst`: more are never in it.
-        now: seconds of the same clock; one that ran backwards counts as one that stood.
+        rate: the rate limit.
+        bucket: the bucket after the last call.
+        images: number of images, at most `rate.burst`, since a bucket never holds more.
+        now: seconds of the same clock; a time before the bucket's counts as the bucket's.
 
     Returns:
-        The bucket after it, and 0.0 if the images were taken; else seconds after which they can be.
+        The new bucket, and the seconds after which the images can be taken: 0.0 if they were taken now.
     """
     level = min(rate.burst, bucket.level + max(0.0, now - bucket.at) * rate.per_s)
     missing = images - level

@@ -1,10 +1,11 @@
-"""The file of API keys: TOML, one key a line, each as the hash of it.
+"""The file of API keys: TOML with one key per line, stored as its hash.
 
     alice = { sha256 = "…64 hexadecimal digits…", rate = 50.0, burst = 100.0, created = 2026-01-31 }
 
-`rate` (images a second), `burst` (images at once; one second's worth if left out), `created` and `admin` (true
-for a key that may load and unload models) may be missing. A line is added and removed as a line, so that
-comments and other lines stay as they are.
+Optional: `rate` (images per second), `burst` (images at once, by default those of one second), `created`, and
+    `admin`
+(true for a key that may load and unload models). Keys are added and removed as whole lines, so that comments and
+other lines stay unchanged.
 """
 
 from __future__ import annotations
@@ -34,22 +35,22 @@ class KeysFile:
     """A file of keys on disk.
 
     Args:
-        path: where it is; links are followed, so that a mounted secret can be one.
+        path: path of the file; symbolic links are followed, so that it can be a mounted secret.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def read(self) -> dict[str, Key]:
-        """All keys, by name.
+        """Read all keys, by name.
 
         Raises:
-            InvalidParameter: there is no such file, or it says something that it may not.
+            InvalidParameter: the file is missing or invalid.
         """
         return parse(self._text(), self.path)
 
     def stamp(self) -> tuple[int, int, int] | None:
-        """What changes whenever the file does; None while there is none."""
+        """Return a value that changes whenever the file does; None if there is no file."""
         try:
             found = self.path.stat()
         except OSError:
@@ -57,10 +58,10 @@ class KeysFile:
         return found.st_mtime_ns, found.st_size, found.st_ino
 
     def add(self, key: Key) -> None:
-        """Add a key; a file that is not there yet is made, readable by its owner alone.
+        """Add a key. A new file is readable by its owner only.
 
         Raises:
-            InvalidParameter: a name that is taken or not allowed, or a file that cannot be read.
+            InvalidParameter: the name is in use or not allowed, or the file cannot be read.
             OSError: the file cannot be written.
         """
         check_name(key.name)
@@ -76,8 +77,8 @@ class KeysFile:
         """Remove a key.
 
         Raises:
-            InvalidParameter: there is none of that name, the file cannot be read, or the key is not on one
-                line of its own.
+            InvalidParameter: there is no key of that name, it shares its line with others, or the file cannot be
+                read.
             OSError: the file cannot be written.
         """
 
@@ -109,7 +110,7 @@ class KeysFile:
             raise _wrong(self.path, "it is not UTF-8 text") from error
 
     def _rewrite(self, change: Callable[[str], str], new: str | None = None) -> None:
-        """Replace the file at once, so that a server never reads half of it."""
+        """Replace the file atomically, so that a server never reads half of it."""
         target = self.path.resolve()
         with _locked(target.parent):
             exists = target.exists()
@@ -131,7 +132,7 @@ class KeysFile:
 
 
 def _copy_owner_and_mode(source: Path, target: Path) -> None:
-    """So that a server that runs as somebody else can go on reading."""
+    """Copy owner and mode, so that a server of another user can still read the file."""
     found = source.stat()
     if (found.st_uid, found.st_gid) != (os.geteuid(), os.getegid()):
         os.chown(target, found.st_uid, found.st_gid)
@@ -140,7 +141,7 @@ def _copy_owner_and_mode(source: Path, target: Path) -> None:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """One writer at a time; the lock is on the folder, for the file itself is replaced."""
+    """Allow one writer at a time. The lock is on the folder, because the file itself is replaced."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
@@ -150,14 +151,14 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def parse(text: str, path: Path) -> dict[str, Key]:
-    """The keys of a file, by name.
+    """Parse the keys of a file, by name.
 
     Args:
-        text: what it holds.
-        path: where it is, for errors.
+        text: content of the file.
+        path: path of the file, for errors.
 
     Raises:
-        InvalidParameter: what it may not say; never quotes a hash.
+        InvalidParameter: the content is invalid; the message never quotes a hash.
     """
     try:
         document = tomllib.loads(text)
@@ -195,10 +196,10 @@ def _key(name: str, entry: object) -> Key:
 
 
 def rate_of(per_s: object, burst: object) -> Rate | None:
-    """The rate of a key, or None without one.
+    """Make the rate limit of a key; None without a rate.
 
     Raises:
-        ValueError: a number that it may not be, or a burst without a rate.
+        ValueError: a number is out of range, or there is a burst without a rate.
     """
     if per_s is None:
         if burst is not None:
@@ -220,10 +221,10 @@ def _number(name: str, value: object) -> float:
 
 
 def check_name(name: str, error: type[Exception] | None = None) -> None:
-    """Refuse a name that a line of the file, or of the log, could not hold.
+    """Check that a name is safe in the file and in log lines.
 
     Raises:
-        InvalidParameter: or `error`, if one is given.
+        InvalidParameter: the name is not; `error` instead if it is given.
     """
     if NAME.fullmatch(name):
         return
@@ -232,7 +233,7 @@ def check_name(name: str, error: type[Exception] | None = None) -> None:
 
 
 def line_of(key: Key) -> str:
-    """A key as its line in the file."""
+    """Format a key as a line of the file."""
     parts = [f'sha256 = "{key.digest.hex()}"']
     if key.rate is not None:
         parts += [f"rate = {key.rate.per_s!r}", f"burst = {key.rate.burst!r}"]

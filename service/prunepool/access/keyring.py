@@ -1,4 +1,4 @@
-"""The keys that a running server knows: looked up in constant time, read again when their file changes."""
+"""The keys of a running server: found in constant time, reloaded when their file changes."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ from prunepool.access.buckets import Bucket, Rate, full, take
 from prunepool.access.keys import Key, digest_of
 from prunepool.errors import InvalidParameter, RateLimited, Unauthorized
 
-#: Seconds between looks at the file: a key that is revoked works that much longer at most.
+#: Seconds between checks of the file, and so the longest time for which a revoked key still works.
 CHECK_INTERVAL_S = 1.0
 _log = structlog.stdlib.get_logger("prunepool.access")
 
 
 class Source(Protocol):
-    """Where keys come from; `KeysFile` is one."""
+    """A source of keys, such as `KeysFile`."""
 
     def read(self) -> Mapping[str, Key]:
-        """All keys, by name.
+        """Read all keys, by name.
 
         Raises:
-            InvalidParameter: they cannot be read.
+            InvalidParameter: the keys cannot be read.
         """
 
     def stamp(self) -> object:
-        """What changes whenever the keys do."""
+        """Return a value that changes whenever the keys do."""
 
 
 class Caller:
-    """Whoever holds a key: its name, and what is left of its rate. All calls come from the event loop.
+    """The owner of a key, and the state of its rate limit. Call it from the event loop only.
 
     Args:
         key: the key.
-        clock: seconds, monotonic.
+        clock: monotonic clock, in seconds.
 
     Attributes:
-        name: of the key.
-        admin: whether it may load and unload models.
+        name: name of the key.
+        admin: whether the key may load and unload models.
     """
 
     def __init__(self, key: Key, clock: Callable[[], float]) -> None:
@@ -52,11 +52,11 @@ class Caller:
         self._bucket = None if key.rate is None else full(key.rate, clock())
 
     def spend(self, images: int) -> None:
-        """Take images from the key's rate, all or none.
+        """Charge images to the rate limit, all or none.
 
         Raises:
-            RateLimited: not yet; says when.
-            InvalidParameter: more than the key may ever send at once.
+            RateLimited: the key has too few images left now; `retry_after` says when it has enough.
+            InvalidParameter: the number exceeds the burst, so waiting would not help.
         """
         if self._rate is not None and images > self._rate.burst:
             limit = f"at most {math.floor(self._rate.burst)} at once with the key {self.name!r}"
@@ -64,15 +64,15 @@ class Caller:
         self._bucket = self._after(images)
 
     def check(self) -> None:
-        """Refuse a caller that has nothing left before a body is read for it.
+        """Check that at least one image is left, before a body is read.
 
         Raises:
-            RateLimited: not even one image is left; says when one is.
+            RateLimited: no image is left; `retry_after` says when one is.
         """
         self._after(1)
 
     def adopt(self, other: Caller) -> None:
-        """Go on where the same key was before its file was read again."""
+        """Take over the state of the same key from before a reload."""
         if self._rate == other._rate:
             self._bucket = other._bucket
 
@@ -93,8 +93,8 @@ class Keyring:
     """Finds the caller that a key belongs to.
 
     Args:
-        source: where the keys are; read once here.
-        clock: seconds, monotonic.
+        source: source of the keys, read once here.
+        clock: monotonic clock, in seconds.
 
     Raises:
         InvalidParameter: the keys cannot be read.
@@ -105,20 +105,20 @@ class Keyring:
         self._clock = clock
         self._stamp = source.stamp()
         self._checked_at = clock()
-        self._callers = self._made(source.read())
+        self._callers = self._callers_of(source.read())
         if not self._callers:
-            _log.warning("there are no API keys: every request that needs one will be refused")
+            _log.warning("no API keys: every request that needs one is refused")
 
     def identify(self, key: str) -> Caller:
-        """The caller whose key it is.
+        """Return the caller that a key belongs to.
 
         Raises:
-            Unauthorized: it is nobody's.
+            Unauthorized: the key is unknown.
         """
         self._reload_if_changed()
         presented = digest_of(key)
         found = None
-        # All of them every time: how long it takes says nothing of which came close.
+        # Compare with all keys every time, so that the duration says nothing about them.
         for digest, caller in self._callers:
             if hmac.compare_digest(digest, presented):
                 found = caller
@@ -127,21 +127,21 @@ class Keyring:
         return found
 
     def reload(self) -> None:
-        """Read the keys again. If they cannot be read, those that were stay, and the log says why."""
+        """Reload the keys. If they cannot be read, keep the current ones and log why."""
         self._checked_at = self._clock()
-        # Before reading: a change while reading is found at the next look.
+        # Taken before reading, so that a change during the read is found at the next check.
         self._stamp = self._source.stamp()
         try:
             keys = self._source.read()
         except InvalidParameter as error:
-            _log.error("API keys stay as they were", why=error.detail)
+            _log.error("API keys not reloaded", why=error.detail)
             return
         before = {caller.name: caller for _, caller in self._callers}
-        self._callers = self._made(keys)
+        self._callers = self._callers_of(keys)
         for _, caller in self._callers:
             if (same := before.get(caller.name)) is not None:
                 caller.adopt(same)
-        _log.info("API keys read", keys=len(self._callers))
+        _log.info("API keys reloaded", keys=len(self._callers))
 
     def _reload_if_changed(self) -> None:
         if self._clock() - self._checked_at < CHECK_INTERVAL_S:
@@ -150,5 +150,5 @@ class Keyring:
         if self._source.stamp() != self._stamp:
             self.reload()
 
-    def _made(self, keys: Mapping[str, Key]) -> list[tuple[bytes, Caller]]:
+    def _callers_of(self, keys: Mapping[str, Key]) -> list[tuple[bytes, Caller]]:
         return [(key.digest, Caller(key, self._clock)) for key in keys.values()]

@@ -1,4 +1,4 @@
-"""API keys: what they look like, and what is kept of them."""
+"""API keys: their format, and the hash that is stored."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from datetime import date
 
 from prunepool.access.buckets import Rate
 
-#: Lets scanners for leaked secrets find a key where it should not be.
+#: Lets scanners for leaked secrets recognise a key.
 PREFIX = "pp_"
 _RANDOM_BYTES = 32
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
@@ -18,13 +18,13 @@ NAME = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """What is kept of a key.
+    """A key as it is stored.
 
     Attributes:
-        name: whose it is; shown in log lines.
+        name: name of its owner, shown in log lines.
         digest: SHA-256 of the key, 32 bytes.
-        rate: how much it may send; None: as much as the server takes.
-        created: when it was made, if that is known.
+        rate: its rate limit; None for no limit.
+        created: date on which it was made, if known.
         admin: whether it may load and unload models.
     """
 
@@ -36,10 +36,10 @@ class Key:
 
 
 def new_key() -> str:
-    """A key that nobody can guess: 256 random bits, in characters that a header can hold."""
+    """Make a key of 256 random bits, in characters that are safe in a header."""
     return PREFIX + secrets.token_urlsafe(_RANDOM_BYTES)
 
 
 def digest_of(key: str) -> bytes:
-    """What is kept of a key: SHA-256 of its UTF-8, 32 bytes."""
+    """Return the hash that is stored: SHA-256 of the key in UTF-8, 32 bytes."""
     return hashlib.sha256(key.encode("utf-8")).digest()

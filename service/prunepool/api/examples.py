@@ -83,7 +83,7 @@ READY = {"ready": True, "missing": []}
 NOT_READY = {"ready": False, "missing": ["draining"]}
 
 METRICS = """\
-# HELP prunepool_requests_total Images asked for, by how they ended: ok, or the code of the error.
+# HELP prunepool_requests_total Images requested, by outcome: ok, or the code of the error.
 # TYPE prunepool_requests_total counter
 prunepool_requests_total{model="deit_tiny_imagenet1k",outcome="ok"} 5.0
 """

@@ -1,6 +1,6 @@
-"""Traces by OpenTelemetry: what became of a request, stage by stage, and the batch it was computed in.
+"""OpenTelemetry traces: the stages of each image of a request, and the batch it ran in.
 
-FastAPI makes the span of a request and honours its W3C context. Here the spans of its images are added, and
-the way to a collector, which needs the extra `prunepool[otel]`. Nothing of it is imported unless it is asked
-for.
+FastAPI makes the span of a request and continues the caller's W3C trace context. This package adds the spans of
+images and the export to a collector. It needs the extra `prunepool[otel]`, and is imported only if tracing is
+enabled.
 """

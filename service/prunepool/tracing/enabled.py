@@ -1,4 +1,4 @@
-"""Whether traces are asked for, by our setting or by OpenTelemetry's own variables."""
+"""Whether tracing is enabled, by our setting or by OpenTelemetry's environment variables."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _PROTOCOL = "http/protobuf"
 
 
 def tracing_enabled(endpoint: str | None, environment: Mapping[str, str]) -> bool:
-    """Whether traces shall be made and sent.
+    """Return whether spans are made and exported.
 
     Args:
-        endpoint: our setting.
-        environment: the process's variables.
+        endpoint: the setting `otel_endpoint`.
+        environment: environment variables of the process.
 
     Raises:
-        InvalidParameter: the variables ask for an exporter or a protocol that is not there.
+        InvalidParameter: the variables select an exporter or a protocol that is not supported.
     """
     if environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return False
@@ -30,7 +30,7 @@ def tracing_enabled(endpoint: str | None, environment: Mapping[str, str]) -> boo
         return False
     if exporter != "otlp":
         raise InvalidParameter("OTEL_TRACES_EXPORTER", exporter, "otlp or none")
-    spoken = next((environment[name] for name in _PROTOCOLS if environment.get(name)), _PROTOCOL)
-    if spoken != _PROTOCOL:
-        raise InvalidParameter("OTEL_EXPORTER_OTLP_PROTOCOL", spoken, _PROTOCOL)
+    protocol = next((environment[name] for name in _PROTOCOLS if environment.get(name)), _PROTOCOL)
+    if protocol != _PROTOCOL:
+        raise InvalidParameter("OTEL_EXPORTER_OTLP_PROTOCOL", protocol, _PROTOCOL)
     return True

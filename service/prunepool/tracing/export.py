@@ -1,4 +1,4 @@
-"""The way to a collector: OTLP over HTTP, in batches, from a thread of its own. Needs `prunepool[otel]`."""
+"""Exports spans to a collector by OTLP over HTTP, in batches. Needs `prunepool[otel]`."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-#: At the end, for a collector that does not answer.
-_LAST_EXPORT_S = 5.0
+#: How long the last export may take at shutdown, if the collector does not answer.
+_SHUTDOWN_TIMEOUT_S = 5.0
 _log = structlog.stdlib.get_logger("prunepool.tracing")
 
 
 def provider_to(endpoint: str | None, version: str) -> TracerProvider:
-    """Spans that go to a collector; sampling, service name and the like come from `OTEL_…` variables.
+    """Make a provider whose spans go to a collector; `OTEL_…` variables set sampling, service name and so on.
 
     Args:
-        endpoint: the collector's address without a path, or None to take that from the variables too.
-        version: ours.
+        endpoint: URL of the collector without a path; None takes it from the variables too.
+        version: version of this service.
     """
     resource = Resource.create({"service.version": version})
     if str(resource.attributes["service.name"]).startswith("unknown_service"):
@@ -32,9 +32,9 @@ def provider_to(endpoint: str | None, version: str) -> TracerProvider:
 
 
 def finish(provider: TracerProvider) -> None:
-    """Send what is left, but not for longer than anybody would wait."""
+    """Export the remaining spans, with a timeout."""
     last = threading.Thread(target=provider.shutdown, name="prunepool-last-traces", daemon=True)
     last.start()
-    last.join(_LAST_EXPORT_S)
+    last.join(_SHUTDOWN_TIMEOUT_S)
     if last.is_alive():
-        _log.warning("the collector did not take the last traces in time", waited_s=_LAST_EXPORT_S)
+        _log.warning("the collector did not take the last traces in time", waited_s=_SHUTDOWN_TIMEOUT_S)

@@ -1,4 +1,4 @@
-"""The spans of images: each with its stages, and a link to the batch that it shared with others."""
+"""The spans of images: one for each stage, with a link to the batch that the image ran in."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from opentelemetry.trace import Link, Span, SpanContext, Status, StatusCode, Tra
 from prunepool.errors import PrunepoolError
 from prunepool.serving.types import Classification, Engine, Image, Inference, ModelInfo, Options, Readiness
 
-#: Batches whose spans are remembered. Their images come back together, so few suffice.
-_REMEMBERED = 256
+#: Number of batches whose spans are remembered. The images of a batch return together, so few suffice.
+_REMEMBERED_BATCHES = 256
 
 
 class TracedEngine:
-    """An `Engine` that adds spans to the request that it is asked in; an unrecorded one costs it nothing.
+    """An `Engine` that adds the spans of images to those of requests; requests that are not sampled get none.
 
-    A batch is computed for several requests at once, so it belongs to the trace of none: it has a trace of
-    its own, which the spans of its images link to.
+    A batch runs for several requests, so it belongs to the trace of none of them. It has a trace of its own, to
+    which the spans of its images link.
 
     Args:
-        engine: what does the work.
+        engine: the engine that runs inference.
         provider: makes spans.
-        clock_ns: nanoseconds since the epoch.
+        clock_ns: clock, in nanoseconds since the epoch.
     """
 
     def __init__(
@@ -40,19 +40,19 @@ class TracedEngine:
 
     @property
     def default_model(self) -> str:
-        """The engine's."""
+        """Name of the engine's default model."""
         return self._engine.default_model
 
     def models(self) -> tuple[ModelInfo, ...]:
-        """The engine's."""
+        """Return the engine's models."""
         return self._engine.models()
 
     def model(self, name: str) -> ModelInfo:
-        """The engine's."""
+        """Return one of the engine's models."""
         return self._engine.model(name)
 
     def readiness(self) -> Readiness:
-        """The engine's."""
+        """Return the engine's readiness."""
         return self._engine.readiness()
 
     async def start(self) -> None:
@@ -60,7 +60,7 @@ class TracedEngine:
         await self._engine.start()
 
     def begin_drain(self) -> None:
-        """Tell the engine."""
+        """Begin to drain the engine."""
         self._engine.begin_drain()
 
     async def close(self, timeout_s: float) -> bool:
@@ -68,24 +68,24 @@ class TracedEngine:
         return await self._engine.close(timeout_s)
 
     async def classify(self, image: bytes, options: Options) -> Classification:
-        """The engine's answer, with spans."""
+        """Classify by the engine, with spans."""
         start_ns = self._clock_ns()
         with self._image() as span:
-            answer = await self._engine.classify(image, options)
-            self._describe(span, start_ns, answer)
-        return answer
+            result = await self._engine.classify(image, options)
+            self._describe(span, start_ns, result)
+        return result
 
     async def infer(self, image: Image, options: Options) -> Inference:
-        """The engine's answer, with spans."""
+        """Infer by the engine, with spans."""
         start_ns = self._clock_ns()
         with self._image() as span:
-            answer = await self._engine.infer(image, options)
-            self._describe(span, start_ns, answer)
-        return answer
+            result = await self._engine.infer(image, options)
+            self._describe(span, start_ns, result)
+        return result
 
     @contextmanager
     def _image(self) -> Iterator[Span]:
-        """The span of one image, within that of the request; none where that is not recorded."""
+        """Open the span of one image within that of the request, if that one is recorded."""
         if not trace.get_current_span().is_recording():
             yield trace.INVALID_SPAN
             return
@@ -103,13 +103,13 @@ class TracedEngine:
                 span.set_status(Status(StatusCode.ERROR))
                 raise
 
-    def _describe(self, span: Span, start_ns: int, answer: Classification | Inference) -> None:
+    def _describe(self, span: Span, start_ns: int, result: Classification | Inference) -> None:
         if not span.is_recording():
             return
-        reduction, timing = answer.reduction, answer.timing_ms
+        reduction, timing = result.reduction, result.timing_ms
         span.set_attributes(
             {
-                "prunepool.model": answer.model,
+                "prunepool.model": result.model,
                 "prunepool.reduction.requested": str(reduction.requested),
                 "prunepool.reduction.applied": reduction.applied,
                 "prunepool.reduction.reason": reduction.reason,
@@ -121,32 +121,32 @@ class TracedEngine:
         done_ns = begun_ns + _ns(timing.inference)
         self._stage("decode", start_ns, decoded_ns)
         self._stage("queue", decoded_ns, begun_ns)
-        self._stage("inference", begun_ns, done_ns, Link(self._batch(answer, begun_ns, done_ns)))
+        self._stage("inference", begun_ns, done_ns, Link(self._batch(result, begun_ns, done_ns)))
 
     def _stage(self, name: str, start_ns: int, end_ns: int, *links: Link) -> None:
         self._tracer.start_span(name, start_time=start_ns, links=links).end(end_ns)
 
-    def _batch(self, answer: Classification | Inference, start_ns: int, end_ns: int) -> SpanContext:
-        """The batch's span, made when the first of its images comes back."""
-        key = (answer.model, answer.batch)
+    def _batch(self, result: Classification | Inference, start_ns: int, end_ns: int) -> SpanContext:
+        """Return the span of the batch, made when the first of its images returns."""
+        key = (result.model, result.batch)
         if key not in self._batches:
             attributes: dict[str, str | int] = {
-                "prunepool.model": answer.model,
-                "prunepool.batch.number": answer.batch,
-                "prunepool.batch.size": answer.batch_size,
+                "prunepool.model": result.model,
+                "prunepool.batch.number": result.batch,
+                "prunepool.batch.size": result.batch_size,
             }
             span = self._tracer.start_span(
                 "batch", context=Context(), start_time=start_ns, attributes=attributes
             )
             span.end(end_ns)
             self._batches[key] = span.get_span_context()
-            if len(self._batches) > _REMEMBERED:
+            if len(self._batches) > _REMEMBERED_BATCHES:
                 self._batches.popitem(last=False)
         return self._batches[key]
 
 
 def log_fields() -> dict[str, str]:
-    """What ties a log line to the trace that it was written in; empty outside of one."""
+    """Return the ids of the current trace and span, for log lines; nothing outside a trace."""
     context = trace.get_current_span().get_span_context()
     if not context.is_valid:
         return {}
