@@ -223,10 +223,10 @@ class Settings(BaseSettings):
         default=None, description="File of hashed API keys; unset, no key is required."
     )
     protect_health: bool = Field(
-        default=False, description="Whether health and readiness need an API key too, where there are any."
+        default=False, description="Whether health and readiness need an API key too, if keys are set."
     )
     protect_metrics: bool = Field(
-        default=False, description="Whether /metrics needs an API key too, where there are any."
+        default=False, description="Whether /metrics needs an API key too, if keys are set."
     )
     cors_origins: Annotated[tuple[Origin, ...] | None, NoDecode, BeforeValidator(_parts)] = Field(
         default=None,

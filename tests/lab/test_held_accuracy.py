@@ -1,8 +1,9 @@
-"""The calibrated dial keeps the accuracy that docs/accuracy.md says it has."""
+"""The calibrated plans keep the accuracy that docs/accuracy.md says they have."""
 
 from __future__ import annotations
 
 import json
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,9 @@ from safetensors.torch import load_file
 
 from prunepool.imaging import Preprocess
 from prunepool.lab.images import crops, find_images
+from prunepool.lab.measure import measure
 from prunepool.lab.statistics import halves
+from prunepool.models.loader import load_model
 from prunepool.models.vit import ReducingViT
 from prunepool.reduction.plan import DENSE, ReductionPlan
 
@@ -43,3 +46,43 @@ def test_the_calibrated_plan_at_0_8_gmacs_agrees_with_the_dense_model(shared: Pa
         )
         agrees.append((dense == reduced).numpy())
     assert np.concatenate(agrees).mean() >= 0.945
+
+
+#: Imagenette's classes among ImageNet's thousand.
+IMAGENETTE = {
+    "n01440764": 0,
+    "n02102040": 217,
+    "n02979186": 482,
+    "n03000684": 491,
+    "n03028079": 497,
+    "n03394916": 566,
+    "n03417042": 569,
+    "n03425413": 571,
+    "n03445777": 574,
+    "n03888257": 701,
+}
+
+
+@pytest.mark.shared
+def test_the_default_model_is_as_right_as_its_profile_says(shared: Path, root: Path, tmp_path: Path) -> None:
+    """On images that it was neither trained nor calibrated on, as the calibration's seed split them."""
+    with tarfile.open(shared / "data/imagenette160-val.tar") as archive:
+        archive.extractall(tmp_path, filter="data")
+    files = sorted(file.relative_to(tmp_path) for file in tmp_path.rglob("*.jpg"))
+    lines = [f"{file},{IMAGENETTE[file.parts[0]]}" for file in files]
+    (tmp_path / "labels.csv").write_text("\n".join(["file,label_index", *lines]))
+    model = load_model("deit_tiny_imagenet1k", device="cpu", dtype="float32", store=root / "model_store")
+    images = find_images(tmp_path, tmp_path / "labels.csv", model.manifest.labels)
+    calibration = json.loads((root / "docs/benchmarks/calibration-imagenet1k.json").read_text())
+    _, held_out = halves(images.labels, len(images), seed=calibration["seed"])
+    some = images.subset(np.sort(held_out)[::3])
+
+    plan = model.plan(0.755)
+    batches = list(crops(some, Preprocess(224, 0.9, "bicubic"), 64))
+    found = measure(model, batches, [DENSE, plan])
+    dense, reduced = found[DENSE], found[plan]
+    point = next(point for point in model.manifest.profile or () if point.ratio == 0.755)
+    assert point.agreement is not None
+    assert (dense.predicted == reduced.predicted).mean() >= point.agreement - 0.03
+    assert point.top1 is not None
+    assert (reduced.place == 0).mean() >= point.top1 - 0.08
