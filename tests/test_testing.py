@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from prunepool.core.backend import Backend, OutOfMemory
+from prunepool.core.logits import softmax
 from prunepool.core.types import Batch, BatchItem, RatioSpec, Request
 from prunepool.errors import (
     Draining,
@@ -18,7 +19,8 @@ from prunepool.errors import (
     ModelNotFound,
     Overloaded,
 )
-from prunepool.serving.types import Engine, Options, softmax
+from prunepool.serving.options import Options
+from prunepool.serving.types import Engine
 from prunepool.testing import FakeBackend, FakeEngine, Gate, fake_model
 
 

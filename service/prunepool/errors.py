@@ -214,6 +214,12 @@ class EngineUnavailable(Unavailable):
     title = "Engine unavailable"
 
 
+class ModelReplaced(EngineUnavailable):
+    """Another generation of the model is served than the one that a request was prepared for: prepare it again."""
+
+    code = "model_replaced"
+
+
 class DeadlineExceeded(PrunepoolError):
     """The response would be, or is, later than the request's deadline."""
 

@@ -256,6 +256,11 @@ class Settings(BaseSettings):
         description="The least severe line that is written; SIGUSR1 switches to debug and back.",
     )
 
+    @property
+    def model_references(self) -> tuple[str, ...]:
+        """The models to serve, the default first: names in the store, or folders."""
+        return tuple(dict.fromkeys((self.model, *(self.models or ()))))
+
     @classmethod
     def settings_customise_sources(
         cls,

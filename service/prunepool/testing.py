@@ -18,6 +18,8 @@ from dataclasses import replace
 import numpy as np
 
 from prunepool.core.backend import OutOfMemory
+from prunepool.core.logits import softmax
+from prunepool.core.model_info import ModelInfo
 from prunepool.core.profiling import WARM_UP
 from prunepool.core.types import Batch, BatchItem, Output, StageMap, TokenMap
 from prunepool.errors import (
@@ -28,20 +30,8 @@ from prunepool.errors import (
     ModelNotFound,
     PrunepoolError,
 )
-from prunepool.serving.types import (
-    Classification,
-    Image,
-    Inference,
-    ModelInfo,
-    Options,
-    Prediction,
-    Readiness,
-    Reduction,
-    ResolvedOptions,
-    Timing,
-    resolve,
-    softmax,
-)
+from prunepool.serving.options import Options, ResolvedOptions, resolve
+from prunepool.serving.types import Classification, Image, Inference, Prediction, Readiness, Reduction, Timing
 
 _PATCHES = 196
 

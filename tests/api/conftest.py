@@ -22,7 +22,8 @@ from prunepool.api.server import Server, bind, url_of
 from prunepool.logs import logging_to
 from prunepool.metrics import Metrics
 from prunepool.server import factory
-from prunepool.serving.types import Classification, Engine, Options
+from prunepool.serving.options import Options
+from prunepool.serving.types import Classification, Engine
 from prunepool.settings import Settings
 from prunepool.testing import FakeEngine
 

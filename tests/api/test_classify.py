@@ -13,7 +13,8 @@ from fastapi import FastAPI
 from prunepool import errors
 from prunepool.api import schemas
 from prunepool.errors import PrunepoolError
-from prunepool.serving.types import Classification, Options
+from prunepool.serving.options import Options
+from prunepool.serving.types import Classification
 from prunepool.testing import FakeEngine, fake_model
 
 PHOTO = b"\xff\xd8 a photo"

@@ -11,8 +11,8 @@ import pytest
 from fastapi import FastAPI
 
 from prunepool.api import schemas
+from prunepool.core.model_info import PlanInfo
 from prunepool.metrics import Metrics
-from prunepool.serving.types import PlanInfo
 from prunepool.testing import FakeEngine, fake_model
 
 

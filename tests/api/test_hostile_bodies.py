@@ -33,8 +33,9 @@ from prunepool.errors import RequestError
 from prunepool.imaging import ImageLimits, Preprocess, decode
 from prunepool.logs import logging_to
 from prunepool.metrics import Metrics
+from prunepool.serving.options import Options
 from prunepool.serving.types import Image as EncodedBody
-from prunepool.serving.types import Inference, Options
+from prunepool.serving.types import Inference
 from prunepool.settings import Settings
 from prunepool.testing import FakeEngine, fake_model
 

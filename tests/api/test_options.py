@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from prunepool.api.options import HEADER, RawOption, read_options
 from prunepool.errors import InvalidParameter
-from prunepool.serving.types import Options
+from prunepool.serving.options import Options
 
 
 def query(**values: object) -> list[RawOption]:

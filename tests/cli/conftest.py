@@ -53,7 +53,7 @@ def run(folder: Path, capfd: pytest.CaptureFixture[str]) -> Run:
 def engine(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
     """What the commands build instead of loading a model."""
     made = FakeEngine()
-    monkeypatch.setattr(factory, "build_engine", lambda settings, metrics: made)
+    monkeypatch.setattr(factory, "create_local_service", lambda settings, metrics: made)
     return made
 
 

@@ -14,8 +14,9 @@ import sys
 from prunepool import cli
 from prunepool.errors import WeightsInvalid
 from prunepool.metrics import Metrics
-from prunepool.server import factory
-from prunepool.serving.types import Classification, Engine, Options
+from prunepool.server import single
+from prunepool.serving.options import Options
+from prunepool.serving.types import Classification, Engine
 from prunepool.settings import Settings
 from prunepool.testing import FakeEngine
 
@@ -42,5 +43,5 @@ def make_engine(settings: Settings, metrics: Metrics) -> Engine:
 
 
 if __name__ == "__main__":
-    factory.serve = functools.partial(factory.serve, make_engine=make_engine)
+    single.serve = functools.partial(single.serve, make_service=make_engine)
     cli.main()

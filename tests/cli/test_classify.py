@@ -13,7 +13,7 @@ import pytest
 
 from prunepool.api.server import bind, url_of
 from prunepool.errors import EngineUnavailable
-from prunepool.serving.types import Options
+from prunepool.serving.options import Options
 from prunepool.settings import Settings
 from prunepool.testing import FakeEngine
 

@@ -19,7 +19,7 @@ from typing import Any
 import httpx
 import pytest
 
-from prunepool.server import factory
+from prunepool.server import single
 from prunepool.settings import Settings
 
 TIMEOUT_S = 30.0
@@ -35,7 +35,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
         seen.append(settings)
         return 0
 
-    monkeypatch.setattr(factory, "serve", serve)
+    monkeypatch.setattr(single, "serve", serve)
     return seen
 
 

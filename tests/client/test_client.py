@@ -38,7 +38,7 @@ from prunepool.errors import (
 )
 from prunepool.metrics import Metrics
 from prunepool.server import factory
-from prunepool.serving.types import Options
+from prunepool.serving.options import Options
 from prunepool.settings import Settings
 from prunepool.testing import FakeEngine
 

@@ -164,4 +164,4 @@ def until() -> Callable[[Callable[[], bool]], Any]:
 @pytest.fixture
 def top() -> Callable[[asyncio.Task[Result]], int]:
     """Which image an answer belongs to."""
-    return lambda task: int(task.result().outcome.logits.argmax())
+    return lambda task: int(task.result().output.logits.argmax())

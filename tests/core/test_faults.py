@@ -310,12 +310,12 @@ async def test_who_waited_in_vain_is_told_when_to_come_back(rig: Any, until: Unt
 
 async def test_who_comes_from_decoding_when_patience_is_used_up_does_not_wait(rig: Any, until: Until) -> None:
     scheduler = await rig.start(DIES, first_delay_s=2.0, grace_period_s=0.5)
-    with scheduler.accept(RatioSpec(0.0, 0.0)):
+    with scheduler.accept(RatioSpec(0.0, 0.0)) as hold:
         await rig.submit(scheduler, 1)
         await until(lambda: not scheduler.ready)
         await rig.clock.advance(0.5)
         with pytest.raises(EngineUnavailable):
-            await scheduler.answer(rig.request(2))
+            await scheduler.answer(rig.request(2), hold)
 
 
 async def test_an_engine_that_comes_back_late_answers_who_comes_then(

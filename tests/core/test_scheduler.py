@@ -348,10 +348,10 @@ async def test_a_draining_scheduler_is_not_ready(rig: Any) -> None:
 
 async def test_who_has_a_place_when_draining_begins_is_answered(rig: Any) -> None:
     scheduler = await rig.start()
-    with scheduler.accept(DENSE):
+    with scheduler.accept(DENSE) as hold:
         scheduler.begin_drain()
-        done = await scheduler.answer(rig.request(7))
-    assert done.outcome.logits.argmax() == 7
+        done = await scheduler.answer(rig.request(7), hold)
+    assert done.output.logits.argmax() == 7
 
 
 async def test_closing_answers_all_that_wait(rig: Any, top: Top) -> None:
@@ -367,10 +367,10 @@ async def test_closing_answers_all_that_wait(rig: Any, top: Top) -> None:
 
 async def test_closing_waits_for_those_who_still_decode(rig: Any) -> None:
     scheduler = await rig.start()
-    with scheduler.accept(DENSE):
+    with scheduler.accept(DENSE) as hold:
         closing = asyncio.create_task(scheduler.close(30.0))
         await rig.clock.advance(29.0)
-        await scheduler.answer(rig.request())
+        await scheduler.answer(rig.request(), hold)
     assert await closing
 
 
@@ -447,10 +447,10 @@ async def test_closing_frees_the_device(rig: Any) -> None:
 
 async def test_a_closed_scheduler_refuses(rig: Any) -> None:
     scheduler = await rig.start()
-    with scheduler.accept(DENSE):
+    with scheduler.accept(DENSE) as hold:
         await scheduler.close(0.0)
         with pytest.raises(Draining):
-            await scheduler.answer(rig.request())
+            await scheduler.answer(rig.request(), hold)
 
 
 async def test_a_policy_that_fails_leaves_nobody_waiting(rig: Any, caplog: pytest.LogCaptureFixture) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from prunepool.imaging import ImageLimits, Preprocess
-from prunepool.serving.decode_pool import Decoders, decode_threads
+from prunepool.serving.decode_pool import DecodePool, decode_threads
 
 PREPROCESS = Preprocess(size=4, crop_pct=1.0)
 
@@ -48,7 +48,7 @@ async def test_free_memory_goes_back_a_minute_after_an_image_and_not_without(
     monkeypatch.setattr("prunepool.serving.decode_pool.trim_heap", given_back.release)
     monkeypatch.setattr(loop, "call_later", call_later)
     crop = np.zeros((4, 4, 3), np.uint8)
-    decoders = Decoders(1, ImageLimits(), loop.time, lambda data, preprocess, limits: crop)
+    decoders = DecodePool(1, ImageLimits(), loop.time, lambda data, preprocess, limits: crop)
     assert alarms == []
     for image in (b"an image", b"another", np.zeros((3, 4, 4), np.float32)):
         await decoders.pixels(image, PREPROCESS, loop.time(), None)

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from prunepool.core.logits import softmax
 from prunepool.errors import InvalidParameter
-from prunepool.serving.types import Options, ResolvedOptions, resolve, softmax
+from prunepool.serving.options import Options, ResolvedOptions, resolve
 from prunepool.testing import fake_model
 
 INFO = fake_model()  # 10 classes, ratios up to 171/196

@@ -159,7 +159,7 @@ def test_a_collector_that_is_not_there_does_no_harm(tmp_path: Path) -> None:
 
 STARTED = """
 import asyncio, sys
-from prunepool.server import factory
+from prunepool.server import single
 from prunepool.metrics import Metrics
 from prunepool.settings import Settings
 from prunepool.testing import FakeEngine
@@ -170,7 +170,7 @@ def announce(line):
     import os, signal
     os.kill(os.getpid(), signal.SIGTERM)
 
-factory.serve(Settings(port=0), announce, lambda settings, metrics: FakeEngine())
+single.serve(Settings(port=0), announce, lambda settings, metrics: FakeEngine())
 """
 
 

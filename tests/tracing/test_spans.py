@@ -16,7 +16,8 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from prunepool.errors import Overloaded
 from prunepool.logs import logging_to
-from prunepool.serving.types import Inference, Options
+from prunepool.serving.options import Options
+from prunepool.serving.types import Inference
 from prunepool.testing import FakeEngine
 from prunepool.tracing.spans import TracedEngine
 

@@ -19,7 +19,8 @@ from prunepool.api.offload import SMALL_BODY, offload
 from prunepool.api.options import HEADER, RawOption, read_options
 from prunepool.errors import PrunepoolError, UnsupportedMediaType
 from prunepool.logs import request_fields
-from prunepool.serving.types import Classification, Engine, Options, resolve
+from prunepool.serving.options import Options, resolve
+from prunepool.serving.types import Classification, Engine
 
 router = APIRouter(tags=["classify"])
 _log = structlog.stdlib.get_logger("prunepool.http")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import orjson
 from starlette.responses import Response
 
-from prunepool.serving.types import Classification, ModelInfo
+from prunepool.core.model_info import ModelInfo
+from prunepool.serving.types import Classification
 
 
 def json_response(content: object, status: int = 200) -> Response:

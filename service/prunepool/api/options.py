@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from prunepool.errors import InvalidParameter
-from prunepool.serving.types import Options
+from prunepool.serving.options import Options
 
 #: Stricter than float() and int(), which accept nan, underscores and the digits of every script.
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)

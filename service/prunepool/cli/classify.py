@@ -20,7 +20,7 @@ from prunepool.cli.output import Output
 from prunepool.errors import InvalidParameter, ModelNotFound, PrunepoolError
 
 if TYPE_CHECKING:
-    from prunepool.serving.types import Options
+    from prunepool.serving.options import Options
 
 #: The answer in the JSON of the API, or why there is none.
 Result = dict[str, Any] | PrunepoolError
@@ -99,12 +99,13 @@ async def _in_process(
     from prunepool.client import ImageUnreadable
     from prunepool.client.streaming import in_order
     from prunepool.server import factory
-    from prunepool.serving.types import resolve
+    from prunepool.server.observability import create_metrics
+    from prunepool.serving.options import resolve
 
     # All images are wanted and none is waited for: there is no target to hold, and none is refused.
     patient = {"target_latency_ms": math.inf, "max_queue_ms": math.inf}
     settings = load_settings(flags).model_copy(update=patient)
-    engine = factory.build_engine(settings, factory.create_metrics())
+    engine = factory.create_local_service(settings, create_metrics())
 
     async def classify_here(name: str) -> Result:
         try:

@@ -16,18 +16,18 @@ from prunepool.cli.options import load_settings, with_flags
 def serve(flags: Mapping[str, str]) -> None:
     """Serve a model over HTTP until SIGTERM or Ctrl-C; accepted requests are still answered."""
     from prunepool.api.server import CannotListen, EngineLost
-    from prunepool.server import factory
-    from prunepool.server.specs import apart
+    from prunepool.server import single
+    from prunepool.server.specs import needs_processes
 
     settings = load_settings(flags)
     reread = partial(load_settings, flags)
     try:
-        if apart(settings):
+        if needs_processes(settings):
             from prunepool.server import parent
 
             unanswered = parent.serve(settings, announce=_announce, reread=reread)
         else:
-            unanswered = factory.serve(settings, announce=_announce, reread=reread)
+            unanswered = single.serve(settings, announce=_announce, reread=reread)
     except CannotListen as error:
         raise typer.TyperException(f"{error}; choose another with --host or --port") from error
     except EngineLost as error:

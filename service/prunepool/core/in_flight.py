@@ -1,62 +1,94 @@
-"""How many images are accepted and not yet answered, and how far they are."""
+"""Requests that are accepted and not yet answered: how many, and how many of them are still being decoded."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import suppress
+from types import TracebackType
 
 from prunepool.core.types import RatioSpec
 
 
 class InFlight:
-    """A number of places, each taken by one image from its acceptance to its answer."""
+    """Counts requests from their acceptance to their answer; all calls come from one event loop.
+
+    Attributes:
+        count: requests accepted and not yet answered.
+    """
 
     def __init__(self) -> None:
-        self.taken = 0
-        self._arriving: Counter[RatioSpec] = Counter()
-        self._free = asyncio.Event()
-        self._free.set()
+        self.count = 0
+        self._decoding: Counter[RatioSpec] = Counter()
+        self._empty = asyncio.Event()
+        self._empty.set()
 
     @property
-    def arriving(self) -> Mapping[RatioSpec, int]:
-        """The images that have a place and have not come to the queue yet, by ratio_spec."""
-        return self._arriving
+    def decoding(self) -> Mapping[RatioSpec, int]:
+        """Accepted requests that have not reached the queue yet, by what they ask for."""
+        return self._decoding
 
-    @contextmanager
-    def take(self, ratio_spec: RatioSpec) -> Iterator[None]:
-        """Hold a place while the block runs, however it ends."""
-        self.taken += 1
-        self._free.clear()
-        self._count(ratio_spec, 1)
-        try:
-            yield
-        finally:
-            self._count(ratio_spec, -1)
-            self.taken -= 1
-            if not self.taken:
-                self._free.set()
+    def hold(self, ratio_spec: RatioSpec | None = None) -> Hold:
+        """Count one request from now on, until what is returned is released.
 
-    @contextmanager
-    def arrived(self, ratio_spec: RatioSpec) -> Iterator[None]:
-        """Not to be counted among the arriving while the block runs; for who holds a place."""
-        self._count(ratio_spec, -1)
-        try:
-            yield
-        finally:
-            self._count(ratio_spec, 1)
+        Args:
+            ratio_spec: what it asks for; None: it is not counted among those that are being decoded.
+        """
+        self.count += 1
+        self._empty.clear()
+        self._decode(ratio_spec, 1)
+        return Hold(self, ratio_spec)
 
     async def wait_empty(self, timeout_s: float) -> bool:
-        """Wait until no place is taken; whether that came in time."""
-        try:
+        """Wait until nothing is in flight; whether that happened within `timeout_s` seconds."""
+        with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                await self._free.wait()
-        except TimeoutError:
-            return False
-        return True
+                await self._empty.wait()
+        return not self.count
 
-    def _count(self, ratio_spec: RatioSpec, step: int) -> None:
-        self._arriving[ratio_spec] += step
-        if not self._arriving[ratio_spec]:
-            del self._arriving[ratio_spec]
+    def _decode(self, ratio_spec: RatioSpec | None, step: int) -> None:
+        if ratio_spec is None:
+            return
+        self._decoding[ratio_spec] += step
+        if not self._decoding[ratio_spec]:
+            del self._decoding[ratio_spec]
+
+    def _release(self) -> None:
+        self.count -= 1
+        if not self.count:
+            self._empty.set()
+
+
+class Hold:
+    """One request in flight; a context that releases it at its end.
+
+    Args:
+        in_flight: where it is counted.
+        ratio_spec: what it asks for, while it is being decoded.
+    """
+
+    def __init__(self, in_flight: InFlight, ratio_spec: RatioSpec | None) -> None:
+        self._in_flight = in_flight
+        self._decoding = ratio_spec
+        self._held = True
+
+    def decoded(self) -> None:
+        """It has reached the queue: do not count it among those that are being decoded. Idempotent."""
+        self._in_flight._decode(self._decoding, -1)
+        self._decoding = None
+
+    def release(self) -> None:
+        """It is answered, or given up. Idempotent."""
+        self.decoded()
+        if self._held:
+            self._held = False
+            self._in_flight._release()
+
+    def __enter__(self) -> Hold:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()

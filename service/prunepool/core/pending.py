@@ -1,69 +1,89 @@
-"""Who waits for which request: each is answered or failed exactly once, or was given up by its caller."""
+"""The futures of requests that wait: each is resolved or failed exactly once, or was given up by its caller."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
-from itertools import count
+import itertools
+import secrets
+from collections.abc import Callable, Iterable, Iterator
 
 from prunepool.core.events import BatchReport
 from prunepool.core.types import BatchItem, Request, Result
 from prunepool.errors import DeadlineExceeded, PrunepoolError
 
+#: One counter for all models of a process, which starts where no other process's does: batch ids are unique over
+#: engines and reloads. They fit into 63 bits.
+_batch_ids = itertools.count(secrets.randbits(30) << 32)
+
 
 class PendingRequests:
-    """The open requests of one model, each with the future that its caller awaits; for one event loop."""
+    """The pending requests of one model, each with the future that its caller awaits; for one event loop.
 
-    def __init__(self) -> None:
+    Args:
+        generation: of the model, for the results.
+        applied: the share of patch tokens that a ratio really removes.
+        batch_ids: numbers batches; those of this process, if not given.
+    """
+
+    def __init__(
+        self,
+        generation: str = "",
+        applied: Callable[[float], float] = lambda ratio: ratio,
+        batch_ids: Iterator[int] = _batch_ids,
+    ) -> None:
+        self._generation = generation
+        self._applied = applied
+        self._batch_ids = batch_ids
         self._futures: dict[Request, asyncio.Future[Result]] = {}
-        self._batches = count()
 
     def open(self, request: Request) -> asyncio.Future[Result]:
-        """Wait for a request's answer."""
+        """A future for a request's result."""
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._futures[request] = future
         return future
 
     def forget(self, request: Request) -> bool:
-        """Wait no more; whether the request was still open."""
+        """Drop a request; whether it was still pending."""
         return self._futures.pop(request, None) is not None
 
-    def awaited(self, request: Request) -> bool:
-        """Whether a caller still waits."""
+    def is_pending(self, request: Request) -> bool:
+        """Whether a caller still waits for a request."""
         future = self._futures.get(request)
         return future is not None and not future.done()
 
-    def alive(self, items: Iterable[BatchItem]) -> list[BatchItem]:
-        """Those whose callers still wait."""
-        return [item for item in items if self.awaited(item.request)]
+    def still_pending(self, items: Iterable[BatchItem]) -> list[BatchItem]:
+        """The items whose callers still wait."""
+        return [item for item in items if self.is_pending(item.request)]
 
     def fail(self, requests: Iterable[Request], error: PrunepoolError) -> None:
-        """Give requests an error for an answer."""
+        """Fail some requests."""
         for request in requests:
             future = self._futures.pop(request, None)
             if future is not None and not future.done():
                 future.set_exception(error)
 
     def fail_all(self, error: PrunepoolError) -> None:
-        """Give every open request an error for an answer."""
+        """Fail every pending request."""
         self.fail(list(self._futures), error)
 
-    def deliver(self, report: BatchReport) -> None:
-        """Answer what was run, and tell those that were left out that they came too late."""
+    def resolve(self, report: BatchReport) -> None:
+        """Resolve the requests of a batch that ran; fail those whose deadline came before it did."""
         ran = {item.request for item in report.ran.items}
-        batch = next(self._batches)
+        batch_id = next(self._batch_ids)
         for item in report.batch.items:
             if item.request not in ran:
                 self.fail([item.request], too_late(item.request, report.started))
-        for item, outcome in zip(report.ran.items, report.outputs or (), strict=False):
+        for item, output in zip(report.ran.items, report.outputs or (), strict=False):
             future = self._futures.pop(item.request, None)
             if future is not None and not future.done():
                 future.set_result(
                     Result(
-                        outcome=outcome,
+                        output=output,
+                        generation=self._generation,
                         ratio=item.ratio,
+                        applied=self._applied(item.ratio),
                         reason=item.reason,
-                        batch=batch,
+                        batch_id=batch_id,
                         batch_size=len(ran),
                         queue_s=report.started - item.request.arrival,
                         inference_s=report.finished - report.started,

@@ -12,7 +12,6 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 
 from prunepool.core.backend import Backend
 from prunepool.core.batcher import expired, trim
@@ -20,7 +19,7 @@ from prunepool.core.cost_model import TimedBatch
 from prunepool.core.device_share import ModelBacklog, SharedDevice
 from prunepool.core.events import BatchReport, Ready
 from prunepool.core.grace_period import RestartGrace
-from prunepool.core.in_flight import InFlight
+from prunepool.core.in_flight import Hold, InFlight
 from prunepool.core.model_gauges import ModelGauges
 from prunepool.core.pending import PendingRequests, too_late
 from prunepool.core.planner import DeviceState, Planner
@@ -36,7 +35,7 @@ from prunepool.metrics import Metrics
 
 #: The reason of a work that only an idle device does.
 SPARE = "spare"
-#: How long a new engine may profile_batches, so that the first predictions are good.
+#: How long warm-up profiling may take, so that the first predictions are good.
 _PROFILE_BUDGET_S = 2.0
 
 log = logging.getLogger(__name__)
@@ -54,6 +53,8 @@ class Scheduler:
         metrics: the service's series.
         limits: bounds of queue and batches.
         resilience: how long to bear with a failing engine.
+        generation: of the model, for the results.
+        applied: the share of patch tokens that a ratio really removes, for the results.
         auto_maximum: the largest ratio of `auto` where a request says nothing, for the metric that shows what
             it would take now; what the model can do, if not given.
         active: whether its gauges are; not those of a successor before it takes over.
@@ -77,6 +78,8 @@ class Scheduler:
         metrics: Metrics,
         limits: Limits | None = None,
         resilience: Resilience | None = None,
+        generation: str = "",
+        applied: Callable[[float], float] = lambda ratio: ratio,
         auto_maximum: float | None = None,
         active: bool = True,
         device: SharedDevice | None = None,
@@ -99,8 +102,8 @@ class Scheduler:
         auto = RatioSpec(None, costs.max_ratio if auto_maximum is None else auto_maximum)
         self.gauges.auto(lambda: policy.forecast(auto, clock()))
         self._tally.set_targets(auto.maximum, self._limits.target_s)
-        self._answers = PendingRequests()
-        self._places = InFlight()
+        self._pending = PendingRequests(generation, applied)
+        self._in_flight = InFlight()
         self._draining = False
         self._closed = False
         self._closing: asyncio.Task[bool] | None = None
@@ -136,7 +139,7 @@ class Scheduler:
     def drain_s(self) -> float:
         """Predicted seconds to answer everything accepted."""
         now = self._clock()
-        return self._planner.drain_s(now, device=self._device(now), arriving=self._places.arriving)
+        return self._planner.drain_s(now, device=self._device(now), arriving=self._in_flight.decoding)
 
     @property
     def dense_image_s(self) -> float:
@@ -146,7 +149,7 @@ class Scheduler:
     @property
     def idle(self) -> bool:
         """Whether the device has nothing to do, for other models either, and nothing is on its way to it."""
-        taken = self._supervisor.busy or len(self._batcher) or self._places.arriving
+        taken = self._supervisor.busy or len(self._batcher) or self._in_flight.decoding
         if taken or self._draining or not self._supervisor.up:
             return False
         return not any(other.run_s for other in self._shared.others(self))
@@ -174,7 +177,7 @@ class Scheduler:
         assert request.ratio_spec.requested is not None
         ratio = request.ratio_spec.requested
         request.attempts = 1  # a death is then the second, after which it is given up
-        future = self._answers.open(request)
+        future = self._pending.open(request)
         self._supervisor.give(Batch((BatchItem(request, ratio, SPARE),), self._costs.gmacs(ratio)))
         return future
 
@@ -187,20 +190,20 @@ class Scheduler:
         self._shared.join(self, self._backlog)
         await self._supervisor.start()
 
-    def accept(self, ratio_spec: RatioSpec, deadline: float | None = None) -> AbstractContextManager[None]:
-        """Take a place among the accepted, for a request that may still have to be decoded.
+    def accept(self, ratio_spec: RatioSpec, deadline: float | None = None) -> Hold:
+        """Accept a request that may still have to be decoded.
 
         Args:
             ratio_spec: what it asks for.
             deadline: when an answer becomes worthless, or None.
 
         Returns:
-            A context that gives the place back when it is left; enter it at once.
+            What counts it as accepted: release it once the request is answered or given up.
 
         Raises:
             Draining: the server is stopping.
-            EngineUnavailable: there is no engine now.
-            Overloaded: all places are taken, or there is more to do than the limits allow.
+            EngineUnavailable: the device takes no batches now.
+            Overloaded: as many requests are accepted as the limits allow.
             DeadlineExceeded: by prediction its answer would come too late.
         """
         if self._draining:
@@ -213,26 +216,29 @@ class Scheduler:
             deadline,
             now,
             device=self._device(now),
-            arriving=self._places.arriving,
-            accepted=self._places.taken,
+            arriving=self._in_flight.decoding,
+            accepted=self._in_flight.count,
         )
-        return self._places.take(ratio_spec)
+        return self._in_flight.hold(ratio_spec)
 
     async def submit(self, request: Request) -> Result:
         """Accept a request and answer it; raises what :meth:`accept` and :meth:`answer` raise."""
-        with self.accept(request.ratio_spec, request.deadline):
-            return await self.answer(request)
+        with self.accept(request.ratio_spec, request.deadline) as hold:
+            return await self.answer(request, hold)
 
-    async def answer(self, request: Request) -> Result:
-        """Answer a request that has its place.
+    async def answer(self, request: Request, hold: Hold) -> Result:
+        """Answer a request that was accepted.
+
+        Args:
+            request: with its pixels.
+            hold: what :meth:`accept` returned for it.
 
         Raises:
             DeadlineExceeded: its deadline came before the device could take it.
-            EngineUnavailable: the engine died, and was not back in time or died of it again.
+            EngineUnavailable: the worker died, and was not back in time or died of it again.
             Draining: the server stopped first.
             asyncio.CancelledError: the caller went away; the request is dropped if it still waits.
         """
-        assert self._places.taken, "accept() first"
         now = self._clock()
         if expired(request, now):
             raise too_late(request, now)
@@ -240,16 +246,16 @@ class Scheduler:
             raise self._stopping()
         if self._gave_up:
             raise self._unavailable()
-        with self._places.arrived(request.ratio_spec):
-            self._planner.add(request, now)
-            future = self._answers.open(request)
-            self._wake()
-            try:
-                return await future
-            finally:
-                if self._answers.forget(request):
-                    self._batcher.cancel(request)
-                    self._wake()
+        hold.decoded()
+        self._planner.add(request, now)
+        future = self._pending.open(request)
+        self._wake()
+        try:
+            return await future
+        finally:
+            if self._pending.forget(request):
+                self._batcher.cancel(request)
+                self._wake()
 
     def begin_drain(self) -> None:
         """Refuse what comes from now on; what has a place is still answered."""
@@ -266,14 +272,14 @@ class Scheduler:
 
     async def _close(self, timeout_s: float) -> bool:
         self.begin_drain()
-        answered = await self._places.wait_empty(timeout_s)
+        answered = await self._in_flight.wait_empty(timeout_s)
         if not answered:
-            log.warning("%s: %d images unanswered after %g s", self._name, self._places.taken, timeout_s)
+            log.warning("%s: %d images unanswered after %g s", self._name, self._in_flight.count, timeout_s)
         self._closed = True
         self._set_alarm(None)
         self._patience.cancel()
         self._batcher.clear()
-        self._answers.fail_all(self._stopping())
+        self._pending.fail_all(self._stopping())
         self._shared.leave(self)
         await self._supervisor.stop()
         self._tally.set_queue(0, 0.0)
@@ -302,7 +308,7 @@ class Scheduler:
             self._tally.observe_prediction(model, model.observe(effort, seconds))
             self._shared.used(self, seconds, self._clock())
         self._pump()
-        self._answers.deliver(report)
+        self._pending.resolve(report)
         if not any(item.reason == SPARE for item in report.batch.items):
             self._tally.observe_batch(report)
         if self.idle:
@@ -310,17 +316,17 @@ class Scheduler:
 
     def on_down(self, lost: Batch | None, unstarted: Sequence[Batch]) -> None:
         """The engine died: what it had comes back, and waits for the next one with patience."""
-        for item in self._answers.alive(lost.items if lost else ()):
+        for item in self._pending.still_pending(lost.items if lost else ()):
             item.request.attempts += 1
             if item.request.attempts > 1:
-                self._answers.fail(
+                self._pending.fail(
                     [item.request], self._unavailable("the engine died twice while it ran this image")
                 )
             else:
                 # Alone, so that an image that kills engines takes no other with it a second time.
                 self._batcher.put_back([item])
         for batch in unstarted:
-            self._batcher.put_back(self._answers.alive(batch.items))
+            self._batcher.put_back(self._pending.still_pending(batch.items))
         self._patience.engine_died()
         self._pump()
 
@@ -331,10 +337,10 @@ class Scheduler:
 
     def _halve(self, batch: Batch) -> None:
         """The device had no room for a batch: each half may fit."""
-        items = self._answers.alive(batch.items)
+        items = self._pending.still_pending(batch.items)
         if len(batch.items) == 1:
             message = "the device has no memory left for even this one image"
-            self._answers.fail([item.request for item in items], self._unavailable(message))
+            self._pending.fail([item.request for item in items], self._unavailable(message))
             return
         middle = (len(items) + 1) // 2
         self._batcher.put_back(items[:middle])
@@ -344,7 +350,7 @@ class Scheduler:
         """The engine has been away for too long for those who wait."""
         if not self._supervisor.up:
             self._gave_up = True
-            self._answers.fail(self._batcher.clear(), self._unavailable())
+            self._pending.fail(self._batcher.clear(), self._unavailable())
 
     def _wake(self) -> None:
         """Look after the queue soon: once for all the requests that come in this turn of the loop."""
@@ -360,7 +366,7 @@ class Scheduler:
         now = self._clock()
         try:
             for request in self._batcher.expire(now):
-                self._answers.fail([request], too_late(request, now))
+                self._pending.fail([request], too_late(request, now))
             while self._supervisor.room and (batch := self._next_batch(now)) is not None:
                 self._supervisor.give(batch)
             self._tally.set_queue(len(self._batcher), self.drain_s)
@@ -368,15 +374,15 @@ class Scheduler:
             log.exception("%s: no batch could be formed", self._name)
             # A bug, in the policy for one; whoever was on the way into a batch must not wait for ever.
             self._batcher.clear()
-            self._answers.fail_all(PrunepoolError("the scheduler failed to form a batch"))
+            self._pending.fail_all(PrunepoolError("the scheduler failed to form a batch"))
         event = self._batcher.next_event(now)
         self._set_alarm(None if event is None else event - now)
 
     def _next_batch(self, now: float) -> Batch | None:
         """What the device should get now, without those whose caller has just left."""
         while self._planner.due(now, device_busy=self._supervisor.busy):
-            batch = self._planner.next_batch(now, device=self._device(now), arriving=self._places.arriving)
-            batch = batch and trim(batch, self._answers.awaited, self._costs)
+            batch = self._planner.next_batch(now, device=self._device(now), arriving=self._in_flight.decoding)
+            batch = batch and trim(batch, self._pending.is_pending, self._costs)
             if batch and batch.items:
                 return batch
         return None
@@ -389,7 +395,7 @@ class Scheduler:
     def _backlog(self) -> ModelBacklog:
         """What other models on the device have to reckon with."""
         return self._planner.backlog(
-            self._clock(), device=self._supervisor.device, arriving=self._places.arriving
+            self._clock(), device=self._supervisor.device, arriving=self._in_flight.decoding
         )
 
     def _set_alarm(self, delay_s: float | None) -> None:

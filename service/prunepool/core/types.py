@@ -4,7 +4,7 @@ Data flow::
 
     Request ──submit──▶ Scheduler ──add──▶ Batcher ──next_batch──▶ Batch ──▶ Worker ──▶ Backend
        ▲                                                                                  │
-       └───────────────── Result ◀── Scheduler ◀── list[Output] ◀────────────────────┘
+       └────────────────── Result ◀── PendingRequests ◀── BatchReport ◀── list[Output] ◀──┘
 
 Times are seconds of one monotonic clock that is passed in. No torch, no HTTP, no clock here.
 """
@@ -148,22 +148,26 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """An answered request: the model's outcome and how it got there.
+    """The answer to one request: the model's output and how it came about.
 
     Attributes:
-        outcome: what the model said.
-        ratio: the reduction ratio applied.
-        reason: why that one.
-        batch: number of its batch, counted up by its scheduler; images of one batch share it.
+        output: what the model gave.
+        generation: of the model that computed it. Labels and preprocessing of another one do not fit it.
+        ratio: the reduction ratio it ran at.
+        applied: the share of patch tokens that this ratio really removes, never more.
+        reason: why that ratio.
+        batch_id: of its batch, unique among all processes of a server; images of one batch share it.
         batch_size: images in its batch.
         queue_s: seconds from arrival to the start of its batch.
         inference_s: seconds its batch ran.
     """
 
-    outcome: Output
+    output: Output
+    generation: str
     ratio: float
+    applied: float
     reason: str
-    batch: int
+    batch_id: int
     batch_size: int
     queue_s: float
     inference_s: float
@@ -187,7 +191,7 @@ class Limits:
     Attributes:
         max_batch_size: images a batch.
         max_batch_s: predicted seconds a batch; a single image may exceed it.
-        max_wait_s: how long an idle device waits for company, from the oldest arrival; 0: not at all.
+        max_wait_s: the batching window: how long an idle device waits for more images, from the oldest arrival.
         max_queue_requests: requests accepted and not yet answered.
         max_queue_s: predicted seconds to answer all that is accepted, at the largest ratios allowed.
         target_s: the time within which `auto` tries to answer every request; inf: it does not try.

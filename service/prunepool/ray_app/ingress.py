@@ -18,10 +18,9 @@ from prunepool.machine import tune_malloc
 from prunepool.ray_app.identity import replica_logging
 from prunepool.ray_app.metrics_aggregator import Collected, keep_hearing, keep_telling
 from prunepool.server import factory
-from prunepool.server.frontend_process import remote_config
+from prunepool.server.observability import create_metrics, tracing_to
 from prunepool.settings import Settings
-from prunepool.transport.ray import ClusterEngine, Replicas
-from prunepool.transport.zmq.shared_memory import Arena
+from prunepool.transport.ray import RayCoreClient
 
 #: What Ray raises where a replica is gone, or was just going.
 _LOST = (ray.exceptions.RayActorError, DeploymentUnavailableError)
@@ -47,13 +46,15 @@ class IngressReplica:
         """The app; called by Ray in the replica."""
         settings = self._settings
         name = replica_logging(settings, self._stack)
-        metrics = factory.create_metrics(CollectorRegistry())
+        metrics = create_metrics(CollectorRegistry())
         collected = Collected(name, metrics.registry)
         metrics.exposed.register(collected)
         wait_s = settings.max_queue_ms / 1000 + settings.batch_timeout_s
-        replicas = Replicas(self._engines, _LOST, wait_s, time.monotonic)
-        engine = ClusterEngine(replicas, Arena(0), remote_config(settings), metrics)
-        tracing = self._stack.enter_context(factory.tracing_to(settings))
+        client = RayCoreClient(
+            self._engines, _LOST, wait_s, factory.frontend_limits(settings), time.monotonic
+        )
+        engine = factory.create_service(settings, client, metrics)
+        tracing = self._stack.enter_context(tracing_to(settings))
         keyring = None
         if settings.api_keys_file is not None:
             keyring = Keyring(KeysFile(settings.api_keys_file), time.monotonic)

@@ -10,7 +10,7 @@ from prunepool.errors import InvalidParameter
 from prunepool.ray_app.engine import EngineReplica
 from prunepool.ray_app.ingress import IngressReplica
 from prunepool.ray_app.metrics_aggregator import MetricsAggregator
-from prunepool.server.specs import apart
+from prunepool.server.specs import needs_processes
 from prunepool.settings import Settings
 
 
@@ -42,7 +42,7 @@ def check(settings: Settings) -> None:
     Raises:
         InvalidParameter: names the setting.
     """
-    if apart(settings):
+    if needs_processes(settings):
         limit = "left alone with Ray, as are devices and engine: replicas are processes already"
         raise InvalidParameter("frontends", settings.frontends, limit)
     if settings.grpc_port is not None:

@@ -13,7 +13,7 @@ from typing import Any
 import structlog
 
 from prunepool.errors import EngineUnavailable, PrunepoolError
-from prunepool.server.control_pipe import Handler, Wire
+from prunepool.server.control_pipe import ControlPipe, Handler
 from prunepool.server.parent_watch import PARENTS_SIGNALS
 
 _FIRST_DELAY_S, _MAX_DELAY_S = 0.1, 30.0
@@ -35,6 +35,7 @@ class Child:
         spec: what they are told.
         handlers: what they may call, beside saying that they are `ready` or that starting has `failed`.
         on_death: called after each death.
+        on_ready: called whenever a process is ready, with whether it is a successor.
 
     Attributes:
         status: exit status of the last process, once it has ended; negative: the signal that ended it.
@@ -50,6 +51,7 @@ class Child:
         *,
         handlers: Mapping[str, Handler],
         on_death: Callable[[], None] = lambda: None,
+        on_ready: Callable[[bool], None] = lambda successor: None,
     ) -> None:
         self.name = name
         self.status: int | None = None
@@ -59,8 +61,9 @@ class Child:
         self._spec = spec
         self._handlers = {**handlers, "ready": self._on_ready, "failed": self._on_failed}
         self._on_death = on_death
+        self._tell_ready = on_ready
         self._process: ForkServerProcess | SpawnProcess | None = None
-        self._wire: Wire | None = None
+        self._pipe: ControlPipe | None = None
         self._leaving = False
         self._up = False
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -80,16 +83,21 @@ class Child:
         self._keeping = asyncio.create_task(self._keep())
         await asyncio.shield(self._ready)
 
-    async def call(self, method: str, *arguments: str) -> Any:
+    async def call(self, method: str, *arguments: str, timeout_s: float | None = None) -> Any:
         """Have it do something.
 
+        Args:
+            method: what.
+            arguments: for it.
+            timeout_s: seconds that it may take; None: as long as it wants.
+
         Raises:
-            EngineUnavailable: it is not there, or it ends first.
+            EngineUnavailable: it is not there, ends first, or does not do it in time.
             PrunepoolError: why it does not.
         """
-        if self._wire is None:
+        if self._pipe is None:
             raise EngineUnavailable(f"{self.name} is being restarted", retry_after=1.0)
-        return await self._wire.call(method, *arguments)
+        return await self._pipe.call(method, *arguments, timeout_s=timeout_s)
 
     async def leave(self, method: str, timeout_s: float) -> None:
         """Tell it to end, and end it if it has not done so in time; there will be no other.
@@ -123,6 +131,11 @@ class Child:
         if self._process is not None:
             self._process.kill()
 
+    def replace(self) -> None:
+        """End the process that runs, at once, and let another one take its place."""
+        if self._process is not None:
+            self._process.kill()
+
     async def _tell(self, method: str) -> None:
         try:
             await self.call(method)
@@ -137,8 +150,8 @@ class Child:
             started = loop.time()
             try:
                 await self._run_one(generation)
-            except OSError as error:  # no process can be had now
-                _log.error("process could not be started", name=self.name, why=str(error))
+            except Exception:  # no process can be had now; whatever it is, supervision goes on
+                _log.exception("process could not be started", name=self.name)
             self._on_death()
             if not self._ready.done():
                 self._ready.set_exception(PrunepoolError(f"{self.name} ended before it was ready"))
@@ -158,7 +171,7 @@ class Child:
             process = self._process = self._context.Process(
                 target=self._run, args=(self._spec(theirs, generation),), name=self.name
             )
-            self._wire = Wire(ours, self._handlers, lambda: None)
+            self._pipe = ControlPipe(ours, self._handlers, lambda: None)
             _start(process)
             theirs.close()
             _log.info("process started", name=self.name, pid=process.pid, generation=generation)
@@ -169,17 +182,19 @@ class Child:
         finally:
             self._up = False
             self._process = None
-            if self._wire is not None:
-                self._wire.close()
-                self._wire = None
+            if self._pipe is not None:
+                self._pipe.close()
+                self._pipe = None
 
     async def _on_ready(self, *said: str) -> None:
         self.said = said
         self._up = True
-        if self._ready.done():
+        successor = self._ready.done()
+        if successor:
             _log.info("process is back", name=self.name)
         else:
             self._ready.set_result(None)
+        self._tell_ready(successor)
 
     async def _on_failed(self, why: str) -> None:
         if self._ready.done():

@@ -39,7 +39,7 @@ _encode = msgspec.msgpack.encode
 _decode = msgspec.msgpack.Decoder(Call | Done).decode
 
 
-class Wire:
+class ControlPipe:
     """One end of a pipe; all calls come from the event loop.
 
     Args:
@@ -61,12 +61,17 @@ class Wire:
         self._closed = False
         self._loop.add_reader(connection.fileno(), self._receive)
 
-    async def call(self, method: str, *arguments: str) -> Any:
+    async def call(self, method: str, *arguments: str, timeout_s: float | None = None) -> Any:
         """Have the other end do something.
+
+        Args:
+            method: what.
+            arguments: for it.
+            timeout_s: seconds that it may take; None: as long as it wants.
 
         Raises:
             PrunepoolError: why it did not.
-            EngineUnavailable: it is gone.
+            EngineUnavailable: it is gone, or did not do it in time.
         """
         if self._closed:
             raise self._gone()
@@ -74,7 +79,11 @@ class Wire:
         future = self._waiting[number] = self._loop.create_future()
         self._send(Call(number, method, arguments))
         try:
-            return await future
+            async with asyncio.timeout(timeout_s):
+                return await future
+        except TimeoutError:
+            detail = f"the process that was asked to {method} has not done so within {timeout_s:g} s"
+            raise EngineUnavailable(detail, retry_after=1.0) from None
         finally:
             self._waiting.pop(number, None)
 

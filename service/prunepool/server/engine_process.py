@@ -1,4 +1,4 @@
-"""What an engine process runs: the engine of one device, for all front ends."""
+"""What an engine process runs: the core of one device, for all front ends."""
 
 from __future__ import annotations
 
@@ -6,31 +6,29 @@ import asyncio
 import os
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
 
 import structlog
 import uvloop
 import zmq.asyncio
 
+from prunepool.core.profiles import from_json, to_json
 from prunepool.errors import PrunepoolError
 from prunepool.logs import level_by_signal, logging_to
 from prunepool.metrics import Metrics
 from prunepool.server import factory
 from prunepool.server.control_pipe import Handler
+from prunepool.server.core_models import CoreModels
 from prunepool.server.metrics_files import publish, shared_metrics
-from prunepool.server.model_control import Models
-from prunepool.server.parent_watch import ignore_signals, obey
+from prunepool.server.parent_watch import ignore_signals, watch_parent
 from prunepool.server.specs import EngineSpec
-from prunepool.serving import LocalEngine
-from prunepool.serving.profiles import from_json, to_json
-from prunepool.transport.messages import Load, Offer
-from prunepool.transport.zmq.server import EVERY_S, Host
+from prunepool.transport.inproc import InprocCoreClient
+from prunepool.transport.zmq.server import HEARTBEAT_S, EngineServer
 
 #: Nothing is left to be answered when an engine is told to stop.
 _STOP_S = 5.0
-#: An engine that is down for longer is not helped by another thread in the same process: its device hangs.
+#: A core that is down for longer is not helped by another thread in the same process: its device hangs.
 _MOST_DOWN_S = 15.0
-_log = structlog.stdlib.get_logger("prunepool.transport")
+_log = structlog.stdlib.get_logger("prunepool.processes")
 
 
 def run(spec: EngineSpec) -> None:
@@ -55,36 +53,35 @@ async def _serve(spec: EngineSpec, metrics: Metrics) -> int:
     async def stop() -> None:
         stopped.set()
 
-    handlers: dict[str, Handler] = {"stop": _leave}
-    parent = obey(spec.place.parent, handlers, spec.place.folder)
+    handlers: dict[str, Handler] = {"stop": _leave, "ping": _pong}
+    parent = watch_parent(spec.place.parent, handlers, spec.place.folder)
+    settings = spec.place.settings
     try:
-        engine = factory.build_engine(spec.place.settings, metrics, from_json(spec.warm_up_profiles))
-        assert isinstance(engine, LocalEngine)
-        engine.when_hopeless(_give_up)
-        models = factory.create_models(spec.place.settings, engine)
-        assert models is not None
-        handlers.update(_handlers(models, started))
-        await engine.start()
+        core = factory.create_core(settings, metrics, from_json(spec.warm_up_profiles))
+        core.when_hopeless(_give_up)
+        handlers.update(_handlers(factory.create_core_models(settings, core), started))
+        await core.start()
     except Exception as error:
         detail = error.detail if isinstance(error, PrunepoolError) else f"{type(error).__name__}: {error}"
         await parent.call("failed", detail)
         return 1
     if spec.generation:
-        for info in engine.models():
-            metrics.engine_restarts.labels(info.name).inc()
+        for entry in core.entries:
+            metrics.engine_restarts.labels(entry.model.name).inc()
     context = zmq.asyncio.Context()
-    host = Host(context, spec.place.address(spec.place.number), Hosted(engine), spec.place.arenas)
-    host.open()
-    tasks = [asyncio.create_task(publish(metrics, EVERY_S)), asyncio.create_task(_watch(engine))]
+    client = InprocCoreClient(core)
+    server = EngineServer(context, spec.place.address(spec.place.number), client, spec.place.arenas)
+    server.open()
+    tasks = [asyncio.create_task(publish(metrics, HEARTBEAT_S)), asyncio.create_task(_watch(client))]
     handlers["stop"] = stop
     started.set()
-    info = engine.model(engine.default_model)
-    await parent.call("ready", info.device, info.dtype, to_json(engine.lines))
+    info = client.offers()[core.default_model].info
+    await parent.call("ready", info.device, info.dtype, to_json(core.entries))
     await stopped.wait()
     for task in tasks:
         task.cancel()
-    await engine.close(_STOP_S)
-    await host.close()
+    await core.close(_STOP_S)
+    await server.close()
     context.term()
     return 0
 
@@ -94,17 +91,21 @@ async def _leave() -> None:
     os._exit(0)
 
 
-async def _watch(engine: LocalEngine) -> None:
-    """End a process whose engine is neither ready nor failing: its device hangs."""
+async def _pong() -> None:
+    """The event loop of this process runs."""
+
+
+async def _watch(client: InprocCoreClient) -> None:
+    """End a process whose core is neither ready nor failing: its device hangs."""
     loop = asyncio.get_running_loop()
     ready = loop.time()
     while True:
-        await asyncio.sleep(EVERY_S)
-        found = engine.readiness()
-        if found.ready:
+        await asyncio.sleep(HEARTBEAT_S)
+        missing = [load.missing for load in client.loads().values() if load.missing]
+        if not missing:
             ready = loop.time()
         elif loop.time() - ready > _MOST_DOWN_S:
-            _give_up(", ".join(found.missing))
+            _give_up(", ".join(missing))
 
 
 def _give_up(why: str) -> None:
@@ -113,45 +114,21 @@ def _give_up(why: str) -> None:
     os._exit(1)
 
 
-def _handlers(models: Models, started: asyncio.Event) -> dict[str, Handler]:
-    """What the parent may call."""
+def _handlers(models: CoreModels, started: asyncio.Event) -> dict[str, Handler]:
+    """What the parent may call, once the core has started."""
 
-    async def load(reference: str) -> bool:
-        await started.wait()
-        return await models.load(reference)
+    def once_started(handler: Handler) -> Handler:
+        async def call(*arguments: str) -> object:
+            await started.wait()
+            return await handler(*arguments)
 
-    async def unload(name: str) -> None:
-        await started.wait()
-        await models.unload(name)
+        return call
 
-    async def prefer(name: str) -> None:
-        await started.wait()
-        await models.prefer(name)
-
-    return {"load": load, "unload": unload, "prefer": prefer}
-
-
-class Hosted:
-    """A local engine as a host serves it."""
-
-    def __init__(self, engine: LocalEngine) -> None:
-        self._engine = engine
-        self.infer_decoded = engine.infer_decoded
-
-    @property
-    def default_model(self) -> str:
-        """Name of the model that answers when a request names none."""
-        return self._engine.default_model
-
-    def offers(self) -> Sequence[Offer]:
-        """What is served."""
-        return [Offer(line.model.info(), line.model.preprocess) for line in self._engine.lines]
-
-    def loads(self) -> Mapping[str, Load]:
-        """How each model is doing."""
-        return {
-            line.model.name: Load(
-                line.scheduler.missing, line.scheduler.drain_s, line.scheduler.dense_image_s
-            )
-            for line in self._engine.lines
-        }
+    return {
+        "served": once_started(models.served),
+        "prepare": once_started(models.prepare),
+        "commit": once_started(models.commit),
+        "abort": once_started(models.abort),
+        "unload": once_started(models.unload),
+        "set_default": once_started(models.set_default),
+    }

@@ -12,22 +12,19 @@ import zmq.asyncio
 
 from prunepool.api.app import Tracing
 from prunepool.gpu import gpu_collector
-from prunepool.imaging import ImageLimits
 from prunepool.logs import level_by_signal, logging_to
 from prunepool.machine import tune_malloc
 from prunepool.metrics import Metrics
 from prunepool.server import factory
-from prunepool.server.control_pipe import Wire
+from prunepool.server.control_pipe import ControlPipe, Handler
 from prunepool.server.metrics_files import expose, publish, shared_metrics
-from prunepool.server.parent_watch import ignore_signals, obey
+from prunepool.server.observability import describe_build, tracing_to
+from prunepool.server.parent_watch import ignore_signals, watch_parent
 from prunepool.server.specs import FrontendSpec, devices
-from prunepool.serving.decode_pool import decode_threads
-from prunepool.serving.remote_engine import RemoteConfig, RemoteEngine
-from prunepool.settings import Settings
 from prunepool.store import Repository, open_store
-from prunepool.transport.zmq.client import Engines
-from prunepool.transport.zmq.connection import Link
-from prunepool.transport.zmq.server import EVERY_S
+from prunepool.transport.zmq.client import ZmqCoreClient
+from prunepool.transport.zmq.connection import EngineConnection
+from prunepool.transport.zmq.server import HEARTBEAT_S
 
 #: The exit status says how many requests were left unanswered, up to this.
 MOST_COUNTED = 100
@@ -42,7 +39,7 @@ def run(spec: FrontendSpec) -> None:
     with (
         logging_to(sys.stderr, settings.log_format, settings.log_level, spec.place.name),
         level_by_signal(settings.log_level),
-        factory.tracing_to(settings) as tracing,
+        tracing_to(settings) as tracing,
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
         unanswered = runner.run(_serve(spec, metrics, tracing))
@@ -52,36 +49,42 @@ def run(spec: FrontendSpec) -> None:
 async def _serve(spec: FrontendSpec, metrics: Metrics, tracing: Tracing | None) -> int:
     place, settings = spec.place, spec.place.settings
     context = zmq.asyncio.Context()
-    numbers = range(len(devices(settings)))
-    links = [
-        Link(context, place.address(number), place.number, lambda: engines.changed(), time.monotonic)
-        for number in numbers
+    connections = [
+        EngineConnection(
+            context, place.address(number), place.number, lambda: client.changed(), time.monotonic
+        )
+        for number in range(len(devices(settings)))
     ]
-    engines = Engines(links, metrics, time.monotonic)
-    remote = RemoteEngine(engines, place.arenas[place.number], remote_config(settings), metrics)
-    expose(metrics, place.metrics, lambda: engines.offers)
+    arena, limits = place.arenas[place.number], factory.frontend_limits(settings)
+    client = ZmqCoreClient(connections, arena, limits, metrics, time.monotonic)
+    service = factory.create_service(settings, client, metrics)
+    expose(metrics, place.metrics, client.offers)
     if (gpus := gpu_collector()) is not None:
         metrics.exposed.register(gpus)
 
-    told: list[asyncio.Task[object]] = []
+    ready: list[asyncio.Task[object]] = []
 
     async def drain() -> None:
-        if not told:
+        if not ready:
             os._exit(0)  # not serving yet: there is nothing to be answered
         server.stop("SIGTERM")
 
     async def reload() -> None:
         server.handle_hangup()
 
-    parent = obey(place.parent, {"drain": drain, "look": engines.look, "reload": reload}, place.folder)
-    engine = remote if tracing is None else tracing.traced(remote)
-    control = ParentControl(parent, Repository(open_store(settings.model_store)))
-    server = factory.create_server(settings, engine, metrics, tracing, control, signals=False)
-    publishing = asyncio.create_task(publish(metrics, EVERY_S))
+    async def pong() -> None:
+        """The event loop of this process runs."""
+
+    handlers: dict[str, Handler] = {"drain": drain, "refresh": client.refresh, "reload": reload, "ping": pong}
+    parent = watch_parent(place.parent, handlers, place.folder)
+    traced = service if tracing is None else tracing.traced(service)
+    models = ParentModelControl(parent, Repository(open_store(settings.model_store)))
+    server = factory.create_server(settings, traced, metrics, tracing, models, signals=False)
+    publishing = asyncio.create_task(publish(metrics, HEARTBEAT_S))
 
     def on_ready() -> None:
-        factory.describe_build(metrics, remote.model(remote.default_model))
-        told.append(asyncio.create_task(parent.call("ready")))
+        describe_build(metrics, service.model(service.default_model))
+        ready.append(asyncio.create_task(parent.call("ready")))
 
     try:
         return await server.serve_until_signal(spec.bound, on_ready)
@@ -90,27 +93,15 @@ async def _serve(spec: FrontendSpec, metrics: Metrics, tracing: Tracing | None) 
         context.destroy(0)
 
 
-def remote_config(settings: Settings) -> RemoteConfig:
-    """What a front end decides by itself, by the settings."""
-    return RemoteConfig(
-        default_ratio=settings.default_reduction_ratio,
-        max_ratio=settings.max_reduction_ratio,
-        decode_threads=decode_threads(settings.decode_threads, settings.frontends),
-        image_limits=ImageLimits(settings.max_image_pixels),
-        max_requests=settings.max_queue_requests,
-        max_queue_s=settings.max_queue_ms / 1000,
-    )
-
-
-class ParentControl:
-    """Has the parent change which models all engines serve.
+class ParentModelControl:
+    """The `ModelControl` of a front end: has the parent change which models all engines serve.
 
     Args:
         parent: the way to it.
         repository: what can be served.
     """
 
-    def __init__(self, parent: Wire, repository: Repository) -> None:
+    def __init__(self, parent: ControlPipe, repository: Repository) -> None:
         self._parent = parent
         self._repository = repository
 

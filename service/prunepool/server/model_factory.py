@@ -5,20 +5,20 @@ A model is described from its manifest. torch is imported when its weights are l
 
 from __future__ import annotations
 
-import asyncio
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prunepool.core.backend import Backend
+from prunepool.core.model_info import ModelInfo, PlanInfo
+from prunepool.core.policies import levels_of
+from prunepool.core.served_model import ServedModel
 from prunepool.imaging import Preprocess
 from prunepool.models.dial import ModelDial
 from prunepool.models.geometry import geometry_of
-from prunepool.serving import LocalEngine, ServedModel
-from prunepool.serving.policies import levels_of
-from prunepool.serving.types import ModelInfo, PlanInfo
-from prunepool.store import ModelStore, ProfilePoint, StoredModel
+from prunepool.store import Manifest, ModelStore, ProfilePoint, StoredModel
 
 if TYPE_CHECKING:
     from prunepool.backends.openvino_trial import OpenVinoPasses
@@ -106,7 +106,7 @@ class HostedModel:
             costs=self.dial,
             applied=self.dial.applied,
             make_backend=self._backend,
-            version=manifest,
+            generation=generation_of(manifest),
         )
 
     def _backend(self) -> Backend:
@@ -195,37 +195,12 @@ class ModelFactory:
         return HostedModel(self._store.open(reference), self._running).served()
 
 
-class LocalModels:
-    """The models of the engine in this process, to be changed while they are served.
+def generation_of(manifest: Manifest) -> str:
+    """What tells two models of one name apart, the same in every process: a digest of all that the manifest says.
 
-    Args:
-        engine: what serves them.
-        host: makes them.
+    The manifest has the sha256 of the weights.
     """
-
-    def __init__(self, engine: LocalEngine, host: ModelFactory) -> None:
-        self._engine = engine
-        self._host = host
-
-    def served(self) -> tuple[str, ...]:
-        """Their names."""
-        return tuple(info.name for info in self._engine.models())
-
-    async def load(self, reference: str) -> bool:
-        """Serve a model, or serve it anew if it has changed; whether there was anything to do."""
-        model = await asyncio.to_thread(self._host.model, reference)
-        if self._engine.serves(model):
-            return False
-        await self._engine.load(model)
-        return True
-
-    async def unload(self, name: str) -> None:
-        """Serve a model no longer."""
-        await self._engine.unload(name)
-
-    async def prefer(self, name: str) -> None:
-        """Have a served model answer requests that name none."""
-        self._engine.prefer(name)
+    return hashlib.sha256(manifest.model_dump_json().encode()).hexdigest()[:16]
 
 
 def ratio_within(drop: float, profile: Iterable[ProfilePoint]) -> float | None:

@@ -27,15 +27,22 @@ from prunepool.machine import set_openmp_wait_policy
 from prunepool.server import engine_process, factory, frontend_process
 from prunepool.server.children import Child
 from prunepool.server.control_pipe import Handler
-from prunepool.server.engine_models import EveryEngine
+from prunepool.server.desired_models import DesiredModels
+from prunepool.server.engine_child import EngineChild
 from prunepool.server.metrics_files import forget_gauges
+from prunepool.server.observability import announcement
 from prunepool.server.parent_watch import parental_folder
+from prunepool.server.reload import follow_settings
+from prunepool.server.settings_check import check
 from prunepool.server.specs import EngineSpec, FrontendSpec, Place, devices, share_of_cores
+from prunepool.server.watchdog import watch
 from prunepool.settings import Settings
 from prunepool.transport.zmq.shared_memory import Arena
 
 #: After the drain: for what is written and not yet taken, and for letting go of devices.
 _LAST_WRITES_S, _STOP_S = 8.0, 10.0
+#: A front end that has not learnt of a change by then learns of it by itself.
+_REFRESH_S = 2.0
 _log = structlog.stdlib.get_logger("prunepool.transport")
 
 
@@ -59,7 +66,7 @@ def serve(
         CannotListen: the address cannot be listened on.
         PrunepoolError: the model cannot be served.
     """
-    factory.check(settings)
+    check(settings)
     if settings.grpc_port == 0 and settings.frontends > 1:
         raise InvalidParameter("grpc_port", 0, "a port of your choice where there are several front ends")
     set_openmp_wait_policy(os.environ)
@@ -95,40 +102,55 @@ class Parent:
         self._forkserver.set_forkserver_preload(["prunepool.server.preload"])
         self._spawn = multiprocessing.get_context("spawn")
         self._children: list[Child] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._models: DesiredModels
 
     async def serve(self, announce: Callable[[str], None], reread: Callable[[], Settings]) -> int:
         """Start everything, serve until a signal, drain; how many requests were left unanswered."""
         start = time.monotonic()
         stopped = self._on_signals()
-        engines: list[Child] = []
+        engines = [self._engine(number) for number in range(len(self._devices))]
         frontends: list[Child] = []
-        models = EveryEngine(engines, frontends, self._settings)
-        control = factory.create_control(self._settings, models)
-        handlers: dict[str, Handler] = {"load": control.load, "unload": control.unload}
-        engines += [self._engine(number, models) for number in range(len(self._devices))]
+
+        async def refresh() -> None:
+            """Have all front ends learn of a change, so that none refuses what another has said is there."""
+            calls = (one.call("refresh", timeout_s=_REFRESH_S) for one in frontends if one.up)
+            await asyncio.gather(*calls, return_exceptions=True)
+
+        self._models = factory.create_desired_models(
+            self._settings, [EngineChild(one) for one in engines], on_change=refresh
+        )
+        handlers: dict[str, Handler] = {"load": self._models.load, "unload": self._models.unload}
         frontends += [self._frontend(number, handlers) for number in range(len(self._sockets))]
         self._children = [*engines, *frontends]
-        following: set[asyncio.Task[None]] = set()
 
         def hang_up() -> None:
-            for work in (_reload(frontends), factory.follow_settings(control, reread)):
-                task = asyncio.create_task(work)
-                following.add(task)
-                task.add_done_callback(following.discard)
+            self._run(_reload(frontends))
+            self._run(follow_settings(self._models, reread))
 
         try:
             if not await _unless(stopped, _start(engines)) or not await _unless(stopped, _start(frontends)):
                 return 0
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hang_up)
-            places, formats, _ = zip(*(engine.said for engine in engines), strict=True)
-            served, where = ", ".join(models.served()), ",".join(places)
+            for child in self._children:
+                self._run(watch(child))
+            places, formats, _ = zip(*(one.said for one in engines), strict=True)
+            served, where = ", ".join(self._models.served()), ",".join(places)
             url, seconds = url_of(self._sockets[0]), time.monotonic() - start
-            announce(factory.announcement(served, where, ",".join(dict.fromkeys(formats)), url, seconds))
+            announce(announcement(served, where, ",".join(dict.fromkeys(formats)), url, seconds))
             await stopped.wait()
             return await self._drain(engines, frontends)
         finally:
+            for task in self._tasks:
+                task.cancel()
             for child in self._children:
                 child.kill()
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run something beside all else."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def pass_on(self, number: int) -> None:
         """Let all processes have a signal."""
@@ -168,12 +190,11 @@ class Parent:
     def _place(self, name: str, number: int, settings: Settings, parent: Connection) -> Place:
         return Place(name, number, settings, self._folder, parent, self._arenas)
 
-    def _engine(self, number: int, models: EveryEngine) -> Child:
+    def _engine(self, number: int) -> Child:
         name = f"engine-{number}"
 
         def spec(parent: Connection, generation: int) -> EngineSpec:
-            # A successor serves what is served now, not what was served at the start.
-            default, *others = models.references
+            default, *others = self._models.references
             settings = self._settings.model_copy(
                 update={
                     "model": default,
@@ -182,15 +203,28 @@ class Parent:
                     "compute_threads": self._settings.compute_threads or share_of_cores(len(self._devices)),
                 }
             )
-            warm_up_profiles = "{}"
+            profiles = "{}"
             if child.said:
-                # What the first process of this place timed holds for the others: they are back the sooner.
-                _, dtype, warm_up_profiles = child.said
+                # What the first process of this place decided and timed holds for its successors: answers stay the
+                # same, and they are back the sooner.
+                _, dtype, profiles = child.said
                 settings = settings.model_copy(update={"dtype": dtype})
-            return EngineSpec(self._place(name, number, settings, parent), generation, warm_up_profiles)
+            return EngineSpec(self._place(name, number, settings, parent), generation, profiles)
+
+        def on_ready(successor: bool) -> None:
+            if successor:  # models may have changed since it was started
+                self._run(self._models.converge(EngineChild(child)))
 
         forget = partial(forget_gauges, self._folder / "metrics", name)
-        child = Child(self._forkserver, name, engine_process.run, spec, handlers={}, on_death=forget)
+        child = Child(
+            self._forkserver,
+            name,
+            engine_process.run,
+            spec,
+            handlers={},
+            on_death=forget,
+            on_ready=on_ready,
+        )
         return child
 
     def _frontend(self, number: int, handlers: dict[str, Handler]) -> Child:
@@ -212,7 +246,8 @@ async def _start(children: list[Child]) -> None:
 
 async def _reload(frontends: list[Child]) -> None:
     """Have API keys read again."""
-    await asyncio.gather(*(one.call("reload") for one in frontends if one.up), return_exceptions=True)
+    calls = (one.call("reload", timeout_s=_REFRESH_S) for one in frontends if one.up)
+    await asyncio.gather(*calls, return_exceptions=True)
 
 
 async def _unless(stopped: asyncio.Event, starting: Coroutine[Any, Any, None]) -> bool:

@@ -1,4 +1,4 @@
-"""What every child does about its parent: obeys it alone, and ends when it is gone."""
+"""The parent watch of every child process: it takes orders from its parent alone, and ends when that is gone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from prunepool.server.control_pipe import Handler, Wire
+from prunepool.server.control_pipe import ControlPipe, Handler
 
 #: Only the parent acts on these.
 PARENTS_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
@@ -21,8 +21,8 @@ PARENTS_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 _LET_GO_S = 1.0
 
 
-def obey(connection: Connection, handlers: dict[str, Handler], folder: Path) -> Wire:
-    """Do what the parent says, and end at once if it dies or wants to hear no more.
+def watch_parent(connection: Connection, handlers: dict[str, Handler], folder: Path) -> ControlPipe:
+    """Answer the calls of the parent, and end at once if it dies or closes the pipe.
 
     Args:
         connection: to the parent.
@@ -35,7 +35,7 @@ def obey(connection: Connection, handlers: dict[str, Handler], folder: Path) -> 
             shutil.rmtree(folder, ignore_errors=True)
         os._exit(1)
 
-    return Wire(connection, handlers, end)
+    return ControlPipe(connection, handlers, end)
 
 
 def ignore_signals() -> None:

@@ -13,7 +13,7 @@ from prunepool.settings import Settings
 from prunepool.transport.zmq.shared_memory import Arena
 
 
-def apart(settings: Settings) -> bool:
+def needs_processes(settings: Settings) -> bool:
     """Whether the settings ask for processes of their own."""
     return settings.engine == "process" or settings.frontends > 1 or settings.devices is not None
 
@@ -65,7 +65,7 @@ class EngineSpec:
     Attributes:
         place: where it belongs.
         generation: how many there were before it in its place.
-        warm_up_profiles: what the one before it was timed with, by model, as JSON.
+        warm_up_profiles: of the one before it, by model, as JSON.
     """
 
     place: Place

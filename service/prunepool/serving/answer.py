@@ -1,4 +1,4 @@
-"""From what the model said to what the caller is told."""
+"""From a core's result to what the caller is told."""
 
 from __future__ import annotations
 
@@ -7,44 +7,37 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from prunepool.core.logits import softmax
+from prunepool.core.model_info import ModelInfo
 from prunepool.core.types import Result
 from prunepool.errors import PrunepoolError
-from prunepool.serving.served_model import ServedModel
-from prunepool.serving.types import (
-    Classification,
-    Inference,
-    Prediction,
-    Reduction,
-    ResolvedOptions,
-    Timing,
-    softmax,
-)
+from prunepool.serving.options import ResolvedOptions
+from prunepool.serving.types import Classification, Inference, Prediction, Reduction, Timing
 
 
-def inference(model: ServedModel, wanted: ResolvedOptions, done: Result, timing: Timing) -> Inference:
+def inference(info: ModelInfo, wanted: ResolvedOptions, result: Result, timing: Timing) -> Inference:
     """The model's answer for one image and how it came about.
 
     Raises:
-        PrunepoolError: a logit that is no finite number.
+        PrunepoolError: a logit is not finite.
     """
-    outcome = done.outcome
-    _check_finite(outcome.logits)
-    dense = model.costs.gmacs(0.0)
+    output = result.output
+    _check_finite(output.logits)
     return Inference(
-        model=model.name,
-        logits=outcome.logits,
+        model=info.name,
+        logits=output.logits,
         reduction=Reduction(
             requested=wanted.requested,
-            applied=model.applied(done.ratio),
-            reason=wanted.reason if done.reason == "requested" else done.reason,
-            tokens=outcome.tokens,
-            gmacs=outcome.gmacs,
-            macs_saved=max(0.0, 1 - outcome.gmacs / dense),
+            applied=result.applied,
+            reason=wanted.reason if result.reason == "requested" else result.reason,
+            tokens=output.tokens,
+            gmacs=output.gmacs,
+            macs_saved=max(0.0, 1 - output.gmacs / info.gmacs),
         ),
         timing_ms=timing,
-        batch=done.batch,
-        batch_size=done.batch_size,
-        token_map=outcome.token_map,
+        batch=result.batch_id,
+        batch_size=result.batch_size,
+        token_map=output.token_map,
     )
 
 

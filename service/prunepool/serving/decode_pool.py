@@ -40,7 +40,7 @@ def decode_threads(wanted: int | None, sharers: int = 1) -> int:
     return wanted or max(1, max(cores // 2, min(cores, _FEW_CORES)) // sharers)
 
 
-class Decoders:
+class DecodePool:
     """A pool of threads.
 
     Args:

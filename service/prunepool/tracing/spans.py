@@ -11,8 +11,10 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import Link, Span, SpanContext, Status, StatusCode, Tracer, TracerProvider
 
+from prunepool.core.model_info import ModelInfo
 from prunepool.errors import PrunepoolError
-from prunepool.serving.types import Classification, Engine, Image, Inference, ModelInfo, Options, Readiness
+from prunepool.serving.options import Options
+from prunepool.serving.types import Classification, Engine, Image, Inference, Readiness
 
 #: Number of batches whose spans are remembered. The images of a batch return together, so few suffice.
 _REMEMBERED_BATCHES = 256

@@ -1,4 +1,4 @@
-"""What front ends and engines say to each other, as msgpack. The whole contract, as plain data.
+"""What front ends and engines send each other, as msgpack. The whole contract, as plain data.
 
 Times are seconds of the system's monotonic clock, which all processes of a machine share.
 """
@@ -6,7 +6,7 @@ Times are seconds of the system's monotonic clock, which all processes of a mach
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 import msgspec
@@ -14,77 +14,92 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunepool import errors
+from prunepool.core.types import Pixels, RatioSpec, Request, Result
 from prunepool.errors import PrunepoolError
-from prunepool.imaging import Preprocess
-from prunepool.serving.types import Inference, ModelInfo, Options
+from prunepool.transport.client import ModelLoad, ModelOffer
 
 
 class Handshake(msgspec.Struct, tag=True, frozen=True):
-    """A front end has connected: whatever the engine had from it before is forgotten."""
+    """A front end has connected: the engine forgets whatever it had from it before."""
 
     frontend: int
 
 
 class StatusRequest(msgspec.Struct, tag=True, frozen=True):
-    """A front end wants to know how things are, now."""
+    """Ask for a `Status`, now."""
 
     id: int
 
 
-class Ask(msgspec.Struct, tag=True, frozen=True):
+class Submit(msgspec.Struct, tag=True, frozen=True):
     """Answer one image.
 
     Attributes:
-        id: counted up by the front end.
-        options: what the caller chose; the model is named.
+        id: sequence number, counted up by the front end.
+        model: its name.
+        generation: the one that options and crop were made for.
+        ratio_spec: what the caller asks for, resolved.
         arrival: when the image came.
-        decode_s: seconds that decoding took.
+        deadline: when an answer becomes worthless, or None.
+        explain: whether to return a token map.
         shape: of the pixels.
         dtype: of the pixels, uint8 or float32.
         slot: where they are in the front end's shared memory; None: they are the message's second part.
     """
 
     id: int
-    options: Options
+    model: str
+    generation: str
+    ratio_spec: RatioSpec
     arrival: float
-    decode_s: float
+    deadline: float | None
+    explain: bool
     shape: tuple[int, ...]
     dtype: str
     slot: int | None
 
     @property
     def nbytes(self) -> int:
-        """How long the pixels are."""
+        """Bytes of the pixels."""
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
 
 class Cancel(msgspec.Struct, tag=True, frozen=True):
-    """Nobody waits for this answer any more."""
+    """The caller of a request is gone."""
 
     id: int
 
 
-class Answer(msgspec.Struct, tag=True, frozen=True):
-    """An image's answer, and how long all that waits here will take now.
+class Completed(msgspec.Struct, tag=True, frozen=True):
+    """The result of a request, and the load of its model now.
 
     Attributes:
-        id: of the question.
-        inference: the answer.
+        id: of the request.
+        model: its name.
+        result: the answer.
         drain_s: predicted seconds to answer everything accepted.
-        heard: the front end's last question that `drain_s` counts; 0: none.
+        last_sequence: the front end's last request that `drain_s` counts; 0: none.
     """
 
     id: int
-    inference: Inference
+    model: str
+    result: Result
     drain_s: float
-    heard: int = 0
+    last_sequence: int = 0
 
 
 class Failed(msgspec.Struct, tag=True, frozen=True):
-    """An image gets no answer, and why."""
+    """A request that gets no result.
+
+    Attributes:
+        id: of the request.
+        error: why.
+        attempts: how many devices it was on.
+    """
 
     id: int
     error: Failure
+    attempts: int = 0
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -95,47 +110,26 @@ class Failure(msgspec.Struct, frozen=True):
     extra: dict[str, Any]
 
 
-class Offer(msgspec.Struct, frozen=True):
-    """A model that an engine serves, as far as it does not change by the second."""
-
-    info: ModelInfo
-    preprocess: Preprocess
-
-
-class Load(msgspec.Struct, frozen=True):
-    """How a model is doing.
-
-    Attributes:
-        missing: why it takes no request, in words; None if it does.
-        drain_s: predicted seconds to answer everything accepted.
-        image_s: predicted seconds for one image by itself.
-    """
-
-    missing: str | None
-    drain_s: float
-    image_s: float
-
-
-class State(msgspec.Struct, tag=True, frozen=True):
-    """How an engine is doing; sent a few times a second.
+class Status(msgspec.Struct, tag=True, frozen=True):
+    """The state of an engine, sent by its event loop a few times a second: its heartbeat.
 
     Attributes:
         default: the model that answers when a request names none.
         loads: by model.
-        offers: everything that it serves; None if that is as it was.
-        look: which `StatusRequest` this answers, if any.
-        heard: the front end's last question that the loads count; 0: none.
+        offers: everything that it serves; None if that has not changed.
+        request: the `StatusRequest` that this answers, if any.
+        last_sequence: the front end's last request that the loads count; 0: none.
     """
 
     default: str
-    loads: dict[str, Load]
-    offers: tuple[Offer, ...] | None = None
-    look: int | None = None
-    heard: int = 0
+    loads: dict[str, ModelLoad]
+    offers: tuple[ModelOffer, ...] | None = None
+    request: int | None = None
+    last_sequence: int = 0
 
 
-ToEngine: TypeAlias = Handshake | StatusRequest | Ask | Cancel
-ToFrontend: TypeAlias = Answer | Failed | State
+ToEngine: TypeAlias = Handshake | StatusRequest | Submit | Cancel
+ToFrontend: TypeAlias = Completed | Failed | Status
 
 
 def _encoded(value: object) -> object:
@@ -148,7 +142,8 @@ def _decoded(kind: type, value: object) -> object:
     """Logits, the one array in a message, in memory that can be kept; what may be anything stays as it is."""
     if kind is object:
         return value
-    assert isinstance(value, bytes)
+    if not isinstance(value, bytes):
+        raise msgspec.ValidationError(f"logits are bytes, not {type(value).__name__}")
     return np.frombuffer(value, "<f4").astype(np.float32, copy=False)
 
 
@@ -178,16 +173,37 @@ def error_of(failure: Failure) -> PrunepoolError:
     return error
 
 
-def pixels_of(ask: Ask, data: memoryview | bytes) -> NDArray[Any]:
-    """The pixels of an image, in memory of their own.
+def submit_of(number: int, model: str, generation: str, request: Request, slot: int | None) -> Submit:
+    """A request, to be sent; its pixels lie in `slot` or go beside it."""
+    pixels = request.pixels
+    return Submit(
+        number,
+        model,
+        generation,
+        request.ratio_spec,
+        request.arrival,
+        request.deadline,
+        request.explain,
+        pixels.shape,
+        pixels.dtype.name,
+        slot,
+    )
+
+
+def request_of(submit: Submit, data: memoryview | bytes) -> Request:
+    """A request that was sent.
 
     Args:
-        ask: says what they are.
-        data: their bytes.
+        submit: the message.
+        data: the bytes of its pixels.
+
+    Raises:
+        ValueError: they are not as many as it says.
     """
-    return np.frombuffer(data, ask.dtype).reshape(ask.shape).copy()
+    return Request(_pixels(submit, data), submit.ratio_spec, submit.arrival, submit.deadline, submit.explain)
 
 
-def offers_differ(before: Sequence[Offer] | None, after: Sequence[Offer]) -> bool:
-    """Whether a front end that knows some offers must be told others."""
-    return before is None or tuple(before) != tuple(after)
+def _pixels(submit: Submit, data: memoryview | bytes) -> Pixels:
+    """The pixels of an image, in memory of their own."""
+    pixels: NDArray[Any] = np.frombuffer(data, submit.dtype).reshape(submit.shape)
+    return pixels.copy()

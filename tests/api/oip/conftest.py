@@ -10,11 +10,12 @@ import numpy as np
 import orjson
 import pytest
 from fastapi import FastAPI
+from local_service import LocalService
 
+from prunepool.core.served_model import ServedModel
 from prunepool.core.types import Limits
 from prunepool.imaging import Preprocess
 from prunepool.metrics import Metrics
-from prunepool.serving import EngineConfig, LocalEngine, ServedModel
 from prunepool.testing import FakeBackend, FakeCosts, Gate, fake_model
 
 #: Pixels a side of the models below: tensors that a person can count.
@@ -72,8 +73,7 @@ async def scheduled(
         lambda ratio: ratio,
         lambda: FakeBackend(gate=gate),
     )
-    config = EngineConfig(limits=Limits(max_batch_size=3))
-    engine = LocalEngine([served], config=config, metrics=metrics, decode=decode)
+    engine = LocalService([served], metrics, decode=decode, limits=Limits(max_batch_size=3))
     await engine.start()
     yield connect(make_app(engine))
     gate.open()

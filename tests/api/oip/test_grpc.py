@@ -25,9 +25,11 @@ from prunepool.api.oip import rpc
 from prunepool.api.oip.rpc.server import listening
 from prunepool.api.oip.statistics import Statistics
 from prunepool.api.server import CannotListen, bind
+from prunepool.core.logits import softmax
 from prunepool.errors import InvalidParameter, Overloaded
 from prunepool.metrics import Metrics
-from prunepool.serving.types import Image, Inference, Options, softmax
+from prunepool.serving.options import Options
+from prunepool.serving.types import Image, Inference
 from prunepool.testing import FakeEngine, fake_model
 
 PHOTOS = np.array([[b"\xff\xd8one"], [b"\xff\xd8two"]], np.object_)

@@ -21,7 +21,7 @@ from prometheus_client import CollectorRegistry
 from prunepool.api.app import create_app
 from prunepool.errors import DeadlineExceeded, Overloaded
 from prunepool.metrics import Metrics
-from prunepool.serving.types import Options
+from prunepool.serving.options import Options
 from prunepool.settings import Settings
 from prunepool.testing import FakeEngine, Gate, fake_model
 

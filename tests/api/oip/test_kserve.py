@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from prunepool.serving.types import Options, softmax
+from prunepool.core.logits import softmax
+from prunepool.serving.options import Options
 from prunepool.settings import Settings
 from prunepool.testing import FakeEngine, fake_model
 

@@ -12,8 +12,8 @@ import tritonclient.http as triton
 import tritonclient.http.aio as triton_aio
 from tritonclient.utils import InferenceServerException
 
+from prunepool.core.logits import softmax
 from prunepool.errors import Overloaded
-from prunepool.serving.types import softmax
 from prunepool.testing import FakeEngine, fake_model
 
 CODINGS = [None, "gzip", "deflate"]

@@ -15,7 +15,8 @@ from prunepool.api.oip.statistics import Statistics
 from prunepool.api.oip.views import View
 from prunepool.api.options import RawOption, read_options
 from prunepool.errors import RequestError
-from prunepool.serving.types import Engine, Image, Inference, Options, resolve
+from prunepool.serving.options import Options, resolve
+from prunepool.serving.types import Engine, Image, Inference
 
 #: Parameters of this server. Others are meant for other servers, and are no error.
 _OPTIONS = frozenset({"reduction_ratio", "max_reduction_ratio", "max_accuracy_drop", "deadline_ms"})

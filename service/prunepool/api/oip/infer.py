@@ -22,7 +22,8 @@ from prunepool.api.oip.statistics import Statistics
 from prunepool.api.oip.views import View, find
 from prunepool.api.options import HEADER, RawOption
 from prunepool.logs import request_fields
-from prunepool.serving.types import Inference, Options
+from prunepool.serving.options import Options
+from prunepool.serving.types import Inference
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from prunepool.api.oip import tensors
 from prunepool.api.oip.requests import InferRequest, OutputSpec
 from prunepool.api.oip.views import VERSION, View
-from prunepool.serving.types import Inference, softmax
+from prunepool.core.logits import softmax
+from prunepool.serving.types import Inference
 
 
 class Tensor(NamedTuple):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from prunepool.core.model_info import ModelInfo
 from prunepool.errors import ModelNotFound
-from prunepool.serving.types import Engine, ModelInfo
+from prunepool.serving.types import Engine
 from prunepool.settings import Settings
 
 #: Suffix of the view that takes encoded images.

@@ -1,4 +1,4 @@
-"""Which engine gets the next image. Pure functions."""
+"""Which engine gets the next request. Pure functions."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """An engine that could answer.
+class Candidate:
+    """An engine that takes requests for a model.
 
     Attributes:
         number: which one.
@@ -19,16 +19,16 @@ class Choice:
     predicted_s: float
 
 
-def best(choices: Iterable[Choice], turn: int) -> Choice | None:
-    """The one that is predicted to be free first; among equals they take turns.
+def least_loaded(candidates: Iterable[Candidate], turn: int) -> Candidate | None:
+    """The engine that is predicted to be free first; equal ones take turns.
 
     Args:
-        choices: what there is.
-        turn: counts up from one question to the next.
+        candidates: what there is.
+        turn: counts up from one request to the next.
     """
-    listed = list(choices)
+    listed = list(candidates)
     if not listed:
         return None
-    least = min(choice.predicted_s for choice in listed)
-    equal = [choice for choice in listed if choice.predicted_s <= least + 1e-9]
+    least = min(one.predicted_s for one in listed)
+    equal = [one for one in listed if one.predicted_s <= least + 1e-9]
     return equal[turn % len(equal)]

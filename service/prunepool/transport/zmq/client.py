@@ -1,61 +1,84 @@
-"""All engine processes, as a front end sees them: what they serve, which one to ask, and what if it dies."""
+"""All engine processes, as a front end sees them: what they serve, which one gets a request, what if it dies."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
-from prunepool.core.types import Pixels
-from prunepool.errors import EngineUnavailable, ModelNotFound
+from prunepool.core.registry import not_served
+from prunepool.core.types import RatioSpec, Request, Result
+from prunepool.errors import EngineUnavailable, ModelReplaced
 from prunepool.metrics import Metrics
-from prunepool.serving.types import Inference, ModelInfo
-from prunepool.transport.messages import Ask, Offer
-from prunepool.transport.zmq.balancer import Choice, best
-from prunepool.transport.zmq.connection import Disconnected, Link
+from prunepool.transport.client import ModelLoad, ModelOffer
+from prunepool.transport.early_refusal import FrontendLimits
+from prunepool.transport.messages import submit_of
+from prunepool.transport.zmq.balancer import Candidate, least_loaded
+from prunepool.transport.zmq.connection import Disconnected, EngineConnection, RequestFailed
+from prunepool.transport.zmq.shared_memory import Arena
 
 #: How long an image waits for an engine that works, after the one that had it died.
-PATIENCE_S = 1.0
+_GRACE_PERIOD_S = 1.0
 #: Until one was seen to come back: starting, loading and warming up.
 _START_S = 5.0
 _LEAST_RETRY_S = 0.1
 
 
-class Engines:
-    """What is known of them; all calls come from the event loop.
+class ZmqCoreClient:
+    """The `CoreClient` of a front end; all calls come from the event loop.
 
     Args:
-        links: to the engine processes; they tell :meth:`changed`.
+        connections: to the engine processes; they call :meth:`changed`.
+        arena: memory that the engines can read.
+        limits: of this front end.
         metrics: the service's series.
         clock: seconds, monotonic.
-
-    Attributes:
-        default: name of the model that answers when a request names none.
-        offers: what some engine serves, by model.
     """
 
-    def __init__(self, links: Iterable[Link], metrics: Metrics, clock: Callable[[], float]) -> None:
-        self._links = tuple(links)
+    def __init__(
+        self,
+        connections: Iterable[EngineConnection],
+        arena: Arena,
+        limits: FrontendLimits,
+        metrics: Metrics,
+        clock: Callable[[], float],
+    ) -> None:
+        self._connections = tuple(connections)
+        self._arena = arena
+        self._limits = limits
         self._metrics = metrics
         self._clock = clock
         self._changed = asyncio.Event()
-        self._numbers = itertools.count(1)  # 0 stands for none
+        self._sequence = itertools.count(1)  # 0 stands for none
         self._turns = itertools.count()
         self._started = False
         self._outage: float | None = None
         self._start_s = _START_S
-        self.default = ""
-        self.offers: dict[str, Offer] = {}
+        self._default = ""
+        self._offers: dict[str, ModelOffer] = {}
+
+    @property
+    def default_model(self) -> str:
+        """Name of the model that answers when a request names none."""
+        return self._default
+
+    def offers(self) -> Mapping[str, ModelOffer]:
+        """What some engine serves, by name; what was served last, while none is there."""
+        return self._offers
+
+    def loads(self) -> Mapping[str, ModelLoad]:
+        """The load of each model on the engine that would be asked next."""
+        return {name: self._load(offer) for name, offer in self._offers.items()}
 
     def changed(self) -> None:
-        """What is known of an engine has changed; for the links."""
-        there = [link for link in self._links if link.state is not None]
+        """What is known of an engine has changed; for the connections."""
+        there = [one for one in self._connections if one.status is not None]
         if there:
-            assert there[0].state is not None
-            self.default = there[0].state.default
-            self.offers = {offer.info.name: offer for link in reversed(there) for offer in link.offers}
-            for name in self.offers:
+            assert there[0].status is not None
+            self._default = there[0].status.default
+            self._offers = {o.info.name: o for one in reversed(there) for o in one.offers}
+            for name in self._offers:
                 self._metrics.engine_up.labels(name)  # it is there, with 0, where no engine says so
         now = self._clock()
         if not there and self._outage is None and self._started:
@@ -67,108 +90,110 @@ class Engines:
         changed.set()
 
     async def start(self) -> None:
-        """Connect; returns when every engine has said how it is."""
-        for link in self._links:
-            link.open()
-        while any(link.state is None for link in self._links):
+        """Connect; returns as soon as one engine has reported, and learns of the others later."""
+        for one in self._connections:
+            one.open()
+        while not self._offers:
             await self._changed.wait()
         self._started = True
 
-    async def look(self) -> None:
+    async def refresh(self) -> None:
         """Learn what all engines serve now."""
-        await asyncio.gather(*(link.look() for link in self._links))
+        await asyncio.gather(*(one.refresh() for one in self._connections))
 
-    def close(self) -> None:
-        """Disconnect."""
-        for link in self._links:
-            link.close()
+    def begin_drain(self) -> None:
+        """Engines serve on: other front ends ask them too."""
 
-    def find(self, model: str) -> Offer:
-        """A model that is served.
+    async def close(self, timeout_s: float) -> bool:
+        """Disconnect; requests that are still pending are lost."""
+        for one in self._connections:
+            one.close()
+        return True
 
-        Raises:
-            ModelNotFound: none of that name is.
-        """
-        if model not in self.offers:
-            raise ModelNotFound(
-                f"no model named {model[:100]!r} is served; there are: {', '.join(self.offers)}"
-            )
-        return self.offers[model]
-
-    def info(self, model: str) -> ModelInfo:
-        """What callers may know of a model.
-
-        Raises:
-            ModelNotFound: none of that name is served.
-        """
-        return replace(self.find(model).info, ready=self.missing(model) is None)
-
-    def missing(self, model: str) -> str | None:
-        """Why no engine takes images of a model; None if one does."""
-        loads = [link.state.loads[model] for link in self._links if link.state and model in link.state.loads]
-        if any(load.missing is None for load in loads):
-            return None
-        return str(loads[0].missing) if loads else f"{model}: the engine is being restarted"
-
-    def drain_s(self, model: str) -> float:
-        """Predicted seconds until the engine that would be asked has done all that it has.
-
-        Raises:
-            EngineUnavailable: no engine takes images of the model now.
-        """
-        chosen = self._best(model)
+    @contextmanager
+    def reserve(
+        self, model: str, generation: str, ratio_spec: RatioSpec, deadline: float | None, in_flight: int
+    ) -> Iterator[ZmqReservation]:
+        """Accept a request; see :meth:`prunepool.transport.client.CoreClient.reserve`."""
+        chosen = self._best(model, generation)
         if chosen is None:
             raise self._unavailable(model)
-        return chosen.predicted_s
+        self._limits.check(in_flight, chosen.predicted_s)
+        yield ZmqReservation(self, self._arena, model, generation)
 
-    async def ask(
-        self, make: Callable[[int], Ask], model: str, pixels: Pixels | None, at_engine: Callable[[bool], None]
-    ) -> Inference:
-        """The answer of the engine that is predicted to be free first; of another one, if it dies.
+    async def submit(
+        self, model: str, generation: str, request: Request, slot: int | None, data: bytes | None
+    ) -> Result:
+        """The result of the engine that is predicted to be free first; of another one, if it dies.
 
         Args:
-            make: makes the question, from its number.
-            model: the model that is asked.
-            pixels: what is not in shared memory.
-            at_engine: told whenever an engine has the question, or has it no longer because it died.
+            model: its name.
+            generation: the one that the request was prepared for.
+            request: counts the devices it was on in `attempts`.
+            slot: where its pixels are in shared memory, or None.
+            data: its pixels where they are not.
 
         Raises:
             PrunepoolError: what an engine says instead of answering, or that there is none.
         """
-        data = None if pixels is None else pixels.tobytes()
         wait_until: float | None = None
         while True:
-            link = self._choose(model)
-            if link is None:
+            chosen = self._best(model, generation, next(self._turns))
+            if chosen is None:
                 await self._wait_for_an_engine(model, wait_until)
                 continue
-            at_engine(True)
+            connection = self._connections[chosen.number]
             try:
-                return await link.ask(make(next(self._numbers)), data)
+                message = submit_of(next(self._sequence), model, generation, request, slot)
+                return await connection.submit(message, data)
+            except RequestFailed as failed:
+                request.attempts += failed.attempts
+                if isinstance(failed.error, ModelReplaced):
+                    await connection.refresh()  # so that the next attempt is for what it serves now
+                raise failed.error from None
             except Disconnected:
-                at_engine(False)
+                request.attempts += 1
                 if wait_until is not None:
                     detail = "two engines died while they had this image"
                     raise EngineUnavailable(detail, retry_after=self._retry_after()) from None
-                wait_until = self._clock() + PATIENCE_S
+                wait_until = self._clock() + _GRACE_PERIOD_S
 
-    def _choose(self, model: str) -> Link | None:
-        """The engine for the next image; none while no engine takes any."""
-        chosen = self._best(model, next(self._turns))
-        return None if chosen is None else self._links[chosen.number]
+    def _best(self, model: str, generation: str, turn: int = 0) -> Candidate | None:
+        """The engine that takes the next request for a generation of a model; None while none takes any.
 
-    def _best(self, model: str, turn: int = 0) -> Choice | None:
+        Raises:
+            ModelNotFound: no engine serves a model of that name.
+            ModelReplaced: the engines that are there serve other generations only.
+        """
         now = self._clock()
-        choices = [
-            Choice(number, link.backlogs[model].predicted_s(now, load.image_s))
-            for number, link in enumerate(self._links)
-            if link.state is not None
-            if (load := link.state.loads.get(model)) is not None and load.missing is None
+        candidates, others = [], False
+        for number, one in enumerate(self._connections):
+            load = None if one.status is None else one.status.loads.get(model)
+            if load is None:
+                continue
+            if not any(o.info.name == model and o.generation == generation for o in one.offers):
+                others = True
+            elif load.missing is None:
+                candidates.append(Candidate(number, one.backlogs[model].predicted_s(now, load.image_s)))
+        if model not in self._offers:
+            raise not_served(model, self._offers)
+        if not candidates and others and self._offers[model].generation != generation:
+            raise ModelReplaced(f"{model} has been replaced since its options were read", retry_after=0.1)
+        return least_loaded(candidates, turn)
+
+    def _load(self, offer: ModelOffer) -> ModelLoad:
+        model = offer.info.name
+        loads = [
+            one.status.loads[model]
+            for one in self._connections
+            if one.status is not None and model in one.status.loads
         ]
-        return best(choices, turn)
+        if not loads:
+            return ModelLoad(f"{model}: the engine is being restarted", 0.0, 0.0)
+        return min(loads, key=lambda load: (load.missing is not None, load.drain_s))
 
     async def _wait_for_an_engine(self, model: str, until: float | None) -> None:
-        """Until something changes; at once too late for an image that no engine has had yet."""
+        """Wait until something changes; a request that no engine has had yet is refused at once."""
         left = 0.0 if until is None else until - self._clock()
         if left <= 0:
             raise self._unavailable(model)
@@ -179,10 +204,36 @@ class Engines:
             raise self._unavailable(model) from None
 
     def _unavailable(self, model: str) -> EngineUnavailable:
-        why = self.missing(model) or f"{model}: the engine is being restarted"
-        return EngineUnavailable(why, retry_after=self._retry_after())
+        offer = self._offers.get(model)
+        why = None if offer is None else self._load(offer).missing
+        return EngineUnavailable(
+            why or f"{model}: the engine is being restarted", retry_after=self._retry_after()
+        )
 
     def _retry_after(self) -> float:
         """Seconds until an engine should be back, from how long that took the last time."""
         gone_s = 0.0 if self._outage is None else self._clock() - self._outage
         return max(_LEAST_RETRY_S, self._start_s - gone_s)
+
+
+class ZmqReservation:
+    """A request that a front end has accepted.
+
+    Args:
+        client: has engines answer it.
+        arena: memory that they can read.
+        model: its name.
+        generation: the one that the request is prepared for.
+    """
+
+    def __init__(self, client: ZmqCoreClient, arena: Arena, model: str, generation: str) -> None:
+        self._client = client
+        self._arena = arena
+        self._model = model
+        self._generation = generation
+
+    async def submit(self, request: Request) -> Result:
+        """Answer it; see :meth:`prunepool.transport.client.Reservation.submit`."""
+        with self._arena.holding(request.pixels) as slot:
+            data = None if slot is not None else request.pixels.tobytes()
+            return await self._client.submit(self._model, self._generation, request, slot, data)

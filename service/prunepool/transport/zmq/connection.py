@@ -1,47 +1,49 @@
-"""A front end's connection to one engine process: questions out, answers in, and word at once when it is lost."""
+"""A front end's connection to one engine process: requests out, results in, and notice at once when it is lost."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
+import structlog
 import zmq
 import zmq.asyncio
 from zmq.utils.monitor import recv_monitor_message
 
-from prunepool.serving.types import Inference
+from prunepool.core.types import Result
+from prunepool.transport.client import ModelOffer
 from prunepool.transport.messages import (
-    Answer,
-    Ask,
     Cancel,
+    Completed,
     Failed,
     Handshake,
-    Offer,
-    State,
+    Status,
     StatusRequest,
+    Submit,
     ToEngine,
     decode_for_frontend,
     encode,
     error_of,
 )
-from prunepool.transport.zmq.backlog import Backlog
+from prunepool.transport.zmq.backlog import EngineBacklog
+from prunepool.transport.zmq.server import HEARTBEAT_S
 
-#: An engine process that says nothing for so long, not even that it is alive, is lost. A busy one still does:
-#: it is not its event loop that answers.
-_HEARTBEAT_MS, _SILENCE_MS = 300, 1200
-_RECONNECT_MS = 20
+#: An engine whose event loop has sent nothing for so many heartbeats is lost: 1.0 to 1.2 s.
+_MISSED_HEARTBEATS = 5
+_HANDSHAKE_MS, _RECONNECT_MS = 1200, 20
+_log = structlog.stdlib.get_logger("prunepool.processes")
 
 
 class Disconnected(Exception):
-    """The engine is gone, and with it what it had."""
+    """The engine is gone, or does not answer, and with it the requests that it had."""
 
 
-class Link:
-    """To one engine process.
+class EngineConnection:
+    """The connection to one engine process.
 
     Args:
         context: makes the sockets.
@@ -49,9 +51,10 @@ class Link:
         frontend: number of this front end.
         on_change: called whenever what is known of the engine changes.
         clock: seconds, monotonic.
+        heartbeat_s: seconds between two heartbeats.
 
     Attributes:
-        state: what the engine said of itself last; None while it is not there.
+        status: the engine's last; None while it is not there.
         offers: what it serves; what it served last, while it is not there.
         backlogs: what it has to do, by model.
     """
@@ -63,43 +66,41 @@ class Link:
         frontend: int,
         on_change: Callable[[], None],
         clock: Callable[[], float],
+        heartbeat_s: float = HEARTBEAT_S,
     ) -> None:
         self._address = address
         self._frontend = frontend
         self._on_change = on_change
         self._clock = clock
+        self._heartbeat_s = heartbeat_s
         self._socket: zmq.asyncio.Socket = context.socket(zmq.DEALER)
-        self._waiting: dict[int, asyncio.Future[Inference]] = {}
-        self._looking: dict[int, asyncio.Future[None]] = {}
-        self._looks = itertools.count()
+        self._pending: dict[int, asyncio.Future[Result]] = {}
+        self._refreshing: dict[int, asyncio.Future[None]] = {}
+        self._refreshes = itertools.count()
+        self._received = False
         self._tasks: list[asyncio.Task[None]] = []
         self._monitor: zmq.asyncio.Socket | None = None
-        self.state: State | None = None
-        self.offers: tuple[Offer, ...] = ()
-        self.backlogs: defaultdict[str, Backlog] = defaultdict(Backlog)
-
-    @property
-    def pending(self) -> int:
-        """Questions without an answer."""
-        return len(self._waiting)
+        self.status: Status | None = None
+        self.offers: tuple[ModelOffer, ...] = ()
+        self.backlogs: defaultdict[str, EngineBacklog] = defaultdict(EngineBacklog)
 
     def open(self) -> None:
-        """Connect, and again whenever that is lost."""
+        """Connect, and again whenever the connection is lost."""
         socket = self._socket
         socket.linger = 0
         socket.sndhwm = socket.rcvhwm = 0
-        # Nothing is kept for an engine that is not there: what it missed is asked of another.
+        # Nothing is kept for an engine that is not there: what it missed goes to another.
         socket.immediate = 1
-        socket.heartbeat_ivl, socket.heartbeat_timeout = _HEARTBEAT_MS, _SILENCE_MS
-        socket.handshake_ivl = _SILENCE_MS
+        socket.handshake_ivl = _HANDSHAKE_MS
         socket.reconnect_ivl = _RECONNECT_MS
         socket.routing_id = f"frontend-{self._frontend}".encode()
         self._monitor = socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
         socket.connect(self._address)
-        self._tasks = [asyncio.create_task(self._watch(self._monitor)), asyncio.create_task(self._listen())]
+        parts = (self._follow_connection, self._listen, self._watch_heartbeat)
+        self._tasks = [asyncio.create_task(self._keep(part)) for part in parts]
 
     def close(self) -> None:
-        """Disconnect; whoever still waits for an answer has lost the engine."""
+        """Disconnect; requests that are still pending are lost."""
         for task in self._tasks:
             task.cancel()
         if self._monitor is not None:
@@ -109,43 +110,43 @@ class Link:
         self._socket.close(0)
         self._lose()
 
-    async def ask(self, ask: Ask, pixels: bytes | None) -> Inference:
-        """The answer to a question.
+    async def submit(self, submit: Submit, pixels: bytes | None) -> Result:
+        """The result of a request.
 
         Args:
-            ask: the question.
+            submit: the request.
             pixels: what is not in shared memory.
 
         Raises:
-            PrunepoolError: what the engine says instead of answering.
+            RequestFailed: the engine's error instead of a result.
             Disconnected: the engine is gone.
             asyncio.CancelledError: the caller went away; the engine is told.
         """
-        future: asyncio.Future[Inference] = asyncio.get_running_loop().create_future()
-        self._waiting[ask.id] = future
-        self.backlogs[ask.options.model or ""].send(ask.id)
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._pending[submit.id] = future
+        self.backlogs[submit.model].send(submit.id)
         try:
-            await self._send(ask, pixels)
+            await self._send(submit, pixels)
             return await future
         except asyncio.CancelledError:
-            with suppress(Disconnected):  # who is gone need not be told, and the caller leaves all the same
-                await self._send(Cancel(ask.id))
+            with suppress(Disconnected):  # an engine that is gone need not be told
+                await self._send(Cancel(submit.id))
             raise
         finally:
-            del self._waiting[ask.id]
+            del self._pending[submit.id]
 
-    async def look(self) -> None:
-        """Have the engine say how it is doing, now; at once where it is not there."""
-        if self.state is None:
+    async def refresh(self) -> None:
+        """Wait for a new status of the engine; returns at once where it is not there."""
+        if self.status is None:
             return
-        number = next(self._looks)
-        future = self._looking[number] = asyncio.get_running_loop().create_future()
+        number = next(self._refreshes)
+        future = self._refreshing[number] = asyncio.get_running_loop().create_future()
         try:
-            with suppress(Disconnected):  # then there is nothing to be seen
+            with suppress(Disconnected):  # then there is no status to wait for
                 await self._send(StatusRequest(number))
                 await future
         finally:
-            del self._looking[number]
+            del self._refreshing[number]
 
     async def _send(self, message: ToEngine, pixels: bytes | None = None) -> None:
         frames = [encode(message)] if pixels is None else [encode(message), pixels]
@@ -154,13 +155,33 @@ class Link:
         except zmq.Again:
             raise Disconnected("the engine is not there") from None
 
+    async def _keep(self, part: Callable[[], Awaitable[None]]) -> None:
+        """Run a part for ever; whatever ends it counts as a lost connection."""
+        while True:
+            try:
+                await part()
+            except Exception:
+                _log.exception("a message of an engine could not be read", engine=self._address)
+                await asyncio.sleep(
+                    self._heartbeat_s
+                )  # one that fails every time must not take the processor
+            await self._start_anew()
+
+    async def _start_anew(self) -> None:
+        """Count what the engine had as lost, and have it forget that."""
+        self._lose()
+        with suppress(Disconnected):
+            await self._send(Handshake(self._frontend))
+
     async def _listen(self) -> None:
         while True:
             (frame,) = await self._socket.recv_multipart()
-            self._heard(decode_for_frontend(frame))
+            self._received = True
+            self._on_message(decode_for_frontend(frame))
 
-    async def _watch(self, monitor: Any) -> None:
-        """The connection comes and goes; a new one may be to another process than the last."""
+    async def _follow_connection(self) -> None:
+        """Follow connects and disconnects; a new connection may be to another process than the last."""
+        monitor: Any = self._monitor
         while True:
             event = (await recv_monitor_message(monitor))["event"]
             self._lose()
@@ -168,33 +189,64 @@ class Link:
                 with suppress(Disconnected):  # it is gone again already, which is the next event
                     await self._send(Handshake(self._frontend))
 
-    def _heard(self, message: Answer | Failed | State) -> None:
-        if isinstance(message, State):
-            self.state = message
+    async def _watch_heartbeat(self) -> None:
+        """Return when the engine has been silent for too long.
+
+        Heartbeats are counted and not timed: a front end that stood still itself finds them in its socket.
+        """
+        missed = 0
+        while missed < _MISSED_HEARTBEATS:
+            await asyncio.sleep(self._heartbeat_s)
+            missed = 0 if self._received or self.status is None else missed + 1
+            self._received = False
+        _log.error(
+            "engine does not answer",
+            engine=self._address,
+            silent_s=round(missed * self._heartbeat_s, 1),
+            pending=len(self._pending),
+        )
+
+    def _on_message(self, message: Completed | Failed | Status) -> None:
+        if isinstance(message, Status):
+            self.status = message
             self.offers = self.offers if message.offers is None else message.offers
             for name, load in message.loads.items():
-                self.backlogs[name].say(load.drain_s, message.heard, self._clock())
+                self.backlogs[name].update(load.drain_s, message.last_sequence, self._clock())
             self._on_change()
-            if message.look is not None and (seen := self._looking.get(message.look)) is not None:
-                _finish(seen)
+            if message.request is not None and (waiting := self._refreshing.get(message.request)) is not None:
+                _finish(waiting)
             return
-        future = self._waiting.get(message.id)
-        if isinstance(message, Answer):
-            self.backlogs[message.inference.model].say(message.drain_s, message.heard, self._clock())
+        future = self._pending.get(message.id)
+        if isinstance(message, Completed):
+            self.backlogs[message.model].update(message.drain_s, message.last_sequence, self._clock())
             if future is not None and not future.done():
-                future.set_result(message.inference)
+                future.set_result(message.result)
         elif future is not None and not future.done():
-            future.set_exception(error_of(message.error))
+            future.set_exception(RequestFailed(message))
 
     def _lose(self) -> None:
-        self.state = None
+        self.status = None
         self.backlogs.clear()
-        for future in self._waiting.values():
+        for future in self._pending.values():
             if not future.done():
                 future.set_exception(Disconnected("the engine is gone"))
-        for seen in self._looking.values():
-            _finish(seen)
+        for waiting in self._refreshing.values():
+            _finish(waiting)
         self._on_change()
+
+
+class RequestFailed(Exception):
+    """The engine answered a request with an error.
+
+    Attributes:
+        error: of the tree.
+        attempts: how many devices the request was on.
+    """
+
+    def __init__(self, failed: Failed) -> None:
+        super().__init__(failed.error.detail)
+        self.error = error_of(failed.error)
+        self.attempts = failed.attempts
 
 
 def _finish(future: asyncio.Future[None]) -> None:

@@ -25,7 +25,8 @@ from prunepool.api.oip.statistics import Statistics
 from prunepool.api.oip.views import View, find, views
 from prunepool.api.options import RawOption
 from prunepool.errors import PrunepoolError
-from prunepool.serving.types import Inference, Options
+from prunepool.serving.options import Options
+from prunepool.serving.types import Inference
 
 
 class Calls:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prunepool.core.cost_model import TimedBatch, effort
-from prunepool.serving.profiles import from_json, to_json
+from prunepool.core.profiles import from_json, to_json
 
 
 @given(

@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from local_service import LocalService
 from PIL import Image
 
 from prunepool.core.ratio_policy import RatioChoice
 from prunepool.core.resilience import Resilience
+from prunepool.core.served_model import ServedModel
 from prunepool.core.types import Batch, Limits, Output, RatioSpec
 from prunepool.errors import (
     DeadlineExceeded,
@@ -25,12 +27,12 @@ from prunepool.errors import (
 )
 from prunepool.imaging import ImageLimits, Preprocess
 from prunepool.metrics import Metrics
-from prunepool.serving import EngineConfig, LocalEngine, ServedModel
-from prunepool.serving.types import Engine, Options
+from prunepool.serving.options import Options
+from prunepool.serving.types import Engine
 from prunepool.testing import FakeBackend, FakeCosts, Gate, fake_model
 
 PREPROCESS = Preprocess(size=4, crop_pct=1.0)
-Make = Callable[..., LocalEngine]
+Make = Callable[..., LocalService]
 
 
 def first_byte(data: bytes, preprocess: Preprocess, limits: ImageLimits) -> np.ndarray:
@@ -46,14 +48,14 @@ def served(name: str = "m", backend: Callable[[], FakeBackend] = FakeBackend, **
 
 @pytest.fixture
 async def make(metrics: Metrics) -> AsyncIterator[Make]:
-    engines: list[LocalEngine] = []
+    engines: list[LocalService] = []
 
-    def make(*models: ServedModel, decode: Any = first_byte, clock: Any = None, **config: Any) -> LocalEngine:
+    def make(
+        *models: ServedModel, decode: Any = first_byte, clock: Any = None, **config: Any
+    ) -> LocalService:
         extra = {} if clock is None else {"clock": clock}
         config.setdefault("resilience", Resilience(first_delay_s=0.0))
-        engine = LocalEngine(
-            models or (served(),), config=EngineConfig(**config), metrics=metrics, decode=decode, **extra
-        )
+        engine = LocalService(models or (served(),), **config, metrics=metrics, decode=decode, **extra)
         engines.append(engine)
         return engine
 
@@ -63,7 +65,7 @@ async def make(metrics: Metrics) -> AsyncIterator[Make]:
 
 
 @pytest.fixture
-async def engine(make: Make) -> LocalEngine:
+async def engine(make: Make) -> LocalService:
     engine = make()
     await engine.start()
     return engine
@@ -106,42 +108,42 @@ def test_it_is_an_engine(make: Make) -> None:
     assert engine.default_model == "m"
 
 
-async def test_an_image_gets_its_own_answer(engine: LocalEngine) -> None:
+async def test_an_image_gets_its_own_answer(engine: LocalService) -> None:
     answer = await engine.classify(bytes([7]), Options())
     assert answer.predictions[0].index == 7
 
 
-async def test_five_predictions_unless_told_otherwise(engine: LocalEngine) -> None:
+async def test_five_predictions_unless_told_otherwise(engine: LocalService) -> None:
     assert len((await engine.classify(b"x", Options())).predictions) == 5
 
 
-async def test_as_many_predictions_as_asked_for(engine: LocalEngine) -> None:
+async def test_as_many_predictions_as_asked_for(engine: LocalService) -> None:
     assert len((await engine.classify(b"x", Options(top_k=2))).predictions) == 2
 
 
-async def test_a_fixed_ratio_is_done_as_asked(engine: LocalEngine) -> None:
+async def test_a_fixed_ratio_is_done_as_asked(engine: LocalService) -> None:
     reduction = (await engine.classify(b"x", Options(reduction_ratio=0.5))).reduction
     assert (reduction.requested, reduction.reason, reduction.gmacs) == (0.5, "requested", 0.75)
     assert reduction.tokens == (197, 99)
     assert reduction.macs_saved == 0.25
 
 
-async def test_what_is_said_to_be_applied_is_what_really_left(engine: LocalEngine) -> None:
+async def test_what_is_said_to_be_applied_is_what_really_left(engine: LocalService) -> None:
     reduction = (await engine.classify(b"x", Options(reduction_ratio=0.755))).reduction
     assert reduction.applied == 0.75
 
 
-async def test_the_dense_model_saves_nothing(engine: LocalEngine) -> None:
+async def test_the_dense_model_saves_nothing(engine: LocalService) -> None:
     reduction = (await engine.classify(b"x", Options(reduction_ratio=0.0))).reduction
     assert (reduction.applied, reduction.macs_saved) == (0.0, 0.0)
 
 
-async def test_auto_takes_the_models_default(engine: LocalEngine) -> None:
+async def test_auto_takes_the_models_default(engine: LocalService) -> None:
     reduction = (await engine.classify(b"x", Options())).reduction
     assert (reduction.requested, reduction.applied, reduction.reason) == ("auto", 0.5, "auto:default")
 
 
-async def test_auto_keeps_to_the_callers_bound(engine: LocalEngine) -> None:
+async def test_auto_keeps_to_the_callers_bound(engine: LocalService) -> None:
     answer = await engine.classify(b"x", Options(reduction_ratio="auto", max_reduction_ratio=0.25))
     assert answer.reduction.applied == 0.25
 
@@ -170,7 +172,7 @@ def test_a_servers_ratio_that_a_model_cannot_do_fails_the_start(make: Make) -> N
         make(default_ratio=0.99)
 
 
-async def test_the_token_map_comes_when_asked_for(engine: LocalEngine) -> None:
+async def test_the_token_map_comes_when_asked_for(engine: LocalService) -> None:
     plain = await engine.classify(b"x", Options(reduction_ratio=0.5))
     explained = await engine.classify(b"x", Options(reduction_ratio=0.5, explain=True))
     assert plain.token_map is None
@@ -216,33 +218,33 @@ async def test_timings_say_where_the_time_went(make: Make) -> None:
 
 
 @pytest.mark.parametrize("stage", ["decode", "queue", "inference", "total"])
-async def test_each_stage_is_observed_once(engine: LocalEngine, metrics: Metrics, stage: str) -> None:
+async def test_each_stage_is_observed_once(engine: LocalService, metrics: Metrics, stage: str) -> None:
     await engine.classify(b"x", Options())
     assert sample(metrics, "request_duration_seconds_count", model="m", stage=stage) == 1
 
 
-async def test_an_answer_is_counted_once(engine: LocalEngine, metrics: Metrics) -> None:
+async def test_an_answer_is_counted_once(engine: LocalService, metrics: Metrics) -> None:
     await engine.classify(b"x", Options())
     assert counted(metrics, "ok") == 1
 
 
-async def test_an_answer_is_no_rejection(engine: LocalEngine, metrics: Metrics) -> None:
+async def test_an_answer_is_no_rejection(engine: LocalService, metrics: Metrics) -> None:
     await engine.classify(b"x", Options())
     assert not [family.samples for family in metrics.rejected.collect() if family.samples]
 
 
-async def test_an_unknown_model_is_refused_by_name(engine: LocalEngine) -> None:
+async def test_an_unknown_model_is_refused_by_name(engine: LocalService) -> None:
     with pytest.raises(ModelNotFound, match="'other' is served; there are: m"):
         await engine.classify(b"x", Options(model="other"))
 
 
-async def test_a_made_up_model_makes_no_label(engine: LocalEngine, metrics: Metrics) -> None:
+async def test_a_made_up_model_makes_no_label(engine: LocalService, metrics: Metrics) -> None:
     with pytest.raises(ModelNotFound):
         await engine.classify(b"x", Options(model="other"))
     assert counted(metrics, "model_not_found", model="unknown") == 1
 
 
-async def test_options_are_validated(engine: LocalEngine) -> None:
+async def test_options_are_validated(engine: LocalService) -> None:
     with pytest.raises(InvalidParameter, match="top_k"):
         await engine.classify(b"x", Options(top_k=11))
 
@@ -384,7 +386,7 @@ async def test_readiness_says_what_is_missing(make: Make) -> None:
     assert make().readiness().missing == ("m: the engine is not started",)
 
 
-async def test_it_is_ready_after_the_start(engine: LocalEngine) -> None:
+async def test_it_is_ready_after_the_start(engine: LocalService) -> None:
     assert engine.readiness().ready
 
 
@@ -414,13 +416,13 @@ async def test_a_start_that_fails_leaves_no_device_behind(make: Make) -> None:
     assert backend[0].closed
 
 
-async def test_who_comes_while_draining_is_refused(engine: LocalEngine) -> None:
+async def test_who_comes_while_draining_is_refused(engine: LocalService) -> None:
     engine.begin_drain()
     with pytest.raises(Draining):
         await engine.classify(b"x", Options())
 
 
-async def test_a_draining_engine_is_not_ready(engine: LocalEngine) -> None:
+async def test_a_draining_engine_is_not_ready(engine: LocalService) -> None:
     engine.begin_drain()
     assert engine.readiness().missing == ("m: draining",)
 
@@ -461,14 +463,14 @@ async def test_closing_leaves_no_thread_behind(make: Make) -> None:
     assert not any(thread.is_alive() for thread in mine)
 
 
-async def test_closing_twice_is_as_good_as_once(engine: LocalEngine) -> None:
+async def test_closing_twice_is_as_good_as_once(engine: LocalService) -> None:
     assert [await engine.close(1.0), await engine.close(1.0)] == [True, True]
 
 
 async def test_a_real_image_goes_all_the_way(metrics: Metrics) -> None:
     photo = io.BytesIO()
     Image.new("RGB", (40, 30), (6, 6, 6)).save(photo, "PNG")
-    engine = LocalEngine([served()], config=EngineConfig(), metrics=metrics)
+    engine = LocalService([served()], metrics=metrics)
     await engine.start()
     answer = await engine.classify(photo.getvalue(), Options())
     await engine.close(1.0)
@@ -483,9 +485,7 @@ async def test_a_policy_of_ones_own_decides(metrics: Metrics) -> None:
         def forecast(self, ratio_spec: RatioSpec, now: float) -> float:
             return 0.75
 
-    engine = LocalEngine(
-        [served()], config=EngineConfig(), metrics=metrics, decode=first_byte, policy=lambda info: Fixed()
-    )
+    engine = LocalService([served()], metrics=metrics, decode=first_byte, policy=lambda info: Fixed())
     await engine.start()
     answer = await engine.classify(b"x", Options())
     await engine.close(1.0)
@@ -497,11 +497,11 @@ def tensor(value: float, *, size: int = 4, dtype: type = np.float32) -> np.ndarr
     return np.full((3, size, size), value, dtype)
 
 
-async def test_a_tensor_gets_its_own_logits(engine: LocalEngine) -> None:
+async def test_a_tensor_gets_its_own_logits(engine: LocalService) -> None:
     assert (await engine.infer(tensor(7), Options())).logits.argmax() == 7
 
 
-async def test_encoded_bytes_get_their_logits(engine: LocalEngine) -> None:
+async def test_encoded_bytes_get_their_logits(engine: LocalService) -> None:
     answer = await engine.infer(bytes([7]), Options(reduction_ratio=0.5))
     assert answer.logits.dtype == np.float32
     assert (answer.logits.argmax(), answer.reduction.applied, answer.model) == (7, 0.5, "m")
@@ -537,26 +537,26 @@ async def test_a_tensor_and_a_photo_share_a_batch(make: Make, metrics: Metrics) 
     ids=lambda image: f"{image.dtype} {image.shape} {image.flat[0]}",
 )
 async def test_a_tensor_that_the_model_cannot_take_is_refused_and_counted(
-    engine: LocalEngine, metrics: Metrics, image: np.ndarray
+    engine: LocalService, metrics: Metrics, image: np.ndarray
 ) -> None:
     with pytest.raises(InvalidParameter, match="image must be"):
         await engine.infer(image, Options())
     assert (counted(metrics, "invalid_parameter"), rejected(metrics, "invalid_parameter")) == (1, 1)
 
 
-async def test_one_number_that_is_not_finite_spoils_a_tensor(engine: LocalEngine) -> None:
+async def test_one_number_that_is_not_finite_spoils_a_tensor(engine: LocalService) -> None:
     image = tensor(0)
     image[1, 2, 3] = np.inf
     with pytest.raises(InvalidParameter, match="image must be made of finite numbers only; got 'inf'"):
         await engine.infer(image, Options())
 
 
-async def test_options_of_an_inference_are_validated(engine: LocalEngine) -> None:
+async def test_options_of_an_inference_are_validated(engine: LocalService) -> None:
     with pytest.raises(InvalidParameter, match="reduction_ratio"):
         await engine.infer(tensor(0), Options(reduction_ratio=0.9))
 
 
-async def test_an_inference_is_counted_once(engine: LocalEngine, metrics: Metrics) -> None:
+async def test_an_inference_is_counted_once(engine: LocalService, metrics: Metrics) -> None:
     await engine.infer(tensor(0), Options())
     assert counted(metrics, "ok") == 1
 
@@ -633,20 +633,3 @@ async def test_models_on_one_device_reckon_with_each_others_work(make: Make, dev
         await engine.infer(tensor(0), hurried)
     gate.open()
     await busy
-
-
-async def test_restarts_that_keep_failing_are_reported(make: Make) -> None:
-    backends = [FakeBackend(fail=lambda batch: RuntimeError("boom"))]
-
-    def make_backend() -> FakeBackend:
-        if not backends:
-            raise RuntimeError("CUDA error")
-        return backends.pop()
-
-    lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    engine = make(served(backend=make_backend))
-    engine.when_hopeless(lost.set_result)
-    await engine.start()
-    failing = asyncio.create_task(engine.infer(tensor(0), Options()))
-    assert await lost == "m: 2 restarts in a row failed, the last with RuntimeError: CUDA error"
-    failing.cancel()

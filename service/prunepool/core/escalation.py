@@ -10,13 +10,11 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 
-import numpy as np
-
+from prunepool.core.logits import best_class, margin
 from prunepool.core.scheduler import Scheduler
 from prunepool.core.types import Limits, RatioSpec, Request, Result
 from prunepool.errors import PrunepoolError
 from prunepool.metrics import Metrics
-from prunepool.serving.types import softmax
 
 #: The reason of an answer that came from a second look.
 ESCALATED = "escalated"
@@ -70,7 +68,7 @@ class Escalation:
         Raises:
             asyncio.CancelledError: the caller went away.
         """
-        if done.ratio <= 0 or margin(done) >= self._below:
+        if done.ratio <= 0 or margin(done.output.logits) >= self._below:
             return done
         seconds = self._scheduler.dense_image_s
         if done.reason in ("auto:load", "auto:deadline") or not self._affordable(request, seconds):
@@ -83,7 +81,9 @@ class Escalation:
         except PrunepoolError:
             self._counts["skipped"].inc()
             return done
-        self._counts["confirmed" if _best(dense) == _best(done) else "changed"].inc()
+        self._counts[
+            "confirmed" if best_class(dense.output.logits) == best_class(done.output.logits) else "changed"
+        ].inc()
         return combined(done, dense)
 
     def _affordable(self, request: Request, dense_s: float) -> bool:
@@ -95,27 +95,13 @@ class Escalation:
         return (ahead_s + dense_s) * _CAUTION <= left
 
 
-def margin(done: Result) -> float:
-    """By how much the best class is more probable than the next, 0 … 1; 1 where that cannot be said."""
-    logits = done.outcome.logits
-    if len(logits) < 2 or not np.isfinite(logits).all():
-        return 1.0
-    scores = softmax(logits)
-    second, first = np.partition(scores, -2)[-2:]
-    return float(first - second)
-
-
 def combined(first: Result, dense: Result) -> Result:
     """The dense model's answer, at the cost of both."""
-    outcome = replace(dense.outcome, gmacs=first.outcome.gmacs + dense.outcome.gmacs)
+    output = replace(dense.output, gmacs=first.output.gmacs + dense.output.gmacs)
     return replace(
         dense,
-        outcome=outcome,
+        output=output,
         reason=ESCALATED,
         queue_s=dense.queue_s - first.inference_s,
         inference_s=first.inference_s + dense.inference_s,
     )
-
-
-def _best(done: Result) -> int:
-    return int(np.argmax(done.outcome.logits))

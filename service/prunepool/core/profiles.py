@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import msgspec
 
 from prunepool.core.cost_model import TimedBatch
-from prunepool.serving.registry import ModelEntry
+from prunepool.core.registry import ModelEntry
 
 #: The timed batches of each model.
 Profiles = dict[str, tuple[TimedBatch, ...]]

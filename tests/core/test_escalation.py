@@ -9,14 +9,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from local_service import LocalService
 
+from prunepool.core.core import CoreConfig
+from prunepool.core.logits import margin
 from prunepool.core.resilience import Resilience
-from prunepool.core.types import Batch, Limits, Output, Result
+from prunepool.core.served_model import ServedModel
+from prunepool.core.types import Batch, Limits, Output
 from prunepool.imaging import Preprocess
 from prunepool.metrics import Metrics
-from prunepool.serving import EngineConfig, LocalEngine, ServedModel
-from prunepool.serving.escalation import margin
-from prunepool.serving.types import Options
+from prunepool.serving.options import Options
 from prunepool.testing import FakeBackend, FakeCosts, Gate, fake_model
 
 UNSURE, SURE = b"\x00", b"\x01"
@@ -42,19 +44,20 @@ Start = Callable[..., Any]
 
 @pytest.fixture
 async def start(metrics: Metrics) -> AsyncIterator[Start]:
-    engines: list[LocalEngine] = []
+    engines: list[LocalService] = []
 
     async def start(
         backend: Any = Unsure, *, below: float | None = 0.4, clock: Any = time.monotonic, **config: Any
-    ) -> LocalEngine:
+    ) -> LocalService:
         info = fake_model("m")
         model = ServedModel(
             "m", lambda: info, Preprocess(size=4, crop_pct=1.0), FakeCosts(), lambda ratio: ratio, backend
         )
         config.setdefault("resilience", Resilience(first_delay_s=0.0))
-        engine = LocalEngine(
+        engine = LocalService(
             [model],
-            config=EngineConfig(escalate_below=below, **config),
+            escalate_below=below,
+            **config,
             metrics=metrics,
             decode=lambda data, preprocess, limits: np.full((4, 4, 3), data[0], np.uint8),
             clock=clock,
@@ -100,7 +103,7 @@ async def test_a_sure_answer_is_left_alone(start: Start, metrics: Metrics) -> No
 
 
 async def test_it_is_off_by_default(start: Start) -> None:
-    engine = await start(below=EngineConfig().escalate_below)
+    engine = await start(below=CoreConfig().escalate_below)
     assert (await engine.classify(UNSURE, AT_HALF)).predictions[0].index == REDUCED
 
 
@@ -171,13 +174,9 @@ async def test_no_second_look_is_begun_while_the_server_drains(start: Start) -> 
     assert (await task).reduction.reason == "requested"
 
 
-def completion(logits: list[float]) -> Result:
-    return Result(Output(np.array(logits, np.float32), (9,), 1.0), 0.5, "requested", 0, 1, 0.0, 0.1)
-
-
 @pytest.mark.parametrize(
     ("logits", "expected"),
     [([0.0, 0.0, -99.0], 0.0), ([99.0, 0.0], 1.0), ([5.0], 1.0), ([np.nan, 1.0], 1.0), ([np.inf, 1.0], 1.0)],
 )
 def test_the_margin_is_between_the_two_likeliest(logits: list[float], expected: float) -> None:
-    assert margin(completion(logits)) == pytest.approx(expected)
+    assert margin(np.array(logits, np.float32)) == pytest.approx(expected)

@@ -14,8 +14,7 @@ from functools import partial
 from random import Random
 from typing import Protocol
 
-import numpy as np
-
+from prunepool.core.logits import best_class
 from prunepool.core.types import Pixels, RatioSpec, Request, Result
 from prunepool.metrics import Metrics, reduction_band
 
@@ -41,7 +40,7 @@ class Answered(Protocol):
         """The answer."""
 
 
-class Device(Protocol):
+class IdleDevice(Protocol):
     """What a scheduler is to the shadow."""
 
     @property
@@ -76,7 +75,7 @@ class Shadow:
 
     def __init__(
         self,
-        device: Device,
+        device: IdleDevice,
         model: str,
         share: float,
         *,
@@ -101,7 +100,7 @@ class Shadow:
         if len(self._waiting) == _MOST_WAITING:
             self._metrics.shadow_dropped.labels(self._model).inc()
             return
-        self._waiting.append(_Sample(pixels, reduction_band(done.ratio), _best(done)))
+        self._waiting.append(_Sample(pixels, reduction_band(done.ratio), best_class(done.output.logits)))
         self._next()
 
     def _next(self) -> None:
@@ -115,7 +114,7 @@ class Shadow:
             self._metrics.shadow_dropped.labels(self._model).inc()
         else:
             dense = answer.result()
-            agrees = _best(dense) == sample.best
+            agrees = best_class(dense.output.logits) == sample.best
             self._metrics.shadow_seconds.labels(self._model).inc(dense.inference_s)
             self._metrics.shadow_images.labels(self._model, sample.band, str(agrees).lower()).inc()
             self._metrics.shadow_agreement.labels(self._model, sample.band).set(
@@ -129,7 +128,3 @@ class Shadow:
         mean += (agrees - mean) * max(_WEIGHT, 1 / (images + 1))
         self._seen[band] = images + 1, mean
         return mean
-
-
-def _best(done: Result) -> int:
-    return int(np.argmax(done.outcome.logits))

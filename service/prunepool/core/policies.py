@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
+from prunepool.core.model_info import ModelInfo
 from prunepool.core.ratio_controller import Controller, levels_for
 from prunepool.core.ratio_policy import DefaultRatio, RatioPolicy
-from prunepool.serving.types import ModelInfo
 
 
 def policy_for(info: ModelInfo, target_s: float) -> RatioPolicy:

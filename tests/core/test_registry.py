@@ -8,14 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from local_service import LocalService
 
 from prunepool.core.cost_model import Effort, TimedBatch
 from prunepool.core.resilience import Resilience
+from prunepool.core.served_model import ServedModel
 from prunepool.errors import InvalidParameter, ModelNotFound, RequestError
 from prunepool.imaging import ImageLimits, Preprocess
 from prunepool.metrics import Metrics
-from prunepool.serving import EngineConfig, LocalEngine, ServedModel
-from prunepool.serving.types import Options
+from prunepool.serving.options import Options
 from prunepool.testing import FakeBackend, FakeCosts, Gate, fake_model
 
 PREPROCESS = Preprocess(size=4, crop_pct=1.0)
@@ -28,12 +29,12 @@ def first_byte(data: bytes, preprocess: Preprocess, limits: ImageLimits) -> np.n
 class Made:
     """A model, and the backends that were made for it."""
 
-    def __init__(self, name: str, version: object = None, **backend: Any) -> None:
+    def __init__(self, name: str, generation: str = "", **backend: Any) -> None:
         self.backends: list[FakeBackend] = []
         self.backend = backend
         info = fake_model(name)
         self.model = ServedModel(
-            name, lambda: info, PREPROCESS, FakeCosts(), lambda ratio: ratio, self.make, version
+            name, lambda: info, PREPROCESS, FakeCosts(), lambda ratio: ratio, self.make, generation
         )
 
     def make(self) -> FakeBackend:
@@ -43,12 +44,12 @@ class Made:
 
 @pytest.fixture
 async def serve(metrics: Metrics) -> AsyncIterator[Callable[..., Any]]:
-    engines: list[LocalEngine] = []
+    engines: list[LocalService] = []
 
-    async def serve(*made: Made, **config: Any) -> LocalEngine:
-        settings = EngineConfig(resilience=Resilience(first_delay_s=0.0), **config)
+    async def serve(*made: Made, **config: Any) -> LocalService:
+        config.setdefault("resilience", Resilience(first_delay_s=0.0))
         models = [one.model for one in made]
-        engines.append(LocalEngine(models, config=settings, metrics=metrics, decode=first_byte))
+        engines.append(LocalService(models, metrics, decode=first_byte, **config))
         await engines[-1].start()
         return engines[-1]
 
@@ -72,7 +73,7 @@ async def test_a_loaded_model_answers(serve: Any, metrics: Metrics) -> None:
 async def test_a_model_that_does_not_get_warm_leaves_what_was_there(serve: Any, metrics: Metrics) -> None:
     engine = await serve(Made("a"))
     with pytest.raises(RuntimeError, match="no such device"):
-        await engine.load(Made("a", 2, warm_up_error=RuntimeError("no such device")).model)
+        await engine.load(Made("a", "2", warm_up_error=RuntimeError("no such device")).model)
     assert (await engine.classify(bytes([3]), Options())).predictions[0].index == 3
     assert (up(metrics, "a"), engine.readiness().ready) == (1, True)
 
@@ -89,12 +90,12 @@ async def test_a_model_that_cannot_do_the_default_ratio_is_not_loaded(serve: Any
 
 async def test_a_replaced_model_answers_what_it_had_accepted_and_is_then_freed(serve: Any) -> None:
     gate = Gate(is_open=False)
-    old, new = Made("a", 1, gate=gate), Made("a", 2)
+    old, new = Made("a", "1", gate=gate), Made("a", "2")
     engine = await serve(old)
     accepted = asyncio.create_task(engine.classify(bytes([3]), Options()))
     await gate.arrived(1)
     loading = asyncio.create_task(engine.load(new.model))
-    while not engine.serves(new.model):  # noqa: ASYNC110 - another thread makes it warm
+    while not engine.core.serves(new.model):  # noqa: ASYNC110 - another thread makes it warm
         await asyncio.sleep(0)
     assert (await engine.classify(bytes([5]), Options())).predictions[0].index == 5
     assert not accepted.done()
@@ -107,7 +108,7 @@ async def test_a_replaced_model_answers_what_it_had_accepted_and_is_then_freed(s
 
 
 async def test_gauges_are_those_of_the_model_that_answers(serve: Any, metrics: Metrics) -> None:
-    engine = await serve(Made("a", 1))
+    engine = await serve(Made("a", "1"))
     seen: list[float | None] = []
 
     class Watching(FakeBackend):
@@ -115,7 +116,7 @@ async def test_gauges_are_those_of_the_model_that_answers(serve: Any, metrics: M
             seen.append(up(metrics, "a"))
 
     info = fake_model("a")
-    model = ServedModel("a", lambda: info, PREPROCESS, FakeCosts(), lambda ratio: ratio, Watching, 2)
+    model = ServedModel("a", lambda: info, PREPROCESS, FakeCosts(), lambda ratio: ratio, Watching, "2")
     await engine.load(model)
     assert (seen, up(metrics, "a")) == ([1], 1)
 
@@ -151,7 +152,7 @@ async def test_the_default_model_cannot_be_unloaded_until_another_is(serve: Any)
     engine = await serve(Made("a"), Made("b"))
     with pytest.raises(RequestError, match="a answers requests that name no model"):
         await engine.unload("a")
-    engine.prefer("b")
+    engine.core.set_default("b")
     await engine.unload("a")
     assert (await engine.classify(bytes([3]), Options())).model == "b"
 
@@ -177,13 +178,12 @@ async def test_what_another_model_of_its_name_was_timed_with_does_not_hold(
     metrics: Metrics, dense_gmacs: float, held: bool
 ) -> None:
     before = (TimedBatch(Effort(1, dense_gmacs, 0, 0), 99.0),)
-    engine = LocalEngine(
+    engine = LocalService(
         [Made("a").model],
-        config=EngineConfig(),
         metrics=metrics,
         decode=first_byte,
-        warm_up_profiles={"a": before},
+        profiles={"a": before},
     )
     await engine.start()
-    assert (engine.lines[0].scheduler.warm_up_profile == before) is held
+    assert (engine.core.entries[0].scheduler.warm_up_profile == before) is held
     await engine.close(0.0)

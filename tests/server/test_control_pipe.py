@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from prunepool.errors import EngineUnavailable, PrunepoolError, WeightsInvalid
-from prunepool.server.control_pipe import Wire
+from prunepool.server.control_pipe import ControlPipe
 
 
 class Ends:
@@ -18,8 +18,8 @@ class Ends:
     def __init__(self) -> None:
         self.closed: list[str] = []
         one, other = multiprocessing.Pipe()
-        self.one = Wire(one, self.handlers("one"), lambda: self.closed.append("one"))
-        self.other = Wire(other, self.handlers("other"), lambda: self.closed.append("other"))
+        self.one = ControlPipe(one, self.handlers("one"), lambda: self.closed.append("one"))
+        self.other = ControlPipe(other, self.handlers("other"), lambda: self.closed.append("other"))
 
     def handlers(self, name: str) -> dict[str, Any]:
         async def echo(*words: str) -> list[str]:
@@ -73,3 +73,9 @@ async def test_who_waits_is_told_when_the_other_end_is_gone(ends: Ends) -> None:
     assert ends.closed == ["one"]
     with pytest.raises(EngineUnavailable):
         await ends.one.call("echo")
+
+
+async def test_a_call_that_takes_too_long_is_given_up(ends: Ends) -> None:
+    with pytest.raises(EngineUnavailable, match="asked to hang has not done so within"):
+        await ends.one.call("hang", timeout_s=0.01)
+    assert await ends.one.call("echo", timeout_s=5.0) == ["other"]

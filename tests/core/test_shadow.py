@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
+from prunepool.core.shadow import Shadow
 from prunepool.core.types import Output, Request, Result
 from prunepool.errors import EngineUnavailable
 from prunepool.metrics import Metrics
-from prunepool.serving.shadow import Shadow
 
 PIXELS = np.zeros((4, 4, 3), np.uint8)
 
@@ -24,7 +24,7 @@ PIXELS = np.zeros((4, 4, 3), np.uint8)
 def answer(best: int, ratio: float) -> Result:
     logits = np.zeros(10, np.float32)
     logits[best] = 1
-    return Result(Output(logits, (197,), 1.0), ratio, "requested", 0, 1, 0.0, 0.25)
+    return Result(Output(logits, (197,), 1.0), "", ratio, ratio, "requested", 0, 1, 0.0, 0.25)
 
 
 class Device:

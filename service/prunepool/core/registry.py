@@ -1,0 +1,196 @@
+"""The models that a core serves, each with its scheduler: loaded, replaced and unloaded under traffic."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from prunepool.core.escalation import Escalation
+from prunepool.core.scheduler import Scheduler
+from prunepool.core.served_model import ServedModel
+from prunepool.core.shadow import Shadow
+from prunepool.core.types import Request, Result
+from prunepool.errors import Draining, ModelNotFound, RequestError
+
+
+class ModelEntry(NamedTuple):
+    """A model and what answers for it.
+
+    Attributes:
+        model: what is served.
+        scheduler: answers.
+        escalation: runs unsure answers again, if wanted.
+        shadow: compares a sample of the answers with the dense model's, if wanted.
+    """
+
+    model: ServedModel
+    scheduler: Scheduler
+    escalation: Escalation | None = None
+    shadow: Shadow | None = None
+
+    async def second_pass(self, request: Request, result: Result) -> Result:
+        """The result, or the dense model's where the first was unsure; a sample of the others is compared."""
+        if self.escalation is not None:
+            result = await self.escalation.settle(request, result)
+        if self.shadow is not None:
+            self.shadow.offer(request.pixels, result)
+        return result
+
+
+class ModelRegistry:
+    """What is served.
+
+    A change has two steps, so that several cores can make it together or not at all: :meth:`prepare` warms a model
+    up beside those that are served, :meth:`commit` puts it in the place of the one of its name.
+
+    Args:
+        models: what is served from the start, the default first; at least one.
+        make: makes the entry of a model, its gauges active or not.
+        unload_timeout_s: how long a model that leaves may take to answer what it had accepted.
+
+    Attributes:
+        default: name of the model that answers when a request names none.
+    """
+
+    def __init__(
+        self,
+        models: Iterable[ServedModel],
+        make: Callable[[ServedModel, bool], ModelEntry],
+        unload_timeout_s: float,
+    ) -> None:
+        self._make = make
+        self._unload_timeout_s = unload_timeout_s
+        self._entries = {model.name: make(model, True) for model in models}
+        self._prepared: dict[str, ModelEntry] = {}
+        #: Served no longer, but not yet done with what they had accepted.
+        self._leaving: set[Scheduler] = set()
+        self._draining = False
+        self.default = next(iter(self._entries))
+
+    @property
+    def entries(self) -> tuple[ModelEntry, ...]:
+        """Every model that is served."""
+        return tuple(self._entries.values())
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Their names."""
+        return tuple(self._entries)
+
+    def find(self, name: str) -> ModelEntry:
+        """One model.
+
+        Raises:
+            ModelNotFound: none of that name is served.
+        """
+        if name not in self._entries:
+            raise not_served(name, self._entries)
+        return self._entries[name]
+
+    def has(self, model: ServedModel) -> bool:
+        """Whether this very generation of a model is served."""
+        return model.name in self._entries and self._entries[model.name].model.generation == model.generation
+
+    async def start(self) -> None:
+        """Start all, one after the other; returns when all are warm.
+
+        Raises:
+            Exception: whatever kept the first that failed from getting warm; the others are stopped.
+        """
+        try:
+            for entry in self.entries:
+                await entry.scheduler.start()
+        except BaseException:
+            await self.close(0.0)
+            raise
+
+    async def prepare(self, model: ServedModel) -> None:
+        """Warm a model up beside those that are served.
+
+        Raises:
+            Draining: the server is stopping.
+            Exception: whatever kept it from getting warm; nothing is left of it then.
+        """
+        await self.abort(model.name)
+        entry = self._prepared[model.name] = self._make(model, False)
+        try:
+            await entry.scheduler.start()
+            if self._draining:
+                raise Draining("the server is stopping and loads no more models", retry_after=1.0)
+        except BaseException:
+            await self.abort(model.name)
+            raise
+
+    async def commit(self, name: str) -> None:
+        """Serve a prepared model; one of its name answers what it had accepted, and is stopped.
+
+        Raises:
+            ModelNotFound: no model of that name is prepared.
+        """
+        entry = self._prepared.pop(name, None)
+        if entry is None:
+            raise ModelNotFound(f"no model named {name[:100]!r} is prepared to be served")
+        before = self._entries.get(name)
+        self._entries[name] = entry
+        if before is not None:
+            before.scheduler.gauges.deactivate()
+        entry.scheduler.gauges.activate()
+        if before is not None:
+            await self._stop(before.scheduler, self._unload_timeout_s)
+
+    async def abort(self, name: str) -> None:
+        """Forget a prepared model, if there is one."""
+        entry = self._prepared.pop(name, None)
+        if entry is not None:
+            await self._stop(entry.scheduler, 0.0)
+
+    async def unload(self, name: str) -> None:
+        """Serve a model no longer; it answers what it had accepted, and is stopped.
+
+        Raises:
+            ModelNotFound: none of that name is served.
+            RequestError: it is the default model.
+        """
+        scheduler = self.find(name).scheduler
+        if name == self.default:
+            raise RequestError(f"{name} answers requests that name no model, so it cannot be unloaded")
+        del self._entries[name]
+        scheduler.gauges.remove()
+        await self._stop(scheduler, self._unload_timeout_s)
+
+    def set_default(self, name: str) -> None:
+        """Have a served model answer requests that name none.
+
+        Raises:
+            ModelNotFound: none of that name is served.
+        """
+        self.find(name)
+        self.default = name
+
+    def begin_drain(self) -> None:
+        """Refuse new requests; those that were accepted are still answered."""
+        self._draining = True
+        for scheduler in self._schedulers():
+            scheduler.begin_drain()
+
+    async def close(self, timeout_s: float) -> bool:
+        """Answer what was accepted within `timeout_s`, then stop; whether all of it was answered."""
+        self.begin_drain()
+        return all(await asyncio.gather(*(one.close(timeout_s) for one in self._schedulers())))
+
+    async def _stop(self, scheduler: Scheduler, timeout_s: float) -> None:
+        self._leaving.add(scheduler)
+        try:
+            await scheduler.close(timeout_s)
+        finally:
+            self._leaving.discard(scheduler)
+
+    def _schedulers(self) -> list[Scheduler]:
+        entries = (*self.entries, *self._prepared.values())
+        return [*(entry.scheduler for entry in entries), *self._leaving]
+
+
+def not_served(name: str, served: Iterable[str]) -> ModelNotFound:
+    """The error for a name that no served model has."""
+    return ModelNotFound(f"no model named {name[:100]!r} is served; there are: {', '.join(served)}")

@@ -1,0 +1,58 @@
+"""The models of the core in this process, changed while they are served."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from prunepool.core.core import Core
+from prunepool.core.model_info import ModelInfo
+from prunepool.core.served_model import ServedModel
+
+
+class CoreModels:
+    """The `EngineControl` of a core.
+
+    Args:
+        core: what serves them.
+        open_model: makes what the core takes of a name in the store, or of a folder; called in a thread.
+        check: raises for a model that the settings do not fit.
+    """
+
+    up = True
+
+    def __init__(
+        self, core: Core, open_model: Callable[[str], ServedModel], check: Callable[[ModelInfo], None]
+    ) -> None:
+        self._core = core
+        self._open = open_model
+        self._check = check
+
+    async def served(self) -> Sequence[str]:
+        """Names of the models that are served."""
+        return [entry.model.name for entry in self._core.entries]
+
+    async def prepare(self, reference: str) -> bool:
+        """Warm a model up beside those that are served; whether there is anything to commit."""
+        model = await asyncio.to_thread(self._open, reference)
+        self._check(model.info())
+        if self._core.serves(model):
+            return False
+        await self._core.prepare(model)
+        return True
+
+    async def commit(self, name: str) -> None:
+        """Serve a prepared model, in the place of the one of its name."""
+        await self._core.commit(name)
+
+    async def abort(self, name: str) -> None:
+        """Forget a prepared model, if there is one."""
+        await self._core.abort(name)
+
+    async def unload(self, name: str) -> None:
+        """Serve a model no longer; returns when all that it had accepted is answered."""
+        await self._core.unload(name)
+
+    async def set_default(self, name: str) -> None:
+        """Have a served model answer requests that name none."""
+        self._core.set_default(name)

@@ -1,0 +1,28 @@
+"""Settings that do not go together are refused before anything is loaded."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+from prunepool.errors import InvalidParameter
+from prunepool.settings import Settings
+
+
+def check(settings: Settings) -> None:
+    """See that settings go together.
+
+    Raises:
+        InvalidParameter: names the one that cannot be what it is.
+    """
+    anybody = settings.api_keys_file is None and not is_loopback(settings.host)
+    if settings.model_control == "explicit" and anybody:
+        limit = f"none where {settings.host} can be reached by others and api_keys_file is unset"
+        raise InvalidParameter("model_control", settings.model_control, limit)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address to listen on can be reached from this machine alone."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

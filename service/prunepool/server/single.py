@@ -1,0 +1,84 @@
+"""The whole service in one process."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+
+import uvloop
+
+from prunepool.api.server import Server, bind, url_of
+from prunepool.logs import level_by_signal, logging_to
+from prunepool.metrics import Metrics
+from prunepool.server import factory
+from prunepool.server.observability import announcement, create_metrics, describe_build, tracing_to
+from prunepool.server.reload import follow_settings
+from prunepool.server.settings_check import check
+from prunepool.serving.types import Engine
+from prunepool.settings import Settings
+from prunepool.transport.inproc import InprocCoreClient
+
+
+def serve(
+    settings: Settings,
+    announce: Callable[[str], None],
+    make_service: Callable[[Settings, Metrics], Engine] | None = None,
+    reread: Callable[[], Settings] | None = None,
+) -> int:
+    """Serve until a signal.
+
+    Args:
+        settings: everything about it.
+        announce: told in one line what is served and where, once it is.
+        make_service: makes what answers, for tests; its models cannot be changed.
+        reread: the settings as they are at a SIGHUP.
+
+    Returns:
+        How many accepted requests the drain left unanswered.
+
+    Raises:
+        InvalidParameter: a setting that this version cannot honour.
+        CannotListen: the address cannot be listened on.
+        PrunepoolError: the model cannot be served.
+        EngineLost: the engine did not recover, and only another process can serve.
+    """
+    check(settings)
+    with logging_to(sys.stderr, settings.log_format, settings.log_level), level_by_signal(settings.log_level):
+        start = time.monotonic()
+        with bind(settings.host, settings.port) as bound, tracing_to(settings) as tracing:
+            metrics = create_metrics()
+            core, models, follow = None, None, None
+            if make_service is not None:
+                engine = make_service(settings, metrics)
+            else:
+                core = factory.create_core(settings, metrics)
+                engine = factory.create_service(settings, InprocCoreClient(core), metrics)
+                models = factory.create_desired_models(settings, [factory.create_core_models(settings, core)])
+                follow = partial(follow_settings, models, reread or (lambda: settings))
+            if tracing is not None:
+                engine = tracing.traced(engine)
+            server = factory.create_server(settings, engine, metrics, tracing, models, follow)
+            if core is not None:
+                core.when_hopeless(server.give_up)
+            return _run(server, bound, engine, metrics, announce, start)
+
+
+def _run(
+    server: Server,
+    bound: socket.socket,
+    engine: Engine,
+    metrics: Metrics,
+    announce: Callable[[str], None],
+    start: float,
+) -> int:
+    def on_ready() -> None:
+        info = engine.model(engine.default_model)
+        describe_build(metrics, info)
+        announce(announcement(info.name, info.device, info.dtype, url_of(bound), time.monotonic() - start))
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(server.serve_until_signal(bound, on_ready))

@@ -1,0 +1,1 @@
+"""Engine processes on this machine: ZeroMQ for messages, shared memory for pixels."""

@@ -1,0 +1,225 @@
+"""What callers and the settings make of the models that are served."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from prunepool.errors import EngineUnavailable, ModelNotFound, RequestError, WeightsInvalid
+from prunepool.server.desired_models import DesiredModels
+from prunepool.store import ModelStore, Repository
+
+
+class Engine:
+    """An engine that remembers what became of it.
+
+    Attributes:
+        up: whether it serves.
+        broken: a reference that it cannot load.
+        dies: whether it ends at the next call.
+        log: every call.
+    """
+
+    def __init__(self, *names: str) -> None:
+        self.up = True
+        self.names = list(names)
+        self.default = names[0] if names else ""
+        self.prepared: list[str] = []
+        self.broken = ""
+        self.dies = False
+        self.log: list[tuple[str, str]] = []
+
+    async def served(self) -> list[str]:
+        return list(self.names)
+
+    async def prepare(self, reference: str) -> bool:
+        await self._called("prepare", reference)
+        if reference == self.broken:
+            raise WeightsInvalid(f"the weights of {reference} have changed")
+        self.prepared.append(Path(reference).name)
+        return True
+
+    async def commit(self, name: str) -> None:
+        await self._called("commit", name)
+        self.prepared.remove(name)
+        if name not in self.names:
+            self.names.append(name)
+
+    async def abort(self, name: str) -> None:
+        await self._called("abort", name)
+        if name in self.prepared:
+            self.prepared.remove(name)
+
+    async def unload(self, name: str) -> None:
+        await self._called("unload", name)
+        self.names.remove(name)
+
+    async def set_default(self, name: str) -> None:
+        await self._called("set_default", name)
+        self.default = name
+
+    async def _called(self, method: str, name: str) -> None:
+        await asyncio.sleep(0)
+        self.log.append((method, name))
+        if self.dies:
+            self.up, self.dies = False, False
+            raise EngineUnavailable("the process that was asked has ended", retry_after=1.0)
+
+
+@pytest.fixture
+def folder(root: Path, tmp_path: Path) -> Path:
+    """A store of the models a, b and c, and one outside of it."""
+    manifest = json.loads((root / "model_store/deit_tiny_imagenette/model.json").read_text())
+    for place in ("store/a", "store/b", "store/c", "outside"):
+        path = tmp_path / place
+        path.mkdir(parents=True)
+        (path / "model.json").write_text(json.dumps({**manifest, "name": path.name}))
+    return tmp_path
+
+
+@pytest.fixture
+def repository(folder: Path) -> Repository:
+    return Repository(ModelStore(folder / "store"))
+
+
+async def test_a_model_of_the_store_is_loaded_by_name(repository: Repository) -> None:
+    engine = Engine("a")
+    models = DesiredModels([engine], repository, ["a"])
+    assert models.loadable() == ("a", "b", "c")
+    await models.load("b")
+    assert (engine.names, models.served()) == (["a", "b"], ("a", "b"))
+    await models.unload("b")
+    assert (engine.names, models.served()) == (["a"], ("a",))
+
+
+@pytest.mark.parametrize("name", ["nope", "../outside", "/etc", "", "."])
+async def test_no_name_becomes_a_path(repository: Repository, name: str) -> None:
+    engine = Engine("a")
+    with pytest.raises(ModelNotFound, match="there are: a, b, c"):
+        await DesiredModels([engine], repository, ["a"]).load(name)
+    assert not engine.log
+
+
+async def test_a_folder_that_the_settings_name_is_known_by_its_name(
+    repository: Repository, folder: Path
+) -> None:
+    engine = Engine("outside")
+    outside = str(folder / "outside")
+    models = DesiredModels([engine], repository, [outside])
+    await models.load("outside")
+    assert engine.log == [("prepare", outside), ("commit", "outside")]
+    assert models.references == (outside,)
+
+
+async def test_settings_that_name_other_models_are_followed(repository: Repository) -> None:
+    engine = Engine("a", "b")
+    models = DesiredModels([engine], repository, ["a", "b"])
+    await models.follow(["c", "a"])
+    assert (sorted(engine.names), engine.default) == (["a", "c"], "c")
+    assert models.references == ("c", "a")
+
+
+async def test_what_callers_loaded_stays_and_is_looked_at_anew(repository: Repository) -> None:
+    engine = Engine("a")
+    models = DesiredModels([engine], repository, ["a"])
+    await models.load("b")
+    engine.log.clear()
+    await models.follow(["a"])
+    assert [name for method, name in engine.log if method == "prepare"] == ["a", "b"]
+    assert models.served() == ("a", "b")
+
+
+async def test_one_that_cannot_be_served_does_not_keep_others_from_it(repository: Repository) -> None:
+    engine = Engine("a")
+    engine.broken = "b"
+    models = DesiredModels([engine], repository, ["a"])
+    await models.follow(["a", "b", "c"])
+    assert (models.served(), engine.names) == (("a", "c"), ["a", "c"])
+
+
+async def test_settings_that_name_nothing_that_is_there_change_nothing(repository: Repository) -> None:
+    engine = Engine("a", "b")
+    models = DesiredModels([engine], repository, ["a", "b"])
+    await models.follow(["nope"])
+    assert (models.served(), engine.default, engine.log) == (("a", "b"), "a", [])
+
+
+async def test_changes_wait_for_each_other(repository: Repository) -> None:
+    engine = Engine("a")
+    models = DesiredModels([engine], repository, ["a"])
+    await asyncio.gather(models.load("b"), models.unload("b"))
+    assert engine.log == [("prepare", "b"), ("commit", "b"), ("unload", "b")]
+
+
+async def test_a_load_that_fails_on_one_engine_changes_none(repository: Repository) -> None:
+    engines = [Engine("a"), Engine("a"), Engine("a")]
+    engines[1].broken = "b"
+    models = DesiredModels(engines, repository, ["a"])
+    with pytest.raises(WeightsInvalid):
+        await models.load("b")
+    assert [engine.names for engine in engines] == [["a"]] * 3
+    assert not any(engine.prepared for engine in engines)
+    assert models.served() == ("a",)
+
+
+async def test_an_engine_that_dies_meanwhile_keeps_no_other_from_the_change(repository: Repository) -> None:
+    engines = [Engine("a"), Engine("a")]
+    engines[0].dies = True
+    models = DesiredModels(engines, repository, ["a"])
+    await models.load("b")
+    assert engines[1].names == ["a", "b"]
+    assert models.references == ("a", "b")
+
+
+async def test_an_engine_that_is_not_there_converges_when_it_is_back(repository: Repository) -> None:
+    there, away = Engine("a", "b"), Engine("a", "b")
+    models = DesiredModels([there, away], repository, ["a", "b"])
+    away.up = False
+    await models.load("c")
+    await models.unload("b")
+    await models.follow(["c", "a"])
+    assert not away.log
+    away.up = True
+    await models.converge(away)
+    assert (sorted(away.names), away.default) == (sorted(there.names), there.default)
+
+
+async def test_one_that_an_engine_cannot_load_keeps_it_from_no_other(repository: Repository) -> None:
+    engine = Engine("a")
+    models = DesiredModels([engine], repository, ["a", "b", "c"])
+    engine.broken = "b"
+    await models.converge(engine)
+    assert engine.names == ["a", "c"]
+
+
+async def test_without_an_engine_nothing_is_changed(repository: Repository) -> None:
+    engine = Engine("a", "b")
+    engine.up = False
+    models = DesiredModels([engine], repository, ["a", "b"])
+    for change in (models.load("c"), models.unload("b")):
+        with pytest.raises(EngineUnavailable):
+            await change
+    assert models.served() == ("a", "b")
+
+
+async def test_the_default_cannot_be_unloaded_nor_what_is_not_served(repository: Repository) -> None:
+    models = DesiredModels([Engine("a")], repository, ["a"])
+    with pytest.raises(RequestError, match="a answers requests that name no model"):
+        await models.unload("a")
+    with pytest.raises(ModelNotFound, match="there are: a"):
+        await models.unload("b")
+
+
+async def test_every_change_is_told_before_it_counts_as_done(repository: Repository) -> None:
+    told: list[tuple[str, ...]] = []
+
+    async def note() -> None:
+        told.append(models.served())
+
+    models = DesiredModels([Engine("a")], repository, ["a"], note)
+    await models.load("b")
+    await models.unload("b")
+    assert told == [("a", "b"), ("a",)]

@@ -1,0 +1,255 @@
+"""An ingress before engine replicas, with a handle that stands in for Ray's."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from typing import Any
+
+import pytest
+from fake_core import FakeCore
+from pictures import pictures
+
+from prunepool.core.types import RatioSpec
+from prunepool.errors import EngineUnavailable, InvalidParameter, ModelNotFound, PrunepoolError
+from prunepool.metrics import Metrics
+from prunepool.serving.options import Options
+from prunepool.serving.service import InferenceService, ServiceConfig
+from prunepool.transport.early_refusal import FrontendLimits
+from prunepool.transport.messages import (
+    Completed,
+    Failed,
+    Status,
+    Submit,
+    decode_for_engine,
+    encode,
+    failure_of,
+    request_of,
+)
+from prunepool.transport.ray import SILENCE_S, RayCoreClient
+
+LIMITS = FrontendLimits(8, 10.0)
+
+
+class Died(Exception):
+    """What Ray raises."""
+
+
+class Response:
+    """What a handle's call returns: awaited, or cancelled."""
+
+    def __init__(self, answer: Coroutine[Any, Any, Any]) -> None:
+        self._task = asyncio.ensure_future(answer)
+
+    def __await__(self) -> Any:
+        return self._task.__await__()
+
+    def cancel(self) -> None:
+        self._task.cancel()
+
+
+class Method:
+    def __init__(self, call: Callable[..., Coroutine[Any, Any, Any]]) -> None:
+        self._call = call
+
+    def remote(self, *arguments: Any) -> Response:
+        return Response(self._call(*arguments))
+
+
+class Handle:
+    """Two replicas in turns."""
+
+    def __init__(self) -> None:
+        self.replicas = {"a": FakeCore(), "b": FakeCore()}
+        self.turn = 0
+        self.asked: list[tuple[str, Submit]] = []
+        self.deaths = 0
+        self.silent = False
+        self.heard = asyncio.Event()
+        self.state = Method(self._state)
+        self.answer = Method(self._answer)
+
+    def _next(self) -> tuple[str, FakeCore]:
+        self.turn += 1
+        name = sorted(self.replicas)[self.turn % len(self.replicas)]
+        return name, self.replicas[name]
+
+    async def _state(self) -> tuple[str, bytes]:
+        if self.silent:
+            raise Died
+        name, core = self._next()
+        return name, encode(Status(core.default_model, dict(core.loads()), tuple(core.offers().values())))
+
+    async def _answer(self, submitted: bytes, pixels: bytes) -> tuple[str, bytes]:
+        name, core = self._next()
+        submit = decode_for_engine(submitted)
+        assert isinstance(submit, Submit)
+        self.asked.append((name, submit))
+        self.heard.set()
+        if self.deaths:
+            self.deaths -= 1
+            raise Died
+        try:
+            with core.reserve(submit.model, submit.generation, submit.ratio_spec, None, 0) as reservation:
+                result = await reservation.submit(request_of(submit, pixels))
+            return name, encode(Completed(submit.id, submit.model, result, 0.25))
+        except PrunepoolError as error:
+            return name, encode(Failed(submit.id, failure_of(error)))
+
+
+@pytest.fixture
+def handle() -> Handle:
+    return Handle()
+
+
+@pytest.fixture
+async def engine(handle: Handle, metrics: Metrics) -> AsyncIterator[InferenceService]:
+    client = RayCoreClient(handle, (Died,), 5.0, LIMITS, time.monotonic)
+    made = InferenceService(client, ServiceConfig(decode_threads=1), metrics)
+    await made.start()
+    yield made
+    await made.close(1.0)
+
+
+@pytest.fixture
+def photo() -> bytes:
+    return pictures(1, 16)[0]
+
+
+async def refused(answer: Awaitable[object]) -> PrunepoolError:
+    with pytest.raises(PrunepoolError) as caught:
+        await answer
+    return caught.value
+
+
+async def test_answers_come_from_a_replica(engine: InferenceService, handle: Handle, photo: bytes) -> None:
+    answer = await engine.classify(photo, Options(top_k=2))
+    assert answer.model == "m"
+    assert len(answer.predictions) == 2
+    assert [submit.model for _, submit in handle.asked] == ["m"]
+
+
+async def test_what_travels_is_the_age_of_an_image(
+    engine: InferenceService, handle: Handle, photo: bytes
+) -> None:
+    await engine.classify(photo, Options())
+    assert -5 < handle.asked[0][1].arrival <= 0, "a clock of this machine would mean nothing to another"
+
+
+async def test_an_image_of_a_replica_that_died_goes_to_another(
+    engine: InferenceService, handle: Handle, photo: bytes
+) -> None:
+    handle.deaths = 1
+    assert (await engine.classify(photo, Options())).model == "m"
+    assert [name for name, _ in handle.asked] in (["a", "b"], ["b", "a"])
+
+
+async def test_an_image_that_lost_two_replicas_is_given_up(
+    engine: InferenceService, handle: Handle, photo: bytes, metrics: Metrics
+) -> None:
+    handle.deaths = 2
+    error = await refused(engine.classify(photo, Options()))
+    assert isinstance(error, EngineUnavailable)
+    assert "two engine replicas" in error.detail
+    assert metrics.requests.labels("m", "engine_unavailable")._value.get() == 1
+
+
+async def test_what_a_replica_says_is_passed_on(
+    engine: InferenceService, handle: Handle, photo: bytes
+) -> None:
+    for core in handle.replicas.values():
+        core.error = InvalidParameter("top_k", 0, "more")
+    error = await refused(engine.classify(photo, Options()))
+    assert isinstance(error, InvalidParameter)
+    assert error.extra["parameter"] == "top_k"
+
+
+async def test_a_caller_who_leaves_is_heard_of_by_the_replica(
+    engine: InferenceService, handle: Handle, photo: bytes
+) -> None:
+    for core in handle.replicas.values():
+        core.free.clear()
+    asking = asyncio.create_task(engine.classify(photo, Options()))
+    await handle.heard.wait()
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+    assert asking.cancelled()
+    await asyncio.sleep(0)
+    assert sum(core.cancelled for core in handle.replicas.values()) == 1
+
+
+async def test_while_models_change_the_replica_that_has_it_is_found(
+    engine: InferenceService, handle: Handle, photo: bytes
+) -> None:
+    handle.replicas["a"] = FakeCore("other")
+    handle.turn = 1  # the next is a, which has it no more
+    assert (await engine.classify(photo, Options())).model == "m"
+    assert len(handle.asked) > 1
+
+
+async def test_a_caller_who_names_no_model_gets_the_new_one_when_the_old_is_gone(
+    engine: InferenceService, handle: Handle, photo: bytes
+) -> None:
+    handle.replicas = {"a": FakeCore("other"), "b": FakeCore("other")}
+    assert (await engine.classify(photo, Options())).model == "other"
+
+
+async def test_a_model_that_nobody_serves_is_told_at_once(engine: InferenceService, photo: bytes) -> None:
+    error = await refused(engine.classify(photo, Options(model="nobody")))
+    assert isinstance(error, ModelNotFound)
+
+
+async def test_a_replaced_model_answers_for_what_the_new_one_is(
+    engine: InferenceService, handle: Handle, photo: bytes
+) -> None:
+    handle.replicas["a"] = FakeCore(generation="2", classes=10)
+    handle.replicas["b"] = FakeCore(generation="2", classes=10)
+    answer = await engine.classify(photo, Options(top_k=1))
+    assert answer.predictions[0].index < 10
+
+
+async def test_no_replica_is_seen_by_probes_and_told_to_callers(handle: Handle) -> None:
+    now = 0.0
+    client = RayCoreClient(handle, (Died,), 5.0, LIMITS, lambda: now)
+    await client.refresh()
+    assert client.loads()["m"].missing is None
+    handle.silent = True
+    now = SILENCE_S + 1
+    await client.refresh()
+    assert "no engine replica" in str(client.loads()["m"].missing)
+    with (
+        pytest.raises(EngineUnavailable) as caught,
+        client.reserve("m", "1", RatioSpec(0.0, 0.0), None, 1),
+    ):
+        pass
+    assert caught.value.extra["retry_after"] > 0
+
+
+async def test_what_is_ahead_is_known_from_answers_too(
+    handle: Handle, photo: bytes, metrics: Metrics
+) -> None:
+    handle.replicas = {"a": FakeCore()}
+    client = RayCoreClient(handle, (Died,), 5.0, LIMITS, time.monotonic)
+    engine = InferenceService(client, ServiceConfig(decode_threads=1), metrics)
+    await client.refresh()
+    assert client.loads()["m"].drain_s == 0
+    await engine.classify(photo, Options())
+    assert client.loads()["m"].drain_s == 0.25
+    await engine.close(0.0)
+
+
+async def test_a_status_request_that_fails_is_not_the_last(
+    handle: Handle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("prunepool.transport.ray.STATUS_EVERY_S", 0.0)
+    client, state = RayCoreClient(handle, (Died,), 5.0, LIMITS, time.monotonic), handle.state
+
+    async def fails() -> None:
+        handle.state = state
+        raise RuntimeError("what nobody thought of")
+
+    handle.state = Method(fails)
+    await client.start()
+    assert client.loads()["m"].missing is None
+    await client.close(0.0)

@@ -1,0 +1,402 @@
+"""A front end's engine over links to hosts, all in one process: answers, errors, losses."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zmq.asyncio
+from fake_core import SIZE, FakeCore
+from pictures import pictures
+
+from prunepool.errors import (
+    EngineUnavailable,
+    ImageUndecodable,
+    InvalidParameter,
+    ModelNotFound,
+    Overloaded,
+    PrunepoolError,
+)
+from prunepool.metrics import Metrics
+from prunepool.serving.options import Options
+from prunepool.serving.service import InferenceService, ServiceConfig
+from prunepool.serving.types import Engine
+from prunepool.transport.early_refusal import FrontendLimits
+from prunepool.transport.zmq import connection
+from prunepool.transport.zmq.client import ZmqCoreClient
+from prunepool.transport.zmq.connection import Disconnected, EngineConnection
+from prunepool.transport.zmq.server import EngineServer
+from prunepool.transport.zmq.shared_memory import Arena
+
+
+class Rig:
+    """Servers that can be opened and closed, and a service over connections to them."""
+
+    def __init__(self, folder: Path, metrics: Metrics, slots: int) -> None:
+        self.folder = folder
+        self.metrics = metrics
+        self.context = zmq.asyncio.Context()
+        self.arena = Arena(slots, 4096)
+        self.servers: dict[int, EngineServer] = {}
+        self.engine: InferenceService | None = None
+
+    def address(self, number: int) -> str:
+        return f"ipc://{self.folder}/{number}.sock"
+
+    def open(self, number: int, core: FakeCore, server: type[EngineServer] = EngineServer) -> None:
+        self.servers[number] = server(self.context, self.address(number), core, [self.arena])
+        self.servers[number].open()
+
+    async def lose(self, number: int) -> None:
+        await self.servers.pop(number).close()
+
+    async def start(
+        self, *cores: FakeCore, absent: int = 0, servers: type[EngineServer] = EngineServer, **limits: Any
+    ) -> InferenceService:
+        for number, one in enumerate(cores):
+            self.open(number, one, servers)
+        connections = [
+            EngineConnection(self.context, self.address(number), 0, lambda: client.changed(), time.monotonic)
+            for number in range(len(cores) + absent)
+        ]
+        bounds = FrontendLimits(**{"max_requests": 100, "max_queue_s": 10.0, **limits})
+        client = ZmqCoreClient(connections, self.arena, bounds, self.metrics, time.monotonic)
+        self.client = client
+        self.engine = InferenceService(client, ServiceConfig(decode_threads=1), self.metrics)
+        await self.engine.start()
+        return self.engine
+
+
+@pytest.fixture(params=[8, 0], ids=["shared memory", "in the message"])
+async def rig(request: Any, tmp_path: Path, metrics: Metrics) -> AsyncIterator[Rig]:
+    made = Rig(tmp_path, metrics, request.param)
+    yield made
+    if made.engine is not None:
+        await made.engine.close(0.0)
+    for server in made.servers.values():
+        await server.close()
+    made.context.destroy(0)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """A test that waits in vain runs into its time limit."""
+    while not condition():  # noqa: ASYNC110
+        await asyncio.sleep(0.001)
+
+
+def picture() -> bytes:
+    return pictures(1, 16)[0]
+
+
+def tensor(value: float) -> np.ndarray:
+    return np.full((3, SIZE, SIZE), value, np.float32)
+
+
+def counted(metrics: Metrics, outcome: str) -> float | None:
+    return metrics.registry.get_sample_value("prunepool_requests_total", {"model": "m", "outcome": outcome})
+
+
+async def test_an_image_gets_its_own_answer(rig: Rig) -> None:
+    engine: Engine = await rig.start(FakeCore())
+    answers = await asyncio.gather(*(engine.infer(tensor(i), Options()) for i in range(20)))
+    assert [answer.logits.argmax() for answer in answers] == list(range(20))
+    assert rig.arena.free in (8, 0)
+
+
+async def test_what_is_served_is_known(rig: Rig) -> None:
+    core = FakeCore("a", "b")
+    engine = await rig.start(core)
+    assert engine.default_model == "a"
+    assert [info.name for info in engine.models()] == ["a", "b"]
+    assert engine.readiness().ready
+    with pytest.raises(ModelNotFound, match="there are: a, b"):
+        await engine.infer(tensor(0), Options(model="c"))
+
+
+async def test_an_engine_s_error_is_the_caller_s_and_is_counted_once(rig: Rig) -> None:
+    core = FakeCore()
+    engine = await rig.start(core)
+    core.error = Overloaded("full", retry_after=3.0)
+    with pytest.raises(Overloaded, match="full") as caught:
+        await engine.infer(tensor(0), Options())
+    assert caught.value.retry_after == 3.0
+    assert counted(rig.metrics, "overloaded") == 1
+
+
+@pytest.mark.parametrize(
+    ("image", "options", "error"),
+    [
+        (b"no image", Options(), ImageUndecodable),
+        (b"no image", Options(reduction_ratio=2.0), InvalidParameter),
+        (np.zeros((1, 2), np.float32), Options(), InvalidParameter),
+    ],
+)
+async def test_what_is_refused_here_is_counted_here(
+    rig: Rig, image: Any, options: Options, error: type[PrunepoolError]
+) -> None:
+    core = FakeCore()
+    engine = await rig.start(core)
+    with pytest.raises(error):
+        await engine.infer(image, options)
+    assert (core.asked, counted(rig.metrics, error.code)) == ([], 1)
+
+
+async def test_a_caller_who_leaves_is_given_up(rig: Rig) -> None:
+    core = FakeCore()
+    core.free.clear()
+    engine = await rig.start(core)
+    task = asyncio.create_task(engine.infer(tensor(0), Options()))
+    await until(lambda: core.asked)
+    task.cancel()
+    await until(lambda: core.cancelled)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_an_image_whose_engine_is_lost_is_asked_of_another(rig: Rig) -> None:
+    first, second = FakeCore(), FakeCore()
+    first.free.clear()
+    second.free.clear()
+    engine = await rig.start(first, second)
+    tasks = [asyncio.create_task(engine.infer(tensor(i), Options())) for i in range(4)]
+    await until(lambda: len(first.asked) + len(second.asked) == 4)
+    assert len(first.asked) == len(second.asked) == 2
+    await rig.lose(0)
+    second.free.set()
+    assert len(await asyncio.gather(*tasks)) == 4
+    assert len(second.asked) == 4
+    assert engine.readiness().ready
+
+
+async def test_an_image_waits_for_its_engine_to_come_back(rig: Rig) -> None:
+    core = FakeCore()
+    core.free.clear()
+    engine = await rig.start(core)
+    task = asyncio.create_task(engine.infer(tensor(7), Options()))
+    await until(lambda: core.asked)
+    await rig.lose(0)
+    await until(lambda: not engine.readiness().ready)
+    successor = FakeCore()
+    rig.open(0, successor)
+    assert (await task).model == "m"
+    assert successor.asked[0].pixels.flat[0] == 7
+
+
+async def test_nobody_waits_for_ever_and_newcomers_not_at_all(rig: Rig) -> None:
+    core = FakeCore()
+    core.free.clear()
+    engine = await rig.start(core)
+    task = asyncio.create_task(engine.infer(tensor(7), Options()))
+    await until(lambda: core.asked)
+    await rig.lose(0)
+    await until(lambda: not engine.readiness().ready)
+    start = time.monotonic()
+    for waiting in (engine.infer(tensor(1), Options()), task):
+        with pytest.raises(EngineUnavailable) as caught:
+            await waiting
+        assert caught.value.retry_after > 0
+    assert time.monotonic() - start < 2.0
+    assert counted(rig.metrics, "engine_unavailable") == 2
+    assert engine.models()  # what was served is known still
+
+
+async def test_an_image_that_loses_two_engines_takes_no_third(rig: Rig) -> None:
+    engines = [FakeCore(), FakeCore(), FakeCore()]
+    for one in engines:
+        one.free.clear()
+    engine = await rig.start(*engines)
+    task = asyncio.create_task(engine.infer(tensor(7), Options()))
+    for _ in range(2):
+        await until(lambda: any(one.asked for one in engines))
+        (number,) = (number for number, one in enumerate(engines) if one.asked)
+        engines[number].asked.clear()
+        await rig.lose(number)
+    with pytest.raises(EngineUnavailable, match="two engines died"):
+        await task
+
+
+async def test_more_than_can_be_done_in_time_is_refused_before_it_is_decoded(rig: Rig) -> None:
+    core = FakeCore()
+    core.drain_s = 11.0
+    engine = await rig.start(core)
+    with pytest.raises(Overloaded) as caught:
+        await engine.infer(b"not looked at", Options())
+    assert caught.value.retry_after == pytest.approx(11.0, abs=0.5)  # it has worked since it said so
+
+
+async def test_a_model_that_comes_is_known_after_a_refresh(rig: Rig) -> None:
+    core = FakeCore("a")
+    engine = await rig.start(core)
+    core.names = ("a", "b")
+    await rig.client.refresh()
+    assert (await engine.infer(tensor(1), Options(model="b"))).model == "b"
+
+
+async def test_closing_waits_for_what_was_accepted(rig: Rig) -> None:
+    core = FakeCore()
+    core.free.clear()
+    engine = await rig.start(core)
+    task = asyncio.create_task(engine.infer(tensor(0), Options()))
+    await until(lambda: core.asked)
+    closing = asyncio.create_task(engine.close(5.0))
+    await asyncio.sleep(0)
+    core.free.set()
+    assert await closing
+    assert (await task).model == "m"
+
+
+async def test_an_engine_that_dies_as_it_connects_is_found_when_it_is_back(rig: Rig) -> None:
+    address = rig.address(0)
+    link = EngineConnection(rig.context, address, 0, lambda: None, time.monotonic)
+    link.open()
+    with zmq.Context() as elsewhere:
+        short_lived = elsewhere.socket(zmq.ROUTER)
+        monitor = short_lived.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
+        short_lived.bind(address)
+        monitor.recv_multipart()  # connected; and dead before the link's event loop hears of it
+        short_lived.disable_monitor()
+        monitor.close(0)
+        short_lived.close(0)
+    try:
+        rig.open(0, FakeCore())
+        await until(lambda: link.status is not None)
+    finally:
+        link.close()
+
+
+async def test_a_caller_who_leaves_as_the_engine_is_lost_is_gone(rig: Rig, monkeypatch: Any) -> None:
+    core = FakeCore()
+    core.free.clear()
+    engine = await rig.start(core)
+    task = asyncio.create_task(engine.infer(tensor(0), Options()))
+    await until(lambda: core.asked)
+
+    async def lost(*_: object) -> None:
+        raise Disconnected("the engine is not there")
+
+    monkeypatch.setattr(EngineConnection, "_send", lost)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_a_front_end_serves_as_soon_as_one_engine_does(rig: Rig) -> None:
+    engine = await rig.start(FakeCore(), absent=1)  # the other one never comes
+    assert engine.readiness().ready
+    assert (await engine.infer(tensor(3), Options())).logits.argmax() == 3
+
+
+async def test_an_engine_that_comes_later_is_asked_too(rig: Rig) -> None:
+    first, second = FakeCore(), FakeCore()
+    engine = await rig.start(first, absent=1)
+    rig.open(1, second)
+    while not second.asked:
+        await engine.infer(tensor(3), Options())
+    assert first.asked
+
+
+class Wedged(EngineServer):
+    """An engine whose event loop stands still while `stuck`: its connection is up, and it says nothing."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.stuck = False
+
+    async def _send(self, peer: bytes, message: Any) -> None:
+        if not self.stuck:
+            await super()._send(peer, message)
+
+
+@pytest.fixture
+def quick_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prunepool.transport.zmq.server.HEARTBEAT_S", 0.02)
+    monkeypatch.setattr(EngineConnection.__init__, "__defaults__", (0.04,))
+
+
+@pytest.mark.usefixtures("quick_heartbeat")
+async def test_what_a_wedged_engine_had_goes_to_another_and_it_is_asked_no_more(rig: Rig) -> None:
+    stuck, well = FakeCore(), FakeCore()
+    stuck.free.clear()
+    engine = await rig.start(stuck, well, servers=Wedged)
+    tasks = [asyncio.create_task(engine.infer(tensor(i), Options())) for i in range(4)]
+    await until(lambda: len(stuck.asked) == 2)
+    server = rig.servers[0]
+    assert isinstance(server, Wedged)
+    server.stuck = True
+    answers = await asyncio.gather(*tasks)
+    assert [answer.logits.argmax() for answer in answers] == [0, 1, 2, 3]
+    assert len(well.asked) == 4
+    asked = len(stuck.asked)
+    await asyncio.gather(*(engine.infer(tensor(i), Options()) for i in range(4)))
+    assert len(stuck.asked) == asked
+    server.stuck = False
+    stuck.free.set()
+    while len(stuck.asked) == asked:  # it is asked again once it answers again
+        await engine.infer(tensor(1), Options())
+    assert counted(rig.metrics, "ok") == len(well.asked) + len(stuck.asked) - asked
+
+
+@pytest.mark.usefixtures("quick_heartbeat")
+async def test_a_wedged_only_engine_leaves_no_request_hanging(rig: Rig) -> None:
+    core = FakeCore()
+    core.free.clear()
+    engine = await rig.start(core, servers=Wedged)
+    task = asyncio.create_task(engine.infer(tensor(7), Options()))
+    await until(lambda: core.asked)
+    server = rig.servers[0]
+    assert isinstance(server, Wedged)
+    server.stuck = True
+    with pytest.raises(EngineUnavailable):
+        await task
+    assert not engine.readiness().ready
+    assert counted(rig.metrics, "engine_unavailable") == 1
+
+
+@pytest.mark.usefixtures("quick_heartbeat")
+async def test_a_malformed_message_costs_no_request_for_ever(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    core = FakeCore()
+    core.free.clear()
+    engine = await rig.start(core)
+    tasks = [asyncio.create_task(engine.infer(tensor(i), Options())) for i in range(3)]
+    await until(lambda: len(core.asked) == 3)
+    decode, bad = connection.decode_for_frontend, [b"\xc1"]
+    monkeypatch.setattr(connection, "decode_for_frontend", lambda frame: decode(bad.pop() if bad else frame))
+    await until(lambda: not bad)
+    core.free.set()
+    answers = await asyncio.gather(*tasks)
+    assert [answer.logits.argmax() for answer in answers] == [0, 1, 2]
+    assert engine.models()[0].name == "m"
+
+
+async def test_a_replaced_model_answers_with_its_own_labels_only(rig: Rig) -> None:
+    """Two engines that are replaced one after the other, under requests: no answer mixes two generations."""
+    cores = [FakeCore(classes=10), FakeCore(classes=10)]
+    engine = await rig.start(*cores)
+    mixed, over = [], asyncio.Event()
+
+    async def ask(value: int) -> None:
+        while not over.is_set():
+            answer = await engine.classify(picture(), Options(top_k=1))
+            best = answer.predictions[0]
+            mixed.append(best.label != f"class {best.index}")
+            inference = await engine.infer(tensor(value), Options())
+            mixed.append(inference.logits.argmax() != value % len(inference.logits))
+            await asyncio.sleep(0)
+
+    asking = [asyncio.create_task(ask(i)) for i in range(5)]
+    for generation, classes in (("2", 256), ("3", 10), ("4", 256)):
+        for core in cores:
+            await asyncio.sleep(0.05)
+            core.generation, core.classes = generation, classes
+    await asyncio.sleep(0.05)
+    over.set()
+    await asyncio.gather(*asking)
+    assert mixed
+    assert not any(mixed)
