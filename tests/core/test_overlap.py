@@ -228,4 +228,4 @@ async def test_no_image_fails_for_the_launch_of_another(rig: Any) -> None:
     tasks = await rig.submit(scheduler, 1, 9, 2, 3)
     found = await asyncio.gather(*tasks, return_exceptions=True)
     assert isinstance(found.pop(1), EngineUnavailable)
-    assert [done.outcome.logits.argmax() for done in found] == [1, 2, 3]
+    assert [done.output.logits.argmax() for done in found] == [1, 2, 3]

@@ -68,7 +68,8 @@ class Rig:
         client = ZmqCoreClient(connections, self.arena, bounds, self.metrics, time.monotonic)
         self.client = client
         self.engine = InferenceService(client, ServiceConfig(decode_threads=1), self.metrics)
-        await self.engine.start()
+        await self.engine.start()  # returns when the first engine has reported; tests reckon with all of them
+        await until(lambda: all(one.status is not None for one in connections[: len(cores)]))
         return self.engine
 
 
