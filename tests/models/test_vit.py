@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from prunepool.errors import ArchitectureUnsupported
-from prunepool.models.support import check
+from prunepool.models.plain_vit import check
 from prunepool.models.vit import Forward, ReducingViT
 from prunepool.reduction.plan import DENSE, PlanError, ReductionPlan, plan_for_ratio
 

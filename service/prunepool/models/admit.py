@@ -10,9 +10,8 @@ from pydantic import ValidationError
 
 from prunepool.errors import InvalidParameter, ManifestInvalid, WeightsInvalid
 from prunepool.models.convert import inspect, to_safetensors
-from prunepool.models.geometry import network_geometry
 from prunepool.models.labels import imagenet_labels
-from prunepool.models.loader import build_without_weights
+from prunepool.models.loader import network_without_weights
 from prunepool.store import Geometry, Manifest, ModelStore, StoredModel, Weights
 from prunepool.store.manifest import explain
 from prunepool.store.model import sha256_of, tensor_shapes
@@ -125,8 +124,8 @@ def check_fit(manifest: Manifest, shapes: Mapping[str, tuple[int, ...]]) -> Geom
         ArchitectureUnsupported: its tokens cannot be reduced.
         WeightsInvalid: names keys that are missing, too many, or of another shape.
     """
-    network = build_without_weights(manifest)
-    wanted = {key: tuple(value.shape) for key, value in network.state_dict().items()}
+    network = network_without_weights(manifest)
+    wanted = {key: tuple(value.shape) for key, value in network.vit.state_dict().items()}
     misshapen = [key for key in wanted if key in shapes and shapes[key] != wanted[key]]
     problems = [
         f"{len(keys)} {what} ({_first(keys)})"
@@ -138,7 +137,7 @@ def check_fit(manifest: Manifest, shapes: Mapping[str, tuple[int, ...]]) -> Geom
         if keys
     ]
     if not problems:
-        return network_geometry(network)
+        return network.geometry
     hint = "; --input-size says how large its images are" if "pos_embed" in misshapen else ""
     raise WeightsInvalid(
         f"the weights are not those of {manifest.architecture} at {manifest.input_size}² with "

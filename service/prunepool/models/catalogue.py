@@ -6,12 +6,10 @@ import difflib
 from dataclasses import dataclass
 
 import timm
-from timm.models import get_arch_pretrained_cfgs, is_model_in_modules
+from timm.models import get_arch_pretrained_cfgs
 
 from prunepool.errors import ArchitectureUnsupported
-
-#: The modules of timm whose networks are plain Vision Transformers.
-_MODULES = ["vision_transformer", "deit"]
+from prunepool.models.families import family_of, timm_modules
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,19 +55,15 @@ def look_up(timm_name: str) -> CatalogueEntry:
         timm_name: with or without a tag; the hub's spelling with `timm/` or `hf-hub:timm/` in front is fine.
 
     Raises:
-        ArchitectureUnsupported: timm has no such model or tag, or it is not a plain Vision Transformer.
+        ArchitectureUnsupported: timm has no such model or tag, or its tokens cannot be reduced.
     """
     name = timm_name.removeprefix("hf-hub:").removeprefix("hf_hub:").removeprefix("timm/")
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
-        close = difflib.get_close_matches(architecture, timm.list_models(module=_MODULES), n=3)
+        close = difflib.get_close_matches(architecture, timm.list_models(module=timm_modules()), n=3)
         hint = f"; close to it: {', '.join(close)}" if close else ""
         raise ArchitectureUnsupported(f"timm {timm.__version__} has no architecture {architecture!r}{hint}")
-    if not is_model_in_modules(architecture, _MODULES):
-        raise ArchitectureUnsupported(
-            f"{architecture} is not a plain Vision Transformer (timm's {' and '.join(_MODULES)} modules), "
-            "so its tokens cannot be reduced"
-        )
+    family_of(architecture)
     tags = [entry.tag for entry in get_arch_pretrained_cfgs(architecture).values() if entry.tag]
     if tag and tag not in tags:
         raise ArchitectureUnsupported(

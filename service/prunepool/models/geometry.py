@@ -15,9 +15,9 @@ def geometry_of(manifest: Manifest) -> Geometry:
     """
     if manifest.geometry is not None:
         return manifest.geometry
-    from prunepool.models.loader import build_without_weights
+    from prunepool.models.loader import network_without_weights
 
-    return network_geometry(build_without_weights(manifest))
+    return network_without_weights(manifest).geometry
 
 
 def network_geometry(vit: Any) -> Geometry:

@@ -8,15 +8,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import timm
 import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from prunepool.errors import ArchitectureUnsupported, InvalidParameter, ManifestInvalid, WeightsInvalid
-from prunepool.models.geometry import network_geometry
+from prunepool.errors import InvalidParameter, ManifestInvalid, WeightsInvalid
+from prunepool.models.families import make_network
 from prunepool.models.model import Model
-from prunepool.models.support import check
 from prunepool.models.vit import ReducingViT
 from prunepool.reduction.plan import DENSE
 from prunepool.store import Geometry, Manifest, StoredModel, open_store
@@ -55,11 +53,10 @@ def load_model(
     """
     stored = open_store(store).open(name)
     stored.verify()
-    vit = build_vit(stored.manifest)
-    check_geometry(stored.manifest, network_geometry(vit))
-    load_weights(vit, stored)
-    place = resolve_device(device)
-    network = ReducingViT(vit).eval().requires_grad_(False).to(place)
+    network = network_of(stored.manifest)
+    check_geometry(stored.manifest, network.geometry)
+    load_weights(network.vit, stored)
+    network = network.requires_grad_(False).to(resolve_device(device))
     return Model(network.to(resolve_dtype(dtype, network, stored.manifest)), stored.manifest)
 
 
@@ -80,27 +77,19 @@ def check_geometry(manifest: Manifest, geometry: Geometry) -> None:
             )
 
 
-def build_vit(manifest: Manifest) -> nn.Module:
-    """The timm network of a manifest, with random weights, refused if it cannot be reduced."""
-    try:
-        vit = timm.create_model(
-            manifest.architecture,
-            pretrained=False,
-            num_classes=len(manifest.labels),
-            img_size=manifest.input_size,
-        )
-    except (RuntimeError, TypeError) as error:
-        raise ArchitectureUnsupported(
-            f"{manifest.name}: timm {timm.__version__} cannot make {manifest.architecture!r}: {error}"
-        ) from error
-    check(vit, manifest.architecture)
-    return vit.eval()
+def network_of(manifest: Manifest) -> ReducingViT:
+    """The network of a manifest, with random weights, in evaluation mode.
+
+    Raises:
+        ArchitectureUnsupported: timm cannot make it, or its tokens cannot be reduced.
+    """
+    return make_network(manifest.architecture, num_classes=len(manifest.labels), img_size=manifest.input_size)
 
 
-def build_without_weights(manifest: Manifest) -> nn.Module:
-    """The same network with shapes but no values, which costs neither time nor memory."""
+def network_without_weights(manifest: Manifest) -> ReducingViT:
+    """The same network on the meta device: shapes without values, which cost neither time nor memory."""
     with torch.device("meta"):
-        return build_vit(manifest)
+        return network_of(manifest)
 
 
 def load_weights(vit: nn.Module, stored: StoredModel) -> None:

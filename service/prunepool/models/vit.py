@@ -54,7 +54,7 @@ class ReducingViT(nn.Module):
     """Wraps a timm ViT so that each image of a batch can follow its own reduction plan.
 
     Args:
-        vit: a timm `VisionTransformer` that :func:`prunepool.models.support.check` accepts.
+        vit: a timm `VisionTransformer` that :func:`prunepool.models.plain_vit.check` accepts.
         step: replaces the step of every plan's method; for exporters and experiments.
     """
 

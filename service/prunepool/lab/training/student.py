@@ -9,9 +9,8 @@ from torch import Tensor
 from prunepool.errors import InvalidParameter
 from prunepool.models.admit import WEIGHTS, Admitted, Description, admit
 from prunepool.models.catalogue import look_up
-from prunepool.models.loader import build_vit, resolve_device
+from prunepool.models.loader import network_of, resolve_device
 from prunepool.models.model import Model
-from prunepool.models.vit import ReducingViT
 from prunepool.store import Manifest, ModelStore, Weights
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -53,8 +52,8 @@ def new_student(
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        vit = build_vit(manifest)
-    return Model(ReducingViT(vit).eval().to(resolve_device(device)), manifest)
+        network = network_of(manifest)
+    return Model(network.to(resolve_device(device)), manifest)
 
 
 def check_dtype(dtype: str) -> None:

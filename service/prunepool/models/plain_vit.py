@@ -1,4 +1,8 @@
-"""Which timm models can be reduced, and which must be refused because the answer would be wrong."""
+"""Plain Vision Transformers of timm: ViT, DeiT and distilled DeiT, DeiT-3, ViT with registers.
+
+:class:`prunepool.models.vit.ReducingViT` computes what timm computes with them, except for the tokens it removes.
+This file says of which networks that is true.
+"""
 
 from __future__ import annotations
 
@@ -10,21 +14,23 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import nn
 
 from prunepool.errors import ArchitectureUnsupported
+from prunepool.models.family import Family
+from prunepool.models.vit import ReducingViT
 
 _LAYERS = (VisionTransformer, VisionTransformerDistilled)
 
 
 def check(vit: nn.Module, name: str) -> None:
-    """Let a model pass if this package computes exactly what timm does with it.
+    """Refuse a network that `ReducingViT` would compute differently from timm.
 
-    DeiT, distilled DeiT, DeiT-3 (layer scale), ViT with registers, and q/k norms pass.
+    Layer scale, distillation and register tokens, and q/k norms are supported.
 
     Args:
         vit: a timm model.
         name: its name, for the message.
 
     Raises:
-        ArchitectureUnsupported: names the part that cannot be reduced.
+        ArchitectureUnsupported: names the part that is not supported.
     """
     model: Any = vit
     if type(vit) not in _LAYERS:
@@ -59,3 +65,11 @@ def check(vit: nn.Module, name: str) -> None:
             )
     if len(model.blocks) < 4:
         raise ArchitectureUnsupported(f"{name} has {len(model.blocks)} blocks; at least 4 are needed")
+
+
+PLAIN_VIT = Family(
+    title="plain Vision Transformer",
+    timm_modules=("vision_transformer", "deit"),
+    check=check,
+    wrap=ReducingViT,
+)
