@@ -79,6 +79,13 @@ def test_what_is_locked_is_installed_with_its_hashes(make: Make, tmp_path: Path)
         "uv's own wins"
     )
 
+    (tmp_path / "nothing").mkdir()
+    (tmp_path / "requirements-dev.lock").touch()
+    alone = make("INSTALLER=pip", PIP_NO_INDEX="1", PIP_FIND_LINKS="nothing")
+    assert alone.status != 0, "there is nowhere to get it from"
+    assert "No matching distribution found for " in alone.out
+    assert alone.calls == again.calls, "pip does it alone"
+
 
 def test_an_interpreter_that_is_not_supported_is_named(make: Make, tmp_path: Path) -> None:
     old = tmp_path / "python3.10"
