@@ -72,7 +72,7 @@ def test_what_is_locked_is_installed_with_its_hashes(make: Make, tmp_path: Path)
     )
     assert made.out.endswith("Set up: .venv/bin/prunepool\n")
     assert make(f"PYTHON={sys.executable}").calls == made.calls, "once is enough"
-    (tmp_path / "requirements-dev.lock").touch()
+    os.utime(tmp_path / ".venv" / ".installed", (0, 0))  # older than the lock
     again = make(f"PYTHON={sys.executable}", UV_DEFAULT_INDEX="https://other.example/simple")
     assert "Making .venv" not in again.out
     assert again.calls[2].startswith(f"index=https://other.example/simple {into} --require-hashes "), (
@@ -80,7 +80,7 @@ def test_what_is_locked_is_installed_with_its_hashes(make: Make, tmp_path: Path)
     )
 
     (tmp_path / "nothing").mkdir()
-    (tmp_path / "requirements-dev.lock").touch()
+    os.utime(tmp_path / ".venv" / ".installed", (0, 0))  # older than the lock
     alone = make("INSTALLER=pip", PIP_NO_INDEX="1", PIP_FIND_LINKS="nothing")
     assert alone.status != 0, "there is nowhere to get it from"
     assert "No matching distribution found for " in alone.out
