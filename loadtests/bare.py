@@ -109,7 +109,7 @@ def main() -> None:
     preprocess = Preprocess(manifest.input_size, manifest.crop_pct, manifest.interpolation)
     encoded = photos(Path(images[0]) if images else None)[:_MOST_CROPS]
     crops = [decode(image, preprocess, ImageLimits()) for image in encoded]
-    backend = TorchBackend(lambda: model, max_batch_size=1)
+    backend = TorchBackend(model, max_batch_size=1)
     backend.warm_up()
     for line in sys.stdin:
         turn = msgspec.json.decode(line, type=Turn)

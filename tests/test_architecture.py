@@ -26,7 +26,7 @@ ARROWS: dict[str, set[str]] = {
     "reduction": set(),
     "models": {"reduction", "store", "errors", "core.types"},
     "core": {"errors", "imaging", "metrics"},
-    "backends": {"models", "reduction", "store.geometry", "errors", "core.backend", "core.types"},
+    "backends": {"models", "reduction", "store", "errors", "core.backend", "core.types"},
     "transport": {"core", "errors", "imaging", "metrics"},
     "serving": {"core", "errors", "imaging", "machine", "metrics", "transport.client"},
     "testing": {"core", "serving", "errors"},

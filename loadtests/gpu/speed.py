@@ -11,7 +11,7 @@ import torch
 from part import Part, attempt
 from turns import recorded, seconds_of
 
-from prunepool.backends.cuda_capture import Computed, compute
+from prunepool.backends.cuda_capture import PassOutputs, compute
 from prunepool.backends.cuda_device import CudaDevice
 from prunepool.backends.cuda_graphs import CudaGraphBackend
 from prunepool.core.types import Batch, BatchItem, RatioSpec, Request
@@ -129,7 +129,7 @@ class Speed:
             )
         self._part.save(self.report)
 
-    def _record(self, name: str, function: Callable[[], Computed]) -> Callable[[], object]:
+    def _record(self, name: str, function: Callable[[], PassOutputs]) -> Callable[[], object]:
         before = self._device.used() if self._device else 0
         run = recorded(self._device, function)
         if self._device and name:

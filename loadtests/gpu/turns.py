@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-from prunepool.backends.cuda_capture import Computed
+from prunepool.backends.cuda_capture import PassOutputs
 from prunepool.backends.cuda_device import CudaDevice
 
 
-def recorded(device: CudaDevice | None, function: Callable[[], Computed]) -> Callable[[], object]:
+def recorded(device: CudaDevice | None, function: Callable[[], PassOutputs]) -> Callable[[], object]:
     """A function as a recorded run of the device; itself where there is no device to record."""
     return function if device is None else device.capture(function)[1]
 

@@ -7,6 +7,7 @@ key `max_batch_size`. A flag wins over the environment, the environment over the
 from __future__ import annotations
 
 import re
+from importlib.metadata import entry_points
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal
@@ -35,6 +36,15 @@ def _parts(value: object) -> object:
     """Split `"a, b"`. A flag or a variable is one text; the file may also have a list."""
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+def _device(value: str) -> str:
+    # Others are registered by installed packages; see prunepool.backends.registry.
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value) and not any(
+        entry.name == value.partition(":")[0] for entry in entry_points(group="prunepool.backends")
+    ):
+        raise ValueError("it must be auto, cpu, cuda, cuda:N or a device of an installed backend")
     return value
 
 
@@ -96,13 +106,12 @@ class Settings(BaseSettings):
         default="none",
         description="Whether callers may load and unload models (explicit); see docs/security.md for who may.",
     )
-    device: str = Field(
+    device: Annotated[str, AfterValidator(_device)] = Field(
         default="auto",
-        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
         description="Where the model runs: auto (a GPU if there is one), cpu, cuda or cuda:N.",
     )
     devices: Annotated[
-        tuple[Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")], ...] | None,
+        tuple[Annotated[str, AfterValidator(_device)], ...] | None,
         NoDecode,
         BeforeValidator(_parts),
     ] = Field(

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from prunepool.backends.cuda_capture import Computed, buckets
+from prunepool.backends.cuda_capture import PassOutputs, buckets
 from prunepool.backends.cuda_graphs import CudaGraphBackend
 from prunepool.backends.torch_cpu import TorchBackend
 from prunepool.core.backend import AsynchronousBackend, OutOfMemory
@@ -28,7 +28,7 @@ RATIOS = (0.0, 0.5, 0.755)
 
 @dataclass
 class Passed:
-    """A mark of work that is done when it is asked for."""
+    """An event after work that is done when it is asked for."""
 
     waits: list[str]
 
@@ -40,16 +40,17 @@ class Passed:
 
 
 @dataclass
-class FakeDevice:
-    """A device in the processor: a recorded run writes its result into the tensors of its recording.
+class FakeAccelerator:
+    """A device in the processor: a captured graph writes its result into the tensors of its recording.
 
     As on a GPU, they hold garbage until a replay, and the replay of another run spoils them again.
     """
 
-    place: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     room: int = 10**6
+    largest: int = 10**6
     waits: list[str] = field(default_factory=list)
-    recorded: list[Computed] = field(default_factory=list)
+    captured: list[PassOutputs] = field(default_factory=list)
     replays: int = 0
     inside: int = 0
     closed: bool = False
@@ -68,17 +69,19 @@ class FakeDevice:
     def upload(self, host: Tensor) -> Tensor:
         return host.clone()
 
-    def capture(self, function: Callable[[], Computed]) -> tuple[Computed, Callable[[], None]]:
-        if len(self.recorded) == self.room:
+    def capture(self, function: Callable[[], PassOutputs]) -> tuple[PassOutputs, Callable[[], None]]:
+        if len(self.captured) == self.room:
             raise torch.OutOfMemoryError("full")
         static = function()
-        self.recorded.append(static)
+        if len(static.logits) > self.largest:
+            raise torch.OutOfMemoryError("full")
+        self.captured.append(static)
         _spoil(static)
 
         def replay() -> None:
             assert self.inside, "a replay belongs on the computing stream"
             self.replays += 1
-            for other in self.recorded:
+            for other in self.captured:
                 _spoil(other)
             fresh = function()
             static.logits.copy_(fresh.logits)
@@ -93,17 +96,17 @@ class FakeDevice:
 
         return static, replay
 
-    def mark(self) -> Passed:
+    def event(self) -> Passed:
         return Passed(self.waits)
 
     def used(self) -> int:
-        return 10 * len(self.recorded)
+        return 10 * len(self.captured)
 
     def close(self) -> None:
         self.closed = True
 
 
-def _spoil(computed: Computed) -> None:
+def _spoil(computed: PassOutputs) -> None:
     computed.logits.fill_(float("nan"))
     computed.decisions.fill_(True)
     for stage in computed.stages:
@@ -111,10 +114,14 @@ def _spoil(computed: Computed) -> None:
 
 
 def backend_of(
-    model: Model, *, most: int = 100, ratios: Sequence[float] = RATIOS, device: FakeDevice | None = None
+    model: Model,
+    *,
+    most: int = 100,
+    ratios: Sequence[float] = RATIOS,
+    accelerator: FakeAccelerator | None = None,
 ) -> CudaGraphBackend:
     backend = CudaGraphBackend(
-        model, device or FakeDevice(), ratios=ratios, max_batch_size=4, most_graphs=most
+        model, accelerator or FakeAccelerator(), ratios=ratios, max_batch_size=4, most_graphs=most
     )
     with torch.inference_mode():
         backend.graphs.capture(model.plan(ratio) for ratio in ratios)
@@ -153,7 +160,7 @@ def alike(ours: Output, theirs: Output) -> None:
 
 def test_it_is_one_that_computes_beside_its_thread(backend: CudaGraphBackend, tiny: Model) -> None:
     assert isinstance(backend, AsynchronousBackend)
-    assert not isinstance(TorchBackend(lambda: tiny, max_batch_size=1), AsynchronousBackend)
+    assert not isinstance(TorchBackend(tiny, max_batch_size=1), AsynchronousBackend)
 
 
 @given(ratios=st.lists(st.sampled_from([0.0, 0.5, 0.755, 0.3, 0.8]), min_size=1, max_size=4).map(sorted))
@@ -162,7 +169,7 @@ def test_answers_are_those_of_the_plain_backend(
     backend: CudaGraphBackend, tiny: Model, ratios: list[float]
 ) -> None:
     batch = batch_of(*ratios)
-    plain = TorchBackend(lambda: tiny, max_batch_size=4)
+    plain = TorchBackend(tiny, max_batch_size=4)
     for ours, theirs, ratio in zip(run(backend, batch), run(plain, batch), ratios, strict=True):
         alike(ours, theirs)
         assert ours.graph_replayed == (ratio in RATIOS)
@@ -172,7 +179,7 @@ def test_a_token_map_is_not_spoilt_by_what_ran_after_it(backend: CudaGraphBacken
     batch = batch_of(0.5, 0.755, 0.755, explain=True)
     first = backend.launch(batch, backend.prepare(batch))
     run(backend, batch_of(0.0, 0.5, 0.755))
-    plain = TorchBackend(lambda: tiny, max_batch_size=4)
+    plain = TorchBackend(tiny, max_batch_size=4)
     for ours, theirs in zip(backend.collect(batch, first), run(plain, batch), strict=True):
         alike(ours, theirs)
         assert ours.token_map is not None
@@ -197,14 +204,14 @@ def test_normalised_pixels_may_stand_beside_others(
 
 
 def test_between_launch_and_collection_nothing_waits(tiny: Model) -> None:
-    device = FakeDevice()
-    backend = backend_of(tiny, device=device, ratios=(0.0,), most=1)
+    accelerator = FakeAccelerator()
+    backend = backend_of(tiny, accelerator=accelerator, ratios=(0.0,), most=1)
     batch = batch_of(0.0, 0.5)
     launched = backend.launch(batch, backend.prepare(batch))
-    assert device.waits == []
+    assert accelerator.waits == []
     assert backend.done(launched)
     backend.collect(batch, launched)
-    assert device.waits == ["wait"]
+    assert accelerator.waits == ["wait"]
 
 
 @pytest.mark.parametrize("most", [1, 5, 20, 32, 256])
@@ -216,7 +223,7 @@ def test_buckets_end_with_the_largest_batch(most: int) -> None:
     assert len(found) <= 2 * most.bit_length()
 
 
-def test_a_batch_takes_the_smallest_recorded_run_with_room(backend: CudaGraphBackend, tiny: Model) -> None:
+def test_a_batch_takes_the_smallest_graph_with_room(backend: CudaGraphBackend, tiny: Model) -> None:
     plan = tiny.plan(0.5)
     images = [graph.images for n in (1, 2, 3, 4) if (graph := backend.graphs.find(plan, n)) is not None]
     assert images == [1, 2, 3, 4]
@@ -226,33 +233,73 @@ def test_a_batch_takes_the_smallest_recorded_run_with_room(backend: CudaGraphBac
 
 def test_the_bound_keeps_the_most_important_and_the_largest_come_first(tiny: Model) -> None:
     backend = backend_of(tiny, most=5)
-    recorded = [(graph.plan, graph.images) for graph in backend.graphs.all]
-    assert [images for _, images in recorded] == [4, 3, 2, 1, 1]
-    assert {plan for plan, images in recorded if images > 1} == {tiny.plan(0.0)}
+    captured = [(graph.plan, graph.images) for graph in backend.graphs.all]
+    assert [images for _, images in captured] == [4, 3, 2, 1, 1]
+    assert {plan for plan, images in captured if images > 1} == {tiny.plan(0.0)}
     assert [graph.bytes for graph in backend.graphs.all] == [10] * 5
 
 
-def test_without_recordings_everything_goes_kernel_by_kernel(tiny: Model) -> None:
-    device = FakeDevice()
-    backend = backend_of(tiny, most=0, device=device)
+def test_without_graphs_everything_goes_eagerly(tiny: Model) -> None:
+    accelerator = FakeAccelerator()
+    backend = backend_of(tiny, most=0, accelerator=accelerator)
     assert [outcome.graph_replayed for outcome in run(backend, batch_of(0.0, 0.755))] == [False, False]
-    assert device.replays == 0
+    assert accelerator.replays == 0
 
 
-def test_where_memory_ends_so_does_the_recording(tiny: Model, caplog: pytest.LogCaptureFixture) -> None:
-    backend = backend_of(tiny, device=FakeDevice(room=2))
-    assert len(backend.graphs.all) == 2
-    assert "no memory for more than 2 recorded runs" in caplog.text
-    assert len(run(backend, batch_of(0.0, 0.755))) == 2
+def test_what_does_not_fit_is_left_out_and_smaller_ones_are_captured(
+    tiny: Model, caplog: pytest.LogCaptureFixture
+) -> None:
+    backend = backend_of(tiny, accelerator=FakeAccelerator(largest=2))
+    assert [graph.images for graph in backend.graphs.all] == [2] * len(RATIOS) + [1] * len(RATIOS)
+    assert "no memory for 6 CUDA graphs of 3 to 4 images" in caplog.text
+    assert len(run(backend, batch_of(0.0, 0.755, 0.755, 0.755))) == 4
 
 
-def test_warming_up_records_and_then_serving_records_nothing(tiny: Model) -> None:
-    device = FakeDevice()
-    backend = CudaGraphBackend(tiny, device, ratios=(0.0, 0.5), max_batch_size=2, most_graphs=100)
+def test_a_device_without_memory_for_graphs_serves_eagerly(tiny: Model) -> None:
+    backend = backend_of(tiny, accelerator=FakeAccelerator(room=0))
+    assert backend.graphs.all == ()
+    assert [output.graph_replayed for output in run(backend, batch_of(0.0, 0.755))] == [False, False]
+
+
+def _memory_for(monkeypatch: pytest.MonkeyPatch, model: Model, images: int) -> None:
+    """From now on a forward pass of more images runs out of memory."""
+    inner = model.vit.forward
+
+    def forward(batch: Tensor, groups: object) -> object:
+        if len(batch) > images:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return inner(batch, groups)
+
+    monkeypatch.setattr(model.vit, "forward", forward)
+
+
+def test_warming_up_leaves_out_the_sizes_that_do_not_fit(
+    tiny: Model, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    _memory_for(monkeypatch, tiny, images=2)
+    backend = CudaGraphBackend(tiny, FakeAccelerator(), ratios=(0.0,), max_batch_size=8, most_graphs=100)
     backend.warm_up()
-    assert len(device.recorded) == 4
+    assert [graph.images for graph in backend.graphs.all] == [2, 1]
+    assert "no memory for a batch of 8 when warming up" in caplog.text
+    assert len(run(backend, batch_of(0.0, 0.0))) == 2
+
+
+def test_without_memory_for_a_single_image_there_is_no_start(
+    tiny: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _memory_for(monkeypatch, tiny, images=0)
+    backend = CudaGraphBackend(tiny, FakeAccelerator(), ratios=(0.0,), max_batch_size=2, most_graphs=100)
+    with pytest.raises(OutOfMemory):
+        backend.warm_up()
+
+
+def test_warming_up_captures_and_then_serving_captures_nothing(tiny: Model) -> None:
+    accelerator = FakeAccelerator()
+    backend = CudaGraphBackend(tiny, accelerator, ratios=(0.0, 0.5), max_batch_size=2, most_graphs=100)
+    backend.warm_up()
+    assert len(accelerator.captured) == 4
     run(backend, batch_of(0.3, 0.8))
-    assert len(device.recorded) == 4
+    assert len(accelerator.captured) == 4
 
 
 def test_only_the_thread_that_made_it_may_use_it(backend: CudaGraphBackend, tiny: Model) -> None:
@@ -284,16 +331,16 @@ def test_no_room_for_the_pixels_is_told_apart(tiny: Model, monkeypatch: pytest.M
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    device = FakeDevice()
-    backend = backend_of(tiny, most=0, device=device)
-    monkeypatch.setattr(device, "upload", full)
+    accelerator = FakeAccelerator()
+    backend = backend_of(tiny, most=0, accelerator=accelerator)
+    monkeypatch.setattr(accelerator, "upload", full)
     with pytest.raises(OutOfMemory, match="CUDA out of memory"):
         backend.prepare(batch_of(0.0))
 
 
 def test_closing_lets_go_of_everything(tiny: Model) -> None:
-    device = FakeDevice()
-    backend = backend_of(tiny, ratios=(0.0,), device=device)
+    accelerator = FakeAccelerator()
+    backend = backend_of(tiny, ratios=(0.0,), accelerator=accelerator)
     backend.close()
-    assert device.closed
+    assert accelerator.closed
     assert backend.graphs.all == ()

@@ -81,7 +81,7 @@ def backend(place: str, root: Path) -> Iterator[CudaGraphBackend]:
 def test_float32_answers_are_those_of_the_processor(
     backend: CudaGraphBackend, root: Path, ratios: tuple[float, ...]
 ) -> None:
-    plain = TorchBackend(lambda: embedded(root, "cpu", "float32"), max_batch_size=8)
+    plain = TorchBackend(embedded(root, "cpu", "float32"), max_batch_size=8)
     batch = batch_of(crops(plain.model, len(ratios)), *ratios, explain=True)
     for ours, theirs in zip(run(backend, batch), run(plain, batch), strict=True):
         np.testing.assert_allclose(ours.logits, theirs.logits, atol=1e-3)

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from prunepool.backends.dynamic_pass import DynamicPass, PlanFamily
-from prunepool.backends.openvino_pass import Arrays, OpenVinoPass, PassCache, Streams
+from prunepool.backends.openvino import OpenVinoBackend
+from prunepool.backends.openvino_cache import PassCache
+from prunepool.backends.openvino_pass import Arrays, OpenVinoPass, Streams
 from prunepool.backends.openvino_trial import OpenVinoPasses, passes_for
 from prunepool.backends.torch_cpu import TorchBackend
 from prunepool.core.types import Batch, BatchItem, Output, RatioSpec, Request
@@ -171,11 +173,11 @@ def test_pixels_may_lie_channels_last(network: ReducingViT, kept: Path) -> None:
 
 def test_decoded_pixels_get_the_plain_answer(network: ReducingViT, kept: Path, tiny: Model) -> None:
     model = Model(network, tiny.manifest)
-    backend = TorchBackend(
-        lambda: model, max_batch_size=2, passes=lambda _: passes_for(model, PassCache(kept), 2)
+    backend = OpenVinoBackend(
+        model, max_batch_size=2, make_passes=lambda _: passes_for(model, PassCache(kept), 2, {})
     )
     backend.warm_up()
-    plain = TorchBackend(lambda: model, max_batch_size=2)
+    plain = TorchBackend(model, max_batch_size=2)
     for ratios in ((0.755,), (0.0,), (0.3, 0.3), (0.3, 0.5)):
         for ours, theirs in zip(answers(backend, *ratios), answers(plain, *ratios), strict=True):
             np.testing.assert_allclose(ours.logits, theirs.logits, atol=1e-4)
@@ -199,6 +201,16 @@ def test_what_is_kept_is_for_one_network_and_one_family(
     assert sorted(path.suffix for path in kept.iterdir()) == [".bin", ".xml"]
 
 
+@pytest.mark.usefixtures("unconvertible")
+def test_a_source_file_that_changes_while_the_process_runs_changes_nothing(
+    network: ReducingViT, kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in an upgrade under a running server: what runs, and what was converted, is the code that was imported."""
+    monkeypatch.setattr("inspect.getsource", lambda module: "# edited")
+    monkeypatch.setattr(Path, "read_text", lambda path: "# edited")
+    assert PassCache(kept).get(network, PPT, SIZE).runs(plan_of(100, "ppt"))
+
+
 def test_a_broken_file_is_named(network: ReducingViT, kept: Path, tmp_path: Path) -> None:
     (file,) = kept.glob("*.xml")
     (tmp_path / file.name).write_bytes(b"broken")
@@ -210,7 +222,7 @@ def test_a_folder_that_cannot_be_written_to_is_named(
     network: ReducingViT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(DynamicPass, "exported", lambda self, size: None)
-    monkeypatch.setattr("prunepool.backends.openvino.to_openvino", lambda program: None)
+    monkeypatch.setattr("prunepool.backends.openvino_cache.to_openvino", lambda program: None)
     (tmp_path / "file").touch()
     with pytest.raises(
         InvalidParameter, match=r"cpu_openvino_folder must be a folder that can be written to"
@@ -221,7 +233,7 @@ def test_a_folder_that_cannot_be_written_to_is_named(
 def test_without_openvino_it_says_how_to_get_it(
     network: ReducingViT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("prunepool.backends.openvino.find_spec", lambda name: None)
+    monkeypatch.setattr("prunepool.backends.openvino_cache.find_spec", lambda name: None)
     with pytest.raises(ConversionInvalid, match=r'needs OpenVINO: pip install "prunepool\[openvino\]"'):
         PassCache(tmp_path).get(network, PPT, SIZE)
 
@@ -235,18 +247,23 @@ def test_a_batch_that_openvino_cannot_run_is_answered_by_pytorch(
     passes = OpenVinoPasses(
         [(OpenVinoPass([Streams(1, fail)], PlanFamily("ppt", (3, 6, 9)), tiny.geometry), 8)]
     )
-    backend = TorchBackend(lambda: tiny, max_batch_size=1, passes=lambda model: passes)
+    failures: list[None] = []
+    backend = OpenVinoBackend(
+        tiny,
+        max_batch_size=1,
+        make_passes=lambda model: passes,
+        on_failure=lambda: failures.append(None),
+    )
     backend.warm_up()
     assert "no such shape" in caplog.text
+    assert len(failures) == 1
     caplog.clear()
-    (found,), (wanted,) = (
-        answers(one, 0.5) for one in (backend, TorchBackend(lambda: tiny, max_batch_size=1))
-    )
+    (found,), (wanted,) = (answers(one, 0.5) for one in (backend, TorchBackend(tiny, max_batch_size=1)))
     np.testing.assert_array_equal(found.logits, wanted.logits)
     assert not caplog.text
 
 
-def answers(backend: TorchBackend, *ratios: float) -> list[Output]:
+def answers(backend: TorchBackend | OpenVinoBackend, *ratios: float) -> list[Output]:
     rng = np.random.default_rng(3)
     pixels = [rng.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8) for _ in ratios]
     batch = Batch(

@@ -19,7 +19,7 @@ from prunepool.models.model import Model
 
 @pytest.fixture(scope="module")
 def backend(tiny: Model) -> TorchBackend:
-    return TorchBackend(lambda: tiny, max_batch_size=2)
+    return TorchBackend(tiny, max_batch_size=2)
 
 
 def batch_of(*ratios: float, explain: bool = False) -> Batch:
@@ -110,7 +110,7 @@ def test_no_room_for_the_pixels_is_told_apart(backend: TorchBackend, monkeypatch
 
 
 def test_warm_up_runs_the_largest_batch(tiny: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    backend = TorchBackend(lambda: tiny, max_batch_size=3)
+    backend = TorchBackend(tiny, max_batch_size=3)
     sizes: list[int] = []
     inner = backend.run
     monkeypatch.setattr(backend, "run", lambda b, p: sizes.append(len(b.items)) or inner(b, p))

@@ -1,4 +1,4 @@
-"""A CUDA device as the backend sees it: one stream that computes, one that copies, recorded runs."""
+"""A CUDA device as the backend sees it: one stream that computes, one that copies, captured graphs."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prunepool.backends.cuda_capture import Computed
+from prunepool.backends.cuda_capture import PassOutputs
 
 #: Its streams and events carry no types.
 _cuda: Any = torch.cuda
-#: Runs before a recording: libraries choose their kernels and load them in the first.
+#: Runs before a capture: libraries choose their kernels and load them in the first.
 _WARM_UPS = 2
-#: torch records one graph at a time in a process.
-_RECORDING = threading.Lock()
+#: torch captures one graph at a time in a process. Waiting for the whole device, and freeing memory, would spoil
+#: the capture of another model, so both wait for it too.
+_CAPTURE = threading.Lock()
 
 
-class CudaMark:
-    """An event on the computing stream."""
+class CudaEvent:
+    """A :class:`~prunepool.backends.cuda_capture.DeviceEvent` on the computing stream."""
 
     def __init__(self, stream: Any) -> None:
         # Blocking: the waiting thread sleeps instead of taking a core from the decoders.
@@ -38,30 +39,31 @@ class CudaMark:
 
 
 class CudaDevice:
-    """The :class:`~prunepool.backends.cuda_capture.Device` of one GPU; made and used by one thread.
+    """The :class:`~prunepool.backends.cuda_capture.Accelerator` of one GPU; made and used by one thread.
 
     Args:
-        place: which GPU; what is on it already is complete before anything else is computed.
+        device: which GPU; what is on it already is complete before anything else is computed.
     """
 
-    def __init__(self, place: torch.device) -> None:
-        self._place = place
-        torch.cuda.synchronize(place)
-        self._compute = _cuda.Stream(place)
-        self._copy = _cuda.Stream(place)
-        with torch.cuda.device(place):
-            # All recorded runs share their memory: they run one after the other on one stream.
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        with _CAPTURE:
+            torch.cuda.synchronize(device)
+        self._compute = _cuda.Stream(device)
+        self._copy = _cuda.Stream(device)
+        with torch.cuda.device(device):
+            # All graphs share their memory: they run one after the other on one stream.
             self._pool = torch.cuda.graph_pool_handle()
 
     @property
-    def place(self) -> torch.device:
+    def device(self) -> torch.device:
         """Which GPU."""
-        return self._place
+        return self._device
 
     @contextmanager
     def active(self) -> Iterator[None]:
         """Within it, this thread launches on the computing stream."""
-        with torch.cuda.device(self._place), torch.cuda.stream(self._compute):
+        with torch.cuda.device(self._device), torch.cuda.stream(self._compute):
             yield
 
     def staging(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
@@ -70,20 +72,23 @@ class CudaDevice:
 
     def upload(self, host: Tensor) -> Tensor:
         """Copy on a stream of its own; the computing stream waits for it."""
-        with torch.cuda.device(self._place), torch.cuda.stream(self._copy):
-            there = host.to(self._place, non_blocking=True)
+        with torch.cuda.device(self._device), torch.cuda.stream(self._copy):
+            there = host.to(self._device, non_blocking=True)
             arrived = _cuda.Event()
             arrived.record(self._copy)
         there.record_stream(self._compute)
         self._compute.wait_event(arrived)
         return there
 
-    def capture(self, function: Callable[[], Computed]) -> tuple[Computed, Callable[[], None]]:
-        """Record a CUDA graph on the stream that it will run on.
+    def capture(self, function: Callable[[], PassOutputs]) -> tuple[PassOutputs, Callable[[], None]]:
+        """Capture a CUDA graph on the stream that it will run on.
 
         Other threads, which may serve other models, go on meanwhile: only what this one does is watched.
+
+        Raises:
+            torch.OutOfMemoryError: the device has no memory for it.
         """
-        with _RECORDING, self.active():
+        with _CAPTURE, self.active():
             for _ in range(_WARM_UPS):
                 function()
             self._compute.synchronize()
@@ -91,22 +96,22 @@ class CudaDevice:
             with torch.cuda.graph(
                 graph, pool=self._pool, stream=self._compute, capture_error_mode="thread_local"
             ):
-                computed = function()
-        return computed, graph.replay
+                outputs = function()
+        return outputs, graph.replay
 
-    def mark(self) -> CudaMark:
-        """A point after all that was launched so far."""
-        return CudaMark(self._compute)
+    def event(self) -> CudaEvent:
+        """A point after everything that was launched so far."""
+        return CudaEvent(self._compute)
 
     def used(self) -> int:
-        """Bytes that are taken on the whole GPU, without what torch only caches."""
-        torch.cuda.synchronize(self._place)
-        with torch.cuda.device(self._place):
+        """Bytes in use on the whole GPU, without what torch only caches."""
+        with _CAPTURE, torch.cuda.device(self._device):
+            torch.cuda.synchronize(self._device)
             torch.cuda.empty_cache()
-            free, total = torch.cuda.mem_get_info(self._place)
+            free, total = torch.cuda.mem_get_info(self._device)
         return total - free
 
     def close(self) -> None:
-        """Give cached memory back."""
-        with torch.cuda.device(self._place):
+        """Free cached memory."""
+        with _CAPTURE, torch.cuda.device(self._device):
             torch.cuda.empty_cache()

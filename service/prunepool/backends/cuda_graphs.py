@@ -1,74 +1,68 @@
-"""Runs batches on a device that computes beside the thread that feeds it: recorded runs, no wait but one.
+"""The backend for a GPU: captured CUDA graphs, one batch launched while the device computes another.
 
-Pixels go over the bus as uint8, from pinned memory and beside what is being computed, and are normalised on
-the device. Images of one plan are one recorded run, padded up to its number of images; what was not recorded
-goes packed, all plans in one pass, kernel by kernel, and each outcome says which of the two it was.
+Pixels go over the bus as uint8, from pinned memory and beside what is being computed, and are normalised on the
+device. Images of one plan are one graph replay, padded up to its number of images. What was not captured runs
+eagerly, all plans in one packed pass; each output says which of the two it was.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import groupby
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from prunepool.backends.cuda_capture import Computed, Device, Graph, Graphs, Mark, compute
-from prunepool.backends.torch_cpu import Part, Prepared, memory_errors_as_ours
-from prunepool.core.types import Batch, BatchItem, Output, RatioSpec, Request
+from prunepool.backends.batch_parts import BatchPart, PlanGroup, copies, split_batch
+from prunepool.backends.cuda_capture import Accelerator, CapturedGraphs, DeviceEvent, PassOutputs, compute
+from prunepool.backends.cuda_device import CudaDevice
+from prunepool.backends.registry import BackendOptions, Decisions, LoadedBackend
+from prunepool.backends.torch_batch import (
+    PixelPart,
+    PreparedBatch,
+    black_batch,
+    memory_errors_translated,
+    prepared_batch,
+)
+from prunepool.backends.torch_cpu import dtype_name, load_decided
+from prunepool.core.backend import OutOfMemory
+from prunepool.core.types import Batch, BatchItem, Output
 from prunepool.models.explain import token_map
 from prunepool.models.model import Model
 from prunepool.models.vit import Group
 from prunepool.reduction.plan import ReductionPlan
 from prunepool.reduction.step import StageRecord
 from prunepool.reduction.tokens import TokenReduction
+from prunepool.store import StoredModel
+
+log = logging.getLogger(__name__)
 
 
-class Span(NamedTuple):
-    """Images of one plan, next to each other in a batch."""
+class PartResult(NamedTuple):
+    """What a part of a batch has given once the batch's event is passed; logits and decisions in host memory."""
 
-    plan: ReductionPlan
-    first: int
-    images: int
-
-
-class Piece(NamedTuple):
-    """What of a batch runs at once.
-
-    Attributes:
-        spans: one where it was recorded; all that were not are one piece.
-        graph: the recorded run, or None.
-    """
-
-    spans: tuple[Span, ...]
-    graph: Graph | None
-
-
-class Result(NamedTuple):
-    """What a piece will have given when its batch's mark is passed; logits and decisions in host memory."""
-
-    piece: Piece
+    part: BatchPart
     logits: Tensor
     decisions: Tensor
     stages: list[StageRecord]
 
 
 @dataclass(frozen=True, slots=True)
-class Launched:
-    """A batch under way.
+class LaunchedBatch:
+    """A batch on the device.
 
     Attributes:
-        results: of its pieces.
-        mark: after all of them.
+        results: of its parts.
+        event: after all of them.
     """
 
-    results: list[Result]
-    mark: Mark
+    results: list[PartResult]
+    event: DeviceEvent
 
 
 class CudaGraphBackend:
@@ -76,17 +70,17 @@ class CudaGraphBackend:
 
     Args:
         model: on the device.
-        device: where it computes.
-        ratios: settings of the dial worth recording, the most important first.
-        max_batch_size: the largest batch.
-        most_graphs: the most runs to record; 0: everything goes kernel by kernel.
-        compiled: record kernels that torch.compile has made; warming up then takes minutes.
+        accelerator: where it computes.
+        ratios: reduction ratios worth capturing, the most important first.
+        max_batch_size: images in the largest batch.
+        most_graphs: how many CUDA graphs are captured at most; 0: everything runs eagerly.
+        compiled: capture kernels made by torch.compile; warming up then takes minutes.
     """
 
     def __init__(
         self,
         model: Model,
-        device: Device,
+        accelerator: Accelerator,
         *,
         ratios: Sequence[float],
         max_batch_size: int,
@@ -94,14 +88,14 @@ class CudaGraphBackend:
         compiled: bool = False,
     ) -> None:
         self.model = model
-        self._device = device
+        self._accelerator = accelerator
         self._ratios = tuple(ratios)
         self._max_batch_size = max_batch_size
-        self._left = lru_cache(maxsize=4096)(self._make_left)
+        self._removed = lru_cache(maxsize=4096)(self._count_removed)
         with torch.inference_mode():
-            self.graphs = Graphs(
+            self.graphs = CapturedGraphs(
                 model.vit,
-                device,
+                accelerator,
                 size=model.manifest.input_size,
                 max_batch_size=max_batch_size,
                 most=most_graphs,
@@ -110,177 +104,158 @@ class CudaGraphBackend:
 
     @torch.inference_mode()
     def warm_up(self) -> None:
-        """Record what shall be recorded, then run each once, and a mix kernel by kernel."""
-        with self._device.active():
-            self.graphs.capture(self.model.plan(ratio) for ratio in self._ratios)
-        size = self.model.manifest.input_size
-        request = Request(np.zeros((size, size, 3), np.uint8), RatioSpec(0.0, 0.0), 0.0)
-        most = self.model.max_ratio
-        counts = sorted({1, self._max_batch_size, *(graph.images for graph in self.graphs.all)})
-        # Ends of the dial and between them, and a ratio that nobody would think of recording.
-        for ratios in (*((0.0,) * count for count in counts), (0.0, 0.4321 * most, most / 2, most)):
-            batch = Batch(tuple(BatchItem(request, ratio, "warm-up") for ratio in ratios), 0.0)
-            self.run(batch, self.prepare(batch))
+        """Capture graphs, then run each size once, and a mix eagerly.
 
-    @memory_errors_as_ours()
-    def prepare(self, batch: Batch) -> Prepared:
-        """Stack the pixels in memory that the device reads by itself, and have them sent.
+        A size that does not fit is left out: the core halves such a batch when it comes.
 
         Raises:
-            OutOfMemory: the device has no room for them.
+            OutOfMemory: the device has no memory for a single image.
         """
-        rows: dict[np.dtype[Any], list[int]] = {}
-        for row, item in enumerate(batch.items):
-            rows.setdefault(item.request.pixels.dtype, []).append(row)
-        parts = []
-        for dtype, those in rows.items():
-            shape = batch.items[those[0]].request.pixels.shape
-            kind = torch.uint8 if dtype == np.uint8 else torch.float32
-            host = self._device.staging((len(those), *shape), kind)
-            np.stack([batch.items[row].request.pixels for row in those], out=host.numpy())
-            parts.append(Part(those, self._device.upload(host)))
-        return Prepared(parts, [self.model.plan(item.ratio) for item in batch.items])
+        with self._accelerator.active():
+            self.graphs.capture(self.model.plan(ratio) for ratio in self._ratios)
+        most = self.model.max_ratio
+        counts = sorted({1, self._max_batch_size, *(graph.images for graph in self.graphs.all)})
+        # Both ends of the ratios and between them, and a ratio that nobody would think of capturing.
+        for ratios in (*((0.0,) * count for count in counts), (0.0, 0.4321 * most, most / 2, most)):
+            batch = black_batch(self.model, ratios)
+            try:
+                self.run(batch, self.prepare(batch))
+            except OutOfMemory as error:
+                if len(ratios) == 1:
+                    raise
+                log.warning("no memory for a batch of %d when warming up: %s", len(ratios), error)
+
+    @memory_errors_translated()
+    def prepare(self, batch: Batch) -> PreparedBatch:
+        """Stack the pixels in pinned memory, and start their copy to the device.
+
+        Raises:
+            OutOfMemory: the device has no memory for them.
+        """
+        return prepared_batch(batch, self.model, self._stack)
 
     def run(self, batch: Batch, prepared: object) -> Sequence[Output]:
         """Compute a batch.
 
         Raises:
-            OutOfMemory: the device has no room for it.
+            OutOfMemory: the device has no memory for it.
         """
         return self.collect(batch, self.launch(batch, prepared))
 
-    @memory_errors_as_ours()
+    @memory_errors_translated()
     @torch.inference_mode()
-    def launch(self, batch: Batch, prepared: object) -> Launched:
+    def launch(self, batch: Batch, prepared: object) -> LaunchedBatch:
         """Have the device compute a batch; returns at once.
 
         Raises:
-            OutOfMemory: the device has no room for it.
+            OutOfMemory: the device has no memory for it.
         """
-        assert isinstance(prepared, Prepared)
+        assert isinstance(prepared, PreparedBatch)
         explain = any(item.request.explain for item in batch.items)
-        with self._device.active():
-            pieces = pieces_of(prepared.plans, self.graphs.find)
-            results = [self._launch(piece, prepared.parts, explain) for piece in pieces]
-            return Launched(results, self._device.mark())
+        with self._accelerator.active():
+            parts = split_batch(prepared.plans, self.graphs.find)
+            results = [self._launch(part, prepared.parts, explain) for part in parts]
+            return LaunchedBatch(results, self._accelerator.event())
 
     def done(self, launched: object) -> bool:
-        """Whether :meth:`collect` would return at once."""
-        assert isinstance(launched, Launched)
-        return launched.mark.done()
+        """Whether :meth:`collect` would return without waiting."""
+        assert isinstance(launched, LaunchedBatch)
+        return launched.event.done()
 
     def collect(self, batch: Batch, launched: object) -> Sequence[Output]:
         """Wait for a launched batch; outputs in its order."""
-        assert isinstance(launched, Launched)
-        launched.mark.wait()
+        assert isinstance(launched, LaunchedBatch)
+        launched.event.wait()
         outputs: dict[int, Output] = {}
         for result in launched.results:
             # Copies: the staged memory is wanted for the next batches.
             logits, decisions = result.logits.numpy().copy(), result.decisions.numpy()
             row = 0
-            for span in result.piece.spans:
-                left = self._left(span.plan)
-                for i in range(span.images):
-                    pruned = int(left[decisions[row]].sum())
-                    explained = batch.items[span.first + i].request.explain
-                    outputs[span.first + i] = Output(
+            for group in result.part.groups:
+                removed = self._removed(group.plan)
+                for i in range(group.first, group.first + group.images):
+                    pruned = int(removed[decisions[row]].sum())
+                    explained = batch.items[i].request.explain
+                    outputs[i] = Output(
                         logits=logits[row],
-                        tokens=self.model.dial.tokens(span.plan),
-                        gmacs=self.model.geometry.gmacs(span.plan),
+                        tokens=self.model.dial.tokens(group.plan),
+                        gmacs=self.model.geometry.gmacs(group.plan),
                         pruned=pruned,
-                        pooled=int(left.sum()) - pruned,
+                        pooled=int(removed.sum()) - pruned,
                         token_map=token_map(result.stages, row, self.model.geometry) if explained else None,
-                        graph_replayed=result.piece.graph is not None,
+                        graph_replayed=result.part.graph is not None,
                     )
                     row += 1
         return [outputs[i] for i in range(len(batch.items))]
 
     def close(self) -> None:
-        """Forget what was recorded and give the device's cached memory back."""
+        """Drop the graphs and free the device's cached memory."""
         self.graphs.close()
-        self._device.close()
+        self._accelerator.close()
 
-    def _launch(self, piece: Piece, parts: Sequence[Part], explain: bool) -> Result:
-        spans, graph = piece
-        count = sum(span.images for span in spans)
+    def _stack(self, items: Sequence[BatchItem]) -> Tensor:
+        pixels = [item.request.pixels for item in items]
+        dtype = torch.uint8 if pixels[0].dtype == np.uint8 else torch.float32
+        host = self._accelerator.staging((len(items), *pixels[0].shape), dtype)
+        np.stack(pixels, out=host.numpy())
+        return self._accelerator.upload(host)
+
+    def _launch(self, part: BatchPart, pixels: Sequence[PixelPart], explain: bool) -> PartResult:
+        groups, graph = part
+        count = sum(group.images for group in groups)
         if graph is not None:
-            self._fill(graph.input, spans, parts)
+            self._fill(graph.input, groups, pixels)
             graph.replay()
-            computed = graph.computed
+            outputs = graph.outputs
         else:
-            size = self.model.manifest.input_size
-            images = torch.empty((count, 3, size, size), dtype=self.model.dtype, device=self._device.place)
-            self._fill(images, spans, parts)
-            groups: list[Group] = [(span.plan, span.images) for span in spans]
-            computed = compute(self.model.vit, images, groups)
-        stages = [_copied(stage) for stage in computed.stages] if explain else []
-        return Result(piece, *self._download(computed, count), stages)
+            size, device = self.model.manifest.input_size, self._accelerator.device
+            images = torch.empty((count, 3, size, size), dtype=self.model.dtype, device=device)
+            self._fill(images, groups, pixels)
+            plans: list[Group] = [(group.plan, group.images) for group in groups]
+            outputs = compute(self.model.vit, images, plans)
+        stages = [_cloned(stage) for stage in outputs.stages] if explain else []
+        return PartResult(part, *self._download(outputs, count), stages)
 
-    def _fill(self, images: Tensor, spans: Sequence[Span], parts: Sequence[Part]) -> None:
-        """Normalised images of spans of the batch, one span after the other, from the front of `images`."""
+    def _fill(self, images: Tensor, groups: Sequence[PlanGroup], pixels: Sequence[PixelPart]) -> None:
+        """Write the normalised images of the groups, one group after the other, from the front of `images`."""
         at = 0
-        for span in spans:
-            for part, first, row, count in _runs(span, parts):
-                target, pixels = images[at + row : at + row + count], part.pixels[first : first + count]
-                if pixels.is_floating_point():
-                    target.copy_(pixels)
+        for group in groups:
+            for part, first, row, count in copies(group, pixels):
+                target, source = images[at + row : at + row + count], part.pixels[first : first + count]
+                if source.is_floating_point():
+                    target.copy_(source)
                 else:
-                    self.model.normalise_into(target, pixels)
-            at += span.images
+                    self.model.normalise_into(target, source)
+            at += group.images
 
-    def _download(self, computed: Computed, count: int) -> tuple[Tensor, Tensor]:
-        """Logits and decisions of the first `count` images, on their way to host memory."""
-        copies = []
-        for tensor in (computed.logits, computed.decisions):
-            host = self._device.staging((count, *tensor.shape[1:]), tensor.dtype)
-            copies.append(host.copy_(tensor[:count], non_blocking=True))
-        return copies[0], copies[1]
+    def _download(self, outputs: PassOutputs, count: int) -> tuple[Tensor, Tensor]:
+        """Start the copy of the first `count` images' logits and decisions to host memory."""
+        hosts = []
+        for tensor in (outputs.logits, outputs.decisions):
+            host = self._accelerator.staging((count, *tensor.shape[1:]), tensor.dtype)
+            hosts.append(host.copy_(tensor[:count], non_blocking=True))
+        return hosts[0], hosts[1]
 
-    def _make_left(self, plan: ReductionPlan) -> NDArray[np.int64]:
-        """Tokens that leave at each block, int64 [depth]."""
+    def _count_removed(self, plan: ReductionPlan) -> NDArray[np.int64]:
+        """Tokens removed at each block, int64 [depth]."""
         return np.array([before - after for before, after in self.model.geometry.tokens_per_block(plan)])
 
 
-def pieces_of(
-    plans: Sequence[ReductionPlan], find: Callable[[ReductionPlan, int], Graph | None]
-) -> list[Piece]:
-    """Cut a batch into what runs at once.
-
-    Args:
-        plans: of each image.
-        find: the recorded run of a plan with room for so many images, or None.
-
-    Returns:
-        Recorded runs in batch order, then one piece of everything else, if there is any.
-    """
-    pieces: list[Piece] = []
-    others: list[Span] = []
-    first = 0
-    for plan, group in groupby(plans):
-        span = Span(plan, first, len(list(group)))
-        first += span.images
-        graph = find(plan, span.images)
-        if graph is None:
-            others.append(span)
-        else:
-            pieces.append(Piece((span,), graph))
-    return [*pieces, Piece(tuple(others), None)] if others else pieces
+def make(stored: StoredModel, options: BackendOptions, decisions: Decisions) -> LoadedBackend:
+    """Load a model onto a GPU."""
+    model = load_decided(stored, options, decisions)
+    backend = CudaGraphBackend(
+        model,
+        CudaDevice(model.device),
+        ratios=options.ratios,
+        max_batch_size=options.max_batch_size,
+        most_graphs=options.cuda_graphs,
+        compiled=options.cuda_compile,
+    )
+    return LoadedBackend(backend, str(model.device), dtype_name(model))
 
 
-def _runs(span: Span, parts: Sequence[Part]) -> Iterator[tuple[Part, int, int, int]]:
-    """A span's images that lie next to each other in a part, so that few kernels fetch them.
-
-    Yields:
-        The part, where in it they begin, where in the span, and how many.
-    """
-    for part in parts:
-        inside = [(i, row) for i, row in enumerate(part.rows) if span.first <= row < span.first + span.images]
-        for _, run in groupby(inside, key=lambda pair: pair[1] - pair[0]):
-            pairs = list(run)
-            yield part, pairs[0][0], pairs[0][1] - span.first, len(pairs)
-
-
-def _copied(stage: StageRecord) -> StageRecord:
+def _cloned(stage: StageRecord) -> StageRecord:
     """A stage that the next replay does not overwrite."""
     indices = TokenReduction(*(part.clone() for part in stage.indices))
     return stage._replace(indices=indices, pruned=stage.pruned.clone(), variance=stage.variance.clone())

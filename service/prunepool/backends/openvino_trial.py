@@ -1,4 +1,8 @@
-"""A trial of OpenVINO's passes before they are used: they must give PyTorch's answers, and sooner."""
+"""A trial of OpenVINO's passes before they are used: they must give PyTorch's answers, and be faster.
+
+A conversion is right or wrong, so it is compared in float32, where every photo must agree. In a narrower dtype
+rounding alone turns some choices between tokens; there a pass must be no further from float32 than PyTorch is.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +10,22 @@ import copy
 import logging
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from prunepool.backends.dynamic_pass import PlanFamily
-from prunepool.backends.openvino_pass import OpenVinoPass, PassCache
+from prunepool.backends.openvino_cache import PassCache
+from prunepool.backends.openvino_pass import OpenVinoPass
+from prunepool.backends.photos import sample_photos
+from prunepool.backends.registry import Decisions
 from prunepool.errors import ConversionInvalid
 from prunepool.models.model import Model
 from prunepool.models.vit import Forward, ReducingViT
+from prunepool.reduction.methods import METHODS
 from prunepool.reduction.plan import DENSE, ReductionPlan
 
 log = logging.getLogger(__name__)
@@ -24,13 +33,8 @@ log = logging.getLogger(__name__)
 #: How far a logit may be from PyTorch's, in shares of the largest; rounding in another order gives some 1e-6.
 _TOLERANCE = 1e-3
 
-#: Below float32 rounding alone can turn a choice between tokens. What is no further from float32 than so many
-#: times PyTorch's own answers in that number format is taken to be rounding.
+#: In a narrower dtype: how many times as far from float32 as PyTorch's own answers a pass may be.
 _TIMES_AS_FAR = 2.0
-
-#: Images to compare. Where two tokens matter the same but for rounding, a choice between them may fall the other
-#: way; on one image in twenty, perhaps, but hardly on all of these. What is wrong is wrong on all.
-_IMAGES = 3
 
 #: Images of the larger batch that is timed; what is larger still goes in parts of so many.
 _SEVERAL = 8
@@ -40,69 +44,146 @@ class OpenVinoPasses:
     """Which batches OpenVINO runs.
 
     Args:
-        tried: passes, and for how many images at most each of them pays.
+        tried: passes, each with the number of images up to which it is faster than PyTorch.
     """
 
     def __init__(self, tried: Sequence[tuple[OpenVinoPass, int]] = ()) -> None:
         self._tried = tuple(tried)
 
     def get(self, plan: ReductionPlan, images: int) -> Callable[[Tensor], Forward] | None:
-        """What runs so many images of one plan; None: PyTorch shall."""
-        for one, most in self._tried:
-            if images <= most and one.runs(plan):
-                return partial(one, plan=plan)
+        """What runs so many images of one plan; None where PyTorch does."""
+        for openvino, most in self._tried:
+            if images <= most and openvino.runs(plan):
+                return partial(openvino, plan=plan)
         return None
 
 
-def passes_for(model: Model, folder: PassCache, max_batch_size: int) -> OpenVinoPasses:
-    """OpenVINO's passes for all plans of a model, for batches in which they pay.
+def passes_for(model: Model, cache: PassCache, max_batch_size: int, decisions: Decisions) -> OpenVinoPasses:
+    """OpenVINO's passes for all plans of a model, for batches in which they are faster.
 
     Args:
-        model: on a processor.
-        folder: where passes are kept.
-        max_batch_size: images of the largest batch that there may be.
+        model: on a CPU.
+        cache: where passes are kept.
+        max_batch_size: images in the largest batch.
+        decisions: `openvino` maps each method to the number of images up to which its pass is used. What is
+            there is not tried again; what is not is added.
 
     Raises:
-        ConversionInvalid: there is no OpenVINO, or it gives other answers.
-        InvalidParameter: the folder cannot be written to.
+        ConversionInvalid: there is no OpenVINO, or its answers are wrong.
+        InvalidParameter: the cache's folder cannot be written to.
     """
-    size = model.manifest.input_size
-    patches = model.geometry.patches
-    plans = [model.plan(min(gone / patches, model.max_ratio)) for gone in range(patches + 1)]
+    size, patches = model.manifest.input_size, model.geometry.patches
+    plans = [model.plan(min(removed / patches, model.max_ratio)) for removed in range(patches + 1)]
+    decided: dict[str, int] = dict(decisions.get("openvino", {}))
+    known = "openvino" in decisions
     tried = []
     for family in PlanFamily.all_of(plans):
-        one = folder.get(model.vit, family, size)
-        own = [plan for plan in dict.fromkeys(plans) if not plan.dense and one.runs(plan)]
-        ends = (own[0], own[-1]) if own else ()
-        middle = own[len(own) // 2] if own else DENSE
-        if all(agrees(model.vit, one, plan, size) for plan in dict.fromkeys((DENSE, middle, *ends))):
-            tried.append((one, _most(model.vit, one, middle, size, max_batch_size)))
+        if known and not decided.get(family.method):
+            continue
+        openvino = cache.get(model.vit, family, size)
+        if not known:
+            decided[family.method] = _trial(model, openvino, cache, family, plans, max_batch_size)
+        if decided[family.method]:
+            tried.append((openvino, decided[family.method]))
+    decisions["openvino"] = decided
     return OpenVinoPasses(tried)
 
 
+def _trial(
+    model: Model,
+    openvino: OpenVinoPass,
+    cache: PassCache,
+    family: PlanFamily,
+    plans: Sequence[ReductionPlan],
+    max_batch_size: int,
+) -> int:
+    """The number of images up to which a pass is used; 0: it is not."""
+    network, size = model.vit, model.manifest.input_size
+    images = model.normalise(torch.from_numpy(sample_photos(size)))
+    own = [plan for plan in dict.fromkeys(plans) if not plan.dense and openvino.runs(plan)]
+    middle = own[len(own) // 2] if own else DENSE
+    compared = dict.fromkeys((DENSE, middle, *own[:1], *own[-1:]))
+    if network.dtype == torch.float32:
+        verify(network, openvino, _with_both_branches(network, middle, images, compared), images)
+    else:
+        exact = copy.deepcopy(network).float()
+        exact_pass = cache.get(network, family, size, dtype=torch.float32)
+        photos = images.float()
+        verify(exact, exact_pass, _with_both_branches(exact, middle, photos, compared), photos)
+        if not all(as_close(network, exact, openvino, plan, images) for plan in compared):
+            return 0
+    if not faster(network, openvino, middle, images[:1]):
+        return 0
+    several = min(_SEVERAL, max_batch_size)
+    return max_batch_size if faster(network, openvino, middle, images[:several], rounds=3) else 1
+
+
+def _with_both_branches(
+    network: ReducingViT, plan: ReductionPlan, images: Tensor, plans: Iterable[ReductionPlan]
+) -> list[ReductionPlan]:
+    """The plans, and where the method decides by a threshold one that prunes half of the images at each stage."""
+    uses_threshold = not plan.dense and METHODS[plan.method].uses_threshold
+    return [*plans, split_plan(network, plan, images)] if uses_threshold else [*plans]
+
+
 @torch.inference_mode()
-def agrees(network: ReducingViT, one: OpenVinoPass, plan: ReductionPlan, size: int) -> bool:
-    """Whether a pass is as right as PyTorch's; it is told to the log where it is not.
+def split_plan(network: ReducingViT, plan: ReductionPlan, images: Tensor) -> ReductionPlan:
+    """The plan with thresholds that have half of these images pruned and half pooled at every stage."""
+    thresholds = list(plan.thresholds)
+    for i, block in enumerate(plan.blocks):
+        stages = network(images, [(replace(plan, thresholds=tuple(thresholds)), len(images))]).stages
+        variances = torch.cat([stage.variance for stage in stages if stage.block == block]).sort().values
+        middle = len(variances) // 2
+        if middle:
+            thresholds[i] = float(variances[middle - 1 : middle + 1].mean())
+    return replace(plan, thresholds=tuple(thresholds))
+
+
+@torch.inference_mode()
+def verify(
+    network: ReducingViT, openvino: OpenVinoPass, plans: Iterable[ReductionPlan], images: Tensor
+) -> None:
+    """Compare a pass with PyTorch in float32, image by image.
+
+    Args:
+        network: float32.
+        openvino: computes in float32.
+        plans: to compare.
+        images: normalised, float32 [B, 3, H, W].
 
     Raises:
-        ConversionInvalid: in float32, logits differ by more than rounding explains.
+        ConversionInvalid: on any image logits differ by more than rounding explains.
     """
-    images = _noise(_SEVERAL, size, network.dtype)
-    few, groups = images[:_IMAGES], [(plan, _IMAGES)]
-    # Each way of running answers for itself; the first of several run side by side, where any do.
-    ways = (one.alone(few, plan).logits, one(images, plan).logits[:_IMAGES])
-    plain = network(few, groups).logits
-    if network.dtype == torch.float32:
-        least = torch.stack([_off(found, plain).min() for found in ways]).max().item()
-        if not least <= _TOLERANCE:
-            name = plan.removed or "no token"
-            raise ConversionInvalid(
-                f"OpenVINO's logits with {name} removed are off by {least:.3g}; at most {_TOLERANCE}"
-            )
-        return True
-    exact = copy.deepcopy(network).float()(few.float(), groups).logits
-    theirs = torch.stack([_off(found, exact).median() for found in ways]).max().item()
-    ours = _off(plain, exact).median().item()
+    for plan in plans:
+        expected = network(images, [(plan, len(images))]).logits
+        # Images run side by side, where there are several streams, and one after the other.
+        for found in (openvino(images, plan).logits, openvino.alone(images, plan).logits):
+            worst = _difference(found, expected).max().item()
+            if not worst <= _TOLERANCE:
+                name = plan.removed or "no token"
+                raise ConversionInvalid(
+                    f"OpenVINO's logits with {name} removed are off by {worst:.3g}; at most {_TOLERANCE}"
+                )
+
+
+@torch.inference_mode()
+def as_close(
+    network: ReducingViT, exact: ReducingViT, openvino: OpenVinoPass, plan: ReductionPlan, images: Tensor
+) -> bool:
+    """Whether a pass in a narrower dtype is about as close to float32 as PyTorch; else a warning is logged.
+
+    Args:
+        network: in that dtype.
+        exact: the same weights in float32.
+        openvino: computes in that dtype.
+        plan: of all images.
+        images: normalised, [B, 3, H, W] in that dtype.
+    """
+    groups = [(plan, len(images))]
+    expected = exact(images.float(), groups).logits
+    ways = (openvino(images, plan).logits, openvino.alone(images, plan).logits)
+    theirs = max(_difference(found, expected).median().item() for found in ways)
+    ours = _difference(network(images, groups).logits, expected).median().item()
     if theirs <= _TOLERANCE + _TIMES_AS_FAR * ours:
         return True
     log.warning(
@@ -112,37 +193,34 @@ def agrees(network: ReducingViT, one: OpenVinoPass, plan: ReductionPlan, size: i
     return False
 
 
-def _off(logits: Tensor, wanted: Tensor) -> Tensor:
+def _difference(logits: Tensor, expected: Tensor) -> Tensor:
     """The largest difference of each image, [B], in shares of its largest logit, or of 1 where all are smaller."""
-    return (logits - wanted).abs().amax(dim=1) / wanted.abs().amax(dim=1).clamp_min(1.0)
-
-
-def _most(
-    network: ReducingViT, one: OpenVinoPass, plan: ReductionPlan, size: int, max_batch_size: int
-) -> int:
-    """Images of the largest batch that a pass runs sooner than PyTorch; 0: none."""
-    if not faster(network, one, plan, size, images=1):
-        return 0
-    several = min(_SEVERAL, max_batch_size)
-    return max_batch_size if faster(network, one, plan, size, images=several, rounds=3) else 1
+    return (logits - expected).abs().amax(dim=1) / expected.abs().amax(dim=1).clamp_min(1.0)
 
 
 @torch.inference_mode()
 def faster(
     network: ReducingViT,
-    one: OpenVinoPass,
+    openvino: OpenVinoPass,
     plan: ReductionPlan,
-    size: int,
+    images: Tensor,
     *,
-    images: int,
     rounds: int = 5,
     clock: Callable[[], float] = time.perf_counter,
 ) -> bool:
-    """Whether a pass runs a batch sooner than PyTorch; both are run in turns, once more than counts."""
-    batch = _noise(images, size, network.dtype)
+    """Whether a pass runs a batch faster than PyTorch, by medians of runs that take turns.
+
+    Args:
+        network: on a CPU.
+        openvino: the pass.
+        plan: of all images.
+        images: normalised, [B, 3, H, W] in the network's dtype.
+        rounds: runs of each that count, after one that does not.
+        clock: seconds.
+    """
     runs: tuple[Callable[[], Forward], ...] = (
-        lambda: one(batch, plan),
-        lambda: network(batch, [(plan, images)]),
+        lambda: openvino(images, plan),
+        lambda: network(images, [(plan, len(images))]),
     )
     seconds: tuple[list[float], ...] = ([], [])
     for _ in range(rounds + 1):
@@ -150,16 +228,9 @@ def faster(
             start = clock()
             run()
             own.append(clock() - start)
-    openvino, plain = (statistics.median(own[1:]) for own in seconds)
+    theirs, ours = (statistics.median(own[1:]) for own in seconds)
     log.info(
         "images in a batch: %d, tokens removed: %d; OpenVINO %.1f ms, PyTorch %.1f ms",
-        *(images, sum(plan.removed), openvino * 1000, plain * 1000),
+        *(len(images), sum(plan.removed), theirs * 1000, ours * 1000),
     )
-    return openvino < plain
-
-
-def _noise(images: int, size: int, dtype: torch.dtype) -> Tensor:
-    """Images of no camera, of values as the network sees them, and laid out as decoded pixels are."""
-    generator = torch.Generator().manual_seed(0)
-    noise = (torch.rand(images, 3, size, size, generator=generator) * 2 - 1).to(dtype)
-    return noise.to(memory_format=torch.channels_last)
+    return theirs < ours

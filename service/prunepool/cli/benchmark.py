@@ -64,7 +64,7 @@ def benchmark(
     if url is not None:
         _over_http(url, api_key, images, ratios.split(","), clients, seconds, rounds, json_file)
         return
-    from prunepool.backends.openvino_pass import PassCache
+    from prunepool.backends.openvino_cache import PassCache
     from prunepool.lab.benchmark import Benchmark, Case
 
     settings = load_settings(flags)

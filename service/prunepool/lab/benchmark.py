@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from prunepool.backends.dynamic_pass import PlanFamily
-from prunepool.backends.openvino_pass import PassCache
+from prunepool.backends.openvino_cache import PassCache
 from prunepool.lab.environment import environment
 from prunepool.lab.operations import Share, operations
 from prunepool.lab.rivals import RIVALS, available

@@ -57,7 +57,7 @@ async def _serve(spec: EngineSpec, metrics: Metrics) -> int:
     parent = watch_parent(spec.place.parent, handlers, spec.place.folder)
     settings = spec.place.settings
     try:
-        core = factory.create_core(settings, metrics, from_json(spec.warm_up_profiles))
+        core = factory.create_core(settings, metrics, from_json(spec.warm_ups))
         core.when_hopeless(_give_up)
         handlers.update(_handlers(factory.create_core_models(settings, core), started))
         await core.start()

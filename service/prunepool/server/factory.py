@@ -11,9 +11,10 @@ from prunepool.access import Keyring, KeysFile
 from prunepool.api.app import Tracing, create_app
 from prunepool.api.drain import Drain
 from prunepool.api.server import Server
+from prunepool.backends.registry import BackendOptions, is_registered
 from prunepool.core.core import Core, CoreConfig
-from prunepool.core.cost_model import TimedBatch
 from prunepool.core.model_info import ModelInfo
+from prunepool.core.profiles import WarmUp
 from prunepool.core.resilience import Resilience
 from prunepool.core.types import Limits
 from prunepool.imaging import ImageLimits
@@ -39,9 +40,7 @@ if TYPE_CHECKING:
 BATCH_SHARE = 0.25
 
 
-def create_core(
-    settings: Settings, metrics: Metrics, profiles: Mapping[str, Sequence[TimedBatch]] | None = None
-) -> Core:
+def create_core(settings: Settings, metrics: Metrics, warm_ups: Mapping[str, WarmUp] | None = None) -> Core:
     """The core that the settings describe; weights are loaded when it starts.
 
     Torch is imported here and not above, so that a process without a model does without it.
@@ -49,7 +48,7 @@ def create_core(
     Args:
         settings: everything about it.
         metrics: the service's series.
-        profiles: warm-up profiles of an earlier process on the same devices, by model.
+        warm_ups: what an earlier process measured on this type of device, by model.
 
     Raises:
         ModelNotFound: no such model in the store.
@@ -61,12 +60,14 @@ def create_core(
     tune_malloc()
     from prunepool.models.loader import set_compute_threads
 
-    models = create_model_factory(settings)
+    warm_ups = warm_ups or {}
+    models = create_model_factory(settings, {name: one.decisions for name, one in warm_ups.items()})
     if settings.compute_threads is not None:
         set_compute_threads(settings.compute_threads)
     served = {model.name: model for model in map(models.model, settings.model_references)}
     for model in served.values():
         _check_default(settings)(model.info())
+    profiles = {name: one.profile for name, one in warm_ups.items()}
     return Core(served.values(), config=_core_config(settings), metrics=metrics, profiles=profiles)
 
 
@@ -75,15 +76,25 @@ def create_core_models(settings: Settings, core: Core) -> CoreModels:
     return CoreModels(core, create_model_factory(settings).model, _check_default(settings))
 
 
-def create_model_factory(settings: Settings) -> ModelFactory:
-    """What makes a served model of a folder in the store, as the settings want it run."""
-    from prunepool.models.loader import resolve_device
-    from prunepool.server.model_factory import ModelFactory, RunOptions
+def create_model_factory(
+    settings: Settings, decisions: Mapping[str, Mapping[str, Any]] | None = None
+) -> ModelFactory:
+    """What makes a served model of a folder in the store, as the settings want it run.
 
+    Args:
+        settings: everything about it.
+        decisions: what backends of an earlier process decided by measuring, by model.
+    """
+    from prunepool.models.loader import resolve_device
+    from prunepool.server.model_factory import ModelFactory
+
+    device = settings.device
+    if not is_registered(device):
+        device = str(resolve_device(device))
     return ModelFactory(
         open_store(settings.model_store),
-        RunOptions(
-            device=str(resolve_device(settings.device)),
+        BackendOptions(
+            device=device,
             dtype=settings.dtype,
             max_batch_size=settings.max_batch_size,
             cuda_graphs=settings.cuda_graphs,
@@ -91,6 +102,7 @@ def create_model_factory(settings: Settings) -> ModelFactory:
             cpu_openvino=settings.cpu_openvino,
             cpu_openvino_folder=settings.cpu_openvino_folder,
         ),
+        decisions,
     )
 
 

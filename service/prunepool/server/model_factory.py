@@ -6,11 +6,12 @@ A model is described from its manifest. torch is imported when its weights are l
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
 
+from prunepool.backends import registry
+from prunepool.backends.registry import BackendOptions, Decisions
 from prunepool.core.backend import Backend
 from prunepool.core.model_info import ModelInfo, PlanInfo
 from prunepool.core.policies import levels_of
@@ -20,10 +21,6 @@ from prunepool.models.dial import ModelDial
 from prunepool.models.geometry import geometry_of
 from prunepool.store import Manifest, ModelStore, ProfilePoint, StoredModel
 
-if TYPE_CHECKING:
-    from prunepool.backends.openvino_trial import OpenVinoPasses
-    from prunepool.models.model import Model
-
 #: The points of the dial that a caller is shown, besides those of the model's profile.
 GRID = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.755, 0.8)
 
@@ -31,44 +28,26 @@ GRID = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.755, 0.8)
 MAX_AUTO_DROP = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class RunOptions:
-    """How models shall be run.
-
-    Attributes:
-        device: where.
-        dtype: what they shall compute in.
-        max_batch_size: the largest batch to warm up for.
-        cuda_graphs: the most runs of a model to record on a GPU.
-        cuda_compile: whether kernels made by torch.compile are recorded.
-        cpu_openvino: whether OpenVINO runs batches of one ratio on a CPU, where it is faster.
-        cpu_openvino_folder: where passes that were converted for it are kept.
-    """
-
-    device: str
-    dtype: str
-    max_batch_size: int
-    cuda_graphs: int
-    cuda_compile: bool
-    cpu_openvino: bool
-    cpu_openvino_folder: Path
-
-
 class HostedModel:
     """A stored model, described before its weights are loaded and loaded in the thread that will own it.
 
     Args:
         stored: where it is.
-        running: how it shall be run.
+        options: how it is run.
+        decisions: of a backend of this model in an earlier process; ignored if its generation was another.
 
     Raises:
         ArchitectureUnsupported: its tokens cannot be reduced.
     """
 
-    def __init__(self, stored: StoredModel, running: RunOptions) -> None:
+    def __init__(
+        self, stored: StoredModel, options: BackendOptions, decisions: Mapping[str, Any] | None = None
+    ) -> None:
         self._stored = stored
-        self._running = running
         manifest = stored.manifest
+        self._generation = generation_of(manifest)
+        same = decisions is not None and decisions.get("generation") == self._generation
+        self._decisions: Decisions = {**(decisions or {})} if same else {"generation": self._generation}
         self.dial = ModelDial(manifest, geometry_of(manifest))
         most = self.dial.max_ratio
         measured = [point.ratio for point in self.dial.profile or ()]
@@ -82,8 +61,8 @@ class HostedModel:
             default_reduction_ratio=default,
             gmacs=self.dial.gmacs(0.0),
             parameters=manifest.weights.parameters,
-            device=running.device,
-            dtype=running.dtype,
+            device=options.device,
+            dtype=options.dtype,
             ready=False,
             licence=manifest.licence,
             mean=manifest.mean,
@@ -95,6 +74,10 @@ class HostedModel:
             else [point.model_dump(exclude_none=True) for point in self.dial.profile],
             auto_max_reduction_ratio=ratio_within(MAX_AUTO_DROP, self.dial.profile or ()),
         )
+        plans = (point.reduction_ratio for point in self._info.plans)
+        # What callers get who ask for nothing, then what `auto` goes through, then what others may ask for.
+        ratios = (0.0, default, *levels_of(self._info), *plans)
+        self._options = replace(options, ratios=ratios)
 
     def served(self) -> ServedModel:
         """What the engine takes."""
@@ -106,53 +89,16 @@ class HostedModel:
             costs=self.dial,
             applied=self.dial.applied,
             make_backend=self._backend,
-            generation=generation_of(manifest),
+            generation=self._generation,
+            decisions=self._decisions,
         )
 
     def _backend(self) -> Backend:
         """Load the model; called in the thread that will run it."""
-        from prunepool.backends.cuda_device import CudaDevice
-        from prunepool.backends.cuda_graphs import CudaGraphBackend
-        from prunepool.backends.torch_cpu import TorchBackend
-
-        model = self._load()
-        if model.device.type != "cuda":
-            return TorchBackend(
-                lambda: model, max_batch_size=self._running.max_batch_size, passes=self._passes
-            )
-        info = self._info
-        return CudaGraphBackend(
-            model,
-            CudaDevice(model.device),
-            # What callers get who ask for nothing, then what `auto` goes through, then what others may ask for.
-            ratios=(
-                0.0,
-                info.default_reduction_ratio,
-                *levels_of(info),
-                *(p.reduction_ratio for p in info.plans),
-            ),
-            max_batch_size=self._running.max_batch_size,
-            most_graphs=self._running.cuda_graphs,
-            compiled=self._running.cuda_compile,
-        )
-
-    def _passes(self, model: Model) -> OpenVinoPasses:
-        from prunepool.backends.openvino_pass import PassCache
-        from prunepool.backends.openvino_trial import OpenVinoPasses, passes_for
-
-        if not self._running.cpu_openvino:
-            return OpenVinoPasses()
-        folder = PassCache(self._running.cpu_openvino_folder)
-        return passes_for(model, folder, self._running.max_batch_size)
-
-    def _load(self) -> Model:
-        """The model; what `auto` came to is told to callers from here on."""
-        from prunepool.models.loader import load_model
-
-        model = load_model(self._stored.folder, device=self._running.device, dtype=self._running.dtype)
-        dtype = str(model.dtype).removeprefix("torch.")
-        self._info = replace(self._info, device=str(model.device), dtype=dtype)
-        return model
+        loaded = registry.find(self._options)(self._stored, self._options, self._decisions)
+        # What `auto` came to is told to callers from here on.
+        self._info = replace(self._info, device=loaded.device, dtype=loaded.dtype)
+        return loaded.backend
 
     def _point(self, ratio: float) -> PlanInfo:
         plan = self.dial.plan(ratio)
@@ -174,12 +120,19 @@ class ModelFactory:
 
     Args:
         store: the folder of models.
-        running: how they shall be run.
+        options: how they are run.
+        decisions: of an earlier process, by model.
     """
 
-    def __init__(self, store: ModelStore, running: RunOptions) -> None:
+    def __init__(
+        self,
+        store: ModelStore,
+        options: BackendOptions,
+        decisions: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
         self._store = store
-        self._running = running
+        self._options = options
+        self._decisions = dict(decisions or {})
 
     def model(self, reference: str) -> ServedModel:
         """A model, its weights not loaded yet.
@@ -192,7 +145,8 @@ class ModelFactory:
             ManifestInvalid: its model.json does not say what it must.
             ArchitectureUnsupported: its tokens cannot be reduced.
         """
-        return HostedModel(self._store.open(reference), self._running).served()
+        stored = self._store.open(reference)
+        return HostedModel(stored, self._options, self._decisions.get(stored.manifest.name)).served()
 
 
 def generation_of(manifest: Manifest) -> str:

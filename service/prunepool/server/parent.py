@@ -21,6 +21,7 @@ import structlog
 import uvloop
 
 from prunepool.api.server import bind, url_of
+from prunepool.backends.registry import device_type
 from prunepool.errors import InvalidParameter
 from prunepool.logs import level_by_signal, logging_to
 from prunepool.machine import set_openmp_wait_policy
@@ -129,7 +130,9 @@ class Parent:
             self._run(follow_settings(self._models, reread))
 
         try:
-            if not await _unless(stopped, _start(engines)) or not await _unless(stopped, _start(frontends)):
+            if not await _unless(stopped, self._start(engines)) or not await _unless(
+                stopped, _start(frontends)
+            ):
                 return 0
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hang_up)
             for child in self._children:
@@ -145,6 +148,13 @@ class Parent:
                 task.cancel()
             for child in self._children:
                 child.kill()
+
+    async def _start(self, engines: list[Child]) -> None:
+        """Start all engines; where something is decided by measuring, one decides for the others."""
+        measures = self._settings.dtype == "auto" or self._settings.cpu_openvino
+        first = 1 if measures else len(engines)
+        await _start(engines[:first])
+        await _start(engines[first:])
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
         """Run something beside all else."""
@@ -203,13 +213,7 @@ class Parent:
                     "compute_threads": self._settings.compute_threads or share_of_cores(len(self._devices)),
                 }
             )
-            profiles = "{}"
-            if child.said:
-                # What the first process of this place decided and timed holds for its successors: answers stay the
-                # same, and they are back the sooner.
-                _, dtype, profiles = child.said
-                settings = settings.model_copy(update={"dtype": dtype})
-            return EngineSpec(self._place(name, number, settings, parent), generation, profiles)
+            return EngineSpec(self._place(name, number, settings, parent), generation, self._warm_ups(number))
 
         def on_ready(successor: bool) -> None:
             if successor:  # models may have changed since it was started
@@ -226,6 +230,18 @@ class Parent:
             on_ready=on_ready,
         )
         return child
+
+    def _warm_ups(self, number: int) -> str:
+        """What an engine on this type of device measured, the one in the same place first.
+
+        It holds for all of them: they give the same answers, and a successor is back the sooner.
+        """
+        kinds = [device_type(device) for device in self._devices]
+        like = [n for n, kind in enumerate(kinds) if kind == kinds[number]]
+        for n in sorted(like, key=lambda n: n != number):
+            if said := self._children[n].said:
+                return said[2]
+        return "{}"
 
     def _frontend(self, number: int, handlers: dict[str, Handler]) -> Child:
         name = f"frontend-{number}"

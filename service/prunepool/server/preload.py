@@ -7,9 +7,7 @@ processes of a terminal or a service is the parent's to act upon.
 from __future__ import annotations
 
 import prunepool.backends.cuda_graphs
-import prunepool.backends.openvino_trial
-import prunepool.backends.torch_cpu
-import prunepool.models.loader
+import prunepool.backends.openvino
 import prunepool.server.engine_process
 import prunepool.server.model_factory  # noqa: F401
 from prunepool.machine import tune_malloc

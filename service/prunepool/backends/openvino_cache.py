@@ -1,0 +1,156 @@
+"""Converted passes, kept in a folder: only the first start converts."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import logging
+import time
+from collections.abc import Iterable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import timm
+import torch
+
+from prunepool import reduction
+from prunepool.backends import dynamic_pass, openvino_conversion
+from prunepool.backends.dynamic_pass import DynamicPass, PlanFamily
+from prunepool.backends.openvino_conversion import to_openvino
+from prunepool.backends.openvino_pass import AT_ONCE, Arrays, OpenVinoPass, Streams
+from prunepool.errors import ConversionInvalid, InvalidParameter
+from prunepool.models import packing, vit
+from prunepool.models.vit import ReducingViT
+from prunepool.reduction.methods import METHODS
+
+log = logging.getLogger(__name__)
+
+#: OpenVINO keeps what it prepares for a shape, so many of them at most.
+_PREPARED_SHAPES = 1000
+
+
+class PassCache:
+    """Where converted passes are kept, each under a digest of all that it was made from.
+
+    Args:
+        path: the folder; made when there is something to keep.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @torch.no_grad()
+    def get(
+        self, network: ReducingViT, family: PlanFamily, size: int, *, dtype: torch.dtype | None = None
+    ) -> OpenVinoPass:
+        """The pass for plans of a family; from the folder, or converted now, which takes half a minute.
+
+        Args:
+            network: on a CPU.
+            family: of the plans.
+            size: input resolution, in pixels a side.
+            dtype: to compute in; the network's, if not given.
+
+        Raises:
+            ConversionInvalid: OpenVINO is not installed, or cannot take over the pass.
+            InvalidParameter: the folder cannot be written to.
+        """
+        if find_spec("openvino") is None:
+            raise ConversionInvalid('cpu_openvino needs OpenVINO: pip install "prunepool[openvino]"')
+        file = self.path / f"{_digest(network, family, size)}.xml"
+        if not file.exists():
+            self._convert(network, family, size, file)
+        threads = torch.get_num_threads()
+        widest = max(width for width in range(1, AT_ONCE + 1) if threads % width == 0)
+        try:
+            streams = _opened(file, dtype or network.dtype, dict.fromkeys((1, widest)))
+        except RuntimeError as error:
+            raise ConversionInvalid(
+                f"{file} cannot be loaded, delete it to have it made anew: {error}"
+            ) from error
+        return OpenVinoPass(streams, family, network.geometry)
+
+    def _convert(self, network: ReducingViT, family: PlanFamily, size: int, file: Path) -> None:
+        import openvino as ov
+
+        log.info("converting the pass of plans by %s for OpenVINO: %s", family.method, file)
+        began = time.perf_counter()
+        try:
+            model = to_openvino(DynamicPass(network, family).exported(size))
+        except Exception as error:  # neither the exporter's errors nor the converter's have a common class
+            raise ConversionInvalid(f"OpenVINO cannot take over the pass: {error}") from error
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            # Moved into their places when whole, what is looked for last: several engines may want the same.
+            with TemporaryDirectory(dir=self.path) as folder:
+                made = Path(folder) / file.name
+                ov.save_model(model, made, compress_to_fp16=False)
+                for suffix in (".bin", ".xml"):
+                    made.with_suffix(suffix).replace(file.with_suffix(suffix))
+        except OSError as error:
+            limit = f"a folder that can be written to ({error.strerror or error})"
+            raise InvalidParameter("cpu_openvino_folder", str(self.path), limit) from error
+        log.info("converted in %.0f s", time.perf_counter() - began)
+
+
+def _opened(file: Path, dtype: torch.dtype, widths: Iterable[int]) -> list[Streams]:
+    """A converted pass, compiled for as many threads as PyTorch computes with, once for each number of streams."""
+    import openvino as ov
+
+    formats = {torch.float32: ov.Type.f32, torch.bfloat16: ov.Type.bf16, torch.float16: ov.Type.f16}
+    settings: dict[str, Any] = {
+        "INFERENCE_PRECISION_HINT": formats[dtype],
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        # Several engines share a machine, and none knows which cores the others are on.
+        "ENABLE_CPU_PINNING": False,
+        "CPU_RUNTIME_CACHE_CAPACITY": _PREPARED_SHAPES,
+    }
+    core = ov.Core()
+    model = core.read_model(file)
+    return [
+        _streams(core.compile_model(model, "CPU", {**settings, "NUM_STREAMS": width}), width)
+        for width in widths
+    ]
+
+
+def _streams(compiled: Any, width: int) -> Streams:
+    requests = [compiled.create_infer_request() for _ in range(width)]
+
+    def infer(parts: Sequence[Arrays]) -> list[Arrays]:
+        for request, arrays in zip(requests, parts, strict=True):
+            request.start_async(list(arrays), share_inputs=True)
+        for request in requests:
+            request.wait()
+        # Copies: the next run writes where this one's answers are.
+        return [[tensor.data.copy() for tensor in request.output_tensors] for request in requests]
+
+    return Streams(width, infer)
+
+
+def _sources() -> list[str]:
+    """The source of the code that a converted pass is made by."""
+    modules = (openvino_conversion, dynamic_pass, vit, packing)
+    folder = sorted(path for root in reduction.__path__ for path in Path(root).glob("*.py"))
+    return [*map(inspect.getsource, modules), *(path.read_text() for path in folder)]
+
+
+#: Read when this module is imported, as the code itself is: a file that is changed while the process runs, by an
+#: upgrade for one, changes nothing of what runs.
+_SOURCES = _sources()
+
+
+def _digest(network: ReducingViT, family: PlanFamily, size: int) -> str:
+    """Of all that makes the converted pass what it is, the weights among it."""
+    import openvino as ov
+
+    versions = [torch.__version__, timm.__version__, ov.__version__]
+    step = inspect.getmodule(METHODS[family.method].load())
+    elsewhere = [] if step is None or step.__name__.startswith("prunepool.") else [inspect.getsource(step)]
+    parts = [*_SOURCES, *elsewhere, *versions, str(network), str(family), str(size)]
+    digest = hashlib.sha256("\n".join(parts).encode())
+    for name, weight in network.state_dict().items():
+        digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
+        digest.update(weight.contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()[:32]
