@@ -1,14 +1,15 @@
-"""Clients of the service, for plain and for asynchronous code.
+"""Clients of the service, synchronous and asynchronous.
 
     with Client("http://127.0.0.1:8000") as client:
         print(client.classify(Path("dog.jpg"), reduction_ratio=0.755).predictions[0].label)
 
-`classify` sends one image, `classify_batch` several in one request, `classify_many` any number, a few
-requests at a time. An error of the service is raised as the class of `prunepool.errors` that it was there.
-One that passes (503 and 429) is tried again after as long as the service says.
+`classify` sends one image, `classify_batch` several in one request, `classify_many` any number in concurrent
+requests. The service's errors are raised as the same classes of `prunepool.errors`. Temporary ones (503 and
+429) are retried after the time that the service asks for.
 """
 
-from prunepool.client.clients import AsyncClient, Client
+from prunepool.client.async_client import AsyncClient
+from prunepool.client.client import Client
 from prunepool.client.retries import Retries
 from prunepool.client.types import (
     Classification,

@@ -1,4 +1,4 @@
-"""Where a client sends its requests, as whom, and how long it waits."""
+"""The connection settings that both clients share, and the errors of connections."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from typing import Any
 
 import httpx
 
-from prunepool.client.types import ServerUnreachable, UnexpectedAnswer
+from prunepool.client.types import ImageUnreadable, ServerUnreachable, UnexpectedAnswer
 from prunepool.errors import InvalidParameter, ModelNotFound, PrunepoolError, Unauthorized
 
-#: What a header can hold without being taken apart.
+#: A key that is safe in a header.
 _KEY = re.compile(r"[\x21-\x7e]+", re.ASCII)
-#: Errors that no other image of a run would be spared.
-_OF_ALL = (InvalidParameter, ModelNotFound, Unauthorized, ServerUnreachable, UnexpectedAnswer)
+#: Errors that every other image would meet too.
+_AFFECT_EVERY_IMAGE = (InvalidParameter, ModelNotFound, Unauthorized, ServerUnreachable, UnexpectedAnswer)
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionSettings:
-    """The service as httpx shall see it.
+    """The settings of a client's connections.
 
     Attributes:
-        url: where.
-        api_key: of whom, or None.
-        timeout_s: longest wait for an answer, and for each piece of one.
-        connect_timeout_s: longest wait for a connection.
+        url: URL of the service.
+        api_key: API key, or None.
+        timeout_s: longest wait for a response, or for a piece of it, in seconds.
+        connect_timeout_s: longest wait for a connection, in seconds.
     """
 
     url: str
@@ -36,10 +36,10 @@ class ConnectionSettings:
     connect_timeout_s: float
 
     def settings(self) -> dict[str, Any]:
-        """Arguments of httpx's clients.
+        """Return them as arguments of httpx's clients.
 
         Raises:
-            InvalidParameter: a URL or a key that cannot be one; the key is not quoted.
+            InvalidParameter: the URL or the key is invalid; the message does not quote the key.
         """
         if not re.match(r"https?://[^/]", self.url):
             raise InvalidParameter("url", self.url, "http://… or https://…")
@@ -51,7 +51,7 @@ class ConnectionSettings:
         return {
             "base_url": self.url,
             "headers": headers,
-            # Waiting for a connection of our own is no reason to give up.
+            # Waiting for a free connection of the pool does not time out.
             "timeout": httpx.Timeout(self.timeout_s, connect=self.connect_timeout_s, pool=None),
             "limits": httpx.Limits(max_connections=None, max_keepalive_connections=None),
         }
@@ -59,7 +59,7 @@ class ConnectionSettings:
 
 @contextmanager
 def translated_errors(url: httpx.URL) -> Iterator[None]:
-    """What httpx raises, as an error of ours."""
+    """Raise httpx's errors as `ServerUnreachable`."""
     try:
         yield
     except httpx.HTTPError as error:
@@ -67,6 +67,14 @@ def translated_errors(url: httpx.URL) -> Iterator[None]:
         raise ServerUnreachable(f"no answer from {str(url).rstrip('/')}: {why}") from error
 
 
-def affects_every_image(error: PrunepoolError) -> bool:
-    """Whether an error that met one image would meet all others of a run."""
-    return isinstance(error, _OF_ALL)
+def image_error(error: PrunepoolError | OSError) -> PrunepoolError:
+    """Return an error as the result of one image.
+
+    Raises:
+        PrunepoolError: the error would affect every other image too.
+    """
+    if isinstance(error, OSError):
+        return ImageUnreadable(error.strerror or str(error))
+    if isinstance(error, _AFFECT_EVERY_IMAGE):
+        raise error
+    return error

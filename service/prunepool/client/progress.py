@@ -1,4 +1,4 @@
-"""The bar that shows how far a long run is."""
+"""The progress bar of long runs."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 
 
 def progress_bar(console: Console, *, shown: bool) -> Progress:
-    """A bar that leaves nothing behind, and leaves the process's own output alone.
+    """Make a progress bar that disappears at the end and does not redirect the process's output.
 
     Args:
-        console: where it is drawn.
-        shown: whether it is; false makes every call of it do nothing.
+        console: the console to draw on.
+        shown: whether to draw; if false, every call does nothing.
     """
     return Progress(
         MofNCompleteColumn(),

@@ -1,4 +1,4 @@
-"""When a client tries again, and after how long."""
+"""The retry policy of the clients."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from prunepool.errors import RateLimited, Unavailable
 
 @dataclass(frozen=True, slots=True)
 class Retries:
-    """How patient a client is with a service that says "later".
+    """When to retry a request that the service refused for now (503 or 429).
 
     Attributes:
-        attempts: how often a request is sent at most; 1 never tries again.
-        longest_wait_s: a service that asks for a longer wait than this is not asked again.
-        jitter: share added to each wait at random, so that refused callers do not come back together.
-        random: draws numbers from 0 to 1.
+        attempts: largest number of attempts; 1 never retries.
+        longest_wait_s: a request is not retried if the service asks for a longer wait, in seconds.
+        jitter: largest share added to each wait at random, so that refused callers do not return together.
+        random: returns numbers from 0 to 1.
     """
 
     attempts: int = 5
@@ -29,7 +29,7 @@ class Retries:
     random: Callable[[], float] = random.random
 
     def policy(self) -> dict[str, Any]:
-        """The same as arguments of tenacity's retrying classes."""
+        """Return the policy as arguments of tenacity's retrying classes."""
         return {
             "retry": tenacity.retry_if_exception(self._may_pass),
             "wait": self._wait_s,
@@ -45,3 +45,6 @@ class Retries:
         error = state.outcome.exception()
         assert isinstance(error, Unavailable | RateLimited)
         return error.retry_after * (1 + self.jitter * self.random())
+
+
+DEFAULT_RETRIES = Retries()

@@ -1,4 +1,4 @@
-"""Many things done a few at a time, results in order; neither all begun at once nor all kept in memory."""
+"""Processes many items with bounded concurrency and memory; results keep the order of the items."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from typing import TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-#: Results that may wait for one before them, as a multiple of what is done at once: one that takes long does
-#: not keep the others from being begun.
+#: Concurrent requests of `classify_many`: enough to fill batches, far from filling the queue.
+CONCURRENCY = 16
+#: Items started and not yet yielded, as a multiple of the concurrency: a slow item does not stop the others.
 _WINDOW = 4
 
 
 async def in_order(
     items: Iterable[Item], work: Callable[[Item], Awaitable[Result]], concurrency: int
 ) -> AsyncGenerator[tuple[Item, Result], None]:
-    """Work on items, so many at a time; results come in the order of the items.
+    """Process items concurrently; yield results in the order of the items.
 
     Args:
-        items: taken as they are needed.
-        work: done for each; what it raises ends all of it.
-        concurrency: how many at a time.
+        items: iterated as needed.
+        work: processes an item; its exception ends the whole run.
+        concurrency: number of items processed at a time.
 
     Yields:
         Each item with its result.
@@ -60,7 +61,7 @@ async def _first(waiting: deque[tuple[Item, asyncio.Task[Result]]]) -> tuple[Ite
 def in_order_by_threads(
     items: Iterable[Item], work: Callable[[Item], Result], concurrency: int
 ) -> Iterator[tuple[Item, Result]]:
-    """The same for plain code, with a thread for each that is worked on."""
+    """Do the same as :func:`in_order` in threads."""
     waiting: deque[tuple[Item, Future[Result]]] = deque()
     with ThreadPoolExecutor(concurrency, thread_name_prefix="prunepool-client") as pool:
         try:
@@ -79,11 +80,11 @@ def in_order_by_threads(
 
 @contextmanager
 def advancing(progress: bool, items: object) -> Iterator[Callable[[], None]]:
-    """A bar on a terminal's standard error, that a call moves on by one.
+    """Show a progress bar if standard error is a terminal; yield a function that advances it by one.
 
     Args:
-        progress: whether there shall be one.
-        items: what it counts; if it has no length, the bar has no end.
+        progress: whether to show a bar.
+        items: the items to count; without a length, the bar has no total.
     """
     if not progress:
         yield lambda: None

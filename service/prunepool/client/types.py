@@ -1,4 +1,4 @@
-"""What goes into a client and what comes out of it."""
+"""The types that clients take and return."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any, Literal, TypedDict
 
 from prunepool.errors import PrunepoolError
 
-#: An encoded image, the file it is in, or what gets its bytes when its turn comes.
+#: An encoded image, its file, or a function that returns its bytes.
 Image = bytes | Path | Callable[[], bytes]
 Ratio = float | Literal["auto"]
 
 
 class ClassifyOptions(TypedDict, total=False):
-    """What a caller may choose; each is left to the service if not given, or None."""
+    """The options of a request; the service chooses those that are missing or None."""
 
     model: str | None
     reduction_ratio: Ratio | None
@@ -37,7 +37,7 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Reduction:
-    """What was asked of the dial and what was done."""
+    """The reduction that was requested and the one that was applied."""
 
     requested: Ratio
     applied: float
@@ -49,7 +49,7 @@ class Reduction:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Milliseconds per stage, on the server."""
+    """Milliseconds in each stage on the server."""
 
     decode: float
     queue: float
@@ -59,7 +59,7 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class SurvivingToken:
-    """A patch token that the last block still saw: its patches, and whether they are more than one."""
+    """A patch token left after the last reducing block: its patches, and whether there are several."""
 
     patches: tuple[int, ...]
     pooled: bool
@@ -67,7 +67,7 @@ class SurvivingToken:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """What one reducing block did: `prune` or `pool`, by which score variance, to which patches."""
+    """The effect of one reducing block: `prune` or `pool`, the score variance, and the patches."""
 
     block: int
     action: str
@@ -78,7 +78,7 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class TokenMap:
-    """What became of every patch; patches are numbered row by row from 0."""
+    """Which patches were pruned or pooled, and where; patches are numbered row by row from 0."""
 
     grid: tuple[int, int]
     tokens: tuple[SurvivingToken, ...]
@@ -87,7 +87,7 @@ class TokenMap:
 
 @dataclass(frozen=True, slots=True)
 class Classification:
-    """The answer for one image."""
+    """The classification of one image."""
 
     model: str
     predictions: tuple[Prediction, ...]
@@ -99,11 +99,11 @@ class Classification:
 
 @dataclass(frozen=True, slots=True)
 class Classified:
-    """One image of many, as it was given, and what became of it.
+    """An image of `classify_many` and its result.
 
     Attributes:
-        image: the image.
-        result: its answer, or why it has none.
+        image: the image as it was passed.
+        result: its classification, or its error.
     """
 
     image: Image
@@ -130,7 +130,7 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One point of a model's dial."""
+    """A reduction plan of a model."""
 
     reduction_ratio: float
     blocks: tuple[int, ...]
@@ -143,7 +143,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class ModelDetails(Model):
-    """A served model in full; `profile` has what was measured along the dial, where anything was."""
+    """A served model in full; `profile` holds the figures measured at each ratio, if any."""
 
     labels: tuple[str, ...]
     plans: tuple[Plan, ...]
@@ -152,14 +152,14 @@ class ModelDetails(Model):
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """Whether the service can be asked, and what is missing if not."""
+    """Whether the service is ready, and what is missing if not."""
 
     ready: bool
     missing: tuple[str, ...]
 
 
 class ServerUnreachable(PrunepoolError):
-    """No answer: no connection, or it broke, or took too long."""
+    """There was no response: the connection failed, or the response took too long."""
 
     code = "server_unreachable"
     status = 503
@@ -167,7 +167,7 @@ class ServerUnreachable(PrunepoolError):
 
 
 class UnexpectedAnswer(PrunepoolError):
-    """An answer that no version of this service that the client knows would give."""
+    """The response is not one of this service, or of a version that the client does not know."""
 
     code = "unexpected_answer"
     status = 502
@@ -175,7 +175,7 @@ class UnexpectedAnswer(PrunepoolError):
 
 
 class ImageUnreadable(PrunepoolError):
-    """The file of an image cannot be read here; nothing was sent."""
+    """The image's file cannot be read, so nothing was sent."""
 
     code = "unreadable"
     status = 400

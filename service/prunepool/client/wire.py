@@ -1,4 +1,4 @@
-"""Requests and answers as httpx has them, from and to typed values. Pure functions."""
+"""Converts requests to httpx's arguments and responses to typed values. Pure functions."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ _MODEL: TypeAdapter[ModelDetails] = TypeAdapter(ModelDetails)
 _READINESS: TypeAdapter[Readiness] = TypeAdapter(Readiness)
 _MODELS: TypeAdapter[list[Model]] = TypeAdapter(list[Model])
 _STANDARD_MEMBERS = frozenset({"type", "title", "status", "code", "detail"})
-#: What a proxy that refuses without naming a time is given.
-_DEFAULT_RETRY_S = 1.0
+#: Retry-After of a response that has none, such as a proxy's.
+_DEFAULT_RETRY_AFTER_S = 1.0
 
 
 def _classes_by_code() -> dict[str, type[PrunepoolError]]:
-    """The class of each code; where several share one, the most general."""
+    """Return the error class of each code; the most general one if several share a code."""
     found: dict[str, type[PrunepoolError]] = {}
     for kind in vars(errors).values():
         if isinstance(kind, type) and issubclass(kind, PrunepoolError):
@@ -47,7 +47,7 @@ _CLASSES = _classes_by_code()
 
 
 def query_of(options: Mapping[str, object]) -> dict[str, str]:
-    """Options as query parameters; what is None is left to the service."""
+    """Convert options to query parameters; None is left out."""
     return {
         name: str(value).lower() if isinstance(value, bool) else str(value)
         for name, value in options.items()
@@ -56,13 +56,13 @@ def query_of(options: Mapping[str, object]) -> dict[str, str]:
 
 
 def one_image(image: Image) -> dict[str, Any]:
-    """The body of a request for one image, as httpx's arguments."""
+    """Return the body of a request for one image, as httpx's arguments."""
     return {"content": _bytes(image), "headers": {"Content-Type": "application/octet-stream"}}
 
 
 def several_images(images: Sequence[Image]) -> dict[str, Any]:
-    """The body of a request whose answer is a list, as httpx's arguments."""
-    if len(images) == 1:  # a form with one file would be answered as one image
+    """Return the body of a request whose response is a list, as httpx's arguments."""
+    if len(images) == 1:  # the response to a form with one file is no list
         return {"json": {"images": [base64.b64encode(_bytes(images[0])).decode("ascii")]}}
     parts = [("file", (str(i), _bytes(image), "application/octet-stream")) for i, image in enumerate(images)]
     return {"files": parts}
@@ -74,11 +74,11 @@ def _bytes(image: Image) -> bytes:
     return image.read_bytes() if isinstance(image, Path) else image()
 
 
-def read_answer(response: httpx.Response) -> Any:
-    """The JSON of a good answer.
+def read_response(response: httpx.Response) -> Any:
+    """Return the JSON of a successful response.
 
     Raises:
-        PrunepoolError: the error that the answer stands for.
+        PrunepoolError: the error in an unsuccessful one.
     """
     try:
         document = orjson.loads(response.content)
@@ -93,19 +93,19 @@ def read_answer(response: httpx.Response) -> Any:
     answered = f"{response.request.url} answered {response.status_code} {response.reason_phrase}"
     detail = f"{answered}, not as prunepool does"
     if response.status_code == Unavailable.status:  # a proxy on the way, or a server that is not up yet
-        raise Unavailable(detail, retry_after=_DEFAULT_RETRY_S if retry_after is None else retry_after)
+        raise Unavailable(detail, retry_after=_DEFAULT_RETRY_AFTER_S if retry_after is None else retry_after)
     raise UnexpectedAnswer(detail)
 
 
 def error_of(problem: Mapping[str, Any], retry_after: float | None = None) -> PrunepoolError:
-    """The error that a problem document stands for.
+    """Convert a problem document to an error.
 
     Args:
         problem: the document.
-        retry_after: seconds from the answer's header, where there was one.
+        retry_after: seconds in the header Retry-After, if there is one.
 
     Returns:
-        An instance of the class with the document's code; of an unknown code, an `UnexpectedAnswer`.
+        An instance of the class with the document's code; `UnexpectedAnswer` if the code is unknown.
     """
     extra = {name: value for name, value in problem.items() if name not in _STANDARD_MEMBERS}
     detail = str(problem.get("detail", ""))
@@ -117,67 +117,67 @@ def error_of(problem: Mapping[str, Any], retry_after: float | None = None) -> Pr
     if issubclass(kind, Unavailable | RateLimited):
         stated = extra.pop("retry_after", None)
         if retry_after is None:
-            retry_after = float(stated) if isinstance(stated, int | float) else _DEFAULT_RETRY_S
+            retry_after = float(stated) if isinstance(stated, int | float) else _DEFAULT_RETRY_AFTER_S
         return cast("type[Unavailable]", kind)(detail, retry_after=retry_after, **extra)
     return kind(detail, **extra)
 
 
 def read_classification(document: object) -> Classification:
-    """One image's answer.
+    """Read the classification of one image.
 
     Raises:
-        UnexpectedAnswer: it is not one.
+        UnexpectedAnswer: the document is not one.
     """
     return _validated(_CLASSIFICATION, document)
 
 
 def read_results(document: Any) -> list[Classification | PrunepoolError]:
-    """Several images' answers, errors in the place of those that failed.
+    """Read the results of several images; a failed image is replaced by its error.
 
     Raises:
-        UnexpectedAnswer: they are not that.
+        UnexpectedAnswer: the document does not hold results.
     """
     results = document.get("results") if isinstance(document, dict) else None
     if not isinstance(results, list) or not all(isinstance(entry, dict) for entry in results):
-        raise UnexpectedAnswer("the answer has no list of results")
+        raise UnexpectedAnswer("the response has no list of results")
     return [error_of(entry) if "code" in entry else read_classification(entry) for entry in results]
 
 
 def read_models(document: Any) -> list[Model]:
-    """The models of a list.
+    """Read a list of models.
 
     Raises:
-        UnexpectedAnswer: it is not one.
+        UnexpectedAnswer: the document is not one.
     """
     return _validated(_MODELS, document.get("models") if isinstance(document, dict) else None)
 
 
 def read_model(document: object) -> ModelDetails:
-    """A model in full.
+    """Read a model in full.
 
     Raises:
-        UnexpectedAnswer: it is not one.
+        UnexpectedAnswer: the document is not one.
     """
     return _validated(_MODEL, document)
 
 
 def model_path(name: str) -> str:
-    """Where a model is described; its name may hold anything."""
+    """Return the path of a model; its name may contain any character."""
     return f"/models/{quote(name, safe='')}"
 
 
 def read_readiness(response: httpx.Response) -> Readiness:
-    """What the service says of itself, ready or not.
+    """Read the readiness in a response, whether ready or not.
 
     Raises:
-        PrunepoolError: it says something else.
+        PrunepoolError: the response is an error, or something else.
     """
     if response.status_code != Unavailable.status:
-        return _validated(_READINESS, read_answer(response))
+        return _validated(_READINESS, read_response(response))
     try:
         return _validated(_READINESS, orjson.loads(response.content))
     except (orjson.JSONDecodeError, UnexpectedAnswer):
-        read_answer(response)  # a proxy's answer, which raises what it stands for
+        read_response(response)  # raises the error if a proxy answered
         raise
 
 
@@ -186,5 +186,5 @@ def _validated(adapter: TypeAdapter[T], document: object) -> T:
         return adapter.validate_python(document)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise UnexpectedAnswer(f"the answer is not as this service's: {place}: {first['msg']}") from error
+        path = ".".join(map(str, first["loc"]))
+        raise UnexpectedAnswer(f"the response is not one of this service: {path}: {first['msg']}") from error

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import httpx
 
 from prunepool.client.connection import ConnectionSettings, translated_errors
-from prunepool.client.wire import read_answer
+from prunepool.client.wire import read_response
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ class HttpBenchmark:
         limits = httpx.Limits(max_connections=self._clients)
         async with httpx.AsyncClient(**{**self._connection, "limits": limits}) as http:
             with translated_errors(http.base_url):
-                read_answer(await self._ask(http, ratios[0]))
+                read_response(await self._ask(http, ratios[0]))
                 for ratio in ratios:
                     await self._phase(http, ratio, min(1.0, self._seconds))  # connections, caches, clocks
             for _ in range(self._phases):
