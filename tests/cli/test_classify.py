@@ -165,7 +165,7 @@ def test_a_model_is_named_to_the_server(run: Run, server: tuple[str, FakeEngine]
         (("--reduction-ratio", "most"), "reduction_ratio must be a number or auto; got 'most'"),
         (("--top-k", "0"), "top_k must be an integer between 1 and 10; got 0"),
         (("--url", "localhost:8000"), "--url must be http://… or https://…; got 'localhost:8000'"),
-        (("--url", "http://localhost:1", "--device", "cpu"), "--device is the server's to choose"),
+        (("--url", "http://localhost:1", "--device", "cpu"), "--device is a setting of the server"),
         (("--dtype", "int8"), "--dtype is 'int8'"),
     ],
 )

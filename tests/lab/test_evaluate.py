@@ -139,7 +139,7 @@ def test_without_labels_only_agreement_is_told(
         (["m", "--images", ".", "--ratios", "1"], "--ratios must be from 0 to below 1"),
         (
             ["m", "--images", ".", "--url", "http://x", "--dtype", "float32"],
-            "--dtype is the server's to choose",
+            "--dtype is a setting of the server",
         ),
         (["m", "--images", ".", "--url", "http://x", "--match-gmacs"], "--match-gmacs is the server's"),
         (["small", "--images", "nowhere"], "images must be a folder of images; got 'nowhere'"),

@@ -1,6 +1,6 @@
 """The command line: `prunepool serve`, `classify`, `models`, `settings`.
 
-Exit status: 0 done, 1 it failed, 2 the call was wrong. An error is one line on standard error.
+Exit status: 0 success, 1 failure, 2 wrong usage. An error is one line on standard error.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from prunepool.machine import set_openmp_wait_policy, tune_malloc
 
 USAGE_ERROR = 2
 
-#: Imported when called, not when listed: command, module, name in it, help.
+#: Command, module, attribute, help. The module is imported only when the command runs, so that --help is fast.
 _COMMANDS = (
     ("serve", "prunepool.cli.serve", "serve", "Serve a model over HTTP."),
     ("classify", "prunepool.cli.classify", "classify", "Classify images, in process or by a server."),
@@ -34,10 +34,10 @@ _COMMANDS = (
 
 
 class _LazyGroup(TyperGroup):
-    """Lists commands without importing them."""
+    """Lists commands without importing their modules."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Import the command that is called."""
+        """Import the module of the command that runs."""
         for name, module, attribute, _ in _COMMANDS:
             if args and args[0] == name:
                 self.commands[name] = _load(name, module, attribute)
@@ -86,7 +86,7 @@ def _root(
 def _placeholder(name: str, text: str) -> None:
     @app.command(name, help=text)
     def listed() -> None:
-        raise AssertionError("replaced by the command itself before it is called")
+        raise AssertionError("the command itself replaces this before it runs")
 
 
 for _name, _, _, _text in _COMMANDS:
@@ -97,7 +97,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command line.
 
     Args:
-        arguments: what follows `prunepool`; those of the process if None.
+        arguments: the arguments after `prunepool`; None takes those of the process.
 
     Returns:
         The exit status.

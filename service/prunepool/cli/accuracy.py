@@ -1,4 +1,4 @@
-"""What `prunepool evaluate` and `prunepool calibrate` share: their options, the model, a bar, a table."""
+"""The parts that `prunepool evaluate`, `calibrate` and `train` share: options, models, progress, tables."""
 
 from __future__ import annotations
 
@@ -28,17 +28,19 @@ LabelsOption = Annotated[
         metavar="CSV|folders",
     ),
 ]
-LimitOption = Annotated[int | None, typer.Option(min=2, help="Take so many of the images, at random.")]
-BatchOption = Annotated[int, typer.Option("--batch-size", min=1, help="Images in one run of the model.")]
-SeedOption = Annotated[int, typer.Option(min=0, help="Of everything that is drawn at random.")]
-JsonOption = Annotated[Path | None, typer.Option("--json", help="Write all figures here.", metavar="FILE")]
+LimitOption = Annotated[int | None, typer.Option(min=2, help="Use only this many images, chosen at random.")]
+BatchOption = Annotated[int, typer.Option("--batch-size", min=1, help="Images per batch.")]
+SeedOption = Annotated[int, typer.Option(min=0, help="Seed of all random choices.")]
+JsonOption = Annotated[
+    Path | None, typer.Option("--json", help="Write all figures to this file.", metavar="FILE")
+]
 
-#: Columns where nobody looks: no wrapping of what another program reads.
+#: Columns when standard output is no terminal, so that lines do not wrap for other programs.
 _PIPE_WIDTH = 160
 
 
 def load(name: str, flags: Mapping[str, str]) -> Model:
-    """The model; `auto` is float32 here, so that two runs, or two machines, agree."""
+    """Load a model. `auto` means float32 here, so that runs on two machines agree."""
     from prunepool.models.loader import load_model
 
     settings = load_settings(flags)
@@ -55,15 +57,15 @@ def preprocess_of(model: Model) -> Any:
 
 
 def numbers(option: str, text: str) -> list[float]:
-    """Ratios with commas between them, ascending.
+    """Parse comma-separated ratios; return them in ascending order.
 
     Raises:
-        UsageError: something else.
+        UsageError: the text is not that.
     """
     try:
         found = sorted({float(part) for part in text.split(",")})
     except ValueError:
-        raise UsageError(f"{option} must be numbers with commas between them; got {text!r}") from None
+        raise UsageError(f"{option} must be comma-separated numbers; got {text!r}") from None
     if not all(0 <= ratio < 1 for ratio in found):
         raise UsageError(f"{option} must be from 0 to below 1; got {text!r}")
     return found
@@ -71,7 +73,11 @@ def numbers(option: str, text: str) -> list[float]:
 
 @contextmanager
 def progress() -> Iterator[Callable[[str, int], Callable[[int], object]]]:
-    """Bars on a terminal. What is yielded begins one, of a name and a length, and returns what moves it."""
+    """Show progress bars on a terminal.
+
+    Yields:
+        A function of a name and a total that adds a bar, and returns a function that advances it by a count.
+    """
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not sys.stderr.isatty()) as bar:
@@ -84,11 +90,11 @@ def progress() -> Iterator[Callable[[str, int], Callable[[int], object]]]:
 
 
 def print_rows(rows: Iterable[Row], titles: Sequence[str] = ()) -> None:
-    """Measured settings as a table.
+    """Print measured settings as a table.
 
     Args:
-        rows: one a line; a line is drawn where the method changes.
-        titles: what to call each instead of its method.
+        rows: one for each line; a line is empty where the method changes.
+        titles: their names; by default those of their methods.
     """
     rows = list(rows)
     names = list(titles) or [_name(row) for row in rows]
@@ -140,10 +146,10 @@ def _signed(ends: tuple[float, float], scale: float) -> str:
 
 
 def save_json(document: Mapping[str, object], path: Path | None) -> None:
-    """Write a report.
+    """Write a report as JSON, if there is a path.
 
     Raises:
-        UsageError: it cannot be written there.
+        UsageError: the file cannot be written.
     """
     if path is None:
         return

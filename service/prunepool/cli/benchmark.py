@@ -26,41 +26,43 @@ def benchmark(
     flags: Mapping[str, str],
     architecture: Annotated[
         str | None,
-        typer.Option(help="A timm architecture with random weights, instead of a model.", metavar="NAME"),
+        typer.Option(
+            help="Time this timm architecture with random weights instead of a model.", metavar="NAME"
+        ),
     ] = None,
-    dtypes: Annotated[str, typer.Option(help="Number formats, comma-separated.")] = "float32",
+    dtypes: Annotated[str, typer.Option(help="Dtypes, comma-separated.")] = "float32",
     batches: Annotated[str, typer.Option(help="Batch sizes, comma-separated.")] = "1,8,32",
     ratios: Annotated[
         str, typer.Option(help="Reduction ratios, comma-separated.")
     ] = "0,0.1,0.25,0.5,0.755,0.85",
     method: Annotated[str, typer.Option(help=f"Reduction method: {', '.join(METHODS)}.")] = "ppt",
     rivals: Annotated[
-        str, typer.Option(help="Dense baselines; those not installed are named and left out.")
+        str, typer.Option(help="Dense baselines; those that are not installed are listed and left out.")
     ] = "timm eager,timm channels-last,timm compiled,openvino,onnxruntime",
-    rounds: Annotated[int, typer.Option(min=1, help="Timed rounds; candidates take turns.")] = 9,
+    rounds: Annotated[int, typer.Option(min=1, help="Timed rounds; candidates alternate.")] = 9,
     openvino: Annotated[
-        bool, typer.Option("--openvino", help="Measure each ratio as OpenVINO runs it as well, on a CPU.")
+        bool, typer.Option("--openvino", help="Measure each ratio with OpenVINO too, on a CPU.")
     ] = False,
     operations: Annotated[
-        bool, typer.Option("--operations", help="Show where the time goes, by kind of operation.")
+        bool, typer.Option("--operations", help="Show the share of the time of each kind of operation.")
     ] = False,
     url: Annotated[
         str | None, typer.Option(help="Measure this running server over HTTP instead.", metavar="URL")
     ] = None,
     api_key: ApiKeyOption = None,
     images: Annotated[
-        Path | None, typer.Option(help="With --url: the folder of images to send.", metavar="DIR")
+        Path | None, typer.Option(help="With --url: folder of images to send.", metavar="DIR")
     ] = None,
     clients: Annotated[int, typer.Option(min=1, help="With --url: concurrent clients.")] = 16,
-    seconds: Annotated[float, typer.Option(min=0.5, help="With --url: length of a phase.")] = 5.0,
+    seconds: Annotated[float, typer.Option(min=0.5, help="With --url: seconds per phase.")] = 5.0,
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write rows and environment here.", metavar="FILE")
+        Path | None, typer.Option("--json", help="Write rows and environment to this file.", metavar="FILE")
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option(help="Draw images/s against the ratio here.", metavar="FILE.png")
+        Path | None, typer.Option(help="Draw images/s against the ratio into this file.", metavar="FILE.png")
     ] = None,
 ) -> None:
-    """Measure images/s at several ratios, beside the best dense baseline, or a server over HTTP."""
+    """Measure images/s at several ratios and of dense baselines, or of a server over HTTP."""
     if url is not None:
         _over_http(url, api_key, images, ratios.split(","), clients, seconds, rounds, json_file)
         return
@@ -93,7 +95,7 @@ def benchmark(
 
 
 def _network(flags: Mapping[str, str], architecture: str | None) -> tuple[Any, int, str]:
-    """The network to time, its input size and its name."""
+    """Return the network to time, its input resolution and its name."""
     from prunepool.store import open_store
 
     if architecture is None:
@@ -143,7 +145,7 @@ def _over_http(
 
 
 def _print(report: Mapping[str, Any]) -> None:
-    """The rows as a table, one block a number format and batch size."""
+    """Print the rows as a table, with a section for each dtype and batch size."""
     table = Table("dtype", "batch", "candidate", "images/s", "10–90 %", "over timm's best", "MAC bound")
     last = None
     for row in report["rows"]:
@@ -167,7 +169,7 @@ def _print(report: Mapping[str, Any]) -> None:
 
 
 def _print_operations(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Where the time of our candidates goes, one row each, if that was looked at."""
+    """Print the share of the time of each kind of operation, if it was profiled."""
     profiled = [row for row in rows if row["operations"]]
     if not profiled:
         return
@@ -189,7 +191,7 @@ def _save(report: Mapping[str, Any], path: Path | None) -> None:
 
 @contextmanager
 def _progress(total: int) -> Iterator[Callable[[], object]]:
-    """A bar on the terminal; what is yielded moves it by one."""
+    """Show a progress bar on a terminal; yield a function that advances it by one."""
     console = Console(stderr=True)
     columns = (TextColumn("measuring"), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
@@ -201,7 +203,7 @@ def _numbers(option: str, text: str, kind: type) -> list[Any]:
     try:
         return [kind(part) for part in text.split(",")]
     except ValueError:
-        raise UsageError(f"{option} must be numbers with commas between them; got {text!r}") from None
+        raise UsageError(f"{option} must be comma-separated numbers; got {text!r}") from None
 
 
 def _known_dtypes(text: str) -> list[Any]:

@@ -35,14 +35,14 @@ if TYPE_CHECKING:
 
 
 class Keep(StrEnum):
-    """What a calibration leaves as it is: in the paper, or in the profile."""
+    """What a calibration keeps: the split or the plans of the paper, or the plans of the profile."""
 
     SPLIT = "split"
     PLANS = "plans"
     PROFILE = "profile"
 
 
-#: In the model's folder, until the profile is written.
+#: Results so far, in the model's folder until the profile is written.
 JOURNAL = "calibration.jsonl"
 
 
@@ -54,24 +54,26 @@ def calibrate(
     labels: LabelsOption = None,
     report_images: Annotated[
         Path | None,
-        typer.Option(help="Measure on these; without it, on the half not used for choosing.", metavar="DIR"),
+        typer.Option(
+            help="Measure on these images; by default, on the half not used for choosing.", metavar="DIR"
+        ),
     ] = None,
     report_labels: Annotated[
         str | None, typer.Option(help="Their labels, as --labels.", metavar="CSV|folders")
     ] = None,
     ratios: Annotated[
         str | None,
-        typer.Option(help="Choose a plan for each of these, at no more GMACs than the paper's."),
+        typer.Option(help="Choose a plan for each of these ratios, with at most the GMACs of the paper's."),
     ] = None,
     keep: Annotated[
         Keep | None,
         typer.Option(
-            help="Keep what the paper has: its split, and choose only who leaves; or its plans, and only measure. "
-            "Or keep the profile, and only time its plans on this machine: without images."
+            help="split: keep the paper's split of tokens over blocks and choose only the method. plans: keep the "
+            "paper's plans and only measure. profile: keep the profile and only time its plans here; no images."
         ),
     ] = None,
     speed_rounds: Annotated[
-        int, typer.Option(min=0, help="How often each plan is timed; 0 for not at all.")
+        int, typer.Option(min=0, help="Rounds in which each plan is timed; 0 to skip.")
     ] = 5,
     limit: LimitOption = None,
     batch_size: BatchOption = 64,
@@ -79,14 +81,13 @@ def calibrate(
     json_file: JsonOption = None,
     plot: Annotated[Path | None, typer.Option(help="Draw before and after here.", metavar="FILE.png")] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would be chosen; write nothing to the model.")
+        bool, typer.Option("--dry-run", help="Show the choice without writing to the model.")
     ] = False,
 ) -> None:
-    """Choose a model's plans by what they cost in accuracy, and write its profile.
+    """Choose a model's plans by their accuracy, and write its profile.
 
-    On one half of the images plans are chosen whose answers stray least from the dense model's; on the other
-    half they are measured. With --keep plans nothing is chosen, and all images measure. It can be interrupted:
-    the same call goes on where it stopped.
+    One half of the images chooses the plans whose predictions differ least from the dense model's; the other half
+    measures them. With --keep plans, all images measure. After an interruption, the same command continues.
     """
     if keep is Keep.PROFILE:
         _time(model, flags, speed_rounds, json_file, dry_run)
@@ -182,7 +183,7 @@ def _copied(stored: StoredModel, written: StoredModel) -> str:
 
 
 def _halves(images: ImageSet, seed: int, parts: int = 2) -> tuple[ImageSet, ImageSet]:
-    """Images to choose on and images to report on, in random order; with one part, all are to choose on."""
+    """Split images at random into those to choose on and those to report on; with one part, choose on all."""
     import numpy as np
 
     from prunepool.lab.statistics import halves
@@ -197,7 +198,7 @@ def _halves(images: ImageSet, seed: int, parts: int = 2) -> tuple[ImageSet, Imag
 
 
 def _print(result: Calibrated) -> None:
-    """What was tried, and before and after, line by line."""
+    """Print the plans that were tried, and the figures before and after."""
     for shape, losses in sorted(result.tried.items(), key=lambda item: sum(item[1])):
         typer.echo(f"tried  {' '.join(f'{loss:.4f}' for loss in losses)}  {shape.name}")
     rows, names = [result.before[0]], ["dense"]

@@ -22,7 +22,7 @@ from prunepool.errors import InvalidParameter, ModelNotFound, PrunepoolError
 if TYPE_CHECKING:
     from prunepool.serving.options import Options
 
-#: The answer in the JSON of the API, or why there is none.
+#: The classification as the API's JSON, or an error.
 Result = dict[str, Any] | PrunepoolError
 
 
@@ -44,24 +44,24 @@ def classify(
         ),
     ] = None,
     max_reduction_ratio: Annotated[
-        str | None, typer.Option(help="With auto: never go beyond this ratio.", metavar="RATIO")
+        str | None, typer.Option(help="With auto: largest ratio.", metavar="RATIO")
     ] = None,
-    top_k: Annotated[str | None, typer.Option(help="How many predictions.", metavar="N")] = None,
+    top_k: Annotated[str | None, typer.Option(help="Number of predictions.", metavar="N")] = None,
     deadline_ms: Annotated[
-        str | None, typer.Option(help="An answer later than this is worthless.", metavar="MS")
+        str | None, typer.Option(help="Deadline in milliseconds; a later image fails.", metavar="MS")
     ] = None,
     explain: Annotated[
-        bool, typer.Option("--explain", help="With --json: what became of every patch.")
+        bool, typer.Option("--explain", help="With --json: which patches were pruned or pooled.")
     ] = False,
     url: Annotated[
-        str | None, typer.Option(help="Ask this server instead of loading a model.", metavar="URL")
+        str | None, typer.Option(help="Use this server instead of loading a model.", metavar="URL")
     ] = None,
     api_key: ApiKeyOption = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON object a line, with the members of the API's answer.")
+        bool, typer.Option("--json", help="Print one JSON object per line, as the API returns it.")
     ] = False,
 ) -> int:
-    """Classify images in process, or by a server."""
+    """Classify images in this process, or by a server."""
     from prunepool.logs import logging_to
 
     options = _options(
@@ -94,7 +94,7 @@ def _options(given: Mapping[str, str | None]) -> Options:
 async def _in_process(
     names: Sequence[str], flags: Mapping[str, str], options: Options
 ) -> AsyncIterator[tuple[str, Result]]:
-    """Through the real engine, as a server would run it, without the server."""
+    """Classify with the engine of a server, but without the server."""
     from prunepool.api.json_documents import classification_json
     from prunepool.client import ImageUnreadable
     from prunepool.client.streaming import in_order
@@ -102,16 +102,16 @@ async def _in_process(
     from prunepool.server.observability import create_metrics
     from prunepool.serving.options import resolve
 
-    # All images are wanted and none is waited for: there is no target to hold, and none is refused.
-    patient = {"target_latency_ms": math.inf, "max_queue_ms": math.inf}
-    settings = load_settings(flags).model_copy(update=patient)
+    # Nobody waits for an image, so there is no latency target, and no image is refused.
+    unlimited = {"target_latency_ms": math.inf, "max_queue_ms": math.inf}
+    settings = load_settings(flags).model_copy(update=unlimited)
     engine = factory.create_local_service(settings, create_metrics())
 
     async def classify_here(name: str) -> Result:
         try:
             answer = await engine.classify(await asyncio.to_thread(inputs.read, name), options)
         except (InvalidParameter, ModelNotFound):
-            raise  # no fault of this image: the others would fail in the same way
+            raise  # every other image would fail in the same way
         except PrunepoolError as error:
             return error
         except OSError as error:
@@ -137,7 +137,7 @@ async def _by_server(
 
     for name in flags:
         if name != "model":
-            raise UsageError(f"{flag(name)} is the server's to choose; leave it out with --url")
+            raise UsageError(f"{flag(name)} is a setting of the server; leave it out with --url")
     if not url.startswith(("http://", "https://")):
         raise UsageError(f"--url must be http://… or https://…; got {url!r}")
     chosen = ClassifyOptions(**{**asdict(options), "model": flags.get("model")})  # type: ignore[typeddict-item]

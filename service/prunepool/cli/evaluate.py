@@ -42,7 +42,7 @@ def evaluate(
     methods: Annotated[
         str | None,
         typer.Option(
-            help=f"Which: dial is the model's own. [dim]\\[default: {_METHODS}][/dim]",
+            help=f"Reduction methods; dial is the model's own plans. [dim]\\[default: {_METHODS}][/dim]",
             show_default=False,
             metavar="NAMES",
         ),
@@ -50,13 +50,13 @@ def evaluate(
     match_gmacs: Annotated[
         bool,
         typer.Option(
-            "--match-gmacs", help="Compare at equal cost: each method comes down to PPT's GMACs at the ratio."
+            "--match-gmacs", help="Compare at equal cost: each method gets PPT's GMACs at the ratio."
         ),
     ] = False,
     escalate_below: Annotated[
         str | None,
         typer.Option(
-            help="Also measure a second, dense look at images whose best two scores are closer than these.",
+            help="Also measure running images again dense whose best two scores are closer than these.",
             metavar="MARGINS",
         ),
     ] = None,
@@ -66,11 +66,11 @@ def evaluate(
     json_file: JsonOption = None,
     plot: Annotated[Path | None, typer.Option(help="Draw the trade-off here.", metavar="FILE.png")] = None,
     url: Annotated[
-        str | None, typer.Option(help="Ask this server instead of loading a model.", metavar="URL")
+        str | None, typer.Option(help="Evaluate this server instead of loading a model.", metavar="URL")
     ] = None,
     api_key: ApiKeyOption = None,
 ) -> None:
-    """Measure what each ratio costs in accuracy: against labels, and against the dense model."""
+    """Measure the accuracy at each ratio, compared to labels and to the dense model."""
     wanted = numbers("--ratios", ratios)
     if url is not None:
         if flags or match_gmacs or methods or escalate_below:
@@ -80,7 +80,7 @@ def evaluate(
                 + ["--methods"] * bool(methods)
                 + ["--escalate-below"] * bool(escalate_below)
             )
-            raise UsageError(f"{given[0]} is the server's to choose; leave it out with --url")
+            raise UsageError(f"{given[0]} is a setting of the server; leave it out with --url")
         rows, document = _of_server(url, api_key, model, images, labels, wanted, limit, seed)
         title = f"{document['model']} at {url}"
     else:
@@ -93,7 +93,7 @@ def evaluate(
         )
         title = str(document["model"])
     print_rows(rows)
-    # The names tell which set it was; where it lay concerns nobody who reads the figures.
+    # Names only: the report identifies the set of images, not where it was stored.
     named = {"images": images.name, "labels": labels and Path(labels).name}
     save_json({**named, **document}, json_file)
     if plot is not None:

@@ -1,4 +1,4 @@
-"""Which images a command line means."""
+"""Finds and reads the images that a command line names."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif",
 
 
 def expand(names: Iterable[str]) -> Iterator[str]:
-    """Files as they are named, folders as the images in and below them, in order of their paths.
+    """Yield files as named, and folders as the images in and below them, sorted by path.
 
-    A folder without images stands for itself, so that whoever reads it finds out.
+    A folder without images is yielded itself, so that reading it fails.
     """
     for name in names:
         if name == STDIN or not Path(name).is_dir():
@@ -24,7 +24,7 @@ def expand(names: Iterable[str]) -> Iterator[str]:
 
 
 def read(name: str) -> bytes:
-    """A file's bytes, or those of standard input.
+    """Read a file, or standard input.
 
     Raises:
         OSError: it cannot be read.

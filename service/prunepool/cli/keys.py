@@ -1,4 +1,4 @@
-"""`prunepool keys …`: make, list and revoke the API keys of a file."""
+"""`prunepool keys`: create, list and revoke the API keys in a file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SECONDS = {None: 1, "s": 1, "min": 60, "h": 3600}
 
 keys_app = typer.Typer(
     name="keys",
-    help="API keys: create, list, revoke. A running server notices by itself.",
+    help="Create, list and revoke API keys. A running server reloads them by itself.",
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -36,18 +36,18 @@ keys_app = typer.Typer(
 @with_flags(_SETTING)
 def create(
     flags: Flags,
-    name: Annotated[str, typer.Argument(help="Whose key it is; shown in the server's log.", metavar="NAME")],
+    name: Annotated[str, typer.Argument(help="The key's owner; shown in the server's log.", metavar="NAME")],
     rate: Annotated[
-        str | None, typer.Option(help="Most images in the long run: 50/s, 600/min or 1000/h.", metavar="N/s")
+        str | None, typer.Option(help="Rate limit in images: 50/s, 600/min or 1000/h.", metavar="N/s")
     ] = None,
     burst: Annotated[
-        str | None, typer.Option(help="Most images at once; one second's worth if left out.", metavar="N")
+        str | None, typer.Option(help="Images allowed at once; by default those of one second.", metavar="N")
     ] = None,
     admin: Annotated[
-        bool, typer.Option("--admin", help="Let it load and unload models, see --model-control.")
+        bool, typer.Option("--admin", help="Allow the key to load and unload models, see --model-control.")
     ] = False,
 ) -> None:
-    """Make a key, write its hash into the file, and show the key this once."""
+    """Create a key, add its hash to the file, and print the key. It cannot be shown again."""
     file = _file(flags)
     check_name(name)
     try:
@@ -57,13 +57,13 @@ def create(
     key = new_key()
     _write(lambda: file.add(Key(name, digest_of(key), limit, datetime.now(UTC).date(), admin)), file)
     typer.echo(key)
-    sys.stderr.write(f"the key of {name}, shown this once: {file.path} holds its hash alone\n")
+    sys.stderr.write(f"the key of {name}; it cannot be shown again: {file.path} holds only its hash\n")
 
 
 @keys_app.command("list")
 @with_flags(_SETTING)
 def list_keys(flags: Flags, as_json: JsonOption = False) -> None:
-    """List the keys in the file; not the keys themselves, which it does not hold."""
+    """List the names and limits of the keys in the file."""
     keys = _file(flags).read().values()
     if as_json:
         rows = [
@@ -82,7 +82,7 @@ def list_keys(flags: Flags, as_json: JsonOption = False) -> None:
     for column in ("NAME", "RATE", "CREATED", "ADMIN"):
         table.add_column(column)
     for key in keys:
-        rate = "as much as the server takes" if key.rate is None else str(key.rate)
+        rate = "no limit" if key.rate is None else str(key.rate)
         created = "" if key.created is None else key.created.isoformat()
         table.add_row(key.name, rate, created, "yes" if key.admin else "")
     Console(width=None if sys.stdout.isatty() else 200, highlight=False).print(table)
@@ -91,9 +91,9 @@ def list_keys(flags: Flags, as_json: JsonOption = False) -> None:
 @keys_app.command()
 @with_flags(_SETTING)
 def revoke(
-    flags: Flags, name: Annotated[str, typer.Argument(help="Whose key it is.", metavar="NAME")]
+    flags: Flags, name: Annotated[str, typer.Argument(help="Name of the key's owner.", metavar="NAME")]
 ) -> None:
-    """Remove a key from the file; a running server refuses it within a second or two."""
+    """Remove a key from the file. A running server refuses it within two seconds."""
     file = _file(flags)
     _write(lambda: file.remove(name), file)
     sys.stderr.write(f"the key of {name} is no longer in {file.path}\n")
@@ -102,7 +102,7 @@ def revoke(
 def _file(flags: Flags) -> KeysFile:
     path = load_settings(flags).api_keys_file
     if path is None:
-        raise UsageError(f"which file? {flag(_SETTING)} or {PREFIX}{_SETTING.upper()} names it")
+        raise UsageError(f"no file of keys: set {flag(_SETTING)} or {PREFIX}{_SETTING.upper()}")
     return KeysFile(path)
 
 
@@ -118,7 +118,7 @@ def _per_s(text: str | None) -> float | None:
         return None
     found = _RATE.fullmatch(text)
     if found is None:
-        raise UsageError(f"--rate must be a number of images like 50/s, 600/min or 1000/h; got {text!r}")
+        raise UsageError(f"--rate must be like 50/s, 600/min or 1000/h; got {text!r}")
     return float(found["images"]) / _SECONDS[found["unit"]]
 
 

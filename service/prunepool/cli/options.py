@@ -1,4 +1,4 @@
-"""Settings as command-line options, made from the fields of `Settings` so that there is one source."""
+"""Makes command-line options from the fields of `Settings`, which are their single source."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ API_KEY = "PRUNEPOOL_API_KEY"
 ApiKeyOption = Annotated[
     str | None,
     typer.Option(
-        help="For a server that asks for one. The variable keeps it out of the list of processes.",
+        help="API key, if the server requires one. The variable keeps it out of the process list.",
         envvar=API_KEY,
         metavar="KEY",
         show_envvar=True,
@@ -31,21 +31,21 @@ FILE = "prunepool.toml"
 
 
 class UsageError(typer.TyperException):
-    """The command line, the environment or the settings file says something that cannot be."""
+    """The command line, the environment or the settings file holds an invalid value."""
 
     exit_code = 2
 
 
 def flag(name: str) -> str:
-    """The option of a setting."""
+    """Return the command-line option of a setting."""
     return "--" + name.replace("_", "-")
 
 
 def with_flags(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Give a command an option for each of these settings; those given come as a mapping, its first argument.
+    """Add an option for each of some settings to a command; it gets those given as its first argument, a mapping.
 
     Args:
-        names: fields of `Settings`; none means all of them.
+        names: fields of `Settings`; by default all of them.
     """
     fields = {name: Settings.model_fields[name] for name in names or Settings.model_fields}
 
@@ -66,7 +66,7 @@ def with_flags(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]
 
 
 def _option(name: str, field: FieldInfo) -> inspect.Parameter:
-    """One setting as text: `Settings` reads it, whether it comes from a flag, the environment or the file."""
+    """Make the option of a setting; its value stays text, because `Settings` parses values from every source."""
     default = default_text(field)
     text = f"{field.description} [dim]\\[{PREFIX}{name.upper()}; default: {default}][/dim]"
     option = typer.Option(flag(name), help=text, show_default=False, metavar="VALUE")
@@ -76,19 +76,19 @@ def _option(name: str, field: FieldInfo) -> inspect.Parameter:
 
 
 def default_text(field: FieldInfo) -> str:
-    """A setting's default, as one would write it."""
+    """Return the default of a setting as text."""
     assert field.default is not PydanticUndefined, "every setting has a default"
     return "unset" if field.default is None else str(field.default)
 
 
 def load_settings(given: Mapping[str, object]) -> Settings:
-    """Settings from flags over environment over file.
+    """Load settings: flags override the environment, which overrides the file.
 
     Args:
         given: values of the flags that were given.
 
     Raises:
-        UsageError: names the setting, where it was set, the value and what is allowed.
+        UsageError: a value is invalid; names the setting, its source, the value and the limit.
     """
     try:
         return Settings(**given)  # type: ignore[arg-type]
@@ -101,7 +101,7 @@ def load_settings(given: Mapping[str, object]) -> Settings:
 
 
 def _first_error(error: ValidationError, given: Iterable[str]) -> str:
-    # A union reports an error for each of its members; the last is about the number, not the word.
+    # A union has an error for each of its members; the last one is about the number, not about "auto".
     details = error.errors()
     name = str(details[0]["loc"][0])
     detail = [d for d in details if d["loc"][0] == name][-1]
@@ -117,7 +117,7 @@ def _first_error(error: ValidationError, given: Iterable[str]) -> str:
 
 
 def _limit(message: str) -> str:
-    """Pydantic's words about the value, as a clause."""
+    """Turn a message of pydantic into a clause."""
     clause = message.removeprefix("Value error, ").replace("Input should be ", "it must be ")
     clause = clause.replace("String should match pattern", "it must match")
     return clause[:1].lower() + clause[1:]

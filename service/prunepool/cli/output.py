@@ -1,4 +1,4 @@
-"""Lines for answers and errors, and a progress bar where there is somebody to look at it."""
+"""Prints results and errors, with a progress bar on a terminal."""
 
 from __future__ import annotations
 
@@ -12,24 +12,26 @@ from rich.console import Console
 
 from prunepool.client.progress import progress_bar
 
-#: Fewer files are over before a bar says anything.
-_WORTH_A_BAR = 3
+#: Fewer files are done before a bar would show anything.
+_MIN_FILES_FOR_BAR = 3
 
 
 class Output:
-    """Writes results in the order they are given: answers to standard output, errors to standard error.
+    """Prints results in order: predictions to standard output, errors to standard error.
 
     Args:
-        as_json: one JSON object a line, errors among them, instead of text.
-        total: how many results there will be.
+        as_json: whether to print one JSON object per line, also for errors, to standard output.
+        total: number of results to come.
     """
 
     def __init__(self, as_json: bool, total: int) -> None:
         self.failed = 0
         self._as_json = as_json
-        # Results on a terminal are written above the bar; piped results leave standard error to the bar.
+        # On a terminal, results appear above the bar; if they are piped, the bar is on standard error.
         self._console = Console(stderr=not sys.stdout.isatty())
-        self._bar = progress_bar(self._console, shown=total >= _WORTH_A_BAR and self._console.is_terminal)
+        self._bar = progress_bar(
+            self._console, shown=total >= _MIN_FILES_FOR_BAR and self._console.is_terminal
+        )
         self._task = self._bar.add_task("images", total=total)
 
     def __enter__(self) -> Self:
@@ -42,11 +44,11 @@ class Output:
         self._bar.stop()
 
     def answer(self, name: str, answer: Mapping[str, Any]) -> None:
-        """One image's answer."""
+        """Print the predictions of an image."""
         self._write({"file": name, **answer} if self._as_json else _text(name, answer))
 
     def error(self, name: str, code: str, detail: str) -> None:
-        """Why one image has none."""
+        """Print the error of an image."""
         self.failed += 1
         if self._as_json:
             self._write({"file": name, "error": {"code": code, "detail": detail}})

@@ -14,7 +14,7 @@ from prunepool.cli.options import load_settings, with_flags
 
 @with_flags()
 def serve(flags: Mapping[str, str]) -> None:
-    """Serve a model over HTTP until SIGTERM or Ctrl-C; accepted requests are still answered."""
+    """Serve models over HTTP until SIGTERM or Ctrl-C, then finish the accepted requests."""
     from prunepool.api.server import CannotListen, EngineLost
     from prunepool.server import single
     from prunepool.server.specs import needs_processes
@@ -31,10 +31,10 @@ def serve(flags: Mapping[str, str]) -> None:
     except CannotListen as error:
         raise typer.TyperException(f"{error}; choose another with --host or --port") from error
     except EngineLost as error:
-        _leave_at_once(str(error))  # a broken device may hang the interpreter's own way out
+        _exit_now(str(error))  # a broken device may hang the interpreter's own way out
     if unanswered:
         limit = f"drain_timeout_s={settings.drain_timeout_s:g}"
-        _leave_at_once(f"accepted requests left unanswered after {limit}: {unanswered}")
+        _exit_now(f"accepted requests left unanswered after {limit}: {unanswered}")
 
 
 def _announce(line: str) -> None:
@@ -42,8 +42,8 @@ def _announce(line: str) -> None:
     sys.stdout.flush()
 
 
-def _leave_at_once(why: str) -> None:
-    """Without waiting for threads that did not come back in time."""
+def _exit_now(why: str) -> None:
+    """Exit without waiting for threads that did not finish in time."""
     sys.stderr.write(f"prunepool: {why}\n")
     sys.stderr.flush()
     os._exit(1)

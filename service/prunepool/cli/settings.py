@@ -16,10 +16,10 @@ def settings(
     flags: Mapping[str, str],
     markdown: Annotated[
         bool,
-        typer.Option("--markdown", help="The table in docs/configuration.md."),
+        typer.Option("--markdown", help="Print the table in docs/configuration.md."),
     ] = False,
 ) -> None:
-    """Show every setting and its value, as flags, environment and prunepool.toml make it."""
+    """Show every setting and its value after flags, environment and prunepool.toml."""
     if markdown:
         typer.echo(markdown_table())
         return
@@ -32,7 +32,7 @@ def settings(
 
 
 def markdown_table() -> str:
-    """Every setting with its flag, environment variable, default and meaning."""
+    """Return a table of all settings with flag, environment variable, default and meaning."""
     rows = []
     for name, field in Settings.model_fields.items():
         names = f"`{name}` | `{flag(name)}` | `{PREFIX}{name.upper()}`"
