@@ -66,8 +66,14 @@ def test_a_flag_wins_over_the_environment_and_that_over_the_file(
         (("--default-reduction-ratio", "1"), "--default-reduction-ratio is 1.0: it must be less than 1"),
         (("--default-reduction-ratio", "most"), "it must be auto or a number"),
         (("--device", "tpu"), "--device is 'tpu'"),
-        (("--cors-origins", "a.example"), "it must be * or origins like https://photos.example"),
-        (("--trusted-proxies", "everybody"), "it must be addresses or networks like 10.0.0.0/8"),
+        (
+            ("--cors-origins", "a.example"),
+            "it must be * or comma-separated origins like https://photos.example",
+        ),
+        (
+            ("--trusted-proxies", "everybody"),
+            "it must be comma-separated addresses or networks like 10.0.0.0/8",
+        ),
         (
             ("--otel-endpoint", "localhost"),
             "--otel-endpoint is 'localhost': it must be http://… or https://…",

@@ -135,13 +135,16 @@ def test_without_labels_only_agreement_is_told(
     ("arguments", "message"),
     [
         (["--images", "."], "name a MODEL, or a server with --url"),
-        (["m", "--images", ".", "--ratios", "a"], "--ratios must be numbers"),
+        (["m", "--images", ".", "--ratios", "a"], "--ratios must be comma-separated numbers"),
         (["m", "--images", ".", "--ratios", "1"], "--ratios must be from 0 to below 1"),
         (
             ["m", "--images", ".", "--url", "http://x", "--dtype", "float32"],
             "--dtype is a setting of the server",
         ),
-        (["m", "--images", ".", "--url", "http://x", "--match-gmacs"], "--match-gmacs is the server's"),
+        (
+            ["m", "--images", ".", "--url", "http://x", "--match-gmacs"],
+            "--match-gmacs is a setting of the server",
+        ),
         (["small", "--images", "nowhere"], "images must be a folder of images; got 'nowhere'"),
         (["small", "--images", ".", "--methods", "magic"], "method must be dial, ppt"),
     ],
