@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import functools
+import gc
 import platform
 import tomllib
 from pathlib import Path
@@ -91,8 +93,18 @@ def part_of(module: str) -> str:
     return module.split(".")[0]
 
 
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    # CPython 3.11 miscounts its recursion where a finaliser runs while it builds a tree (gh-106905).
+    gc.disable()
+    try:
+        return ast.parse(path.read_text())
+    finally:
+        gc.enable()
+
+
 def imports_of(path: Path, *, top_only: bool = False) -> set[str]:
-    tree = ast.parse(path.read_text())
+    tree = parsed(path)
     found: set[str] = set()
     for node in tree.body if top_only else ast.walk(tree):
         if isinstance(node, ast.Import):

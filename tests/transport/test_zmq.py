@@ -14,6 +14,7 @@ import zmq.asyncio
 from fake_core import SIZE, FakeCore
 from pictures import pictures
 
+from prunepool.core.types import Request, Result
 from prunepool.errors import (
     EngineUnavailable,
     ImageUndecodable,
@@ -401,3 +402,39 @@ async def test_a_replaced_model_answers_with_its_own_labels_only(rig: Rig) -> No
     await asyncio.gather(*asking)
     assert mixed
     assert not any(mixed)
+
+
+async def test_an_engine_whose_device_has_just_failed_costs_no_request(rig: Rig) -> None:
+    """Its status says so only some time later."""
+    failing, well = FakeCore(), FakeCore()
+    engine = await rig.start(failing, well)
+    failing.error = EngineUnavailable("m: the engine is being restarted", retry_after=1.0)
+    answers = await asyncio.gather(*(engine.infer(tensor(i), Options()) for i in range(8)))
+    assert [answer.logits.argmax() for answer in answers] == list(range(8))
+    assert failing.asked
+    assert counted(rig.metrics, "engine_unavailable") is None
+
+
+async def test_an_image_that_died_twice_on_an_engine_goes_to_no_other(rig: Rig) -> None:
+    class Deadly(FakeCore):
+        async def submit(self, request: Request) -> Result:
+            self.asked.append(request)
+            request.attempts = 2
+            raise EngineUnavailable("the engine died twice while it ran this image", retry_after=1.0)
+
+    cores = [Deadly(), Deadly()]
+    engine = await rig.start(*cores)
+    with pytest.raises(EngineUnavailable, match="died twice"):
+        await engine.infer(tensor(0), Options())
+    assert sum(len(core.asked) for core in cores) == 1
+    assert rig.metrics.registry.get_sample_value("prunepool_rejected_total", {"model": "m"}) is None
+
+
+async def test_where_all_engines_refuse_the_caller_is_told(rig: Rig) -> None:
+    cores = [FakeCore(), FakeCore()]
+    engine = await rig.start(*cores)
+    for core in cores:
+        core.error = EngineUnavailable("m: the engine is being restarted", retry_after=1.0)
+    with pytest.raises(EngineUnavailable, match="being restarted"):
+        await engine.infer(tensor(0), Options())
+    assert [len(core.asked) for core in cores] == [1, 1]

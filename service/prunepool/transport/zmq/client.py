@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 from prunepool.core.registry import not_served
@@ -137,8 +137,9 @@ class ZmqCoreClient:
             PrunepoolError: what an engine says instead of answering, or that there is none.
         """
         wait_until: float | None = None
+        refused_by: set[int] = set()
         while True:
-            chosen = self._best(model, generation, next(self._turns))
+            chosen = self._best(model, generation, next(self._turns), refused_by)
             if chosen is None:
                 await self._wait_for_an_engine(model, wait_until)
                 continue
@@ -150,6 +151,11 @@ class ZmqCoreClient:
                 request.attempts += failed.attempts
                 if isinstance(failed.error, ModelReplaced):
                     await connection.refresh()  # so that the next attempt is for what it serves now
+                elif isinstance(failed.error, EngineUnavailable) and not failed.attempts:
+                    # Its device fails, and its status has not said so yet. No device has had the image.
+                    refused_by.add(chosen.number)
+                    if self._best(model, generation, 0, refused_by) is not None:
+                        continue
                 raise failed.error from None
             except Disconnected:
                 request.attempts += 1
@@ -158,8 +164,16 @@ class ZmqCoreClient:
                     raise EngineUnavailable(detail, retry_after=self._retry_after()) from None
                 wait_until = self._clock() + _GRACE_PERIOD_S
 
-    def _best(self, model: str, generation: str, turn: int = 0) -> Candidate | None:
+    def _best(
+        self, model: str, generation: str, turn: int = 0, without: Collection[int] = ()
+    ) -> Candidate | None:
         """The engine that takes the next request for a generation of a model; None while none takes any.
+
+        Args:
+            model: its name.
+            generation: that it serves.
+            turn: counts up from one request to the next.
+            without: numbers of engines that have refused the request.
 
         Raises:
             ModelNotFound: no engine serves a model of that name.
@@ -173,7 +187,7 @@ class ZmqCoreClient:
                 continue
             if not any(o.info.name == model and o.generation == generation for o in one.offers):
                 others = True
-            elif load.missing is None:
+            elif load.missing is None and number not in without:
                 candidates.append(Candidate(number, one.backlogs[model].predicted_s(now, load.image_s)))
         if model not in self._offers:
             raise not_served(model, self._offers)
