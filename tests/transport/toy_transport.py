@@ -48,8 +48,12 @@ class ThreadCoreClient:
         self._loop.call_soon_threadsafe(self._core.begin_drain)
 
     async def close(self, timeout_s: float) -> bool:
-        answered: bool = await self.there(self._core.close(timeout_s))
+        if self._loop.is_closed():
+            return True
+        answered = bool(await self.there(self._core.close(timeout_s)))
         self._loop.call_soon_threadsafe(self._loop.stop)
+        await asyncio.to_thread(self._thread.join)
+        self._loop.close()
         return answered
 
     async def there(self, call: object) -> object:
