@@ -151,8 +151,8 @@ def speed_of(measured: Measurement, network: Network, seeds: int = SEEDS) -> Spe
     noise = statistics.median(errors) / _NINE_IN_TEN
 
     def made(slower: float, front: tuple[float, float]) -> Speed:
-        front_s, rested_s = front
-        return Speed(a * slower, b * slower, d * slower, rested_s, image_s * slower, noise, front_s)
+        front_s, idle_penalty_s = front
+        return Speed(a * slower, b * slower, d * slower, idle_penalty_s, image_s * slower, noise, front_s)
 
     def off(speed: Speed, phases: Sequence[int]) -> float:
         found = [(simulate(row, measured, speed, network, seeds), measured.rows[row]) for row in phases]

@@ -62,8 +62,8 @@ class Speed:
     Attributes:
         run_s: of any run.
         gmac_s: of each GMAC.
-        reduced_s: of each image of which tokens leave.
-        rested_s: of a run on a device that had nothing to do for a while.
+        reduced_s: of each image whose tokens are reduced.
+        idle_penalty_s: what a run takes longer on an idle device.
         image_s: of each image, beside the model: HTTP and decoding take the cores that the model runs on.
         noise: standard deviation of the logarithm of a factor on each run.
         front_s: from a request's arrival to its place in the queue.
@@ -72,7 +72,7 @@ class Speed:
     run_s: float
     gmac_s: float
     reduced_s: float
-    rested_s: float
+    idle_penalty_s: float
     image_s: float
     noise: float
     front_s: float
@@ -80,12 +80,12 @@ class Speed:
     def seconds(
         self, ratios: Sequence[float], network: Network, source: random.Random, *, idle_before: bool = False
     ) -> float:
-        """One run of a batch, on a device that has had nothing to do before, or has."""
-        plain = self.plain(ratios, network) + self.rested_s * idle_before
+        """One run of a batch, on an idle device or a busy one."""
+        plain = self.plain(ratios, network) + self.idle_penalty_s * idle_before
         return plain * math.exp(source.gauss(0, self.noise))
 
     def plain(self, ratios: Sequence[float], network: Network) -> float:
-        """The same without rest before it, and without noise."""
+        """The same on a busy device, without noise."""
         reduced = sum(ratio > 0 for ratio in ratios)
         each = self.gmac_s * sum(map(network.gmacs, ratios)) + self.image_s * len(ratios)
         return self.run_s + each + self.reduced_s * reduced
@@ -145,7 +145,7 @@ class Replica:
         self._service = service
         self._speed = speed
         self._source = source
-        self._dial = RatioSpec(service.ratio, service.network.max_ratio)
+        self._ratio_spec = RatioSpec(service.ratio, service.network.max_ratio)
         self.planner = Planner(service.network, service.policy, service.limits)
         timed = []
         for ratios in profile_batches(service.network.max_ratio, service.limits.max_batch_size):
@@ -155,7 +155,7 @@ class Replica:
         self.given: list[Batch] = []
         self._since: float | None = None
         self._ended = -math.inf
-        self._rested = False
+        self._idle_before = False
         self.asked: dict[Request, Asked] = {}
         self.busy_s = 0.0
 
@@ -164,15 +164,15 @@ class Replica:
         return self.planner.drain_s(now, device=self._device(now), arriving={})
 
     def take(self, asked: Asked, now: float) -> None:
-        """Let a request in.
+        """Accept a request or raise.
 
         Raises:
             PrunepoolError: it is refused.
         """
         self.planner.admit(
-            self._dial, None, now, device=self._device(now), arriving={}, accepted=len(self.asked)
+            self._ratio_spec, None, now, device=self._device(now), arriving={}, accepted=len(self.asked)
         )
-        request = Request(_PIXELS, self._dial, asked.at)
+        request = Request(_PIXELS, self._ratio_spec, asked.at)
         self.asked[request] = asked
         self.planner.add(request, now)
 
@@ -193,20 +193,20 @@ class Replica:
         seconds = now - self._since
         self._since, self._ended = None, now
         self.busy_s += seconds
-        worked = self.planner.predictor.effort(batch, idle_before=self._rested)
+        worked = self.planner.predictor.effort(batch, idle_before=self._idle_before)
         self.planner.cost_model.observe(worked, seconds)
-        done = [(self.asked.pop(work.request), work.ratio) for work in batch.items]
+        done = [(self.asked.pop(item.request), item.ratio) for item in batch.items]
         return done, self._run(now) if self.given else None
 
     def _run(self, now: float) -> float:
         batch = trim(self.given[0], lambda request: not expired(request, now), self._service.network)
-        self._since, self._rested = now, self._rests(now)
+        self._since, self._idle_before = now, self._idle(now)
         network = self._service.network
-        return now + self._speed.seconds(batch.ratios, network, self._source, idle_before=self._rested)
+        return now + self._speed.seconds(batch.ratios, network, self._source, idle_before=self._idle_before)
 
     def _device(self, now: float) -> DeviceState:
-        rested = self._rests(now) if self._since is None else self._rested
-        return DeviceState(self.given, self._since, rested)
+        idle_before = self._idle(now) if self._since is None else self._idle_before
+        return DeviceState(self.given, self._since, idle_before)
 
-    def _rests(self, now: float) -> bool:
+    def _idle(self, now: float) -> bool:
         return now - self._ended >= IDLE_S

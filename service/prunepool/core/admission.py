@@ -1,6 +1,6 @@
-"""Who is let in: not what would come too late, and not more than can be answered in time.
+"""Admission control: a request is refused if its answer would be too late, or the queue is too long.
 
-No clock: whoever asks says what time it is.
+No clock: the time comes with the request.
 """
 
 from __future__ import annotations
@@ -11,28 +11,27 @@ from dataclasses import dataclass
 from prunepool.core.types import Limits, RatioSpec
 from prunepool.errors import DeadlineExceeded, Overloaded
 
-#: A queue that is too long for so many targets is no burst any more.
+#: A queue that is longer than the target for so many targets is no burst any more.
 _BURST = 1.0
-#: Whatever the target, a few images may wait: a target below that is one that the device cannot hold.
+#: Whatever the target, so many images may wait: a target below that is one that the device cannot meet.
 _LEAST_IMAGES = 4
-#: While a queue stands, it is kept within the first share of the target, so that who is let in is answered in
-#: time; the next burst is let in after the queue was within the second.
+#: While a queue stands, it is kept within the first share of the target, so that accepted requests are answered
+#: in time. The next burst is accepted once the queue was within the second.
 _STANDING, _CALM = 0.75, 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A request at the door.
+    """A request that asks to be accepted, and what is predicted for it.
 
     Attributes:
         now: the time.
-        ratio_spec: what it asks for.
+        ratio_spec: the ratio that it asks for.
         deadline: when an answer becomes worthless, or None.
         accepted: requests accepted and not yet answered.
-        answered_in_s: predicted seconds to its answer, with what is ahead at today's ratios and itself at the
-            largest that it allows.
-        drain_s: predicted seconds to answer all that is accepted and itself, everything at the largest ratio
-            that it allows.
+        answered_in_s: predicted seconds to its answer, with the queue at the ratios that it would get now and
+            itself at the largest that it allows.
+        drain_s: predicted seconds to answer the queue and itself, everything at the largest ratio allowed.
         alone_s: predicted seconds to run it by itself, at that ratio.
     """
 
@@ -46,10 +45,10 @@ class Arrival:
 
 
 class Admission:
-    """The rules of one model's door.
+    """Admission control of one model.
 
-    A burst is let in whole, for it will be over soon. `auto` requests are refused while a queue *stands*:
-    when all reductions are spent and it still is too long for the target, for longer than the target lasts.
+    A burst is accepted whole, for it is over soon. Requests for `auto` are refused while a queue *stands*: while
+    it has been too long for the target, even at the largest reductions, for longer than the target.
 
     Args:
         limits: of the queue.
@@ -61,11 +60,11 @@ class Admission:
         self._standing = False
 
     def check(self, arrival: Arrival) -> None:
-        """Let a request in.
+        """Accept a request or raise.
 
         Raises:
-            Overloaded: too much is accepted already.
-            DeadlineExceeded: its answer would come too late.
+            Overloaded: the queue is too long.
+            DeadlineExceeded: by prediction its answer would come too late.
         """
         most, most_s = self._limits.max_queue_requests, self._limits.max_queue_s
         if arrival.accepted >= most:
@@ -83,7 +82,7 @@ class Admission:
 
     def _check_target(self, arrival: Arrival) -> None:
         most_s = max(self._limits.target_s, _LEAST_IMAGES * arrival.alone_s)
-        self._tell_a_queue_from_a_burst(arrival, most_s)
+        self._update_standing(arrival, most_s)
         standing_s = _STANDING * most_s
         if self._standing and arrival.drain_s > standing_s and arrival.ratio_spec.requested is None:
             raise Overloaded(
@@ -92,7 +91,8 @@ class Admission:
                 retry_after=arrival.drain_s - _CALM * most_s,
             )
 
-    def _tell_a_queue_from_a_burst(self, arrival: Arrival, most_s: float) -> None:
+    def _update_standing(self, arrival: Arrival, most_s: float) -> None:
+        """Tell a standing queue from a burst."""
         if arrival.drain_s <= most_s:
             self._too_long_since = None
             self._standing = self._standing and arrival.drain_s > _CALM * most_s

@@ -1,6 +1,6 @@
-"""What waits, and which of it goes together: the queue of one model as plain data.
+"""Dynamic batching: the queue of one model, and which of its requests form the next batch.
 
-No clock, no thread, no device: whoever holds it says what time it is.
+Plain data: no clock, no thread, no device; the time is passed in.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ class Batcher:
         self._predictor = predictor
         #: Requests in order of arrival, each with the ratio that it would run at.
         self._waiting: OrderedDict[Request, float] = OrderedDict()
-        self._dials: Counter[RatioSpec] = Counter()
+        self._ratio_specs: Counter[RatioSpec] = Counter()
         self._ratios: Counter[float] = Counter()
-        #: What came back from a device, and those of its requests that still wait.
+        #: Batches that came back from a device, and their requests that still wait.
         self._returned: deque[Sequence[BatchItem]] = deque()
         self._returned_waiting: dict[Request, float] = {}
         self._deadlines: list[tuple[float, int, Request]] = []
@@ -58,14 +58,14 @@ class Batcher:
     def images(self, ratio_of: Callable[[RatioSpec], float]) -> Counter[float]:
         """How many wait at each ratio, if those whose ratio can still be chosen get it from `ratio_of`."""
         images = Counter(self._returned_waiting.values())
-        for ratio_spec, number in self._dials.items():
+        for ratio_spec, number in self._ratio_specs.items():
             images[ratio_of(ratio_spec)] += number
         return images
 
     @property
     def ratio_specs(self) -> Mapping[RatioSpec, int]:
         """How many of `waiting` there are of each ratio_spec."""
-        return self._dials
+        return self._ratio_specs
 
     @property
     def waiting(self) -> Collection[Request]:
@@ -74,7 +74,7 @@ class Batcher:
 
     @property
     def full(self) -> bool:
-        """Whether the next batch would gain nothing from waiting for more requests."""
+        """Whether the next batch gains nothing from waiting for more requests."""
         return (
             bool(self._returned_waiting)
             or len(self._waiting) >= self._predictor.most_images
@@ -82,7 +82,7 @@ class Batcher:
         )
 
     def add(self, request: Request, ratio: float) -> None:
-        """Let a request wait at the end of the queue.
+        """Queue a request.
 
         Args:
             request: not waiting yet.
@@ -90,22 +90,22 @@ class Batcher:
         """
         assert request not in self._waiting
         self._waiting[request] = ratio
-        self._dials[request.ratio_spec] += 1
+        self._ratio_specs[request.ratio_spec] += 1
         self._ratios[ratio] += 1
         self._note_deadline(request)
 
     def put_back(self, items: Sequence[BatchItem]) -> None:
-        """Let items that came back from a device be a batch by themselves, before all that is new."""
+        """Queue items that came back from a device as a batch of their own, before everything else."""
         self._returned.append(items)
         for item in items:
             self._returned_waiting[item.request] = item.ratio
             self._note_deadline(item.request)
 
     def cancel(self, request: Request) -> bool:
-        """Forget a request; whether it was waiting."""
+        """Drop a request; whether it was waiting."""
         ratio = self._waiting.pop(request, None)
         if ratio is not None:
-            _take_one(self._dials, request.ratio_spec)
+            _take_one(self._ratio_specs, request.ratio_spec)
             _take_one(self._ratios, ratio)
         elif self._returned_waiting.pop(request, None) is None:
             return False
@@ -113,7 +113,7 @@ class Batcher:
         return True
 
     def expire(self, now: float) -> list[Request]:
-        """Forget the requests whose deadline has come, and return them, the earliest deadline first."""
+        """Drop and return the requests whose deadline has passed, earliest deadline first."""
         late = []
         while self._deadlines and expired(self._deadlines[0][2], now):
             request = heappop(self._deadlines)[2]
@@ -122,7 +122,7 @@ class Batcher:
         return late
 
     def clear(self) -> list[Request]:
-        """Forget all requests, and return them."""
+        """Drop and return all requests."""
         requests = [*self._returned_waiting, *self._waiting]
         for request in requests:
             self.cancel(request)
@@ -131,23 +131,23 @@ class Batcher:
         return requests
 
     def ready(self, now: float) -> bool:
-        """Whether an idle device should take a batch now rather than wait for company."""
-        return self.full or (bool(self._waiting) and now >= self._company_until())
+        """Whether an idle device takes a batch now, because it is full or the batching window is over."""
+        return self.full or (bool(self._waiting) and now >= self._window_end())
 
     def next_event(self, now: float) -> float | None:
-        """When, after now, waiting for company ends or a deadline comes; None: nothing to wait for."""
+        """When, after now, the batching window ends or a deadline comes; None: neither does."""
         self._sweep()
         times = [self._deadlines[0][0]] if self._deadlines else []
         if self._waiting:
-            times.append(self._company_until())
+            times.append(self._window_end())
         return min((time for time in times if time > now), default=None)
 
     def next_batch(
         self, now: float, choose: Callable[[Request], RatioChoice], free_at: float | None = None
     ) -> Batch | None:
-        """Take the next batch out of the queue; None if there is nothing to take or company may still come.
+        """Take the next batch out of the queue; None if the queue is empty or the batching window is open.
 
-        Company that would make the batch miss a deadline which it could keep without is left for the next.
+        A request that would make the batch miss a deadline which it could keep without it is left for the next.
 
         Args:
             now: the time.
@@ -180,11 +180,11 @@ class Batcher:
     def _take(self, items: list[BatchItem]) -> Batch:
         for item in items:
             self.cancel(item.request)
-        # One ratio's images next to each other are one rectangle of tokens on the device.
+        # Images of one ratio next to each other are one segment of tokens on the device.
         ordered = tuple(sorted(items, key=lambda item: item.ratio))
         return Batch(ordered, sum(self._predictor.gmacs(item.ratio) for item in ordered))
 
-    def _company_until(self) -> float:
+    def _window_end(self) -> float:
         return next(iter(self._waiting)).arrival + self._limits.max_wait_s
 
     def _note_deadline(self, request: Request) -> None:
@@ -192,13 +192,13 @@ class Batcher:
             heappush(self._deadlines, (request.deadline, next(self._numbers), request))
 
     def _compact(self) -> None:
-        """Now and then drop the deadlines of requests that are gone: they would hold the pixels till then."""
+        """Now and then drop the deadlines of requests that no longer wait: they would keep the pixels in memory."""
         if len(self._deadlines) > 2 * len(self) + 16:
             self._deadlines = [entry for entry in self._deadlines if self._waits(entry[2])]
             heapify(self._deadlines)
 
     def _sweep(self) -> None:
-        """Drop the deadlines of requests that are gone from the front."""
+        """Drop deadlines of requests that no longer wait from the front."""
         while self._deadlines and not self._waits(self._deadlines[0][2]):
             heappop(self._deadlines)
 

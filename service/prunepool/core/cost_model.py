@@ -1,11 +1,11 @@
-"""How long a run of the model takes: learnt when it warms up, corrected with every batch since.
+"""The cost model: predicts how long a batch takes. Fitted at warm-up, corrected with every batch since.
 
     seconds = a · runs + b · GMACs + c · further plans + d · reduced images + e · idle_before
 
-`a` is what any run costs, `c` what each plan beyond a batch's first adds (its own attention and reduction),
-`d` what scoring and matching cost an image of which tokens leave: they are not in its GMACs.
-`e` is what a run takes longer on a device that had nothing to do for a while: where its threads had gone to
-sleep, the system may wake two of them on one core, and takes its time to see that another is free.
+A *run* is one batch on the device. `a` is the fixed cost of a run, `c` what each plan beyond a batch's first adds
+(its own attention and reduction), `d` the scoring and matching of an image whose tokens are reduced, which its
+GMACs do not count. `e` is the penalty of an idle device: its threads have gone to sleep, and the operating system
+may wake two of them on one core before it notices that another is free.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class Effort(NamedTuple):
         runs: how many runs.
         gmacs: billions of multiply-accumulates in all.
         further_plans: distinct plans of each run beyond its first, summed over the runs.
-        reduced: images of which tokens leave.
-        idle_before: runs that begin when the device has had nothing to do for :data:`IDLE_S` or longer.
+        reduced: images whose tokens are reduced.
+        idle_before: runs that start on a device that was idle for :data:`IDLE_S` or longer.
     """
 
     runs: float
@@ -47,7 +47,7 @@ def effort(
     Args:
         images: how many at each ratio; at least one.
         gmacs: of one image at a ratio.
-        idle_before: whether the device has had nothing to do before.
+        idle_before: whether the device was idle before.
     """
     return Effort(
         runs=1,
@@ -59,13 +59,13 @@ def effort(
 
 
 class TimedBatch(NamedTuple):
-    """A run that was timed."""
+    """The time that one run took."""
 
     effort: Effort
     seconds: float
 
 
-#: A device is idle_before after so many seconds without work.
+#: A device counts as idle after so many seconds without work.
 IDLE_S = 0.08
 #: A further coefficient has to explain the warm-up this much better (in relative error) to be believed.
 _WORTH = 0.003
@@ -74,7 +74,8 @@ _WORTH = 0.003
 _NOISE, _COMMON_DRIFT, _OWN_DRIFT = 0.15, 0.05, 0.01
 #: How wrong a coefficient may be after warm-up, and ever; relative.
 _DOUBT, _MOST_DOUBT = 0.2, 0.5
-#: A term that the warm-up did not show may still come to be this share of the fastest run; rest it never shows.
+#: A term that the warm-up did not show may still come to be this share of the fastest run. The warm-up never shows
+#: the idle penalty.
 _UNSEEN = Effort(0.02, 0.0, 0.02, 0.02, 0.5)
 #: How far a batch may be off, relative, before it counts as an outlier; doubles for each that follows on the
 #: same side, so that a single stall is shrugged off and a device that has become slow is believed.

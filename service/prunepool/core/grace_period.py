@@ -1,18 +1,19 @@
-"""How long those who wait bear with an engine that died."""
+"""The restart grace period: how long accepted requests wait for a backend that died."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
+
+from prunepool.core.timer import Timer
 
 
 class RestartGrace:
-    """Runs out a fixed time after a death, unless a batch has succeeded since; being restarted is not enough.
+    """Calls back a fixed time after a death, unless a batch has succeeded since; a restart is not enough.
 
     Args:
-        grace_period_s: how long.
+        grace_period_s: from the first death after the last successful batch.
         clock: seconds, monotonic.
-        run_out: called when it is used up, again for every death after that.
+        run_out: called when the period is over, and again for every death after that.
     """
 
     def __init__(
@@ -22,24 +23,20 @@ class RestartGrace:
         self._clock = clock
         self._run_out = run_out
         self._since: float | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer = Timer()
 
     def engine_died(self) -> None:
-        """The engine died, or failed to come back."""
-        self.cancel()
+        """The backend died, or a restart failed."""
         now = self._clock()
         if self._since is None:
             self._since = now
-        left = max(self._since + self._grace_period_s - now, 0.0)
-        self._timer = asyncio.get_running_loop().call_later(left, self._run_out)
+        self._timer.start(max(self._since + self._grace_period_s - now, 0.0), self._run_out)
 
     def batch_succeeded(self) -> None:
-        """A batch succeeded."""
+        """A batch succeeded: the next death starts a new period."""
         self._since = None
         self.cancel()
 
     def cancel(self) -> None:
         """Stop the timer."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._timer.cancel()

@@ -1,7 +1,7 @@
-"""What one model's engine is doing now, as gauges.
+"""The gauges of one model.
 
-When a model is replaced, two engines have it for a while, under the same labels: the one that answers is
-active, the other keeps its figures to itself.
+While a model is replaced, two schedulers have its name, and so the same labels. Only the active one exports its
+gauges; the other keeps their values until it is activated.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from prunepool.metrics import Metrics
 
 
 class ModelGauges:
-    """The gauges of one engine of a model.
+    """The gauges of one scheduler.
 
     Args:
         metrics: the service's series.
         model: the value of the label.
-        active: whether it is the one that is looked at.
+        active: whether they are exported.
     """
 
     def __init__(self, metrics: Metrics, model: str, *, active: bool = True) -> None:
@@ -30,19 +30,19 @@ class ModelGauges:
         self._values: dict[tuple[Gauge, tuple[str, ...]], float] = {}
 
     def set(self, gauge: Gauge, value: float, *labels: str) -> None:
-        """The value of a gauge from now on."""
+        """Set a gauge."""
         self._values[gauge, labels] = value
         if self._active:
             gauge.labels(self._model, *labels).set(value)
 
     def auto(self, ratio_now: Callable[[], float]) -> None:
-        """What `auto` would apply, asked for whenever somebody looks: it falls while nothing happens."""
+        """Export what `auto` would apply, computed at each scrape: it falls while no request comes."""
         self._ratio_now = ratio_now
         if self._active:
             self._metrics.ask(self._auto, ratio_now)
 
     def activate(self) -> None:
-        """Be the one that is looked at."""
+        """Export all gauges from now on."""
         self._active = True
         for (gauge, labels), value in self._values.items():
             gauge.labels(self._model, *labels).set(value)
@@ -50,11 +50,11 @@ class ModelGauges:
             self._metrics.ask(self._auto, self._ratio_now)
 
     def deactivate(self) -> None:
-        """Let another be looked at."""
+        """Export nothing more."""
         self._active = False
 
     def remove(self) -> None:
-        """Leave nothing behind: the model is served no longer."""
+        """Remove the exported gauges: the model is served no longer."""
         self.deactivate()
         for gauge, labels in self._values:
             gauge.remove(self._model, *labels)

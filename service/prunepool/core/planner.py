@@ -1,7 +1,6 @@
-"""All that is decided about one model's queue: who is let in, what goes together, at which ratio.
+"""The decisions about one model's queue: admission, what goes into a batch, at which ratio.
 
-Everything that needs no waiting: no clock, no thread, no event loop. The scheduler asks it, and so does the
-simulation that it is tested in.
+Pure logic: no clock, no thread, no event loop. The scheduler and the simulation in the tests call it.
 """
 
 from __future__ import annotations
@@ -22,14 +21,15 @@ from prunepool.core.types import Batch, Costs, Limits, RatioSpec, Request
 
 
 class DeviceState(NamedTuple):
-    """What the device has been given and not yet reported.
+    """A device as one model sees it.
 
     Attributes:
-        batches: in order; the first of them runs, or is the next to run.
+        batches: given by the model and not yet reported; the first of them runs, or is the next to run.
         since: when that began; None: it has not.
-        idle_before: whether the device had nothing to do for a while before that, or has had nothing until now.
-        others: what other models have for it; with each of them it takes turns, run by run.
-        taken: the share of its time that those have taken of late.
+        idle_before: whether the device was idle before that, or is idle until now; see
+            :data:`~prunepool.core.cost_model.IDLE_S`.
+        others: the backlog of other models, which alternate with this one, batch by batch.
+        taken: the share of the device's time that those have taken recently.
     """
 
     batches: Sequence[Batch]
@@ -43,7 +43,7 @@ class Planner:
     """Decides for one model.
 
     Args:
-        costs: what a ratio costs.
+        costs: of each ratio.
         policy: which ratio a request gets.
         limits: bounds of queue and batches.
     """
@@ -57,7 +57,7 @@ class Planner:
         self.batcher = Batcher(limits, self.predictor)
 
     def fit_profile(self, timed: Sequence[TimedBatch]) -> None:
-        """Predict from timed runs, and let batches grow no further than that pays, if so wanted."""
+        """Predict from the batches timed at warm-up; with `only_what_pays` they also bound the batch size."""
         self.cost_model.fit(timed)
         if self._limits.only_what_pays:
             most = self._limits.max_batch_size
@@ -73,19 +73,19 @@ class Planner:
         arriving: Mapping[RatioSpec, int],
         accepted: int,
     ) -> None:
-        """Let a request in.
+        """Accept a request or raise.
 
         Args:
-            ratio_spec: what it asks for.
+            ratio_spec: the ratio that it asks for.
             deadline: when an answer becomes worthless, or None.
             now: the time.
-            device: what it has to do.
+            device: its work.
             arriving: accepted requests that are still being decoded, by ratio_spec.
             accepted: requests accepted and not yet answered.
 
         Raises:
-            Overloaded: too much is accepted already.
-            DeadlineExceeded: its answer would come too late.
+            Overloaded: the queue is too long.
+            DeadlineExceeded: by prediction its answer would come too late.
         """
         planned = self._images(arriving, self._forecast(now)) + Counter({ratio_spec.largest: 1})
         least = self._images(arriving, attrgetter("largest")) + Counter({ratio_spec.largest: 1})
@@ -102,11 +102,11 @@ class Planner:
         )
 
     def add(self, request: Request, now: float) -> None:
-        """Let a request that was let in wait for a batch."""
+        """Queue an accepted request."""
         self.batcher.add(request, self._policy.forecast(request.ratio_spec, now))
 
     def due(self, now: float, *, device_busy: bool) -> bool:
-        """Whether to give the device a batch: while it runs one, only what gains nothing by waiting."""
+        """Whether to give the device a batch; while it runs one, only a batch that gains nothing by waiting."""
         return self.batcher.full if device_busy else self.batcher.ready(now)
 
     def next_batch(
@@ -122,7 +122,7 @@ class Planner:
         return batcher.next_batch(now, self._policy.plan(load), now + self._free_in_s(device, now, 1))
 
     def busy_s(self, device: DeviceState, now: float) -> float:
-        """Predicted seconds until the device has done what it was given."""
+        """Predicted seconds until the device has finished the batches that it was given."""
         if not device.batches:
             return 0.0
         first, *rest = device.batches
@@ -131,7 +131,7 @@ class Planner:
         return max(0.0, first_s - ran_s) + sum(map(self.predictor.batch_s, rest))
 
     def backlog(self, now: float, *, device: DeviceState, arriving: Mapping[RatioSpec, int]) -> ModelBacklog:
-        """What other models have to reckon with, at the ratios that it would get now."""
+        """The work that other models see, at the ratios that it would get now."""
         drain = self.predictor.drain(self._images(arriving, self._forecast(now)))
         given_s = max(map(self.predictor.batch_s, device.batches), default=0.0)
         return ModelBacklog(self.busy_s(device, now) + drain.seconds, max(drain.run_s, given_s))
@@ -147,9 +147,9 @@ class Planner:
         return ahead_s + self.predictor.drain(images).seconds
 
     def _free_in_s(self, device: DeviceState, now: float, runs: int) -> float:
-        """Predicted seconds for all but so many runs that are still to come.
+        """Predicted seconds before `runs` further batches, without those themselves.
 
-        That is, for what the device has been given, for getting to work, and for the turns of other models.
+        That is: the batches given, the penalty of an idle device, and the batches of other models in between.
         """
         own_s = self.busy_s(device, now)
         if device.idle_before and not device.batches:

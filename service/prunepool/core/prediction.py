@@ -1,4 +1,4 @@
-"""How long what waits will take: from images at each ratio to runs and seconds."""
+"""Predictions for a queue: from the number of images at each ratio to batches and seconds."""
 
 from __future__ import annotations
 

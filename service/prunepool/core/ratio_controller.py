@@ -67,7 +67,7 @@ class Controller:
         self._level = 0
         #: When the level may next come down.
         self._down_at = -math.inf
-        #: Device seconds a second that the work taken of late would need, at each level, as of `_work_at`.
+        #: Device seconds a second that the recent work would need, at each level, as of `_work_at`.
         self._work = [0.0] * len(levels)
         self._work_at = 0.0
         #: Of the same time, what other models have taken, as of then.

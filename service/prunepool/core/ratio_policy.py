@@ -19,7 +19,7 @@ class RatioChoice(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class LoadSnapshot:
-    """What can be known when a batch is about to be formed.
+    """What a policy sees when a batch is about to be formed.
 
     Attributes:
         now: the time.
@@ -27,9 +27,9 @@ class LoadSnapshot:
             the call only.
         ratio_specs: how many of them there are of each ratio_spec.
         arriving: accepted requests that are still being decoded, by ratio_spec.
-        busy_s: predicted seconds until the device has finished what it was given, and other models their turns.
+        busy_s: predicted seconds until the device has finished what it was given, and other models theirs.
         predictor: how long a run takes.
-        taken: the share of the device's time that other models have taken of late.
+        taken: the share of the device's time that other models have taken recently.
     """
 
     now: float

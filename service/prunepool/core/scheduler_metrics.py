@@ -1,4 +1,4 @@
-"""What a model's queue and batches count, each series in one place."""
+"""The Prometheus series of one scheduler."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class SchedulerMetrics:
     Args:
         metrics: the service's series.
         model: the value of the label.
-        costs: what a ratio costs; the dense model's cost is what savings are counted against.
-        gauges: what of it is a state rather than a count.
+        costs: of each ratio; savings are counted against the dense model.
+        gauges: of the same model.
     """
 
     def __init__(self, metrics: Metrics, model: str, costs: Costs, gauges: ModelGauges | None = None) -> None:
@@ -38,12 +38,12 @@ class SchedulerMetrics:
         self._gmacs = {kind: metrics.gmacs.labels(model, kind) for kind in ("spent", "saved")}
 
     def set_targets(self, auto_maximum: float, target_s: float) -> None:
-        """What `auto` may spend and what it tries to hold, so that alerts need not be told again."""
+        """Export the limits of `auto`, so that alerts can refer to them."""
         self._gauges.set(self._metrics.auto_ratio_limit, auto_maximum)
         self._gauges.set(self._metrics.target_latency, target_s)
 
     def set_queue(self, requests: int, drain_s: float) -> None:
-        """What waits now, and how long that would take."""
+        """Export the length of the queue and the predicted time to drain it."""
         self._gauges.set(self._metrics.queue_requests, requests)
         self._gauges.set(self._metrics.queue_drain, drain_s)
 
@@ -59,7 +59,7 @@ class SchedulerMetrics:
             self._prediction_error.observe(error)
 
     def observe_batch(self, report: BatchReport) -> None:
-        """A batch that was run. Images whose client left meanwhile count: the device did the work."""
+        """Count a batch. Images whose client left meanwhile count: the device did the work."""
         outputs = report.outputs or ()
         if not outputs:
             return

@@ -10,13 +10,13 @@ _LONGEST = 15
 
 
 def name_thread(name: str) -> None:
-    """Have the system call the calling thread so, as `top -H` shows it, and those that it starts from now on.
+    """Name the calling thread, as `top -H` shows it; threads that it starts inherit the name.
 
-    Python 3.13 and before name threads for Python alone, and no version names those that a library starts. It is
-    for whoever looks: where the system keeps no such names, nothing is lost.
+    Python before 3.14 sets the name within Python alone, and no version names threads that a library starts. Where
+    the system has no such names, this does nothing.
 
     Args:
-        name: what comes after 15 bytes is cut off.
+        name: cut off after 15 bytes.
     """
     with suppress(OSError):
         Path("/proc/thread-self/comm").write_bytes(name.encode()[:_LONGEST])
