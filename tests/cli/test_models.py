@@ -284,7 +284,8 @@ def test_remove_without_an_answer_keeps_the_model(store: ModelStore) -> None:
 
 
 def test_remove_for_machines_does_not_ask(call: Call, store: ModelStore) -> None:
-    assert one_line(call("remove", EMBEDDED, "--json"), 2).startswith("--json asks nobody, so it needs --yes")
+    refusal = one_line(call("remove", EMBEDDED, "--json"), 2)
+    assert refusal.startswith("--json does not ask for confirmation, so it needs --yes")
     assert store.names() == (EMBEDDED,)
     assert json.loads(call("remove", EMBEDDED, "--json", "--yes").out) == {"removed": EMBEDDED}
 

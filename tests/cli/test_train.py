@@ -69,7 +69,7 @@ def test_from_random_weights_to_a_model_and_on_from_it(
     [
         ([], "either MODEL or --architecture"),
         (["m", "--architecture", "deit_tiny_patch16_224"], "either MODEL or --architecture"),
-        (["m"], "there must be a --teacher"),
+        (["m"], "give --labels, --teacher or both"),
         (["m", "--labels", "folders", "--weights", "int8"], "weights must be one of float32"),
         (["--architecture", "deit_tiny_patch16_224", "--labels", "folders"], "needs --class-names"),
     ],

@@ -1,4 +1,4 @@
-"""`prunepool models …`: what is in the store, and what goes in and out."""
+"""`prunepool models`: list, show, add, pull, verify and remove models of the store."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Flags = Mapping[str, str]
 
 models_app = typer.Typer(
     name="models",
-    help="The models in the store: list, show, add, pull, verify, remove.",
+    help="List, show, add, pull, verify and remove models of the store.",
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -48,7 +48,7 @@ def list_models(flags: Flags, as_json: JsonOption = False) -> None:
 @with_flags("model_store")
 def show(
     flags: Flags,
-    name: Annotated[str, typer.Argument(help="Its name in the store, or a folder with a model.json.")],
+    name: Annotated[str, typer.Argument(help="Name in the store, or a folder with a model.json.")],
     as_json: JsonOption = False,
 ) -> None:
     """Show a model: manifest, size, the limit of its ratio, licence, measured profile."""
@@ -69,9 +69,9 @@ def add(
             help="Weights: .safetensors, or .pth with tensors alone.", exists=True, dir_okay=False
         ),
     ],
-    name: Annotated[str, typer.Option(help="What the model is called in the store.")],
+    name: Annotated[str, typer.Option(help="Name of the model in the store.")],
     architecture: Annotated[
-        str, typer.Option(help="timm's name; with a tag, that tag's mean, std and crop are the defaults.")
+        str, typer.Option(help="timm's name; with a tag, mean, std and crop default to those of the tag.")
     ],
     labels: Annotated[
         Path | None,
@@ -83,20 +83,23 @@ def add(
             show_default=False,
         ),
     ] = None,
-    input_size: Annotated[int | None, typer.Option(help="Pixels a side.")] = None,
+    input_size: Annotated[int | None, typer.Option(help="Input resolution: pixels per side.")] = None,
     mean: Annotated[
         str | None, typer.Option(help="Per channel, of pixels from 0 to 1: 0.5 or 0.485,0.456,0.406.")
     ] = None,
     std: Annotated[str | None, typer.Option(help="Per channel, like the mean.")] = None,
     crop_pct: Annotated[
-        float | None, typer.Option(help="Share of the resized side that the crop keeps.")
+        float | None, typer.Option(help="Share of the resized short side that the centre crop keeps.")
     ] = None,
     interpolation: Annotated[
-        Literal["nearest", "bilinear", "bicubic", "lanczos"] | None, typer.Option(help="Of the resize.")
+        Literal["nearest", "bilinear", "bicubic", "lanczos"] | None,
+        typer.Option(help="Interpolation of the resize."),
     ] = None,
-    licence: Annotated[str, typer.Option("--licence", "--license", help="Of the weights.")] = "unknown",
+    licence: Annotated[
+        str, typer.Option("--licence", "--license", help="License of the weights.")
+    ] = "unknown",
     origin: Annotated[
-        str | None, typer.Option(help="Where the weights came from; the file's name if not given.")
+        str | None, typer.Option(help="Source of the weights; by default the name of the file.")
     ] = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
@@ -135,7 +138,7 @@ def pull(
     flags: Flags,
     timm_name: Annotated[str, typer.Argument(help="timm's name, such as deit_small_patch16_224.fb_in1k.")],
     name: Annotated[
-        str | None, typer.Option(help="What it is called in the store; timm's name if not given.")
+        str | None, typer.Option(help="Name of the model in the store; by default timm's.")
     ] = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
@@ -152,7 +155,9 @@ def pull(
 @with_flags("model_store")
 def verify(
     flags: Flags,
-    names: Annotated[list[str] | None, typer.Argument(help="Which; all in the store if none.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Models to verify; by default all in the store.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Compare weights with the sha256 that their manifests record."""
@@ -175,15 +180,15 @@ def verify(
 @with_flags("model_store")
 def remove(
     flags: Flags,
-    name: Annotated[str, typer.Argument(help="Its name in the store.")],
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    name: Annotated[str, typer.Argument(help="Name in the store.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Delete a model from the store."""
     store = store_of(flags)
     store.check_removable(name)
     if as_json and not yes:
-        raise UsageError("--json asks nobody, so it needs --yes")
+        raise UsageError("--json does not ask for confirmation, so it needs --yes")
     if not yes and not typer.confirm(f"Delete {store.root / name} and its weights?", err=True):
         typer.echo(f"{name} is kept", err=True)
         raise typer.Exit(1)
@@ -195,7 +200,7 @@ def remove(
 
 
 def _problem(store: ModelStore, name: str) -> str | None:
-    """What is wrong with a model, after reading all of its weights; None if nothing is."""
+    """Read all weights of a model; return what is wrong with it, or None."""
     try:
         with _hashing(store, name) as advance:
             store.verify(name, advance)
@@ -208,7 +213,7 @@ def _problem(store: ModelStore, name: str) -> str | None:
 
 @contextmanager
 def _hashing(store: ModelStore, name: str) -> Iterator[Callable[[int], None]]:
-    """A progress bar on stderr, gone when done; none where stderr is not a terminal."""
+    """Show a progress bar if stderr is a terminal; yield a function that advances it by bytes."""
     total = store.open(name).weights_path.stat().st_size
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(

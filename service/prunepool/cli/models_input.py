@@ -1,4 +1,4 @@
-"""Options that the commands of `prunepool models` share, and how they are read."""
+"""Options that the commands of `prunepool models` share, and their parsers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from prunepool.cli.options import UsageError, load_settings
 from prunepool.store import ModelStore, open_store
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace a model of that name.")]
 
 
@@ -18,16 +18,16 @@ def store_of(flags: Mapping[str, str]) -> ModelStore:
     """The store of the option, the environment or the settings file, or the default one.
 
     Raises:
-        UsageError: a setting that cannot be.
+        UsageError: a setting is invalid.
     """
     return open_store(load_settings(flags).model_store)
 
 
 def per_channel(option: str, text: str | None, least: float) -> tuple[float, float, float] | None:
-    """Read `0.5` or `0.485,0.456,0.406`.
+    """Parse `0.5` or `0.485,0.456,0.406`.
 
     Raises:
-        UsageError: neither one number nor three, or one out of bounds.
+        UsageError: the text is not one number or three, or a number is out of range.
     """
     if text is None:
         return None
@@ -44,10 +44,10 @@ def per_channel(option: str, text: str | None, least: float) -> tuple[float, flo
 
 
 def check_within(option: str, value: float | None, least: float, most: float) -> None:
-    """Let an option pass that is not given or within bounds.
+    """Check that an option is within its bounds, if it is given.
 
     Raises:
-        UsageError: it is neither.
+        UsageError: it is not.
     """
     if value is not None and not least <= value <= most:
         raise UsageError(f"--{option} must be from {least:g} to {most:g}; got {value!r}")

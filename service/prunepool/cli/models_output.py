@@ -1,4 +1,4 @@
-"""How `prunepool models` shows what is in the store."""
+"""Formats the models of the store for `prunepool models`."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from prunepool.errors import PrunepoolError, WeightsInvalid
 from prunepool.reduction.plan import PlanError, default_blocks, max_ratio
 from prunepool.store import ModelStore, StoredModel
 
-#: Columns where nobody looks: no wrapping of what another program reads.
+#: Columns when standard output is no terminal, so that lines do not wrap for other programs.
 _PIPE_WIDTH = 200
 
 
 def stdout() -> Console:
-    """A console on stdout, wide where that is no terminal."""
+    """Return a console on stdout, wide if that is no terminal."""
     return Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False)
 
 
 def stderr() -> Console:
-    """A console on stderr."""
+    """Return a console on stderr."""
     return Console(stderr=True)
 
 
 def row(store: ModelStore, name: str) -> dict[str, Any]:
-    """A model in one flat record; with `error` alone where its manifest cannot be used."""
+    """Return a model as a flat record; only `name` and `error` if its manifest is invalid."""
     try:
         model = store.open(name)
     except PrunepoolError as error:
@@ -102,7 +102,7 @@ def ratio_limit(model: StoredModel) -> float:
 
 
 def details(model: StoredModel) -> dict[str, Any]:
-    """Everything known of a model without running it."""
+    """Return everything known about a model without running it."""
     return {
         "folder": str(model.folder),
         "max_reduction_ratio": ratio_limit(model),
@@ -112,7 +112,7 @@ def details(model: StoredModel) -> dict[str, Any]:
 
 
 def print_details(model: StoredModel) -> None:
-    """Everything known of a model, for people."""
+    """Print everything known about a model."""
     manifest, reduction = model.manifest, model.manifest.reduction
     labels = ", ".join(manifest.labels[:10]) + (", …" if len(manifest.labels) > 10 else "")
     grid = Table.grid(padding=(0, 2))
@@ -150,7 +150,7 @@ def print_details(model: StoredModel) -> None:
 
 
 def _profile_table(model: StoredModel) -> Table:
-    """Measured figures, one row a ratio, a column for each figure that was measured."""
+    """Make a table of the measured figures, with a row for each ratio."""
     points = [point.model_dump(exclude_none=True) for point in model.manifest.profile or ()]
     columns = list(dict.fromkeys(key for point in points for key in point))
     table = Table(title="profile", title_justify="left", title_style="bold", box=None)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from prunepool.models.model import Model
     from prunepool.settings import Settings
 
-#: The paper's fine-tuning.
+#: As in the paper's fine-tuning.
 _EPOCHS = 30
 
 
@@ -26,76 +26,87 @@ def train(
     flags: Mapping[str, str],
     model: Annotated[
         str | None,
-        typer.Argument(help="Begin with this model's weights: its name in the store, or a folder."),
+        typer.Argument(help="Start from this model's weights: name in the store, or a folder."),
     ] = None,
     *,
-    name: Annotated[str, typer.Option(help="What the result is called in the store.")],
+    name: Annotated[str, typer.Option(help="Name of the result in the store.")],
     images: ImagesOption,
     labels: LabelsOption = None,
     teacher: Annotated[
-        str | None, typer.Option(help="Learn to answer as this model does; labels are optional then.")
+        str | None, typer.Option(help="Distil from this model; labels are optional then.")
     ] = None,
     architecture: Annotated[
-        str | None, typer.Option(help="Without MODEL: begin with random weights of this timm architecture.")
+        str | None, typer.Option(help="Without MODEL: start from random weights of this timm architecture.")
     ] = None,
     class_names: Annotated[
         Path | None,
-        typer.Option(help="With --architecture: one name a class, .txt or .json; else the teacher's."),
+        typer.Option(
+            help="With --architecture: names of the classes, .txt or .json; by default the teacher's."
+        ),
     ] = None,
-    epochs: Annotated[float, typer.Option(min=0.0, help="How often each image is seen.")] = _EPOCHS,
+    epochs: Annotated[float, typer.Option(min=0.0, help="Epochs.")] = _EPOCHS,
     steps: Annotated[
-        int | None, typer.Option(min=1, help="Of the optimiser, in place of --epochs.", show_default=False)
+        int | None, typer.Option(min=1, help="Optimiser steps, instead of --epochs.", show_default=False)
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images a step.")] = 32,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images per step.")] = 32,
     lr: Annotated[float, typer.Option(help="Highest learning rate.")] = 1e-5,
-    warmup: Annotated[int, typer.Option(min=0, help="Steps in which it rises to that.")] = 0,
+    warmup: Annotated[int, typer.Option(min=0, help="Steps in which the learning rate rises to --lr.")] = 0,
     optimiser: Annotated[str, typer.Option(help="adamw, or muon: AdamW, but Muon for the blocks.")] = "adamw",
-    weight_decay: Annotated[float, typer.Option(help="Of matrices.")] = 0.02,
-    ema: Annotated[float, typer.Option(help="Decay of the average of the weights that is kept.")] = 0.999,
-    label_share: Annotated[float, typer.Option(help="The labels' share of the loss beside a teacher.")] = 0.4,
+    weight_decay: Annotated[float, typer.Option(help="Weight decay of matrices.")] = 0.02,
+    ema: Annotated[
+        float,
+        typer.Option(help="Decay of the exponential moving average of the weights, which is the result."),
+    ] = 0.999,
+    label_share: Annotated[
+        float, typer.Option(help="Weight of the labels in the loss if there is a teacher.")
+    ] = 0.4,
     feature_weight: Annotated[
-        float, typer.Option(help="Of the hidden states of a teacher of the same depth and width.")
+        float, typer.Option(help="Weight of the hidden states of a teacher of the same depth and width.")
     ] = 1.0,
     patches: Annotated[
-        int | None, typer.Option(help="Show this many random patches of each image; all if not given.")
+        int | None, typer.Option(help="Train on this many random patches of each image; by default on all.")
     ] = None,
     ratios: Annotated[
-        str, typer.Option(help="Reduction ratios with commas between them, one drawn for each batch.")
+        str, typer.Option(help="Reduction ratios, comma-separated; one is drawn for each batch.")
     ] = "0",
-    method: Annotated[str, typer.Option(help="Who leaves, as in a model's manifest.")] = "ppt",
+    method: Annotated[str, typer.Option(help="Reduction method.")] = "ppt",
     threshold: Annotated[float, typer.Option(help="Score variance from which ppt prunes.")] = 6e-5,
-    min_area: Annotated[float, typer.Option(help="Least share of a photo that a random crop shows.")] = 0.25,
-    jitter: Annotated[float, typer.Option(help="Of brightness and contrast.")] = 0.2,
+    min_area: Annotated[
+        float, typer.Option(help="Smallest share of a photo that a random crop shows.")
+    ] = 0.25,
+    jitter: Annotated[float, typer.Option(help="Jitter of brightness and contrast.")] = 0.2,
     mix: Annotated[float, typer.Option(help="Share of batches with mixup or CutMix.")] = 0.0,
     limit: LimitOption = None,
     seed: SeedOption = 0,
-    workers: Annotated[int, typer.Option(min=1, help="Threads that decode.")] = 2,
+    workers: Annotated[int, typer.Option(min=1, help="Decoding threads.")] = 2,
     run_folder: Annotated[
         Path | None,
-        typer.Option("--run", help="Checkpoint and journal; runs/NAME if not given.", metavar="DIR"),
+        typer.Option("--run", help="Folder of checkpoint and journal; by default runs/NAME.", metavar="DIR"),
     ] = None,
-    restart: Annotated[bool, typer.Option("--restart", help="Forget the checkpoint that is there.")] = False,
-    checkpoint_seconds: Annotated[float, typer.Option(min=1.0, help="Between checkpoints.")] = 300.0,
-    report_every: Annotated[int, typer.Option(min=1, help="Steps between lines about the losses.")] = 50,
+    restart: Annotated[bool, typer.Option("--restart", help="Ignore an existing checkpoint.")] = False,
+    checkpoint_seconds: Annotated[float, typer.Option(min=1.0, help="Seconds between checkpoints.")] = 300.0,
+    report_every: Annotated[int, typer.Option(min=1, help="Steps between reports of the losses.")] = 50,
     weights: Annotated[
-        str, typer.Option(help="float32, float16 or bfloat16: how they are stored.")
+        str, typer.Option(help="Dtype of the stored weights: float32, float16 or bfloat16.")
     ] = "float32",
-    licence: Annotated[str, typer.Option("--licence", "--license", help="Of the result.")] = "unknown",
+    licence: Annotated[
+        str, typer.Option("--licence", "--license", help="License of the result.")
+    ] = "unknown",
     origin: Annotated[
-        str | None, typer.Option(help="Where the result came from; else written for you.")
+        str | None, typer.Option(help="Source of the result; by default described by the command.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a model of that name.")] = False,
 ) -> None:
-    """Train a model on a folder of images, with labels, a teacher or both, and put it into the store.
+    """Train a model on a folder of images, with labels, a teacher or both, and add it to the store.
 
-    It can be interrupted: the same call goes on where it stopped, and ends with the same weights. The defaults
-    are the paper's fine-tuning; `--ratios 0,0.755` has tokens leave while it learns.
+    After an interruption, the same command continues, and ends with the same weights. The defaults are those of the
+    paper's fine-tuning; `--ratios 0,0.755` trains with reduced tokens in half of the batches.
     """
     settings = load_settings(flags)
     if (model is None) == (architecture is None):
-        raise UsageError("either MODEL or --architecture says where to begin")
+        raise UsageError("give either MODEL or --architecture")
     if labels is None and teacher is None:
-        raise UsageError("without --labels there must be a --teacher")
+        raise UsageError("give --labels, --teacher or both")
     from prunepool.store import open_store
 
     store = open_store(settings.model_store)
@@ -145,14 +156,14 @@ def train(
             trainer,
             found,
             folder,
-            report=lambda told: typer.echo(str(told)),
+            report=lambda line: typer.echo(str(line)),
             advance=begin("steps", recipe.steps),
             report_every=report_every,
             checkpoint_seconds=checkpoint_seconds,
             workers=workers,
         )
-    said = origin or _origin(model, taught, images, found)
-    admitted = keep(store, trainer.average, student.manifest, name, licence, said, weights, replace=force)
+    source = origin or _origin(model, taught, images, found)
+    admitted = keep(store, trainer.average, student.manifest, name, licence, source, weights, replace=force)
     for notice in admitted.notices:
         typer.echo(notice)
     typer.echo(
@@ -174,13 +185,13 @@ def _new(
     settings: Settings,
     seed: int,
 ) -> Model:
-    """A student with random weights, of the teacher's classes and pixels where there is one."""
+    """Make a student with random weights; classes and input are the teacher's if there is one."""
     from prunepool.lab.training.student import new_student
     from prunepool.models.labels import read_labels
 
     assert architecture is not None
     if class_names is None and teacher is None:
-        raise UsageError("--architecture needs --class-names or a --teacher to know the classes")
+        raise UsageError("--architecture needs --class-names or --teacher, for the names of the classes")
     like = None if teacher is None else teacher.manifest
     labels = read_labels(class_names) if class_names else like.labels if like else ()
     return new_student(architecture, name, labels, like, settings.device, seed)
@@ -190,11 +201,11 @@ def _ratios(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise InvalidParameter("ratios", text, "numbers with commas between them") from None
+        raise InvalidParameter("ratios", text, "comma-separated numbers") from None
 
 
 def _origin(model: str | None, teacher: Model | None, images: Path, found: ImageSet) -> str:
-    """One line for the manifest."""
+    """Describe the source of the result, for the manifest."""
     start = "random weights" if model is None else Path(model).name
     taught = "" if teacher is None else f", taught by {teacher.name}"
     return f"trained with prunepool from {start}{taught}, on {len(found)} images of {images.name or images}"
