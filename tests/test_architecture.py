@@ -31,7 +31,7 @@ ARROWS: dict[str, set[str]] = {
     "backends": {"models", "reduction", "store", "errors", "core.backend", "core.types"},
     "transport": {"core", "errors", "imaging", "metrics"},
     "serving": {"core", "errors", "imaging", "machine", "metrics", "transport.client"},
-    "testing": {"core", "serving", "errors"},
+    "testing": {"core", "imaging", "serving", "errors"},
     "tracing": {"core.model_info", "serving", "errors"},
     "api": {"access", "core.logits", "core.model_info", "serving", "settings", "metrics", "errors", "logs"},
     "client": {"errors"},

@@ -17,10 +17,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from prunepool.core.backend import OutOfMemory
+from prunepool.core.backend import Backend, OutOfMemory
 from prunepool.core.logits import softmax
 from prunepool.core.model_info import ModelInfo
 from prunepool.core.profiling import WARM_UP
+from prunepool.core.served_model import ServedModel
 from prunepool.core.types import Batch, BatchItem, Output, StageMap, TokenMap
 from prunepool.errors import (
     Draining,
@@ -30,6 +31,7 @@ from prunepool.errors import (
     ModelNotFound,
     PrunepoolError,
 )
+from prunepool.imaging import Preprocess
 from prunepool.serving.options import Options, ResolvedOptions, resolve
 from prunepool.serving.types import Classification, Image, Inference, Prediction, Readiness, Reduction, Timing
 
@@ -71,6 +73,29 @@ class FakeCosts:
     def gmacs(self, ratio: float) -> float:
         """Billions of multiply-accumulates for one image at this ratio."""
         return fake_gmacs(ratio)
+
+
+def fake_served(
+    name: str = "fake", make_backend: Callable[[], Backend] | None = None, *, size: int = 4, **changes: object
+) -> ServedModel:
+    """A model for the real core, with a backend that is not real.
+
+    Args:
+        name: its name.
+        make_backend: makes its backend; a `FakeBackend` of ten classes, if not given.
+        size: height and width of its crops, in pixels.
+        changes: further fields of `ServedModel`.
+    """
+    info = fake_model(name, input_size=size)
+    model = ServedModel(
+        name=name,
+        info=lambda: info,
+        preprocess=Preprocess(size, 1.0),
+        costs=FakeCosts(),
+        applied=lambda ratio: ratio,
+        make_backend=make_backend or FakeBackend,
+    )
+    return replace(model, **changes)  # type: ignore[arg-type]
 
 
 class FakeEngine:

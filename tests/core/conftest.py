@@ -15,7 +15,7 @@ from prunepool.core.resilience import Resilience
 from prunepool.core.scheduler import Scheduler
 from prunepool.core.types import Limits, RatioSpec, Request, Result
 from prunepool.metrics import Metrics
-from prunepool.testing import FakeBackend, FakeCosts, Gate
+from prunepool.testing import FakeBackend, FakeCosts, Gate, fake_served
 
 CLASSES = 256
 
@@ -81,10 +81,7 @@ class Rig:
     ) -> Scheduler:
         self.plans = [dict(plan) for plan in plans]
         scheduler = Scheduler(
-            "m",
-            self.factory,
-            image_size=4,
-            costs=FakeCosts(),
+            fake_served("m", self.factory),
             policy=policy or DefaultRatio(0.5),
             metrics=self.metrics,
             limits=limits,

@@ -20,7 +20,7 @@ from prunepool.core.ratio_policy import DefaultRatio
 from prunepool.core.scheduler import Scheduler
 from prunepool.core.types import Batch, BatchItem, Limits, RatioSpec, Request
 from prunepool.metrics import Metrics
-from prunepool.testing import FakeBackend, FakeCosts, Gate
+from prunepool.testing import FakeBackend, FakeCosts, Gate, fake_served
 
 DENSE = RatioSpec(0.0, 0.0)
 PATIENCE_S = 30.0
@@ -226,10 +226,7 @@ async def test_two_models_never_run_at_once(alone: type[Alone]) -> None:
     device, metrics = SharedDevice(), Metrics(CollectorRegistry())
     schedulers = [
         Scheduler(
-            name,
-            alone,
-            image_size=4,
-            costs=FakeCosts(),
+            fake_served(name, alone),
             policy=DefaultRatio(0.0),
             metrics=metrics,
             device=device,
@@ -252,10 +249,7 @@ async def test_a_device_that_another_model_has_work_for_is_not_idle() -> None:
     device, metrics, gate = SharedDevice(), Metrics(CollectorRegistry()), Gate()
     one, other = (
         Scheduler(
-            name,
-            backend,
-            image_size=4,
-            costs=FakeCosts(),
+            fake_served(name, backend),
             policy=DefaultRatio(0.0),
             metrics=metrics,
             device=device,

@@ -206,17 +206,12 @@ class Core:
     def _scheduler(self, model: ServedModel, active: bool) -> Scheduler:
         info = model.info()
         scheduler = Scheduler(
-            model.name,
-            model.make_backend,
-            image_size=model.preprocess.size,
-            costs=model.costs,
+            model,
             policy=self._policy(info),
             metrics=self._metrics,
             # A GPU that computes ahead hides what a small run costs besides: there, sizes were not compared.
             limits=replace(self._config.limits, only_what_pays=info.device == "cpu"),
             resilience=self._config.resilience,
-            generation=model.generation,
-            applied=model.applied,
             auto_maximum=info.auto_limit(self._config.max_ratio),
             active=active,
             device=self._devices[info.device],

@@ -1,8 +1,8 @@
-"""One model's queue and device: takes requests, forms batches, sees that each gets an answer or an error.
+"""One model's queue and device: accepts requests, forms batches, and gives each request a result or an error.
 
-Lives on one event loop, so it needs no lock; the device has its own thread (worker.py), replaced when it
-fails (supervisor.py). An idle device takes at once what waits. While it runs, requests collect; a batch that
-is full follows without a pause, one that is not stays open to latecomers until the device is free.
+It lives on one event loop, so it needs no lock. The backend has a thread of its own (worker.py), which is replaced
+when it fails (recovery.py). An idle device gets at once what waits. While it runs, requests collect: a full batch
+follows without a pause, and one that is not full stays open until the device is free.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import math
 import time
 from collections.abc import Callable, Sequence
 
-from prunepool.core.backend import Backend
 from prunepool.core.batcher import expired, trim
 from prunepool.core.cost_model import TimedBatch
 from prunepool.core.device_share import ModelBacklog, SharedDevice
@@ -26,14 +25,16 @@ from prunepool.core.planner import DeviceState, Planner
 from prunepool.core.profiling import profile_batches
 from prunepool.core.ratio_policy import RatioPolicy
 from prunepool.core.recovery import Supervisor
+from prunepool.core.redelivery import Redelivery
 from prunepool.core.resilience import Resilience
 from prunepool.core.scheduler_metrics import SchedulerMetrics
-from prunepool.core.types import Batch, BatchItem, Costs, Limits, RatioSpec, Request, Result
+from prunepool.core.served_model import ServedModel
+from prunepool.core.types import Batch, BatchItem, Limits, RatioSpec, Request, Result
 from prunepool.core.worker import Post, Worker
 from prunepool.errors import Draining, EngineUnavailable, PrunepoolError
 from prunepool.metrics import Metrics
 
-#: The reason of a work that only an idle device does.
+#: The reason of an item that only an idle device runs.
 SPARE = "spare"
 #: How long warm-up profiling may take, so that the first predictions are good.
 _PROFILE_BUDGET_S = 2.0
@@ -42,54 +43,43 @@ log = logging.getLogger(__name__)
 
 
 class Scheduler:
-    """The way from a request to its completion.
+    """Schedules one model.
 
     Args:
-        name: the model's.
-        factory: makes the backend; called in the thread that will own it, again for each restart.
-        image_size: pixels a side of what the model takes.
-        costs: what a ratio costs.
-        policy: which ratio a request gets.
+        model: what is served; its backend is made in the thread that will own it, again for each restart.
+        policy: chooses the ratio of each request.
         metrics: the service's series.
         limits: bounds of queue and batches.
-        resilience: how long to bear with a failing engine.
-        generation: of the model, for the results.
-        applied: the share of patch tokens that a ratio really removes, for the results.
-        auto_maximum: the largest ratio of `auto` where a request says nothing, for the metric that shows what
-            it would take now; what the model can do, if not given.
-        active: whether its gauges are; not those of a successor before it takes over.
-        device: where it runs, with other models; it has one to itself, if not given.
-        warm_up_profile: of an earlier engine on the same device; the first start then times nothing.
+        resilience: time-outs and pauses around a failing device.
+        auto_maximum: the largest ratio of `auto` for a request that sets no bound, for the gauge of what `auto`
+            would choose now; what the model can do, if not given.
+        active: whether its gauges are shown; not those of a model that is not served yet.
+        device: where it runs, with other models; a device of its own, if not given.
+        warm_up_profile: of an earlier process on the same device; the first start then times nothing.
         clock: seconds, monotonic; arrivals and deadlines of requests are on it.
 
     Attributes:
         gauges: what it shows of its state.
-        warm_up_profile: the timed batches that its first predictions are from.
+        warm_up_profile: the timed batches that its first predictions come from.
     """
 
     def __init__(
         self,
-        name: str,
-        factory: Callable[[], Backend],
+        model: ServedModel,
         *,
-        image_size: int,
-        costs: Costs,
         policy: RatioPolicy,
         metrics: Metrics,
         limits: Limits | None = None,
         resilience: Resilience | None = None,
-        generation: str = "",
-        applied: Callable[[float], float] = lambda ratio: ratio,
         auto_maximum: float | None = None,
         active: bool = True,
         device: SharedDevice | None = None,
         warm_up_profile: Sequence[TimedBatch] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._name = name
-        self._factory = factory
-        self._image_size = image_size
-        self._costs = costs
+        self._model = model
+        self._name = name = model.name
+        self._costs = costs = model.costs
         self._limits = limits or Limits()
         self._clock = clock
         self._shared = device or SharedDevice()
@@ -98,22 +88,20 @@ class Scheduler:
         self.warm_up_profile = tuple(warm_up_profile)
         self._planner.fit_profile(self.warm_up_profile)
         self.gauges = ModelGauges(metrics, name, active=active)
-        self._tally = SchedulerMetrics(metrics, name, costs, self.gauges)
+        self._series = SchedulerMetrics(metrics, name, costs, self.gauges)
         auto = RatioSpec(None, costs.max_ratio if auto_maximum is None else auto_maximum)
         self.gauges.auto(lambda: policy.forecast(auto, clock()))
-        self._tally.set_targets(auto.maximum, self._limits.target_s)
-        self._pending = PendingRequests(generation, applied)
+        self._series.set_targets(auto.maximum, self._limits.target_s)
+        self._pending = PendingRequests(model.generation, model.applied)
         self._in_flight = InFlight()
         self._draining = False
         self._closed = False
         self._closing: asyncio.Task[bool] | None = None
         self._waking = False
         self._alarm: asyncio.TimerHandle | None = None
-        self._gave_up = False
         self._when_idle: Callable[[], object] = lambda: None
         self._when_hopeless: Callable[[str], object] = lambda why: None
         resilience = resilience or Resilience()
-        self._patience = RestartGrace(resilience.grace_period_s, clock, self._give_up)
         self._supervisor = Supervisor(
             name,
             self._make_worker,
@@ -124,15 +112,21 @@ class Scheduler:
             device_lock=self._shared.lock,
             clock=clock,
         )
+        self._redelivery = Redelivery(
+            self._batcher,
+            self._pending,
+            RestartGrace(resilience.grace_period_s, clock, self._end_grace_period),
+            self._unavailable,
+        )
 
     @property
     def ready(self) -> bool:
-        """Whether a request would be taken, were the queue empty."""
+        """Whether a request would be accepted, were the queue empty."""
         return self.missing is None
 
     @property
     def missing(self) -> str | None:
-        """Why no request is taken, in words; None if one would be."""
+        """Why no request is accepted, in words; None if one would be."""
         return f"{self._name}: draining" if self._draining else self._supervisor.missing
 
     @property
@@ -148,30 +142,30 @@ class Scheduler:
 
     @property
     def idle(self) -> bool:
-        """Whether the device has nothing to do, for other models either, and nothing is on its way to it."""
-        taken = self._supervisor.busy or len(self._batcher) or self._in_flight.decoding
-        if taken or self._draining or not self._supervisor.up:
+        """Whether the device has nothing to do, for other models either, and no request is on its way."""
+        busy = self._supervisor.busy or len(self._batcher) or self._in_flight.decoding
+        if busy or self._draining or not self._supervisor.up:
             return False
         return not any(other.run_s for other in self._shared.others(self))
 
     def when_idle(self, callback: Callable[[], object]) -> None:
-        """Have this called whenever the device has run out of work, for :meth:`spare`."""
+        """Call this whenever the device has run out of work, for :meth:`spare`."""
         self._when_idle = callback
 
     def when_hopeless(self, callback: Callable[[str], object]) -> None:
-        """Have this called once, with the reason, when restarts in this process keep failing."""
+        """Call this once, with the reason, when restarts in this process keep failing."""
         self._when_hopeless = callback
 
     def spare(self, request: Request) -> asyncio.Future[Result]:
-        """Run one image by itself on a device that is :attr:`idle`, beside all limits and series.
+        """Run one image by itself on a device that is :attr:`idle`, outside of all limits and series.
 
-        Whoever comes meanwhile waits for it as for any batch. It is not tried again where the engine dies.
+        Requests that come meanwhile wait for it as for any batch. It is not run again if the worker dies.
 
         Args:
             request: of a fixed ratio.
 
         Returns:
-            What the model says, or any error.
+            A future of its result, or of any error.
         """
         assert self.idle
         assert request.ratio_spec.requested is not None
@@ -182,7 +176,7 @@ class Scheduler:
         return future
 
     async def start(self) -> None:
-        """Start the engine; returns when it is warm.
+        """Start the worker; returns when it is warm.
 
         Raises:
             Exception: whatever kept it from getting warm.
@@ -244,7 +238,7 @@ class Scheduler:
             raise too_late(request, now)
         if self._closed:
             raise self._stopping()
-        if self._gave_up:
+        if self._redelivery.grace_over:
             raise self._unavailable()
         hold.decoded()
         self._planner.add(request, now)
@@ -262,7 +256,7 @@ class Scheduler:
         self._draining = True
 
     async def close(self, timeout_s: float) -> bool:
-        """Drain within `timeout_s`, then stop the engine; whether all that was accepted got its answer.
+        """Drain within `timeout_s`, then stop the worker; whether everything that was accepted was answered.
 
         Idempotent: later calls wait for the first.
         """
@@ -277,89 +271,65 @@ class Scheduler:
             log.warning("%s: %d images unanswered after %g s", self._name, self._in_flight.count, timeout_s)
         self._closed = True
         self._set_alarm(None)
-        self._patience.cancel()
+        self._redelivery.cancel()
         self._batcher.clear()
         self._pending.fail_all(self._stopping())
         self._shared.leave(self)
         await self._supervisor.stop()
-        self._tally.set_queue(0, 0.0)
+        self._series.set_queue(0, 0.0)
         return answered
 
     def on_up(self, ready: Ready) -> None:
-        """The engine takes batches (again)."""
+        """The worker takes batches (again)."""
         model = self._planner.cost_model
         if not model.fitted:
             self.warm_up_profile = ready.profile
             self._planner.fit_profile(self.warm_up_profile)
-            self._tally.set_cost_model(model)
+            self._series.set_cost_model(model)
             log.info("%s: up to %d images in a run", self._name, self._planner.predictor.most_images)
-        self._gave_up = False
+        self._redelivery.worker_is_up()
         self._pump()
 
     def on_report(self, report: BatchReport) -> None:
-        """A batch was run: feed the device first, then those who wait for answers."""
+        """A batch was run: give the device the next one first, then resolve the requests."""
         if report.outputs is None:
-            self._halve(report.ran)
+            self._redelivery.halve(report.ran)
         elif report.ran.items:
-            self._patience.batch_succeeded()
+            self._redelivery.batch_succeeded()
             model = self._planner.cost_model
             effort = self._planner.predictor.effort(report.ran, idle_before=report.idle_before)
             seconds = report.finished - report.started
-            self._tally.observe_prediction(model, model.observe(effort, seconds))
+            self._series.observe_prediction(model, model.observe(effort, seconds))
             self._shared.used(self, seconds, self._clock())
         self._pump()
         self._pending.resolve(report)
         if not any(item.reason == SPARE for item in report.batch.items):
-            self._tally.observe_batch(report)
+            self._series.observe_batch(report)
         if self.idle:
             self._when_idle()
 
     def on_down(self, lost: Batch | None, unstarted: Sequence[Batch]) -> None:
-        """The engine died: what it had comes back, and waits for the next one with patience."""
-        for item in self._pending.still_pending(lost.items if lost else ()):
-            item.request.attempts += 1
-            if item.request.attempts > 1:
-                self._pending.fail(
-                    [item.request], self._unavailable("the engine died twice while it ran this image")
-                )
-            else:
-                # Alone, so that an image that kills engines takes no other with it a second time.
-                self._batcher.put_back([item])
-        for batch in unstarted:
-            self._batcher.put_back(self._pending.still_pending(batch.items))
-        self._patience.engine_died()
+        """The worker died: what it had goes back to the queue, and waits for the next one."""
+        self._redelivery.worker_died(lost, unstarted)
         self._pump()
 
     def on_hopeless(self, error: BaseException) -> None:
-        """Only another process can have the device back."""
+        """Restarts in this process keep failing: only another process can have the device back."""
         cause = f"{type(error).__name__}: {error}"
         self._when_hopeless(f"{self._name}: 2 restarts in a row failed, the last with {cause}")
 
-    def _halve(self, batch: Batch) -> None:
-        """The device had no room for a batch: each half may fit."""
-        items = self._pending.still_pending(batch.items)
-        if len(batch.items) == 1:
-            message = "the device has no memory left for even this one image"
-            self._pending.fail([item.request for item in items], self._unavailable(message))
-            return
-        middle = (len(items) + 1) // 2
-        self._batcher.put_back(items[:middle])
-        self._batcher.put_back(items[middle:])
-
-    def _give_up(self) -> None:
-        """The engine has been away for too long for those who wait."""
+    def _end_grace_period(self) -> None:
         if not self._supervisor.up:
-            self._gave_up = True
-            self._pending.fail(self._batcher.clear(), self._unavailable())
+            self._redelivery.give_up()
 
     def _wake(self) -> None:
-        """Look after the queue soon: once for all the requests that come in this turn of the loop."""
+        """Pump soon: once for all the requests that come in this turn of the loop."""
         if not self._waking:
             self._waking = True
             asyncio.get_running_loop().call_soon(self._pump)
 
     def _pump(self) -> None:
-        """Drop what is too late, give the device what it should have, and set the alarm for the rest."""
+        """Fail what is too late, give the device its next batches, and set the alarm for the rest."""
         self._waking = False
         if self._closed:
             return
@@ -369,17 +339,17 @@ class Scheduler:
                 self._pending.fail([request], too_late(request, now))
             while self._supervisor.room and (batch := self._next_batch(now)) is not None:
                 self._supervisor.give(batch)
-            self._tally.set_queue(len(self._batcher), self.drain_s)
+            self._series.set_queue(len(self._batcher), self.drain_s)
         except Exception:
             log.exception("%s: no batch could be formed", self._name)
-            # A bug, in the policy for one; whoever was on the way into a batch must not wait for ever.
+            # A bug, in the policy for one: the requests that it was about must not wait for ever.
             self._batcher.clear()
             self._pending.fail_all(PrunepoolError("the scheduler failed to form a batch"))
         event = self._batcher.next_event(now)
         self._set_alarm(None if event is None else event - now)
 
     def _next_batch(self, now: float) -> Batch | None:
-        """What the device should get now, without those whose caller has just left."""
+        """The batch that the device should get now, without requests whose caller has just left."""
         while self._planner.due(now, device_busy=self._supervisor.busy):
             batch = self._planner.next_batch(now, device=self._device(now), arriving=self._in_flight.decoding)
             batch = batch and trim(batch, self._pending.is_pending, self._costs)
@@ -388,12 +358,12 @@ class Scheduler:
         return None
 
     def _device(self, now: float) -> DeviceState:
-        """What the device has to do, for other models as well."""
+        """What the device has to do, for other models too."""
         others, taken = self._shared.others(self), self._shared.taken(self, now)
         return self._supervisor.device._replace(others=others, taken=taken)
 
     def _backlog(self) -> ModelBacklog:
-        """What other models on the device have to reckon with."""
+        """What this model has for the device, as other models on it see it."""
         return self._planner.backlog(
             self._clock(), device=self._supervisor.device, arriving=self._in_flight.decoding
         )
@@ -405,15 +375,15 @@ class Scheduler:
         self._alarm = None if delay_s is None else loop.call_later(delay_s, self._pump)
 
     def _make_worker(self, *, post: Post) -> Worker:
-        """A worker; the first profiles if its speed matters at all: what is learnt later is better."""
+        """A worker; only the first profiles, if speed matters at all: what is learnt in service is better."""
         limits = self._limits
         matters = min(limits.max_batch_s, limits.max_queue_s, limits.target_s) < math.inf
         profiles = matters and not self._planner.cost_model.fitted
         return Worker(
             f"prunepool-engine-{self._name}",
-            self._factory,
+            self._model.make_backend,
             costs=self._costs,
-            input_size=self._image_size,
+            input_size=self._model.preprocess.size,
             clock=self._clock,
             post=post,
             profile_batches=profile_batches(self._costs.max_ratio, limits.max_batch_size) if profiles else (),
