@@ -1,8 +1,12 @@
-"""A toy backend whose device is lost once, for as long as the process lives, as after most CUDA errors."""
+"""A toy backend whose device is lost once, for as long as the process lives, as after most CUDA errors.
+
+What it measures comes out differently each time, as a timing may: only decisions that are kept stay the same.
+"""
 
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,4 +37,5 @@ def make(stored: StoredModel, options: BackendOptions, decisions: Decisions) -> 
     if _lost:
         raise RuntimeError(f"CUDA error: {_lost[0]}")
     backend = LosableBackend(len(stored.manifest.labels), batch_s=0.0)
-    return LoadedBackend(backend, options.device, "float32")
+    measured = decisions.setdefault("dtype", f"float{secrets.randbits(64)}")
+    return LoadedBackend(backend, options.device, measured)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import pytest
@@ -22,7 +22,16 @@ from prunepool.backends.registry import BackendOptions
 
 HERE = Path(__file__).parent
 PATIENCE_S = 60.0
-Serve = Callable[..., tuple[subprocess.Popen[str], str]]
+Serve = Callable[..., "Server"]
+
+
+class Server(NamedTuple):
+    """A running `prunepool serve`, where it is, and the line that it announced itself with."""
+
+    process: subprocess.Popen[str]
+    url: str
+    announced: str
+
 
 ENTRY_POINTS = """\
 [prunepool.backends]
@@ -44,9 +53,7 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @contextmanager
-def serving(
-    root: Path, packages: str, log: Path, *flags: str, **environment: str
-) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def serving(root: Path, packages: str, log: Path, *flags: str, **environment: str) -> Iterator[Server]:
     program = str(Path(sys.executable).with_name("prunepool"))
     command = [program, "serve", "--port", "0", "--model", "deit_tiny_imagenette"]
     mine = {k: v for k, v in os.environ.items() if not k.startswith("PRUNEPOOL_")}
@@ -64,7 +71,7 @@ def serving(
         line = process.stdout.readline()
         found = re.search(r"at (http://\S+)", line)
         assert found, f"the server ended before it served: {log.read_text()}"
-        yield process, found[1]
+        yield Server(process, found[1], line)
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
@@ -94,7 +101,7 @@ def classify(url: str, photo: bytes, ratio: float) -> dict[str, Any]:
 
 
 def test_it_serves_batches_of_mixed_ratios(serve: Serve, photos: list[bytes]) -> None:
-    _, url = serve("--device", "toy")
+    url = serve("--device", "toy").url
     wanted = [(photos[i % len(photos)], i / 20) for i in range(16)]  # no two of one ratio
     alone = [classify(url, *one) for one in wanted]
     with ThreadPoolExecutor(len(wanted)) as pool:
@@ -111,7 +118,7 @@ def test_a_process_whose_device_is_lost_says_so_and_ends(
     serve: Serve, photos: list[bytes], tmp_path: Path
 ) -> None:
     lose = tmp_path / "lose"
-    process, url = serve("--device", "losable", LOSE_DEVICE=str(lose))
+    process, url, _ = serve("--device", "losable", LOSE_DEVICE=str(lose))
     assert httpx.get(f"{url}/healthz").status_code == 200
     lose.touch()
     with ThreadPoolExecutor(1) as pool:
@@ -132,12 +139,13 @@ def test_a_process_whose_device_is_lost_says_so_and_ends(
     )
 
 
-def test_an_engine_process_whose_device_is_lost_is_replaced(
+def test_an_engine_process_whose_device_is_lost_is_replaced_and_decides_nothing_anew(
     serve: Serve, photos: list[bytes], tmp_path: Path
 ) -> None:
     lose = tmp_path / "lose"
-    _, url = serve("--device", "losable", "--engine", "process", LOSE_DEVICE=str(lose))
+    url = serve("--device", "losable", "--engine", "process", LOSE_DEVICE=str(lose)).url
     classify(url, photos[0], 0.5)
+    decided = dtype(url)
     lose.touch()
     began = time.monotonic()
     while True:
@@ -150,6 +158,19 @@ def test_an_engine_process_whose_device_is_lost_is_replaced(
     log = (tmp_path / "log").read_text()
     assert "the engine does not recover in this process" in log
     assert took_s < 10.0, "it was found to hang, not to be lost"
+    assert dtype(url) == decided
+
+
+def test_what_one_engine_decides_holds_for_all(serve: Serve, tmp_path: Path) -> None:
+    server = serve("--devices", "losable:0,losable:1", LOSE_DEVICE=str(tmp_path / "lose"))
+    assert re.fullmatch(
+        rf"prunepool \S+ serves deit_tiny_imagenette on losable:0,losable:1 in {dtype(server.url)} at .*\n",
+        server.announced,
+    )
+
+
+def dtype(url: str) -> str:
+    return str(httpx.get(f"{url}/models/deit_tiny_imagenette", timeout=PATIENCE_S).json()["dtype"])
 
 
 def test_a_device_type_that_nobody_registered_is_refused(tmp_path: Path) -> None:
