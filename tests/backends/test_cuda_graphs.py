@@ -242,7 +242,7 @@ def test_the_bound_keeps_the_most_important_and_the_largest_come_first(tiny: Mod
 def test_without_graphs_everything_goes_eagerly(tiny: Model) -> None:
     accelerator = FakeAccelerator()
     backend = backend_of(tiny, most=0, accelerator=accelerator)
-    assert [outcome.graph_replayed for outcome in run(backend, batch_of(0.0, 0.755))] == [False, False]
+    assert [output.graph_replayed for output in run(backend, batch_of(0.0, 0.755))] == [False, False]
     assert accelerator.replays == 0
 
 

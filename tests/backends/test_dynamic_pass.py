@@ -1,4 +1,4 @@
-"""An open pass: one program for all plans of a family, with the plain pass's answers."""
+"""A pass with dynamic shapes: one program for all plans of a family, with the plain pass's answers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def geometry(network: ReducingViT) -> Geometry:
     return network.geometry
 
 
-def dial(method: str) -> list[ReductionPlan]:
+def plans_of(method: str) -> list[ReductionPlan]:
     """A plan for each number of tokens that a method can remove."""
     most = max_ratio(PATCHES, len(default_blocks(4, method)))
     return [
@@ -47,8 +47,8 @@ def dial(method: str) -> list[ReductionPlan]:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_dial_is_of_one_kind(method: str, geometry: Geometry) -> None:
-    plans = dial(method)
+def test_the_plans_of_a_model_are_one_family(method: str, geometry: Geometry) -> None:
+    plans = plans_of(method)
     (family,) = PlanFamily.all_of(plans)
     assert family == PlanFamily(method, default_blocks(4, method))
     for plan in (*plans, DENSE):
@@ -58,13 +58,13 @@ def test_a_dial_is_of_one_kind(method: str, geometry: Geometry) -> None:
         assert counts == (wanted or (geometry.tokens,) * len(family.blocks))
 
 
-def test_where_nothing_leaves_one_kind_remains(geometry: Geometry) -> None:
+def test_where_nothing_is_removed_one_family_remains(geometry: Geometry) -> None:
     (family,) = PlanFamily.all_of([DENSE])
     assert family.blocks == ()
     assert family.counts(DENSE, geometry) == ()
 
 
-def test_a_dial_of_two_methods_has_two_kinds(geometry: Geometry) -> None:
+def test_plans_of_two_methods_are_two_families(geometry: Geometry) -> None:
     limits = (7e-5,) * 2
     plans = [ReductionPlan((1, 2), (10, 10), limits, "ppt"), ReductionPlan((1, 3), (30, 30), limits, "fuse")]
     curve = PlanCurve(plans, patches=PATCHES)
@@ -90,7 +90,7 @@ def test_a_block_that_is_left_out_before_another_needs_an_order_that_stays(
         assert counts == plan.tokens(geometry.tokens, geometry.prefix_tokens)[1:]
 
 
-def test_a_plan_for_other_blocks_is_not_of_the_kind(geometry: Geometry) -> None:
+def test_a_plan_for_other_blocks_is_not_of_the_family(geometry: Geometry) -> None:
     assert PlanFamily("ppt", (1, 2)).counts(ReductionPlan((1, 3), (9, 9), (0.0, 0.0)), geometry) is None
 
 
@@ -101,7 +101,7 @@ def test_logits_and_stages_are_those_of_the_plain_pass(
     ratio: float, method: str, network: ReducingViT
 ) -> None:
     plan = plan_for_ratio(ratio, patches=PATCHES, depth=4, method=method) if ratio else DENSE
-    (family,) = PlanFamily.all_of(dial(method))
+    (family,) = PlanFamily.all_of(plans_of(method))
     images = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(1))
     wanted = network(images, [(plan, 2)])
     counts = family.counts(plan, network.geometry)
@@ -119,8 +119,8 @@ def test_logits_and_stages_are_those_of_the_plain_pass(
 
 @torch.inference_mode()
 def test_thresholds_are_the_images_own(network: ReducingViT) -> None:
-    """They are an input, for the dial scales them with the tokens that a stage sees."""
-    (family,) = PlanFamily.all_of(dial("ppt"))
+    """They are an input, for a model's plans scale them with the tokens that a stage sees."""
+    (family,) = PlanFamily.all_of(plans_of("ppt"))
     one = DynamicPass(network, family)
     images = torch.randn(2, 3, 224, 224)
     counts = [*map(torch.zeros, (150, 110, 70))]

@@ -88,7 +88,7 @@ def test_float32_answers_are_those_of_the_processor(
         assert (ours.tokens, ours.pruned, ours.pooled) == (theirs.tokens, theirs.pruned, theirs.pooled)
 
 
-def test_an_answer_does_not_depend_on_its_company(backend: CudaGraphBackend) -> None:
+def test_an_answer_does_not_depend_on_its_batch(backend: CudaGraphBackend) -> None:
     pixels = crops(backend.model, 8)
     ratios = (0.0, 0.25, 0.25, 0.3, 0.5, 0.755, 0.755, 0.755)
     together = run(backend, batch_of(pixels, *ratios))
@@ -159,6 +159,6 @@ def test_half_precision_names_the_same_class(place: str, root: Path, dtype: str,
         pixels = crops(model, 400)
         shares = [pixels[i : i + 64] for i in range(0, len(pixels), 64)]
         outputs = [o for share in shares for o in run(backend, batch_of(share, *((ratio,) * len(share))))]
-        best.append(np.array([outcome.logits.argmax() for outcome in outputs]))
+        best.append(np.array([output.logits.argmax() for output in outputs]))
         backend.close()
     assert (best[0] == best[1]).mean() >= 0.99

@@ -37,7 +37,7 @@ def run(backend: TorchBackend, batch: Batch) -> list[Output]:
     return list(backend.run(batch, backend.prepare(batch)))
 
 
-def test_outcomes_come_in_batch_order_with_what_they_cost(backend: TorchBackend) -> None:
+def test_outputs_come_in_batch_order_with_what_they_cost(backend: TorchBackend) -> None:
     outputs = run(backend, batch_of(0.0, 0.5, 0.5, 0.755))
     assert [o.tokens for o in outputs] == [
         (197,),
@@ -46,29 +46,29 @@ def test_outcomes_come_in_batch_order_with_what_they_cost(backend: TorchBackend)
         (197, 147, 97, 49),
     ]
     assert [o.gmacs for o in outputs] == sorted((o.gmacs for o in outputs), reverse=True)
-    for outcome in outputs:
-        assert outcome.logits.dtype == np.float32
-        assert outcome.logits.shape == (5,)
+    for output in outputs:
+        assert output.logits.dtype == np.float32
+        assert output.logits.shape == (5,)
 
 
 def test_logits_are_those_of_the_model(backend: TorchBackend, tiny: Model) -> None:
     batch = batch_of(0.0, 0.755)
-    for item, outcome in zip(batch.items, run(backend, batch), strict=True):
+    for item, output in zip(batch.items, run(backend, batch), strict=True):
         images = tiny.normalise(torch.from_numpy(item.request.pixels[None]))
         expected = tiny(images, tiny.plan(item.ratio)).logits[0]
-        np.testing.assert_allclose(outcome.logits, expected, atol=1e-4)
+        np.testing.assert_allclose(output.logits, expected, atol=1e-4)
 
 
 @given(ratios=st.lists(st.sampled_from([0.0, 0.3, 0.755, 0.8]), min_size=1, max_size=4))
 @examples(0.2)
 def test_every_patch_is_accounted_for(backend: TorchBackend, ratios: list[float]) -> None:
-    for outcome in run(backend, batch_of(*sorted(ratios), explain=True)):
-        left = outcome.tokens[0] - outcome.tokens[-1]
-        assert outcome.pruned + outcome.pooled == left
-        mapped = outcome.token_map
+    for output in run(backend, batch_of(*sorted(ratios), explain=True)):
+        left = output.tokens[0] - output.tokens[-1]
+        assert output.pruned + output.pooled == left
+        mapped = output.token_map
         assert mapped is not None
         assert mapped.grid == (14, 14)
-        assert len(mapped.tokens) == outcome.tokens[-1] - 1
+        assert len(mapped.tokens) == output.tokens[-1] - 1
         pruned = [patch for stage in mapped.stages for patch in stage.pruned]
         kept = [patch for group in mapped.tokens for patch in group]
         assert sorted(pruned + kept) == list(range(196))
@@ -76,11 +76,11 @@ def test_every_patch_is_accounted_for(backend: TorchBackend, ratios: list[float]
 
 def test_a_stage_map_tells_the_decision(backend: TorchBackend, tiny: Model) -> None:
     batch = batch_of(0.755, explain=True)
-    (outcome,) = run(backend, batch)
+    (output,) = run(backend, batch)
     images = tiny.normalise(torch.from_numpy(batch.items[0].request.pixels[None]))
     stages = tiny(images, tiny.plan(0.755)).stages
-    assert outcome.token_map is not None
-    for mapped, stage in zip(outcome.token_map.stages, stages, strict=True):
+    assert output.token_map is not None
+    for mapped, stage in zip(output.token_map.stages, stages, strict=True):
         assert mapped.block == stage.block
         assert mapped.action == ("prune" if stage.pruned[0] else "pool")
         assert mapped.variance == pytest.approx(stage.variance[0].item())
@@ -120,7 +120,7 @@ def test_warm_up_runs_the_largest_batch(tiny: Model, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.shared
-def test_half_precision_answers_like_itself_in_any_company(shared: Path) -> None:
+def test_half_precision_answers_like_itself_in_any_batch(shared: Path) -> None:
     """bfloat16, real photos: the same best class alone, among its like, and among five plans."""
     import timm
     from PIL import Image
@@ -161,6 +161,6 @@ def test_normalised_pixels_may_stand_beside_others(
         request = Request(pixels, item.request.ratio_spec, 0.0)
         items.append(BatchItem(request, item.ratio, item.reason))
     expected = run(backend, crops)
-    for outcome, crop in zip(run(backend, Batch(tuple(items), 0.0)), expected, strict=True):
-        np.testing.assert_allclose(outcome.logits, crop.logits, atol=1e-5)
-        assert outcome.tokens == crop.tokens
+    for output, crop in zip(run(backend, Batch(tuple(items), 0.0)), expected, strict=True):
+        np.testing.assert_allclose(output.logits, crop.logits, atol=1e-5)
+        assert output.tokens == crop.tokens

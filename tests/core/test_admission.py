@@ -19,28 +19,28 @@ def arrival(drain_s: float = 0.0, now: float = 0.0, **changes: Any) -> Arrival:
     return Arrival(now=now, drain_s=drain_s, **{**plain, **changes})
 
 
-def let_in(door: Admission, one: Arrival) -> bool:
+def accepted(admission: Admission, one: Arrival) -> bool:
     try:
-        door.check(one)
+        admission.check(one)
     except Overloaded:
         return False
     return True
 
 
 def standing() -> Admission:
-    """A door before which a queue has stood for longer than the target."""
-    door = Admission(LIMITS)
+    """Admission control of a queue that has stood for longer than the target."""
+    admission = Admission(LIMITS)
     for now in (0.0, 0.5, 1.0):
-        door.check(arrival(2.0, now))
-    assert not let_in(door, arrival(2.0, 1.01))
-    return door
+        admission.check(arrival(2.0, now))
+    assert not accepted(admission, arrival(2.0, 1.01))
+    return admission
 
 
 def test_an_empty_server_lets_in() -> None:
     Admission(LIMITS).check(arrival())
 
 
-def test_no_more_are_let_in_than_places() -> None:
+def test_no_more_are_accepted_than_the_limit() -> None:
     with pytest.raises(Overloaded, match=r"8 images wait .* 8 is the limit"):
         Admission(LIMITS).check(arrival(accepted=8))
 
@@ -52,25 +52,25 @@ def test_who_finds_no_place_is_told_how_long_those_before_take() -> None:
 
 
 @pytest.mark.parametrize("ratio_spec", [AUTO, FIXED])
-def test_no_more_work_is_let_in_than_the_bound(ratio_spec: RatioSpec) -> None:
+def test_no_more_work_is_accepted_than_the_bound(ratio_spec: RatioSpec) -> None:
     with pytest.raises(Overloaded, match=r"would take 31\.0 s, and 30 s is the limit") as refusal:
         Admission(LIMITS).check(arrival(31.0, ratio_spec=ratio_spec))
     assert refusal.value.retry_after == 1.0
 
 
-def test_an_image_alone_is_let_in_however_long_it_takes() -> None:
+def test_an_image_alone_is_accepted_however_long_it_takes() -> None:
     Admission(LIMITS).check(arrival(31.0, accepted=0, alone_s=31.0))
 
 
-def test_a_burst_is_let_in_whole() -> None:
-    door = Admission(LIMITS)
-    assert all(let_in(door, arrival(0.1 * number)) for number in range(100))
+def test_a_burst_is_accepted_whole() -> None:
+    admission = Admission(LIMITS)
+    assert all(accepted(admission, arrival(0.1 * number)) for number in range(100))
 
 
-def test_one_burst_after_the_other_is_let_in() -> None:
-    door = Admission(LIMITS)
+def test_one_burst_after_the_other_is_accepted() -> None:
+    admission = Admission(LIMITS)
     for start in (0.0, 5.0, 10.0):
-        assert all(let_in(door, arrival(0.1 * number, start)) for number in range(100))
+        assert all(accepted(admission, arrival(0.1 * number, start)) for number in range(100))
 
 
 def test_a_queue_that_stands_is_not_let_grow() -> None:
@@ -84,19 +84,19 @@ def test_who_is_refused_is_told_when_it_should_be_short() -> None:
     assert refusal.value.retry_after == 1.5
 
 
-def test_while_it_stands_only_so_many_are_let_in_as_can_be_answered_in_time() -> None:
-    door = standing()
-    assert [let_in(door, arrival(drain_s, 2.0)) for drain_s in (0.76, 0.74)] == [False, True]
+def test_while_it_stands_only_so_many_are_accepted_as_can_be_answered_in_time() -> None:
+    admission = standing()
+    assert [accepted(admission, arrival(drain_s, 2.0)) for drain_s in (0.76, 0.74)] == [False, True]
 
 
 def test_while_it_stands_there_is_no_room_for_a_burst() -> None:
-    door = standing()
-    assert [let_in(door, arrival(drain_s, 3.0)) for drain_s in (0.6, 0.7, 0.8)] == [True, True, False]
+    admission = standing()
+    assert [accepted(admission, arrival(drain_s, 3.0)) for drain_s in (0.6, 0.7, 0.8)] == [True, True, False]
 
 
-def test_after_it_was_short_the_next_burst_is_let_in() -> None:
-    door = standing()
-    assert all(let_in(door, arrival(0.4 + 0.1 * number, 4.0)) for number in range(50))
+def test_after_it_was_short_the_next_burst_is_accepted() -> None:
+    admission = standing()
+    assert all(accepted(admission, arrival(0.4 + 0.1 * number, 4.0)) for number in range(50))
 
 
 def test_a_fixed_ratio_has_no_target() -> None:
@@ -104,13 +104,13 @@ def test_a_fixed_ratio_has_no_target() -> None:
 
 
 def test_a_target_that_the_device_cannot_hold_refuses_nobody_who_comes_alone() -> None:
-    door = Admission(LIMITS)
-    assert all(let_in(door, arrival(3.0, now, alone_s=3.0)) for now in range(10))
+    admission = Admission(LIMITS)
+    assert all(accepted(admission, arrival(3.0, now, alone_s=3.0)) for now in range(10))
 
 
 def test_without_a_target_only_the_bounds_count() -> None:
-    door = Admission(Limits())
-    assert all(let_in(door, arrival(1e6, now)) for now in range(10))
+    admission = Admission(Limits())
+    assert all(accepted(admission, arrival(1e6, now)) for now in range(10))
 
 
 @pytest.mark.parametrize("ratio_spec", [AUTO, FIXED])
@@ -121,14 +121,14 @@ def test_what_would_come_too_late_is_refused_at_once(ratio_spec: RatioSpec) -> N
         Admission(LIMITS).check(arrival(0.6, 10.0, deadline=10.5, ratio_spec=ratio_spec))
 
 
-def test_what_should_come_in_time_is_let_in() -> None:
+def test_an_answer_that_should_come_in_time_is_accepted() -> None:
     Admission(LIMITS).check(arrival(0.4, 10.0, deadline=10.5))
 
 
 @given(st.lists(st.tuples(st.floats(0.0, 2.0), st.floats(0.0, 40.0)), max_size=60))
-def test_who_comes_to_a_short_queue_is_let_in_whatever_was_before(past: list[tuple[float, float]]) -> None:
-    door, now = Admission(LIMITS), 0.0
+def test_a_request_to_a_short_queue_is_accepted_whatever_was_before(past: list[tuple[float, float]]) -> None:
+    admission, now = Admission(LIMITS), 0.0
     for pause, drain_s in past:
         now += pause
-        let_in(door, arrival(drain_s, now))
-    assert let_in(door, arrival(0.5, now))
+        accepted(admission, arrival(drain_s, now))
+    assert accepted(admission, arrival(0.5, now))

@@ -158,14 +158,14 @@ def test_what_waits_is_counted_by_ratio() -> None:
     }
 
 
-def test_company_that_would_cost_a_deadline_is_left_for_the_next_batch() -> None:
+def test_a_request_that_would_cost_a_deadline_is_left_for_the_next_batch() -> None:
     queue = batcher()
     hurried, other, third = request(deadline=12.5), request(), request()
     add(queue, hurried, other, third)
     assert members(queue.next_batch(10.0, choose, free_at=10.5)) == [hurried, other]
 
 
-def test_a_deadline_that_cannot_be_kept_anyway_keeps_no_company_away() -> None:
+def test_a_deadline_that_cannot_be_kept_anyway_keeps_no_request_away() -> None:
     queue = batcher()
     late, other = request(deadline=10.5), request()
     add(queue, late, other)
@@ -217,19 +217,19 @@ def test_a_request_that_was_taken_does_not_expire() -> None:
 
 
 @pytest.mark.parametrize(("now", "goes"), [(10.004999, False), (10.005, True)])
-def test_company_is_waited_for_from_the_oldest_arrival(now: float, goes: bool) -> None:
+def test_the_batching_window_starts_with_the_oldest_arrival(now: float, goes: bool) -> None:
     queue = batcher(max_wait_s=0.005)
     add(queue, request(10.0), request(10.004))
     assert (queue.next_batch(now, choose) is not None) == goes
 
 
-def test_a_full_batch_waits_for_no_company() -> None:
+def test_a_full_batch_waits_for_no_window() -> None:
     queue = batcher(max_wait_s=1.0, max_batch_size=2)
     add(queue, request(0.0), request(0.0))
     assert len(members(queue.next_batch(0.0, choose))) == 2
 
 
-def test_the_next_event_is_the_end_of_the_wait_for_company() -> None:
+def test_the_next_event_is_the_end_of_the_batching_window() -> None:
     queue = batcher(max_wait_s=0.5)
     add(queue, request(10.0), request(10.25))
     assert queue.next_event(10.25) == 10.5
@@ -370,10 +370,10 @@ class Interleavings(RuleBasedStateMachine):
 
     @rule(
         ratio=st.sampled_from([None, 0.0, 0.25, 0.5, 0.75]),
-        patience=st.none() | st.sampled_from([0.25, 0.5, 1.0, 4.0]),
+        within=st.none() | st.sampled_from([0.25, 0.5, 1.0, 4.0]),
     )
-    def arrive(self, ratio: float | None, patience: float | None) -> None:
-        deadline = None if patience is None else self.now + patience
+    def arrive(self, ratio: float | None, within: float | None) -> None:
+        deadline = None if within is None else self.now + within
         one = request(self.now, ratio=ratio, deadline=deadline)
         add(self.queue, one)
         self.waiting.append(one)
@@ -402,7 +402,7 @@ class Interleavings(RuleBasedStateMachine):
             assert batch is not None
             assert sorted(map(id, members(batch))) == sorted(id(item.request) for item in expected)
         elif batch is None:
-            # Only an open batch whose company may still come may be kept back.
+            # Only a batch whose window is still open may be kept back.
             assert len(self.waiting) < self.MAX_SIZE
             assert sum(1 - choose(one).ratio for one in self.waiting) < self.MAX_S
             assert not self.waiting or self.now < self.waiting[0].arrival + self.MAX_WAIT

@@ -32,7 +32,7 @@ def in_thread(item: Callable[[], object]) -> threading.Thread:
     return thread
 
 
-def test_a_free_device_is_had_at_once() -> None:
+def test_a_free_device_is_acquired_at_once() -> None:
     lock = FairLock()
     assert lock.ended == -math.inf
     assert lock.acquire("a")
@@ -40,20 +40,20 @@ def test_a_free_device_is_had_at_once() -> None:
     assert lock.ended == 3.0
 
 
-def test_turns_are_taken_in_the_order_of_asking() -> None:
+def test_the_lock_is_acquired_in_order() -> None:
     lock, order = FairLock(), []
     assert lock.acquire("first")
     threads = []
     for name in "abc":
         asked = threading.Event()
 
-        def take(name: str = name, asked: threading.Event = asked) -> None:
+        def acquire(name: str = name, asked: threading.Event = asked) -> None:
             asked.set()
             assert lock.acquire(name)
             order.append(name)
             lock.release(name, 1.0)
 
-        threads.append(in_thread(take))
+        threads.append(in_thread(acquire))
         asked.wait(PATIENCE_S)
         while len(lock._queue) < len(threads) + 1 - len(order):
             pass
@@ -63,18 +63,18 @@ def test_turns_are_taken_in_the_order_of_asking() -> None:
     assert order == ["a", "b", "c"]
 
 
-def test_a_turn_that_is_given_back_in_anothers_name_is_over() -> None:
+def test_a_lock_released_for_a_worker_that_hangs_goes_to_the_next() -> None:
     lock, got = FairLock(), []
     assert lock.acquire("hangs")
     waiting = in_thread(lambda: got.append(lock.acquire("next")))
     lock.release("hangs", 1.0)
     waiting.join(PATIENCE_S)
     assert got == [True]
-    lock.release("hangs", 9.0)  # it has come back after all, and has nothing to give
+    lock.release("hangs", 9.0)  # it has come back after all, and holds nothing
     assert lock.ended == 1.0
 
 
-def test_who_is_told_to_wait_no_longer_gets_no_turn() -> None:
+def test_a_waiter_released_meanwhile_does_not_get_the_lock() -> None:
     lock, got = FairLock(), []
     assert lock.acquire("runs")
     waiting = in_thread(lambda: got.append(lock.acquire("waits")))
@@ -85,7 +85,7 @@ def test_who_is_told_to_wait_no_longer_gets_no_turn() -> None:
     assert got == [False]
 
 
-def test_a_turn_that_lasts_too_long_is_not_waited_for() -> None:
+def test_a_holder_that_takes_too_long_is_passed_over() -> None:
     lock = FairLock(hold_timeout_s=0.01)
     assert lock.acquire("hangs")
     assert lock.acquire("next")
@@ -95,7 +95,7 @@ def test_a_turn_that_lasts_too_long_is_not_waited_for() -> None:
     assert lock.ended == 2.0
 
 
-def test_a_turn_that_lasts_too_long_is_waited_for_once() -> None:
+def test_a_holder_that_takes_too_long_is_waited_for_once() -> None:
     lock = FairLock(hold_timeout_s=0.2)
     assert lock.acquire("hangs")
     began = time.monotonic()
@@ -108,7 +108,7 @@ def test_a_turn_that_lasts_too_long_is_waited_for_once() -> None:
     assert lock.acquire("hangs")
 
 
-def test_beside_a_turn_that_lasts_too_long_the_others_still_take_turns() -> None:
+def test_beside_a_holder_that_takes_too_long_the_lock_is_still_fair() -> None:
     lock, got = FairLock(hold_timeout_s=0.01), []
     assert lock.acquire("hangs")
     assert lock.acquire("a")
@@ -184,7 +184,7 @@ def batch(images: int) -> Batch:
         ),  # a run of its own before each of ours: one that is given, two that wait
     ],
 )
-def test_others_have_a_turn_before_each_of_ours(backlog: ModelBacklog, extra: float) -> None:
+def test_other_models_run_a_batch_before_each_of_ours(backlog: ModelBacklog, extra: float) -> None:
     found = planner()
     device = DeviceState([batch(2)], None, others=(backlog,))
     arriving = Counter({DENSE: 3})
@@ -192,7 +192,7 @@ def test_others_have_a_turn_before_each_of_ours(backlog: ModelBacklog, extra: fl
     assert found.backlog(0.0, device=device, arriving=arriving) == pytest.approx((5.0, 2.0))
 
 
-def test_a_batch_that_waits_for_its_turn_does_not_come_closer_to_its_end() -> None:
+def test_a_batch_that_waits_for_the_lock_does_not_come_closer_to_its_end() -> None:
     found = planner()
     assert found.busy_s(DeviceState([batch(2)], None), 10.0) == pytest.approx(2.0)
     assert found.busy_s(DeviceState([batch(2)], 9.5), 10.0) == pytest.approx(1.5)

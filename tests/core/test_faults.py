@@ -140,7 +140,7 @@ async def test_even_an_exit_of_its_thread_is_a_death_like_others(rig: Any, top: 
     assert top(tasks[0]) == 1
 
 
-async def test_outcomes_that_are_too_few_are_a_death(rig: Any) -> None:
+async def test_outputs_that_are_too_few_are_a_death(rig: Any) -> None:
     class Forgetful(FakeBackend):
         def run(self, batch: Batch, prepared: object) -> list[Output]:
             return list(super().run(batch, prepared))[: 1 if len(batch.items) == 1 else -1]
@@ -308,7 +308,7 @@ async def test_who_waited_in_vain_is_told_when_to_come_back(rig: Any, until: Unt
     assert error.retry_after >= 1.5
 
 
-async def test_who_comes_from_decoding_when_patience_is_used_up_does_not_wait(rig: Any, until: Until) -> None:
+async def test_an_image_decoded_after_the_grace_period_does_not_wait(rig: Any, until: Until) -> None:
     scheduler = await rig.start(DIES, first_delay_s=2.0, grace_period_s=0.5)
     with scheduler.accept(RatioSpec(0.0, 0.0)) as hold:
         await rig.submit(scheduler, 1)
@@ -330,7 +330,7 @@ async def test_an_engine_that_comes_back_late_answers_who_comes_then(
     assert top(task) == 2
 
 
-async def test_a_success_renews_patience(rig: Any, until: Until) -> None:
+async def test_a_success_renews_the_grace_period(rig: Any, until: Until) -> None:
     scheduler, tasks = await down(rig, until, {"fail": poison(2)}, grace_period_s=3.0)
     await rig.clock.advance(2.0)
     await answers(tasks)
@@ -341,7 +341,9 @@ async def test_a_success_renews_patience(rig: Any, until: Until) -> None:
     assert not task.done()
 
 
-async def test_engines_that_come_back_only_to_die_do_not_renew_patience(rig: Any, until: Until) -> None:
+async def test_engines_that_come_back_only_to_die_do_not_renew_the_grace_period(
+    rig: Any, until: Until
+) -> None:
     gate = Gate(is_open=False)
     scheduler, _ = await down(
         rig, until, {"gate": gate, **DIES}, limits=Limits(max_batch_size=1), grace_period_s=3.0

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prunepool.core.cost_model import CostModel, Effort, TimedBatch
-from prunepool.core.prediction import Drain, Predictor
+from prunepool.core.prediction import DrainEstimate, Predictor
 from prunepool.core.types import Batch, BatchItem, Limits, RatioSpec, Request
 
 
@@ -41,7 +41,7 @@ def test_a_batch_of_which_nothing_is_left_takes_no_time() -> None:
 
 
 def test_nothing_drains_at_once() -> None:
-    assert predictor(run_s=0.5).drain({}) == Drain(0.0, 1, 0.0)
+    assert predictor(run_s=0.5).drain({}) == DrainEstimate(0.0, 1, 0.0)
 
 
 def test_what_fits_into_one_run_is_one_run() -> None:

@@ -30,7 +30,7 @@ def test_from_one_dense_image_up_to_the_largest_batch(max_ratio: float, max_batc
     assert len(batches) == len(set(batches)) <= 10
 
 
-def test_ends_and_middle_of_the_dial_in_three_sizes_and_a_mix() -> None:
+def test_ends_and_middle_of_the_ratios_in_three_sizes_and_a_mix() -> None:
     batches = profile_batches(0.8, 32)
     assert {(len(batch), batch[0]) for batch in batches if len(set(batch)) == 1} == {
         (size, ratio) for size in (1, 8, 32) for ratio in (0.0, 0.4, 0.8)
@@ -90,7 +90,7 @@ class Costs:
         return IMAGE
 
 
-def test_a_crowd_is_run_in_batches_of_the_size_that_pays() -> None:
+def test_a_long_queue_is_run_in_batches_of_the_size_that_pays() -> None:
     planner = Planner(Costs(), DefaultRatio(0.0), Limits(max_batch_size=32, only_what_pays=True))
     idle = DeviceState((), None)
 

@@ -24,7 +24,7 @@ class Timed(FakeBackend):
 
     def run(self, batch: Batch, prepared: object) -> list[Output]:
         outputs = list(super().run(batch, prepared))
-        self.clock.now += 2 * sum(outcome.gmacs for outcome in outputs)
+        self.clock.now += 2 * sum(output.gmacs for output in outputs)
         return outputs
 
 
@@ -165,7 +165,7 @@ async def test_no_more_than_one_batch_is_given_ahead(rig: Any) -> None:
     assert rig.sample("queue_requests") == 2
 
 
-async def test_an_idle_device_waits_for_company_when_told_to(rig: Any) -> None:
+async def test_an_idle_device_waits_for_the_batching_window(rig: Any) -> None:
     scheduler = await rig.start(limits=Limits(max_wait_s=0.5))
     tasks = await rig.submit(scheduler, 1)
     await rig.clock.advance(0.499)
@@ -175,7 +175,7 @@ async def test_an_idle_device_waits_for_company_when_told_to(rig: Any) -> None:
     assert rig.ran == [[1, 2]]
 
 
-async def test_company_is_not_waited_for_any_longer_than_told(rig: Any) -> None:
+async def test_the_batching_window_ends_on_time(rig: Any) -> None:
     scheduler = await rig.start(limits=Limits(max_wait_s=0.5))
     rig.gate.close()
     await rig.submit(scheduler, 1)
@@ -389,10 +389,10 @@ async def test_who_is_not_answered_in_time_is_told_that_the_server_stops(rig: An
     tasks = await busy(rig, scheduler)
     tasks += await rig.submit(scheduler, 1)
     closing = asyncio.create_task(scheduler.close(0.0))
-    outcome = await answers(tasks)
+    found = await answers(tasks)
     rig.gate.open()
     await closing
-    assert [type(one) for one in outcome] == [Draining, Draining]
+    assert [type(one) for one in found] == [Draining, Draining]
 
 
 async def test_an_engine_that_hangs_does_not_keep_closing_from_an_end(rig: Any) -> None:
@@ -462,5 +462,5 @@ async def test_a_policy_that_fails_leaves_nobody_waiting(rig: Any, caplog: pytes
             return 0.0
 
     scheduler = await rig.start(policy=Broken())
-    outcome = await answers(await rig.submit(scheduler, 1, 2))
-    assert [type(one) for one in outcome] == [PrunepoolError, PrunepoolError]
+    found = await answers(await rig.submit(scheduler, 1, 2))
+    assert [type(one) for one in found] == [PrunepoolError, PrunepoolError]

@@ -53,7 +53,7 @@ async def test_a_batch_that_did_not_fit_is_not_counted(rig: Any) -> None:
     assert rig.sample("batch_size_count") == 2
 
 
-async def test_the_queue_is_shown_while_it_waits(rig: Any) -> None:
+async def test_the_queue_is_exported_while_it_waits(rig: Any) -> None:
     scheduler = await rig.start()
     rig.gate.close()
     await rig.submit(scheduler, 1)
@@ -62,7 +62,7 @@ async def test_the_queue_is_shown_while_it_waits(rig: Any) -> None:
     assert rig.sample("queue_requests") == 2
 
 
-async def test_a_client_that_left_is_not_shown_waiting(rig: Any) -> None:
+async def test_a_client_that_left_is_not_counted_as_waiting(rig: Any) -> None:
     scheduler = await rig.start()
     rig.gate.close()
     await rig.submit(scheduler, 1)
@@ -73,7 +73,7 @@ async def test_a_client_that_left_is_not_shown_waiting(rig: Any) -> None:
     assert rig.sample("queue_requests") == 1
 
 
-async def test_the_drain_is_shown_as_predicted(rig: Any) -> None:
+async def test_the_drain_is_exported_as_predicted(rig: Any) -> None:
     scheduler = await rig.start(limits=Limits(max_batch_size=1))
     rig.gate.close()
     tasks = await rig.submit(scheduler, 1)
@@ -85,13 +85,13 @@ async def test_the_drain_is_shown_as_predicted(rig: Any) -> None:
     assert rig.sample("queue_drain_seconds") == pytest.approx(3.0)
 
 
-async def test_what_auto_would_take_is_shown(rig: Any) -> None:
+async def test_what_auto_would_take_is_exported(rig: Any) -> None:
     scheduler = await rig.start()
     await asyncio.gather(*await rig.submit(scheduler, 1))
     assert rig.sample("auto_reduction_ratio") == 0.5
 
 
-async def test_what_auto_may_do_is_shown_beside_what_it_does(rig: Any) -> None:
+async def test_what_auto_may_do_is_exported_beside_what_it_does(rig: Any) -> None:
     await rig.start(limits=Limits(target_s=0.2), auto_maximum=0.5)
     assert rig.sample("auto_reduction_ratio_limit") == 0.5
     assert rig.sample("target_latency_seconds") == 0.2

@@ -48,7 +48,7 @@ async def test_it_says_when_it_is_warm() -> None:
     await bench.ended()
 
 
-async def test_warmth_comes_with_the_time_of_one_dense_image() -> None:
+async def test_ready_comes_with_the_time_of_one_dense_image() -> None:
     ticks = iter([0.0, 10.0, 10.25, 11.0])
     bench = Bench(clock=lambda: next(ticks))
     assert await bench.events.get() == Ready((TimedBatch(Effort(1, 1.0, 0, 0), 0.25),))
@@ -64,14 +64,14 @@ async def test_the_backend_lives_in_the_workers_thread() -> None:
     await bench.ended()
 
 
-async def test_a_batch_is_reported_with_its_outcomes() -> None:
+async def test_a_batch_is_reported_with_its_outputs() -> None:
     bench = Bench()
     bench.worker.give(given := batch(3, 7))
     await bench.events.get()
     report = await bench.events.get()
     assert isinstance(report, BatchReport)
     assert report.batch is given
-    assert [outcome.logits.argmax() for outcome in report.outputs or ()] == [3, 7]
+    assert [output.logits.argmax() for output in report.outputs or ()] == [3, 7]
     await bench.ended()
 
 

@@ -53,7 +53,7 @@ class PartResult(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class LaunchedBatch:
+class LaunchedParts:
     """A batch on the device.
 
     Attributes:
@@ -144,7 +144,7 @@ class CudaGraphBackend:
 
     @memory_errors_translated()
     @torch.inference_mode()
-    def launch(self, batch: Batch, prepared: object) -> LaunchedBatch:
+    def launch(self, batch: Batch, prepared: object) -> LaunchedParts:
         """Have the device compute a batch; returns at once.
 
         Raises:
@@ -155,16 +155,16 @@ class CudaGraphBackend:
         with self._accelerator.active():
             parts = split_batch(prepared.plans, self.graphs.find)
             results = [self._launch(part, prepared.parts, explain) for part in parts]
-            return LaunchedBatch(results, self._accelerator.event())
+            return LaunchedParts(results, self._accelerator.event())
 
     def done(self, launched: object) -> bool:
         """Whether :meth:`collect` would return without waiting."""
-        assert isinstance(launched, LaunchedBatch)
+        assert isinstance(launched, LaunchedParts)
         return launched.event.done()
 
     def collect(self, batch: Batch, launched: object) -> Sequence[Output]:
         """Wait for a launched batch; outputs in its order."""
-        assert isinstance(launched, LaunchedBatch)
+        assert isinstance(launched, LaunchedParts)
         launched.event.wait()
         outputs: dict[int, Output] = {}
         for result in launched.results:

@@ -1,4 +1,4 @@
-"""A forward pass whose counts of images and tokens are left open, for an exporter: one for all ratios."""
+"""A forward pass with dynamic shapes, for export: one program for any number of images and any ratio."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from prunepool.reduction.step import Reduced, StageRecord, StepInputs
 from prunepool.reduction.tokens import TokenReduction
 from prunepool.store.geometry import Geometry
 
-#: Images of the batch that is traced: neither one nor none, which would be taken for constants.
+#: Images of the traced batch: 0 and 1 would be specialised to constants.
 _TRACED = 3
 
-#: Tokens that leave at each block meanwhile.
-_LEAVING = 2
+#: Tokens removed at each block while tracing.
+_REMOVED = 2
 
-#: Tensors that a stage gives: those of its indices, which images were pruned, and their variance.
-_OF_A_STAGE = 5
+#: Tensors of a stage: its indices (3), which images were pruned, and their variance.
+_STAGE_TENSORS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class PlanFamily:
-    """Plans that one open pass runs: they differ in counts and thresholds alone.
+    """Plans that one dynamic pass runs: they differ in counts and thresholds alone.
 
     Attributes:
-        method: theirs.
-        blocks: where any of them reduces, ascending.
+        method: of every plan.
+        blocks: where any plan reduces, ascending.
     """
 
     method: str
@@ -42,7 +42,7 @@ class PlanFamily:
 
     @classmethod
     def all_of(cls, plans: Iterable[ReductionPlan]) -> list[PlanFamily]:
-        """The fewest families that hold these plans; one without blocks where no plan reduces."""
+        """The fewest families that cover these plans; one without blocks where no plan reduces."""
         blocks: dict[str, set[int]] = defaultdict(set)
         for plan in plans:
             if not plan.dense:
@@ -71,7 +71,7 @@ class PlanFamily:
 
 
 class _DynamicViT(ReducingViT):
-    """Takes a plan's counts as they are: a bound on what is open would itself have to be exported."""
+    """Takes a plan's counts as they are: clipping a dynamic count would have to be exported as well."""
 
     def _removed(self, index: int, segment: RaggedSegment) -> int:
         plan = segment.plan
@@ -79,10 +79,10 @@ class _DynamicViT(ReducingViT):
 
 
 class DynamicPass(nn.Module):
-    """Any plan of one family over any number of images, as tensors in and out; in float32.
+    """Runs any plan of one family over any number of images, tensors in and out, in float32.
 
     Args:
-        network: on a processor; copied.
+        network: on a CPU; copied.
         family: of the plans.
     """
 
@@ -100,15 +100,15 @@ class DynamicPass(nn.Module):
         Args:
             images: normalised, float32 [B, 3, H, W].
             thresholds: one for each block, float32 [S].
-            after: for each block a tensor [M] of no matter what, M tokens staying there; its shape is what
-                counts. Were it r that leave, PyTorch would export half of N − r as N/2 + ⌊−r/2⌋, which
-                OpenVINO rounds towards zero.
+            after: for each block a tensor [M] whose values are not read: M is the number of tokens after it. From
+                a number r of removed tokens, PyTorch would export half of N − r as N/2 + ⌊−r/2⌋, which OpenVINO
+                rounds towards zero.
         """
         before = (self.network.geometry.tokens, *(one.shape[0] for one in after[:-1]))
         removed = tuple(n - one.shape[0] for n, one in zip(before, after, strict=True))
-        # A plan's thresholds are numbers. These say which of the tensor's is meant.
-        which = tuple(float(i) for i in range(len(removed)))
-        plan = ReductionPlan(self._family.blocks, removed, which, self._family.method)
+        # A plan's thresholds are numbers; these are indices into the tensor.
+        indices = tuple(float(i) for i in range(len(removed)))
+        plan = ReductionPlan(self._family.blocks, removed, indices, self._family.method)
         self._thresholds.append(thresholds)
         try:
             logits, stages = self.network.one_pass(images, [(plan, images.shape[0])])
@@ -121,19 +121,19 @@ class DynamicPass(nn.Module):
 
     @torch.no_grad()
     def exported(self, size: int) -> torch.export.ExportedProgram:
-        """The program for images of so many pixels a side."""
+        """Export the program for an input resolution, in pixels a side."""
         tokens = self.network.geometry.tokens
-        counts = [tokens - _LEAVING * (i + 1) for i in range(len(self._family.blocks))]
+        counts = [tokens - _REMOVED * (i + 1) for i in range(len(self._family.blocks))]
         example = (torch.zeros(_TRACED, 3, size, size), torch.zeros(len(counts)), *map(torch.zeros, counts))
-        open_ = {0: torch.export.Dim.DYNAMIC}
-        shapes = (open_, None, tuple(open_ for _ in counts))
+        dynamic = {0: torch.export.Dim.DYNAMIC}
+        shapes = (dynamic, None, tuple(dynamic for _ in counts))
         return torch.export.export(self, example, dynamic_shapes=shapes)
 
 
 def stages_of(
     outputs: list[Tensor], family: PlanFamily, counts: tuple[int, ...], tokens: int, first: int = 0
 ) -> list[StageRecord]:
-    """The reductions that were carried out, from what a pass gave after its logits.
+    """The reductions that were carried out, from the outputs of a pass after its logits.
 
     Args:
         outputs: five tensors for each block.
@@ -145,6 +145,6 @@ def stages_of(
     stages = []
     for i, (block, n, m) in enumerate(zip(family.blocks, (tokens, *counts), counts, strict=False)):
         if m < n:
-            keep, remove, target, pruned, variance = outputs[i * _OF_A_STAGE : (i + 1) * _OF_A_STAGE]
+            keep, remove, target, pruned, variance = outputs[i * _STAGE_TENSORS : (i + 1) * _STAGE_TENSORS]
             stages.append(StageRecord(block, first, TokenReduction(keep, remove, target), pruned, variance))
     return stages

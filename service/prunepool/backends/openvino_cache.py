@@ -32,10 +32,10 @@ _PREPARED_SHAPES = 1000
 
 
 class PassCache:
-    """Where converted passes are kept, each under a digest of all that it was made from.
+    """A folder of converted passes, each named by a digest of everything that it was made from.
 
     Args:
-        path: the folder; made when there is something to keep.
+        path: the folder; created by the first conversion.
     """
 
     def __init__(self, path: Path) -> None:
@@ -45,7 +45,7 @@ class PassCache:
     def get(
         self, network: ReducingViT, family: PlanFamily, size: int, *, dtype: torch.dtype | None = None
     ) -> OpenVinoPass:
-        """The pass for plans of a family; from the folder, or converted now, which takes half a minute.
+        """The pass for a family of plans: from the folder, or converted now, which takes half a minute.
 
         Args:
             network: on a CPU.
@@ -54,7 +54,7 @@ class PassCache:
             dtype: to compute in; the network's, if not given.
 
         Raises:
-            ConversionInvalid: OpenVINO is not installed, or cannot take over the pass.
+            ConversionInvalid: OpenVINO is not installed, or cannot convert the pass.
             InvalidParameter: the folder cannot be written to.
         """
         if find_spec("openvino") is None:
@@ -83,7 +83,7 @@ class PassCache:
             raise ConversionInvalid(f"OpenVINO cannot take over the pass: {error}") from error
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            # Moved into their places when whole, what is looked for last: several engines may want the same.
+            # Moved into place when complete, the file that is looked for last: several engines may convert at once.
             with TemporaryDirectory(dir=self.path) as folder:
                 made = Path(folder) / file.name
                 ov.save_model(model, made, compress_to_fp16=False)
@@ -103,7 +103,7 @@ def _opened(file: Path, dtype: torch.dtype, widths: Iterable[int]) -> list[Strea
     settings: dict[str, Any] = {
         "INFERENCE_PRECISION_HINT": formats[dtype],
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-        # Several engines share a machine, and none knows which cores the others are on.
+        # Several engines may share a machine, and none knows which cores the others use.
         "ENABLE_CPU_PINNING": False,
         "CPU_RUNTIME_CACHE_CAPACITY": _PREPARED_SHAPES,
     }
@@ -123,7 +123,7 @@ def _streams(compiled: Any, width: int) -> Streams:
             request.start_async(list(arrays), share_inputs=True)
         for request in requests:
             request.wait()
-        # Copies: the next run writes where this one's answers are.
+        # Copies: the next run overwrites the output tensors.
         return [[tensor.data.copy() for tensor in request.output_tensors] for request in requests]
 
     return Streams(width, infer)
@@ -142,7 +142,7 @@ _SOURCES = _sources()
 
 
 def _digest(network: ReducingViT, family: PlanFamily, size: int) -> str:
-    """Of all that makes the converted pass what it is, the weights among it."""
+    """A digest of everything that a converted pass depends on: code, versions, weights, plans, resolution."""
     import openvino as ov
 
     versions = [torch.__version__, timm.__version__, ov.__version__]

@@ -6,23 +6,23 @@ from typing import Any
 
 import torch
 
-#: OpenVINO says that it knows them, but asks for a factor that is not given where it is 1.
+#: OpenVINO claims to support them, but requires the factor that PyTorch leaves out where it is 1.
 _NOT_KNOWN = (torch.ops.aten.index_add.default, torch.ops.aten.index_add_.default)
 
 
 def to_openvino(program: torch.export.ExportedProgram) -> Any:
-    """The `openvino.Model` of a program; dimensions that are open in one are open in the other.
+    """The `openvino.Model` of a program, with the same dynamic dimensions.
 
-    `openvino.convert_model` does much the same, and tells Intel's telemetry of it; this asks the front end itself.
+    `openvino.convert_model` does much the same, and reports it to Intel's telemetry; this calls the front end.
 
     Raises:
-        Exception: of no common class: it holds an operation that OpenVINO does not know.
+        Exception: of no common class: OpenVINO does not support an operation.
     """
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
     from openvino.frontend.pytorch.torchdynamo.export_decompositions import ops_to_not_decompose
 
-    # What OpenVINO knows as such, attention above all, it runs faster than its parts.
+    # Operations that OpenVINO supports as a whole, attention above all, run faster than their decompositions.
     whole = {*ops_to_not_decompose()} - {*_NOT_KNOWN}
     table = {
         op: parts for op, parts in dict(torch.export.default_decompositions()).items() if op not in whole

@@ -21,20 +21,20 @@ from prunepool.reduction.plan import ReductionPlan
 from prunepool.reduction.step import StageRecord
 from prunepool.store.geometry import Geometry
 
-#: Images that OpenVINO computes at once: from so many on they get no cheaper, and it keeps memory for the most that
-#: it has seen, on a DeiT-S some 23 MB an image.
+#: Images that OpenVINO computes at once: beyond that they get no cheaper, and it keeps memory for the most that it
+#: has seen, on a DeiT-S some 23 MB an image.
 AT_ONCE = 8
 
-#: What a pass takes or gives, in its order.
+#: Inputs or outputs of a pass, in its order.
 Arrays = Sequence[np.ndarray]
 
 
 class Streams(NamedTuple):
-    """Runs of the converted :class:`~prunepool.backends.dynamic_pass.DynamicPass`, some at a time.
+    """Parallel inference streams over a converted :class:`~prunepool.backends.dynamic_pass.DynamicPass`.
 
     Attributes:
-        width: how many run side by side; they share the threads.
-        infer: from what each of so many runs takes to what it gives.
+        width: how many streams; they share the threads.
+        infer: maps the inputs of each stream to its outputs.
     """
 
     width: int
@@ -42,13 +42,13 @@ class Streams(NamedTuple):
 
 
 class OpenVinoPass:
-    """The pass for all plans of one family. Of one thread at a time.
+    """The pass for all plans of one family; for one thread at a time.
 
-    What all streams can have the same number of images of goes into them, so that threads wait for each other once
-    a run and not after each operation; what is left over is one run of all threads.
+    A batch is divided evenly over the streams, so that threads wait for each other once a run and not after each
+    operation; the images left over run on a single stream with all threads.
 
     Args:
-        streams: first the single one that has all threads, then those that share them, if there are any.
+        streams: the single stream with all threads, then the parallel ones, if there are any.
         family: of the plans.
         geometry: of the network.
     """
@@ -60,7 +60,7 @@ class OpenVinoPass:
 
     @property
     def alone(self) -> OpenVinoPass:
-        """The same with all threads in each run, as a single image has them."""
+        """The same on the single stream, with all threads, as a single image runs."""
         return OpenVinoPass(self._streams[:1], self._family, self._geometry)
 
     def runs(self, plan: ReductionPlan) -> bool:
@@ -92,7 +92,7 @@ class OpenVinoPass:
         return Forward(joined(logits), sorted(stages, key=lambda stage: (stage.block, stage.first)))
 
     def _shares(self, images: int) -> Iterator[tuple[Streams, list[int]]]:
-        """What runs at a time: in which streams, and the images of each of them."""
+        """What runs at a time: on which streams, and the images of each of them."""
         for streams in reversed(self._streams):
             each, images = divmod(images, streams.width)
             for share in even_shares(each, AT_ONCE // streams.width):

@@ -15,13 +15,13 @@ from prunepool.core.types import Batch, Costs, Limits
 Images = Mapping[float, int]
 
 
-class Drain(NamedTuple):
-    """What it takes to run a number of images.
+class DrainEstimate(NamedTuple):
+    """How long a number of images take.
 
     Attributes:
-        seconds: all of them, one run after the other.
-        images_per_run: that fit into one run within the limits; at least 1.
-        run_s: one full run, or all of them where they are fewer.
+        seconds: for all of them, batch after batch.
+        images_per_run: images that fit into one batch within the limits; at least 1.
+        run_s: seconds for one full batch, or for all of them if they are fewer.
     """
 
     seconds: float
@@ -33,12 +33,12 @@ class Predictor:
     """Predicts for one model.
 
     Args:
-        costs: what a ratio costs.
+        costs: of each ratio.
         limits: bounds of a batch.
-        model: seconds for an effort, as learnt so far.
+        model: predicts seconds; corrected with every batch.
 
     Attributes:
-        most_images: in a run, as far as is known now.
+        most_images: images in the largest batch that is worth it, as far as is known.
     """
 
     def __init__(self, costs: Costs, limits: Limits, model: CostModel) -> None:
@@ -49,36 +49,36 @@ class Predictor:
         self.gmacs = lru_cache(maxsize=1024)(costs.gmacs)
 
     def effort(self, batch: Batch, *, idle_before: bool = False) -> Effort:
-        """What a batch's time depends on; it has at least one image."""
+        """What the time of a batch of at least one image depends on."""
         return effort(Counter(batch.ratios), self.gmacs, idle_before=idle_before)
 
     def batch_s(self, batch: Batch, *, idle_before: bool = False) -> float:
-        """Seconds that a batch will run, on a device that has had nothing to do before, or has."""
+        """Seconds for a batch, on an idle device or a busy one."""
         return self._model.seconds(self.effort(batch, idle_before=idle_before)) if batch.items else 0.0
 
     @property
     def idle_penalty_s(self) -> float:
-        """How much longer a run takes on a device that has had nothing to do."""
+        """How much longer a batch takes on an idle device, in seconds."""
         return self._model.seconds(Effort(0, 0, 0, 0, idle_before=1))
 
     def run_s(self, images: Images) -> float:
-        """Seconds that these images take in one run."""
+        """Seconds for these images in one batch."""
         return self._model.seconds(effort(images, self.gmacs)) if images else 0.0
 
     def runs(self, images: Images) -> int:
-        """How many runs the limits make of these images."""
+        """The number of batches that these images make within the limits."""
         return math.ceil(sum(images.values()) / self.drain(images).images_per_run)
 
     def image_s(self, ratio: float) -> float:
-        """An image's share of the seconds of a full run at its ratio."""
+        """An image's share of the seconds of a full batch at its ratio."""
         drain = self.drain({ratio: self.most_images})
         return drain.run_s / min(drain.images_per_run, self.most_images)
 
-    def drain(self, images: Images) -> Drain:
-        """What these images take in as many runs as the limits make of them, each run with the same mix."""
+    def drain(self, images: Images) -> DrainEstimate:
+        """How long these images take, in batches within the limits, each with the same mix of ratios."""
         count = sum(images.values())
         if not count:
-            return Drain(0.0, 1, 0.0)
+            return DrainEstimate(0.0, 1, 0.0)
         gmacs = sum(n * self.gmacs(ratio) for ratio, n in images.items())
         reduced = sum(n for ratio, n in images.items() if ratio > 0)
         image_s = self._model.seconds(Effort(0, gmacs / count, 0, reduced / count))
@@ -87,7 +87,9 @@ class Predictor:
         if per_run < len(images):
             fixed_s = self._model.seconds(Effort(1, 0, per_run - 1, 0))
         runs = math.ceil(count / per_run)
-        return Drain(runs * fixed_s + count * image_s, per_run, fixed_s + min(per_run, count) * image_s)
+        return DrainEstimate(
+            runs * fixed_s + count * image_s, per_run, fixed_s + min(per_run, count) * image_s
+        )
 
     def _images_per_run(self, fixed_s: float, image_s: float) -> int:
         most = self.most_images
