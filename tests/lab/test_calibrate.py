@@ -99,7 +99,7 @@ def test_with_the_plans_kept_they_are_only_measured(store: ModelStore, photos: P
     profile = store.open("small").manifest.profile
     assert profile is not None
     assert [point.images for point in profile] == [24, 24, 24]
-    assert [(point.method, point.blocks) for point in profile[1:]] == [("ppt", (3, 6, 9))] * 2
+    assert [(point.method, point.blocks) for point in profile[1:]] == [("ppt", (1, 3, 4))] * 2
 
 
 def test_speed_is_measured_where_it_was_asked_for(small: Model, batches: Make) -> None:

@@ -31,9 +31,9 @@ def test_at_equal_cost_no_method_costs_more_than_ppt(small: Model, method: str) 
     ratios = (0.3, 0.5, 0.755)
     settings = settings_of(small, [method], ratios, match_gmacs=True)[1:]
     for ratio, setting in zip(ratios, settings, strict=True):
-        limit = small.geometry.gmacs(plan_for_ratio(ratio, patches=36, depth=12))
+        limit = small.geometry.gmacs(plan_for_ratio(ratio, patches=36, depth=6))
         fewer = plan_for_ratio(
-            (sum(setting.plan.removed) - 1) / 36, patches=36, depth=12, method=setting.plan.method
+            (sum(setting.plan.removed) - 1) / 36, patches=36, depth=6, method=setting.plan.method
         )
         assert small.geometry.gmacs(setting.plan) <= limit + 1e-9 < small.geometry.gmacs(fewer) + 2e-9
 
@@ -48,10 +48,12 @@ def test_a_ratio_that_a_method_cannot_do_names_method_and_limit(small: Model) ->
         settings_of(small, ["prune"], [0.9])
 
 
-@given(st.floats(0.05, 1.3))
-def test_the_cheapest_plan_within_a_cost_is_the_least_reduction(small: Model, gmacs: float) -> None:
+@given(st.floats(0.25, 2))
+def test_the_cheapest_plan_within_a_cost_is_the_least_reduction(small: Model, share: float) -> None:
+    gmacs = share * small.geometry.gmacs(DENSE)
+
     def make(removed: int) -> ReductionPlan:
-        return plan_for_ratio(removed / 36, patches=36, depth=12)
+        return plan_for_ratio(removed / 36, patches=36, depth=6)
 
     costs = [small.geometry.gmacs(make(removed)) for removed in range(32)]
     if gmacs < costs[-1] - 1e-9:

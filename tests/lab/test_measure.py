@@ -19,12 +19,14 @@ from prunepool.reduction.plan import DENSE, ReductionPlan, plan_for_ratio
 
 Make = Callable[..., list[Crops]]
 
+#: Where tokens leave in most plans: the blocks before are the same for all.
+BLOCKS = (3, 4, 5)
 PLANS = [
     DENSE,
-    plan_for_ratio(0.5, patches=36, depth=12),
-    plan_for_ratio(0.5, patches=36, depth=12, method="fuse"),
+    plan_for_ratio(0.5, patches=36, depth=6, blocks=BLOCKS),
+    plan_for_ratio(0.5, patches=36, depth=6, blocks=BLOCKS, method="fuse"),
     ReductionPlan((0, 5), (9, 9), (0.0, 0.0), "prune"),
-    ReductionPlan((1, 8), (0, 12), (0.0, 0.0), "pool"),
+    ReductionPlan((1, 4), (0, 12), (0.0, 0.0), "pool"),
 ]
 
 

@@ -49,10 +49,10 @@ def test_what_loses_least_wins(small: Model) -> None:
 
 def test_the_paper_wins_where_nothing_beats_it(small: Model) -> None:
     def loss(plan: ReductionPlan) -> float:
-        ours = plan == paper(12).plan(gone(plan), 36)
+        ours = plan == paper(6).plan(gone(plan), 36)
         return gone(plan) / 40 * (0.5 if ours else 1.0)
 
-    assert {choice.shape for choice in search(small, loss).run()} == {paper(12)}
+    assert {choice.shape for choice in search(small, loss).run()} == {paper(6)}
 
 
 def test_no_choice_costs_more_than_the_papers_plan(small: Model) -> None:
@@ -105,7 +105,7 @@ def test_everything_that_was_tried_is_remembered(small: Model) -> None:
     found = search(small, lambda p: 1.0)
     found.run()
     names = {shape.name for shape in found.tried}
-    assert {shape.name for shape in candidates(12)} <= names
+    assert {shape.name for shape in candidates(6)} <= names
 
 
 def choice(ratio: float, blocks: tuple[int, ...], removed: tuple[int, ...], loss: float) -> Choice:

@@ -26,7 +26,8 @@ LABELS = ("cat", "dog", "fox", "owl")
 
 def student(fresh: Fresh, seed: int = 1) -> Model:
     """Of the small model's kind, with other weights."""
-    return new_student("deit_tiny_patch16_224", "student", LABELS, fresh().manifest, "cpu", seed)
+    like = fresh().manifest
+    return new_student(like.architecture, "student", LABELS, like, "cpu", seed)
 
 
 def steps(trainer: Trainer, images: ImageSet) -> list[Step]:
