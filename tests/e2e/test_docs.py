@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 
+from prunepool import cli
 from prunepool.access import KeysFile
 from prunepool.settings import Settings
 
@@ -40,7 +43,10 @@ def lines(block: str) -> Iterator[str]:
             yield command
 
 
-def bash(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+Done = subprocess.CompletedProcess[str]
+
+
+def bash(command: str, folder: Path) -> Done:
     return subprocess.run(
         ["bash", "-c", command],
         cwd=folder,
@@ -52,32 +58,53 @@ def bash(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+def in_process(command: str, folder: Path, output: pytest.CaptureFixture[str]) -> Done:
+    """Run a command of prunepool without a process of its own: to start one takes seconds."""
+    with contextlib.chdir(folder):
+        status = cli.run(shlex.split(command)[1:])
+    return subprocess.CompletedProcess(command, status, *output.readouterr())
+
+
+def is_plain(command: str) -> bool:
+    """Whether it is prunepool's alone, with nothing in it that a shell would do."""
+    return command.startswith("prunepool ") and not re.search(r"[|&;<>$`*~]", command)
+
+
 def commands() -> Iterator[Any]:
+    """Each command of each page, and whether a shell runs it: of prunepool's own, one a page."""
     for page in PAGES:
-        for block in blocks(page, "sh"):
-            for command in lines(block):
-                if not command.startswith(WRITING):
-                    yield pytest.param(command, id=f"{page.name}: {command[:70]}")
+        found = [
+            line for block in blocks(page, "sh") for line in lines(block) if not line.startswith(WRITING)
+        ]
+        plain = sorted(filter(is_plain, found), key=lambda command: command.startswith(FORM_ONLY))
+        for command in found:
+            in_shell = not is_plain(command) or command == plain[0]
+            yield pytest.param(command, in_shell, id=f"{page.name}: {command[:70]}")
 
 
 def targets() -> set[str]:
     return set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 
-@pytest.mark.parametrize("command", list(commands()))
-def test_command(command: str, default_server: Any) -> None:
+@pytest.mark.parametrize(("command", "in_shell"), list(commands()))
+def test_command(
+    command: str, in_shell: bool, default_server: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def run(command: str) -> Done:
+        return bash(command, ROOT) if in_shell else in_process(command, ROOT, capfd)
+
     if command.startswith("make "):
         assert command.split()[1] in targets(), f"there is no target {command!r}"
         return
     if command.startswith(FORM_ONLY):
         words = command.split()
         named = 3 if words[1] == "models" else 2
-        help_text = bash(" ".join([*words[:named], "--help"]), ROOT).stdout
+        help_text = run(" ".join([*words[:named], "--help"])).stdout
         options = [word.split("=")[0] for word in words if word.startswith("--")]
         assert [option for option in options if option not in help_text] == []
         assert "Usage: prunepool" in help_text
         return
-    done = bash(command.replace("http://127.0.0.1:8000", default_server.url), ROOT)
+    done = run(command.replace("http://127.0.0.1:8000", default_server.url))
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
     if "/classify" in command and "=0.9'" not in command:
@@ -86,10 +113,10 @@ def test_command(command: str, default_server: Any) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_commands_that_write(page: Path, tmp_path: Path) -> None:
+def test_commands_that_write(page: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     wanted = [line for block in blocks(page, "sh") for line in lines(block) if line.startswith(WRITING)]
     for command in wanted:
-        done = bash(command, tmp_path)
+        done = in_process(command, tmp_path, capfd) if is_plain(command) else bash(command, tmp_path)
         assert done.returncode == 0, done.stderr
     assert (tmp_path / "keys.toml").exists() == bool(wanted)
 
