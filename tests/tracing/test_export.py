@@ -151,7 +151,11 @@ def test_traces_reach_a_collector_the_last_ones_too(tmp_path: Path, collector: C
 def test_a_collector_that_is_not_there_does_no_harm(tmp_path: Path) -> None:
     with (
         bind("127.0.0.1", 0) as nobody,
-        serving(tmp_path, "--otel-endpoint", url_of(nobody)) as (process, url),
+        # Seconds for which an export is tried again.
+        serving(tmp_path, "--otel-endpoint", url_of(nobody), OTEL_EXPORTER_OTLP_TIMEOUT="1") as (
+            process,
+            url,
+        ),
     ):
         assert httpx.get(f"{url}/models").status_code == 200
         ended(process)
