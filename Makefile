@@ -18,6 +18,9 @@ install_with_uv = UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX:-$$($(pip_index))}" $(UV
 install_with_pip = $(1)/bin/python -m pip install --disable-pip-version-check
 install_into = $(call install_with_$(INSTALLER),$(1))
 
+# What an interpreter compiles is kept, whatever the environment says: to compile PyTorch again in each process takes 6 s.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: help
 help: ## Show what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -74,16 +77,26 @@ lock: ## Resolve the lock files again, the image's too (with uv: the machine's o
 	$(UV) pip compile pyproject.toml --extra gpu --extra grpc --extra openvino --extra otel --constraint requirements.lock --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links --no-header --no-annotate --generate-hashes -o docker/requirements.lock
 	$(UV) pip compile tests/interop/requirements.in --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links --no-header --no-annotate --generate-hashes -o tests/interop/requirements.lock
 
-# So many examples for each test of hostile input, times a factor of the test's own.
+# What CI has no time for in every run; PARTS="forms chaos" runs those alone.
+PARTS ?=
+
+.PHONY: nightly
+nightly: interop ## Everything that takes long: rare forms, fuzzing, faults, load, overhead (half an hour)
+	.ci/nightly $(PARTS)
+
+# So many examples for each test that takes random ones, times a factor of the test's own; and which tests.
 FUZZ_EXAMPLES ?= 1500
+FUZZ_TESTS ?= tests
 
 .PHONY: fuzz
-fuzz: setup ## Feed damaged images and bodies to the decoder and the parsers
-	FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/python -m pytest -q -rP -p no:logging --timeout=0 --hypothesis-profile=fuzz tests/imaging/test_hostile_input.py tests/api/test_hostile_bodies.py
+fuzz: setup ## Run the tests that take random inputs with many more of them
+	FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/python -m pytest -q -rP -p no:logging --timeout=0 -n $(TEST_WORKERS) --dist load --hypothesis-profile=fuzz -m "hypothesis or fuzz" $(FUZZ_TESTS)
+
+SCREENSHOTS ?= docs/images
 
 .PHONY: screenshots
 screenshots: setup ## Take the documentation's pictures of the page again (needs Chromium)
-	PRUNEPOOL_SCREENSHOTS=docs/images $(BIN)/python -m pytest -q tests/e2e/page/test_access.py -k picture
+	PRUNEPOOL_SCREENSHOTS=$(SCREENSHOTS) $(BIN)/python -m pytest -q -m "" tests/e2e/page/test_access.py -k picture
 
 INTEROP := .venv-interop/.installed
 

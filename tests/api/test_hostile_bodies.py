@@ -395,6 +395,7 @@ PARSERS: dict[str, tuple[Callable[[bytes], object], list[bytes]]] = {
 }
 
 
+@pytest.mark.fuzz
 @pytest.mark.timeout(0)
 @pytest.mark.parametrize("name", [*PARSERS, "app"])
 def test_memory_and_descriptors_do_not_grow(app: App, name: str) -> None:

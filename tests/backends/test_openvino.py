@@ -95,17 +95,23 @@ def choices_that_differ(found: Forward, wanted: Forward) -> int:
     return differ
 
 
+#: How many tokens leave: none, odd and even, few and many, divided among three blocks with every remainder.
+FEW = (0, 1, 2, 3, 7, 20, 41, 96)
+MANY = (*range(40), *range(40, PATCHES, 7))
+
+
+@pytest.mark.parametrize("counts", [FEW, pytest.param(MANY, marks=pytest.mark.nightly)], ids=["few", "many"])
 @pytest.mark.parametrize("method", ["ppt", "fuse", "tome"])
 @torch.inference_mode()
 def test_every_plan_gets_pytorchs_answers(
-    method: str, network: ReducingViT, kept: Path, tmp_path: Path
+    method: str, counts: tuple[int, ...], network: ReducingViT, kept: Path, tmp_path: Path
 ) -> None:
     """Odd and even counts, many and few, in turns with one, two and three images; one pass for all."""
     family = PlanFamily(method, default_blocks(4, method))
     one = PassCache(kept if method == "ppt" else tmp_path).get(network, family, SIZE)
     most = round(max_ratio(PATCHES, len(family.blocks)) * PATCHES)
     stages = differ = 0
-    for gone in (*range(40), *range(40, most, 7), most):
+    for gone in (*(count for count in counts if count < most), most):
         plan = plan_of(gone, method)
         assert one.runs(plan)
         images = noise(1 + gone % 3, gone)

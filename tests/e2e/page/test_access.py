@@ -152,8 +152,16 @@ def test_the_choice_of_colours_outlasts_the_visit(visit: Visit) -> None:
     assert page.evaluate(background) == dark
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("device", ["desktop", "phone"])
+@pytest.mark.parametrize(
+    ("device", "scheme"),
+    [
+        ("desktop", "light"),
+        *(
+            pytest.param(*other, marks=pytest.mark.nightly)
+            for other in (("desktop", "dark"), ("phone", "light"), ("phone", "dark"))
+        ),
+    ],
+)
 def test_a_picture_of_the_page_can_be_taken(visit: Visit, tmp_path: Path, device: str, scheme: str) -> None:
     """With PRUNEPOOL_SCREENSHOTS set to a folder, the pictures of the documentation are written there."""
     kept = os.environ.get("PRUNEPOOL_SCREENSHOTS")
