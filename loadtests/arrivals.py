@@ -1,4 +1,4 @@
-"""When requests come: open-loop traces, made beforehand, so that no answer can hold the next request back."""
+"""Open-loop traces of arrival times, made before the run, so that slow responses do not delay requests."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
-#: Requests a second at a time since the beginning.
+#: Maps seconds since the start to requests per second.
 Rate = Callable[[float], float]
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """Times of arrivals, in seconds since the beginning.
+    """Arrival times, in seconds since the start.
 
     Attributes:
         name: what it is called in reports.
@@ -45,12 +45,12 @@ def arrivals(rate: Rate, most: float, seconds: float, source: random.Random) -> 
 
 
 def poisson(name: str, rate: float, seconds: float, source: random.Random) -> Trace:
-    """One rate all the time."""
+    """A constant rate."""
     return Trace(name, seconds, arrivals(lambda now: rate, rate, seconds, source))
 
 
 def bursty(name: str, low: float, high: float, seconds: float, source: random.Random) -> Trace:
-    """Two rates in turn, each for a random time of 1 to 4 seconds."""
+    """Two rates that alternate, each for a random time of 1 to 4 seconds."""
     edges = [0.0]
     while edges[-1] < seconds:
         edges.append(edges[-1] + source.uniform(1.0, 4.0))
@@ -63,7 +63,7 @@ def bursty(name: str, low: float, high: float, seconds: float, source: random.Ra
 
 
 def step(name: str, low: float, high: float, seconds: float, source: random.Random) -> Trace:
-    """The low rate for the first quarter and the last, the high one between."""
+    """The low rate in the first and last quarter, the high one between them."""
 
     def rate(now: float) -> float:
         return high if seconds / 4 <= now < 3 * seconds / 4 else low

@@ -1,4 +1,4 @@
-"""Simulated replicas behind a balancer that spreads requests, and sends those of a dead replica to another."""
+"""Simulated replicas behind a load balancer, which sends the requests of a failed replica to another."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from prunepool.errors import PrunepoolError
 
 @dataclass(frozen=True, slots=True)
 class Failures:
-    """How replicas die.
+    """How replicas fail.
 
     Attributes:
         every_s: mean time between two deaths of one replica; inf: none.
@@ -29,7 +29,7 @@ class Failures:
 
 
 class Cluster:
-    """Replicas and a balancer; run once.
+    """Replicas and a load balancer, for a single run.
 
     Args:
         number: of replicas.
@@ -63,7 +63,7 @@ class Cluster:
         self.busy_s = 0.0
 
     def run(self, times: Iterable[float]) -> list[Seen]:
-        """What becomes of requests that come at these times, ascending."""
+        """Simulate requests that arrive at these times, in ascending order."""
         last = 0.0
         for at in times:
             self._later(at + self._speed.front_s, "arrive", 0, Asked(at))
@@ -105,7 +105,7 @@ class Cluster:
         self._started(place, replica, replica.pump(now))
 
     def _route(self) -> int | None:
-        """The place of the replica that gets the next request; those that are down are known to be."""
+        """Return the index of the replica for the next request; the balancer knows which are down."""
         up = [place for place, replica in enumerate(self._replicas) if replica is not None]
         if not up:
             return None

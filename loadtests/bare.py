@@ -17,14 +17,14 @@ from pathlib import Path
 import msgspec
 from pictures import photos
 
-#: Photos that are kept in memory.
+#: Number of photos in memory.
 _MOST_CROPS = 64
 #: How often a batch is stacked to see how long it takes.
 _STACKED = 5
 
 
 class Turn(msgspec.Struct, frozen=True):
-    """What is asked of it.
+    """A measurement to make.
 
     Attributes:
         ratio: of all images.
@@ -38,7 +38,7 @@ class Turn(msgspec.Struct, frozen=True):
 
 
 class Done(msgspec.Struct, frozen=True):
-    """What it did.
+    """The result of a measurement.
 
     Attributes:
         images_per_s: through the model, in batches that are stacked already.
@@ -50,7 +50,7 @@ class Done(msgspec.Struct, frozen=True):
 
 
 class Bare:
-    """The process, seen from outside.
+    """The process of the bare model, as the caller sees it.
 
     Args:
         process: started.
@@ -60,7 +60,7 @@ class Bare:
         self._process = process
 
     def run(self, turn: Turn) -> Done:
-        """Have it take a turn.
+        """Make a measurement.
 
         Raises:
             RuntimeError: it has ended.
@@ -76,7 +76,7 @@ class Bare:
 
 @contextmanager
 def bare(folder: Path, images: Path | None, dtype: str) -> Iterator[Bare]:
-    """The process, ready; ended at the end.
+    """Start the process, and stop it at the end.
 
     Args:
         folder: of the model.
@@ -92,8 +92,8 @@ def bare(folder: Path, images: Path | None, dtype: str) -> Iterator[Bare]:
 
 
 def main() -> None:
-    """Take turns until nobody asks any more."""
-    # As the service does, before torch is imported: the bare model is the service's, not another.
+    """Make measurements until the pipe is closed."""
+    # Before torch is imported, as in the service, so that the same model is measured.
     from prunepool.machine import set_openmp_wait_policy, tune_malloc
 
     set_openmp_wait_policy(os.environ)

@@ -1,4 +1,4 @@
-"""The device that capacity.py simulates, and how far it is from the measurement.
+"""The device that capacity.py simulates, and its error against the measurement.
 
 The device is that of docs/benchmarks/elastic.json: two cores and DeiT-S. What it takes is not fitted
 to what is checked: a run's time by images and ratio comes from docs/benchmarks/capacity-device.json, the benchmark
@@ -30,7 +30,7 @@ FIXED = 0.755
 #: How far the simulation may be from the measurement: answers in time, as a share of all that were asked for, and
 #: the median latency, as a share of the measured one.
 MOST_OFF = 0.15
-#: Of the noise. What `auto` does depends on chance: one run's p50 may be a quarter off the median of many.
+#: Seeds of the noise. What `auto` does depends on chance: one run's p50 may be a quarter off the median of many.
 SEEDS, CHECK_SEEDS = 7, 21
 VARIANTS: dict[str, float | None] = {"dense": 0.0, "fixed": FIXED, "auto": None}
 FRONTS_S, RESTS_S = (0.01, 0.015, 0.02, 0.025, 0.03, 0.035, 0.04), (0.0, 0.005, 0.01, 0.015, 0.02, 0.025)
@@ -41,7 +41,7 @@ _NINE_IN_TEN = 1.645
 
 
 def read(name: str) -> dict[str, Any]:
-    """A committed report."""
+    """Read a report in the repository."""
     found: dict[str, Any] = orjson.loads((BENCHMARKS / name).read_bytes())
     return found
 
@@ -64,13 +64,13 @@ class Measurement:
 
     @classmethod
     def of(cls, report: dict[str, Any]) -> Measurement:
-        """From its report."""
+        """Read the run from its report."""
         rows = tuple(row for row in report["rows"] if row["round"] == 1)
         assert [row["variant"] for row in rows] == list(VARIANTS) * 4, "not all traces with all variants"
         return cls(rows, report["load"], report["calm"], report["target_ms"])
 
     def trace(self, number: int) -> Trace:
-        """The arrivals of a row, made as they were made for it."""
+        """Make the same arrivals as in the run."""
         row = self.rows[number]
         dense, seconds = row["capacity"]["dense"], row["offered"] / row["offered_per_s"]
         source = random.Random(0)
@@ -84,12 +84,12 @@ class Measurement:
         return made
 
     def service(self, ratio: float | None, network: Network) -> Service:
-        """How the measured servers were set."""
+        """Return the settings of the measured servers."""
         return Service(self.target_ms / 1000, ratio, network)
 
 
 def bare(network: Network) -> CostModel:
-    """What the model alone takes, from its benchmark."""
+    """Read the time of the model alone from its benchmark."""
     rows = [row for row in read("capacity-device.json")["rows"] if row["ratio"] is not None]
     model = CostModel()
     model.fit(
@@ -167,7 +167,7 @@ def speed_of(measured: Measurement, network: Network, seeds: int = SEEDS) -> Spe
 def check(
     measured: Measurement, speed: Speed, network: Network, seeds: int = CHECK_SEEDS
 ) -> list[dict[str, Any]]:
-    """Every phase, measured and simulated."""
+    """Return every phase, measured and simulated."""
     found = []
     for number, row in enumerate(measured.rows):
         simulated = simulate(number, measured, speed, network, seeds)

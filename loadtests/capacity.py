@@ -1,4 +1,4 @@
-"""How many replicas: a simulation of 1, 10 and 100 behind a balancer, held first against a measurement of one."""
+"""Simulates 1, 10 and 100 replicas behind a load balancer, after a check against a measurement of one."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from prunepool.imaging import ImageLimits, Preprocess, decode
 
 #: Mean loads, as shares of the dense capacity.
 LOADS = {"dense": (0.3, 0.5, 0.7, 0.9), "auto": (0.7, 0.9, 1.1, 1.3, 1.5)}
-#: Within which an answer counts, and what `auto` holds.
+#: Latency within which a response counts, and the target of `auto`.
 TARGET_S = 1.0
 NETWORK = Network()
 ROUTINGS = {1: ("random",), 10: ("random", "two", "least"), 100: ("random", "least")}
@@ -58,7 +58,7 @@ class Point:
     dies_every_s: float | None
 
     def simulated(self, speed: Speed) -> dict[str, Any]:
-        """What becomes of bursts of 0.6 to 1.4 times the mean load, each of 1 to 4 s."""
+        """Simulate bursts of 0.6 to 1.4 times the mean load, each of 1 to 4 s."""
         number, seconds = self.replicas, SECONDS[self.replicas]
         rate = self.load * number * dense_capacity(speed, NETWORK)
         trace = bursty("", 0.6 * rate, 1.4 * rate, seconds, random.Random(number))
@@ -101,7 +101,7 @@ def cost(rows: Sequence[dict[str, Any]], capacity: float, share: float) -> list[
 
 
 def decodes_a_second(seconds: float) -> dict[str, float]:
-    """What one core decodes, crops and resizes of generated JPEGs of two sizes, and how large they are."""
+    """Measure how many generated JPEGs of two sizes one core decodes, crops and resizes."""
     found = {}
     for name, size in (("300x300", (300, 300)), ("500x375", (500, 375)), ("1600x1200", (1600, 1200))):
         images = pictures(8, *size)
@@ -115,7 +115,7 @@ def decodes_a_second(seconds: float) -> dict[str, float]:
 
 
 def curves(speed: Speed) -> list[dict[str, Any]]:
-    """All points, as many at a time as there are cores."""
+    """Simulate all points, in one process for each core."""
     points = [
         Point(number, load, variant, routing, dies_every_s)
         for number, routings in ROUTINGS.items()
@@ -130,7 +130,7 @@ def curves(speed: Speed) -> list[dict[str, Any]]:
 def main() -> None:
     """Check, simulate, draw; ends with 1 if the check fails."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="hold it against the measurement, and no more")
+    parser.add_argument("--check", action="store_true", help="only check against the measurement")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)
     wanted = parser.parse_args()

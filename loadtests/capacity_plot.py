@@ -13,7 +13,7 @@ COLOURS = {"random": "#c2255c", "two": "#e8890c", "least": "#0b7285"}
 
 
 def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Attainment and what `auto` spends against load; one column a number of replicas, the last with deaths."""
+    """Draw attainment and auto's ratio against load; a column for each number of replicas, one with failures."""
     numbers = sorted({row["replicas"] for row in rows})
     columns: list[tuple[int, bool]] = [(number, False) for number in numbers]
     columns += sorted({(row["replicas"], True) for row in rows if row["dies_every_s"]})

@@ -1,4 +1,4 @@
-"""The tables of docs/scaling.md, from what capacity.py found."""
+"""Makes the tables of docs/scaling.md from the results of capacity.py."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ ROUTINGS = {"random": "random", "two": "better of two", "least": "least requests
 
 
 def check_rows(checked: Sequence[dict[str, Any]]) -> list[str]:
-    """Measured and simulated, one row for each phase."""
+    """Return measured and simulated figures, one row for each phase."""
     rows, before = [], None
     for one in checked:
         cells = ["" if one["trace"] == before else one["trace"], one["variant"]]
@@ -21,7 +21,7 @@ def check_rows(checked: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def cost_rows(cost: Sequence[dict[str, Any]]) -> list[str]:
-    """The largest load and the replicas for it, with `dense` and with `auto`, one row for each balancer."""
+    """Return the largest load and the replicas for it, dense and with `auto`, one row for each balancer."""
     found: dict[tuple[str, str], list[str]] = {}
     for one in sorted(cost, key=lambda one: (one["replicas"], one["dies_every_s"] or 0)):
         dies, best = one["dies_every_s"], one["largest_load"]

@@ -1,4 +1,4 @@
-"""Everything that goes wrong, on purpose: does the server lose a request, a descriptor or its memory?
+"""Fault injection: does the server lose requests, leak descriptors or leak memory?
 
 Each scene runs against a real server. After each, what the clients got is held against what the server counted,
 and what the server holds against what it held before.
@@ -28,18 +28,18 @@ from servers import Server, serving
 from prunepool.lab.environment import environment
 
 Scene = Callable[[Stage], Awaitable[Ledger]]
-#: What an allocator may keep of memory that was needed once.
+#: Freed memory that the allocator may keep.
 SLACK_MB = 60.0
 FLAGS = (
     *("--dtype", "float32", "--target-latency-ms", "500"),
     *("--request-timeout-s", f"{scenes.REQUEST_TIMEOUT_S:g}"),
 )
 
-#: A server whose engine is a process of its own, and says which.
+#: A server whose engine runs in a process of its own, and logs its pid.
 APART = ("--engine", "process", "--log-level", "info", "--log-format", "json")
 KILLS_S = 60.0
 
-#: Scenes that one server goes through, one after the other, and must be as before after each.
+#: Scenes that run on one server; after each, the server must hold what it held before.
 SURVIVED: tuple[Scene, ...] = (
     scenes.vanishing_clients,
     scenes.slow_senders,
@@ -51,7 +51,7 @@ SURVIVED: tuple[Scene, ...] = (
 
 @dataclass
 class Verdict:
-    """What a scene showed.
+    """The result of a scene.
 
     Attributes:
         scene: its name.
@@ -67,7 +67,7 @@ class Verdict:
 
 
 async def play(scene: Scene, stage: Stage) -> Verdict:
-    """One scene, with what was counted and held before and after."""
+    """Run a scene, and compare counters and resources before and after it."""
     verdict = Verdict(scene.__name__.replace("_", " "))
     before = await at_rest(stage.server)
     was = held(stage.server)
@@ -88,7 +88,7 @@ async def play(scene: Scene, stage: Stage) -> Verdict:
 
 
 async def warm(server: Server, seconds: float) -> Stage:
-    """A stage on a server that has seen a flood, so that it holds by now what it may ever need."""
+    """Start a server and warm it up with a flood, so that its resources no longer grow."""
     images = pictures()
     stage = Stage(server, images, seconds, await scenes.dense_capacity(server, images))
     await scenes.flood(stage)
@@ -96,14 +96,14 @@ async def warm(server: Server, seconds: float) -> Stage:
 
 
 async def survived(server: Server, played: Sequence[Scene], seconds: float) -> list[Verdict]:
-    """Scenes one after the other on one server."""
+    """Run scenes on one server, one after the other."""
     stage = await warm(server, min(seconds, 4.0))
     return [await play(scene, Stage(server, stage.images, seconds, stage.capacity)) for scene in played]
 
 
 @contextmanager
 def stages(log: Path | None, extra: Sequence[str], **variables: str) -> Iterator[Server]:
-    """A server for scenes that need one of their own."""
+    """Start a server for a scene that needs its own."""
     with serving("chaos", [*FLAGS, *extra], environment=variables, log=log) as server:
         yield server
 
@@ -132,7 +132,7 @@ def run(seconds: float) -> list[Verdict]:
 
 
 async def scenes_end(server: Server, seconds: float) -> Verdict:
-    """SIGTERM under load; there is nothing left to look into afterwards but the exit."""
+    """Send SIGTERM under load, and check the exit."""
     images = pictures()
     stage = Stage(server, images, seconds, await scenes.dense_capacity(server, images))
     ledger = await scenes.told_to_end(stage)
@@ -140,7 +140,7 @@ async def scenes_end(server: Server, seconds: float) -> Verdict:
 
 
 def show(verdict: Verdict) -> None:
-    """One line, and one for each fault."""
+    """Print a line for the scene, and one for each fault."""
     outcomes = ", ".join(f"{count} {name}" for name, count in sorted(verdict.outcomes.items()))
     print(f"{'FAULT' if verdict.faults else 'ok':>5}  {verdict.scene}: {outcomes}", flush=True)
     for fault in verdict.faults:

@@ -1,4 +1,4 @@
-"""Clients that send their next request when the last is answered; cheap enough to share a machine."""
+"""Closed-loop clients, cheap enough to run on the server's machine."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from open_loop import Connection
 from throughput import throughput
 
 _BOUNDARY = "photo-boundary"
-#: How long the last answers may take.
-_PATIENCE_S = 60.0
+#: How long the last responses may take.
+_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What is asked.
+    """The requests to send.
 
     Attributes:
         host: its address.
@@ -34,7 +34,7 @@ class Target:
     form: str | None = None
 
     def request(self, image: bytes) -> bytes:
-        """An HTTP/1.1 request with a photo."""
+        """Encode an HTTP/1.1 request with a photo."""
         kind, body = "image/jpeg", image
         if self.form is not None:
             kind = f"multipart/form-data; boundary={_BOUNDARY}"
@@ -49,7 +49,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """What clients saw in one phase.
+    """The clients' measurements of a phase.
 
     Attributes:
         images_per_s: good answers.
@@ -65,7 +65,7 @@ class Phase:
 async def saturate(
     target: Target, images: Sequence[bytes], *, clients: int, seconds: float, settle_s: float
 ) -> Phase:
-    """Ask all the time, and count what comes after the beginning.
+    """Send requests all the time; count the responses after the settling time.
 
     Args:
         target: what is asked.
@@ -76,7 +76,7 @@ async def saturate(
 
     Raises:
         TimeoutError: answers that never came.
-        OSError: nobody listens.
+        OSError: the server does not listen.
     """
     requests: Iterator[bytes] = itertools.cycle([target.request(image) for image in images])
     start = time.perf_counter() + settle_s
@@ -105,13 +105,13 @@ async def saturate(
         if connection is not None:
             connection.close()
 
-    async with asyncio.timeout(settle_s + seconds + _PATIENCE_S):
+    async with asyncio.timeout(settle_s + seconds + _TIMEOUT_S):
         await asyncio.gather(*(client() for _ in range(clients)))
     return Phase(throughput(times, start, end), tuple(latencies), tuple(errors))
 
 
 def _problem(status: int, body: bytes) -> str | None:
-    """Why an answer is no good; None if it names five classes."""
+    """Return why a response is wrong; None if it names five classes."""
     if status != 200:
         return f"status {status}: {body[:100]!r}"
     answer = orjson.loads(body)

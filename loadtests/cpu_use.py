@@ -1,4 +1,4 @@
-"""Who had the processor: each part of the service by its threads, the load client, everybody else, nobody."""
+"""CPU time by use: the parts of the service by thread, the load client, other processes, idle."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from servers import family
 
 MODEL, DECODING, LOOPS, REST = "model", "decoding", "event loops", "other threads"
 CLIENT, OTHERS, IDLE = "load client", "other programs", "idle"
-#: What belongs to the service, and what does not.
+#: Parts of the service, and other uses.
 SERVICE = (MODEL, DECODING, LOOPS, REST)
 PARTS = (*SERVICE, CLIENT, OTHERS, IDLE)
 
-#: What the service calls its threads.
+#: Thread names of the service.
 _NAMED = {"model": MODEL, "decode": DECODING}
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """Processor time so far.
+    """CPU time since boot.
 
     Attributes:
         at: when it was read, in seconds of a monotonic clock.
         server: seconds by part of the service, and thread.
         client: seconds of this process, which asks.
         busy: seconds that all programs had, and what a hypervisor kept for itself.
-        idle: seconds that nobody had, over all cores.
+        idle: idle seconds of all cores.
     """
 
     at: float
@@ -41,7 +41,7 @@ class Reading:
 
 
 def part_of(name: str, *, main: bool) -> str:
-    """The part of the service that a thread belongs to.
+    """Return the part of the service that a thread belongs to.
 
     Args:
         name: that the system has for it.
@@ -51,7 +51,7 @@ def part_of(name: str, *, main: bool) -> str:
 
 
 def read(root: int) -> Reading:
-    """Look at a server, at this process and at the machine.
+    """Read the CPU time of a server, of this process and of the machine.
 
     Args:
         root: the server's first process.
@@ -66,14 +66,14 @@ def read(root: int) -> Reading:
                     server[part, thread.id] = thread.user_time + thread.system_time
     times = psutil.cpu_times()
     idle = times.idle + times.iowait
-    # Linux counts guests' time as the user's too.
+    # Linux includes the time of guests in user time.
     busy = sum(times) - times.guest - times.guest_nice - idle
     return Reading(time.perf_counter(), server, time.process_time(), busy, idle)
 
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What became of the cores in a while.
+    """The use of the cores in an interval.
 
     Attributes:
         seconds: by part, over all cores.
@@ -87,16 +87,16 @@ class Spent:
 
     @property
     def accounted(self) -> float:
-        """The share of the cores' time that the parts add up to; 1, up to the ticks that times are counted in."""
+        """Sum of the shares of all parts: 1, up to the resolution of the kernel's ticks."""
         return sum(self.seconds.values()) / (self.cores * self.wall)
 
     def share(self, part: str) -> float:
-        """Of the cores' time."""
+        """Return a part's share of the cores' time."""
         return self.seconds[part] / (self.cores * self.wall)
 
 
 def spent(before: Reading, after: Reading, cores: int) -> Spent:
-    """What became of the cores between two readings.
+    """Return the use of the cores between two readings.
 
     What other programs had is what all had, less what the threads of the service and the client had; so a thread
     that was missed counts there. The machine's own count of idle time is independent of the wall's clock, against

@@ -1,4 +1,4 @@
-"""Load on real servers: does `auto` hold its latency target where the dense model, and a fixed ratio, do not?
+"""Overload on real servers: does `auto` hold its latency target when the dense model and a fixed ratio do not?
 
 Servers, `dense` (ratio 0), `fixed` (0.755), `auto`, and `mixed` (requests of every kind), take turns on the same
 machine under the same traces, which are open loop: arrivals wait for no answer. What the dense one can do at most
@@ -33,18 +33,18 @@ from servers import Server, serving
 from prunepool.lab.environment import environment
 
 FIXED = 0.755
-#: What a server does by default, and what is asked of it; nothing: the default.
+#: Default reduction ratio of the server of each variant; the requests of `mixed` name the ratios below.
 VARIANTS = {"dense": "0", "fixed": str(FIXED), "auto": "auto", "mixed": "auto"}
 MIXED = tuple(f"reduction_ratio={ratio}" for ratio in ("0", "0.3", "0.5", FIXED, "auto"))
 TRACES = ("calm", "overload", "bursty", "step")
 ERROR_LIMIT = 0.15
 CLIENTS = 24
-#: After a trace, how long its last requests may still take.
-PATIENCE_S = 20.0
+#: How long the last requests of a trace may take.
+TIMEOUT_S = 20.0
 
 
 class Run:
-    """One run over all traces.
+    """A run over all traces.
 
     Args:
         servers: by variant.
@@ -79,7 +79,7 @@ class Run:
         self.first_round: dict[str, dict[str, list[Seen]]] = {}
 
     async def capacity(self, seconds: float, turns: int) -> dict[str, float]:
-        """Images a second when there is always more to do: dense, fixed, and at auto's largest ratio."""
+        """Measure saturated images/s: dense, at the fixed ratio and at auto's largest ratio."""
         most = self.info["max_reduction_ratio"] - 1e-4
         queries = {"dense": "reduction_ratio=0", "fixed": f"reduction_ratio={FIXED}"}
         queries["largest"] = f"reduction_ratio={most:.4f}"
@@ -94,7 +94,7 @@ class Run:
         return {name: statistics.median(rates) for name, rates in found.items()}
 
     async def traces(self, load: float, calm: float) -> list[dict[str, Any]]:
-        """Every trace with every variant."""
+        """Run every trace with every variant."""
         rows = []
         for number in range(self._rounds):
             for kind in self._kinds:
@@ -120,7 +120,7 @@ class Run:
 
     async def _phase(self, trace: Trace, name: str, number: int) -> dict[str, Any]:
         before = self._errors(name)
-        seen = await self._senders[name].follow(trace.times, PATIENCE_S)
+        seen = await self._senders[name].follow(trace.times, TIMEOUT_S)
         after = self._errors(name)
         if number == 0:
             self.first_round.setdefault(trace.name, {})[name] = seen
@@ -141,7 +141,7 @@ class Run:
 
 
 def show(report: dict[str, Any]) -> None:
-    """The rows as a table."""
+    """Print the rows as a table."""
     found = report["capacity"]
     print(
         f"capacity, images/s: dense {found['dense']:.1f}, at {FIXED} {found['fixed']:.1f}, "
@@ -180,7 +180,12 @@ def main() -> None:
     parser.add_argument(
         "--load", type=float, default=1.4, help="overload, as a multiple of the dense capacity"
     )
-    parser.add_argument("--calm", type=float, default=0.65, help="the same of a load that needs no reduction")
+    parser.add_argument(
+        "--calm",
+        type=float,
+        default=0.65,
+        help="load that needs no reduction, as a multiple of the dense capacity",
+    )
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=["dense", "fixed", "auto"])
     parser.add_argument("--traces", nargs="+", choices=TRACES, default=TRACES)
     parser.add_argument("--json", type=Path)

@@ -1,4 +1,4 @@
-"""What an elastic run showed: figures of a phase, and the picture over time."""
+"""Figures of each phase of an elastic run, and its plot over time."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from matplotlib.figure import Figure
 from open_loop import Seen
 
 COLOURS = {"dense": "#c2255c", "fixed": "#e8890c", "auto": "#0b7285", "mixed": "#5f3dc4"}
-#: Figures of accuracy that a profile may have, the best first.
+#: Accuracy figures that a profile may have, in order of preference.
 _ACCURACY = ("top1", "agreement")
 
 
 def percentile(values: Sequence[float], share: float) -> float | None:
-    """The value below which a share of the values lies."""
+    """Return a quantile of values."""
     return sorted(values)[round(share * (len(values) - 1))] if values else None
 
 
 def summary(seen: Sequence[Seen], seconds: float, target_s: float) -> dict[str, Any]:
-    """The figures of one phase.
+    """Compute the figures of a phase.
 
     Args:
         seen: every request that was due in it.
@@ -54,7 +54,7 @@ def summary(seen: Sequence[Seen], seconds: float, target_s: float) -> dict[str, 
 def effective_accuracy(
     seen: Sequence[Seen], profile: Sequence[Mapping[str, Any]] | None
 ) -> dict[str, Any] | None:
-    """The mean of what the profile measured at the ratios applied; None where nothing was measured."""
+    """Return the mean of a profile's figure at the applied ratios; None if it was not measured."""
     for figure in _ACCURACY:
         points = [(p["ratio"], p[figure]) for p in profile or () if p.get(figure) is not None]
         ratios = [one.ratio for one in seen if one.ratio is not None]
@@ -64,7 +64,7 @@ def effective_accuracy(
 
 
 def _between(points: Sequence[tuple[float, float]], ratio: float) -> float:
-    """A figure at a ratio, along straight lines between measured points."""
+    """Interpolate a figure linearly between measured ratios."""
     for (low, before), (high, after) in pairwise(points):
         if ratio <= high:
             return before + (after - before) * max(0.0, ratio - low) / (high - low)
@@ -72,13 +72,13 @@ def _between(points: Sequence[tuple[float, float]], ratio: float) -> float:
 
 
 def share_below(before: Mapping[float, float], after: Mapping[float, float], limit: float) -> float | None:
-    """The share of a histogram's new observations up to one of its bounds."""
+    """Return the share of a histogram's new observations up to one of its bounds."""
     counted = after[math.inf] - before.get(math.inf, 0.0)
     return (after[limit] - before.get(limit, 0.0)) / counted if counted else None
 
 
 def quantile(before: Mapping[float, float], after: Mapping[float, float], share: float) -> float | None:
-    """A quantile of a histogram's new observations, along a straight line within its bucket."""
+    """Return a quantile of a histogram's new observations, interpolated within its bucket."""
     bounds = sorted(after)
     counts = [after[bound] - before.get(bound, 0.0) for bound in bounds]
     if not counts or not counts[-1]:

@@ -1,4 +1,4 @@
-"""Clients that no server wishes for: they leave, they dawdle, they send rubbish."""
+"""Misbehaving clients: they disconnect, send slowly, or send invalid requests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from servers import Server
 
 
 def request(server: Server, body: bytes, *, kind: str = "image/jpeg", length: int | None = None) -> bytes:
-    """A classification as it goes over the wire.
+    """Encode a classification request.
 
     Args:
         server: whom to ask.
@@ -32,7 +32,7 @@ def request(server: Server, body: bytes, *, kind: str = "image/jpeg", length: in
 
 
 async def vanish(server: Server, image: bytes, source: random.Random) -> str:
-    """Ask, and end the connection while the request is sent, waits or runs; what became of it."""
+    """Send a request and disconnect while it is sent, queued or running; return its outcome."""
     reader, writer = await asyncio.open_connection(*server.address)
     whole = request(server, image)
     try:
@@ -51,7 +51,7 @@ async def vanish(server: Server, image: bytes, source: random.Random) -> str:
 
 
 async def dawdle(server: Server, image: bytes, seconds: float) -> tuple[float, str]:
-    """Send a byte now and then, at most so long; how long the server bore it, and what it said then."""
+    """Send a byte now and then; return how long the server accepted that, and its response."""
     reader, writer = await asyncio.open_connection(*server.address)
     begin = time.perf_counter()
     ended = asyncio.create_task(reader.read())
@@ -71,7 +71,7 @@ async def dawdle(server: Server, image: bytes, seconds: float) -> tuple[float, s
 
 
 def rubbish(server: Server, image: bytes, source: random.Random) -> Iterator[bytes]:
-    """Requests that are wrong in one way each, without end."""
+    """Yield invalid requests without end, each wrong in one way."""
     noise = source.randbytes(4000)
     wrong: Sequence[bytes] = (
         request(server, image[: len(image) // 2]),
@@ -92,7 +92,7 @@ def rubbish(server: Server, image: bytes, source: random.Random) -> Iterator[byt
 
 
 async def refused(server: Server, raw: bytes) -> tuple[int, str]:
-    """Send something; status and code of the answer, or 0 and nothing where the connection was just ended."""
+    """Send bytes; return status and code of the response, or 0 and "" if the connection was closed."""
     reader, writer = await asyncio.open_connection(*server.address)
     try:
         writer.write(raw)

@@ -1,4 +1,4 @@
-"""Who was answered, seen from both sides: what the clients got, and what the server says that it did."""
+"""Compares the clients' count of outcomes with the server's."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 
 from open_loop import NO_ANSWER, NO_CONNECTION, Seen
 
-#: A client that ended its connection before its answer came.
+#: Outcome of a client that disconnected before its response.
 VANISHED = "vanished"
 
 
 @dataclass
 class Ledger:
-    """What became of a number of requests.
+    """The outcomes of a number of requests.
 
     Attributes:
         outcomes: how many ended in `ok`, in an error's code, as `VANISHED`, or as `NO_ANSWER` or `NO_CONNECTION`.
@@ -23,11 +23,11 @@ class Ledger:
     outcomes: Counter[str] = field(default_factory=Counter)
 
     def add(self, seen: Iterable[Seen]) -> None:
-        """Enter requests whose clients waited."""
+        """Add requests whose clients waited for the response."""
         self.outcomes.update("ok" if one.status == 200 else one.code for one in seen)
 
     def faults(self, served: Counter[str]) -> list[str]:
-        """Where the two sides differ; empty if every request is accounted for.
+        """Return the differences; none if every request is accounted for.
 
         A client that left may have been answered, refused, or never noticed.
 
@@ -40,7 +40,7 @@ class Ledger:
         if served["cancelled"] > gone:
             faults.append(f"{served['cancelled']} requests were dropped, though {gone} clients left")
         faults += [
-            f"{code}: {mine[code]} clients were told, the server counted {served[code]}"
+            f"{code}: {mine[code]} clients got it, the server counted {served[code]}"
             for code in sorted(served.keys() | mine.keys() - {VANISHED, NO_ANSWER, NO_CONNECTION})
             if code != "cancelled" and not mine[code] <= served[code] <= mine[code] + gone
         ]

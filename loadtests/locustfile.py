@@ -29,21 +29,21 @@ def _options(parser: LocustArgumentParser) -> None:
     ours = parser.add_argument_group("prunepool", "what is sent and when")
     ours.add_argument("--images", type=Path, help="folder of JPEGs to send; without it, generated ones")
     ours.add_argument(
-        "--ratios", default="0,0.5,0.755", help="of FixedUser, the first; of MixedUser and PhasedUser, all"
+        "--ratios", default="0,0.5,0.755", help="FixedUser uses the first, MixedUser and PhasedUser all"
     )
     ours.add_argument("--load-shape", choices=[*SHAPES, "phases"], default="steady")
-    ours.add_argument("--rounds", type=int, default=5, help="of phases: how often each ratio gets its turn")
-    ours.add_argument("--phase-seconds", type=float, default=6.0, help="of phases: the length of one")
-    ours.add_argument("--warm-up-seconds", type=float, default=3.0, help="of phases: before they count")
+    ours.add_argument("--rounds", type=int, default=5, help="phases: rounds over all ratios")
+    ours.add_argument("--phase-seconds", type=float, default=6.0, help="phases: length of each")
+    ours.add_argument("--warm-up-seconds", type=float, default=3.0, help="phases: seconds before they count")
     ours.add_argument(
         "--record",
         type=Path,
-        help="file for one line of JSON for each answer, after one that says when the run began",
+        help="file for one line of JSON per response, after one with the start time",
     )
 
 
 class Load:
-    """What all users share: pictures, the schedule, and the record of answers."""
+    """The state that all users share: images, schedule, and the record of responses."""
 
     def __init__(self, options: Any) -> None:
         images = photos(options.images)
@@ -56,7 +56,7 @@ class Load:
         self.answers: list[dict[str, object]] = []
 
     def now(self) -> float:
-        """Seconds since the run began."""
+        """Return the seconds since the start."""
         return time.perf_counter() - self.began
 
 
@@ -82,12 +82,12 @@ def _write(environment: Environment, **_: object) -> None:
 
 
 class Shape(LoadTestShape):
-    """The shape of `--load-shape`, of `--users` users over `--run-time`."""
+    """The load shape `--load-shape` with `--users` users over `--run-time`."""
 
     use_common_options = True
 
     def tick(self) -> tuple[int, float] | None:
-        """Users, and how many start in a second; None at the end."""
+        """Return the number of users and how many start per second; None at the end."""
         options = self.runner.environment.parsed_options
         most = options.num_users or 16
         if options.load_shape == "phases":
@@ -98,7 +98,7 @@ class Shape(LoadTestShape):
 
 
 class _User(FastHttpUser):
-    """Sends its next image when the last is answered, and believes no answer unread."""
+    """Sends the next image when the last is answered, and checks every response."""
 
     abstract = True
     wait_time = constant(0)
@@ -140,38 +140,38 @@ class _User(FastHttpUser):
 
 
 class FixedUser(_User):
-    """Always the first of `--ratios`."""
+    """Uses the first of `--ratios`."""
 
     @task
     def classify(self) -> None:
-        """One image."""
+        """Send an image."""
         self._ask(self.environment.load.ratios[0])
 
 
 class MixedUser(_User):
-    """Each image at one of `--ratios`."""
+    """Uses one of `--ratios` for each image."""
 
     @task
     def classify(self) -> None:
-        """One image."""
+        """Send an image."""
         self._ask(random.choice(self.environment.load.ratios))
 
 
 class AutoUser(_User):
-    """Lets the server choose."""
+    """Lets the server choose the ratio."""
 
     @task
     def classify(self) -> None:
-        """One image."""
+        """Send an image."""
         self._ask("auto")
 
 
 class PhasedUser(_User):
-    """The ratio of the phase; with `--load-shape phases`."""
+    """Uses the ratio of the phase, with `--load-shape phases`."""
 
     @task
     def classify(self) -> None:
-        """One image, unless all phases are over."""
+        """Send an image, unless all phases are over."""
         load = self.environment.load
         phase = phase_at(load.schedule, load.now())
         if phase is None:

@@ -1,4 +1,4 @@
-"""What a server holds: descriptors, threads, memory, shared memory; and what it counted."""
+"""The resources of a server (descriptors, threads, memory, shared memory) and its metrics."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ import psutil
 from prometheus_client.parser import text_string_to_metric_families
 from servers import Server
 
-#: Routes that are asked while looking.
+#: Routes that the observation itself requests.
 _NOT_COUNTED = {"/metrics", "/healthz", "/readyz"}
 _SHARED_MEMORY = Path("/dev/shm")
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What all processes of a server hold together.
+    """The resources of all processes of a server.
 
     Attributes:
         processes: how many there are.
@@ -38,7 +38,7 @@ class Held:
     shared: frozenset[str]
 
     def leaks(self, before: Held, *, slack_mb: float) -> list[str]:
-        """What is held now that was not held before.
+        """Return the resources held now that were not held before.
 
         Args:
             before: an earlier look at the same server.
@@ -61,7 +61,7 @@ class Held:
 
 
 def held(server: Server) -> Held:
-    """Look at a running server."""
+    """Read the resources of a running server."""
     first = psutil.Process(server.process.pid)
     family = [first, *first.children(recursive=True)]
     return Held(
@@ -74,17 +74,17 @@ def held(server: Server) -> Held:
 
 
 class Scrape:
-    """The server's own figures at one time."""
+    """The server's metrics at one time."""
 
     def __init__(self, server: Server) -> None:
         self._text = httpx.get(f"{server.url}/metrics", timeout=30).text
 
     def total(self, name: str) -> float:
-        """The sum of a series over all its labels."""
+        """Return the sum of a series over all labels."""
         return sum(value for _, value in self.samples(name))
 
     def outcomes(self) -> Counter[str]:
-        """Requests by what became of them: `ok`, an error's code, or `cancelled` where the client left."""
+        """Return the requests by outcome: `ok`, the code of an error, or `cancelled` if the client disconnected."""
         counted: Counter[str] = Counter()
         for labels, value in self.samples("prunepool_http_requests_total"):
             if labels["route"] not in _NOT_COUNTED:
@@ -92,7 +92,7 @@ class Scrape:
         return counted
 
     def samples(self, name: str) -> Iterator[tuple[dict[str, str], float]]:
-        """The labels and the value of each sample of a series."""
+        """Yield labels and value of each sample of a series."""
         for family in text_string_to_metric_families(self._text):
             for sample in family.samples:
                 if sample.name == name:
@@ -100,7 +100,7 @@ class Scrape:
 
 
 async def at_rest(server: Server, within_s: float = 20.0) -> Scrape:
-    """Wait until nothing waits for an answer and nothing is counted any more.
+    """Wait until no request is in flight and no counter changes.
 
     Raises:
         TimeoutError: that did not come to be in time.

@@ -1,4 +1,4 @@
-"""Sends requests when their time has come, whatever became of those before; cheap enough to share a machine.
+"""An open-loop client: sends each request at its time, whether or not earlier ones are answered.
 
 A connection for each request under way, kept for the next one when it is answered.
 """
@@ -15,15 +15,15 @@ from typing import cast
 import httptools
 import orjson
 
-#: Connections that wait for a request; more are closed.
+#: Largest number of idle connections.
 _MOST_IDLE = 256
-#: Codes of requests that nobody took, and that nobody answered.
+#: Codes of requests without a connection, and without a response.
 NO_CONNECTION, NO_ANSWER = "no connection", "no answer"
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What became of one request.
+    """The outcome of a request.
 
     Attributes:
         at: when it was due, in seconds since the beginning.
@@ -49,17 +49,17 @@ class Connection(asyncio.Protocol):
         self.open = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Asyncio's: it is open."""
+        """Called by asyncio: the connection is open."""
         self._transport, self.open = cast("asyncio.Transport", transport), True
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Asyncio's: it ended; whoever waits learns of it."""
+        """Called by asyncio: the connection is closed; ends the current request."""
         self.open = False
         if self._answer is not None and not self._answer.done():
             self._answer.set_result((0, b""))
 
     async def ask(self, request: bytes) -> tuple[int, bytes]:
-        """Status and body of the answer; status 0 if the connection ended first."""
+        """Send a request; return status and body, or status 0 if the connection closed first."""
         assert self._transport is not None
         self._answer = asyncio.get_running_loop().create_future()
         self._parser = httptools.HttpResponseParser(self)
@@ -70,26 +70,26 @@ class Connection(asyncio.Protocol):
         return await self._answer
 
     def data_received(self, data: bytes) -> None:
-        """Asyncio's: more of the answer."""
+        """Called by asyncio: data of the response."""
         self._parser.feed_data(data)
 
     def on_body(self, body: bytes) -> None:
-        """The parser's: more of the body."""
+        """Called by the parser: data of the body."""
         self._body += body
 
     def on_message_complete(self) -> None:
-        """The parser's: the answer is whole."""
+        """Called by the parser: the response is complete."""
         if self._answer is not None and not self._answer.done():
             self._answer.set_result((self._parser.get_status_code(), self._body))
 
     def close(self) -> None:
-        """End it."""
+        """Close the connection."""
         if self._transport is not None:
             self._transport.close()
 
 
 class Sender:
-    """Asks one server.
+    """Sends requests to a server.
 
     Args:
         host: its address.
@@ -113,7 +113,7 @@ class Sender:
         self._idle: list[Connection] = []
 
     async def follow(self, times: Sequence[float], grace_period_s: float) -> list[Seen]:
-        """Send a request at each of these times; what is not answered so long after the last is given up."""
+        """Send a request at each of these times; give up those not answered some time after the last."""
         begin = time.perf_counter()
         tasks = []
         for at in times:
@@ -134,7 +134,7 @@ class Sender:
         ]
 
     async def saturate(self, clients: int, seconds: float) -> float:
-        """Answers a second when there is always more to do; closed loop."""
+        """Measure saturated responses per second, in a closed loop."""
         begin = time.perf_counter()
 
         async def client() -> int:
@@ -174,6 +174,6 @@ class Sender:
         return (await loop.create_connection(Connection, self._host, self._port))[1]
 
     def close(self) -> None:
-        """Close what is open."""
+        """Close all connections."""
         while self._idle:
             self._idle.pop().close()

@@ -1,4 +1,4 @@
-"""What the service costs beside the model: images/s over HTTP against the bare model, and where the rest goes.
+"""The overhead of the service: images/s over HTTP against the bare model, and the use of the cores.
 
 In turns, round after round: the bare model in a process of its own, on all cores, while the server is stopped with
 all its processes; then the server, saturated over HTTP. Ends with 1 if less than nine tenths of the bare model's
@@ -34,15 +34,15 @@ from servers import Server, serving
 
 from prunepool.lab.environment import environment
 
-#: Of those that ask in the rounds.
+#: Clients in the rounds.
 CLIENTS = 16
-#: Batches as large as they come, as offline.
+#: Settings for offline throughput: no latency target.
 _FLAGS = ("--target-latency-ms", "inf", "--default-reduction-ratio", "0")
 
 
 @dataclass
 class Rounds:
-    """What was measured at one ratio.
+    """The measurements at one ratio.
 
     Attributes:
         batch: images in a run of the bare model: the fastest.
@@ -56,7 +56,7 @@ class Rounds:
 
 
 class Run:
-    """One run.
+    """A run.
 
     Args:
         wanted: what was asked for.
@@ -76,7 +76,7 @@ class Run:
         self.found: dict[str, Rounds] = {}
 
     def choose(self) -> None:
-        """Find the bare model's fastest batch at each ratio."""
+        """Find the bare model's fastest batch size at each ratio."""
         seconds = self._wanted.seconds / 4
         for ratio in self._wanted.ratios:
             rates: dict[int, list[float]] = {batch: [] for batch in self._wanted.batches}
@@ -89,7 +89,7 @@ class Run:
             print(f"bare at {ratio}, by batch: {said}", file=sys.stderr, flush=True)
 
     def rounds(self) -> None:
-        """Let bare model and servers take turns, forth and back."""
+        """Measure bare model and servers alternately, in both orders."""
         turns = [(ratio, name) for ratio in self._wanted.ratios for name in (None, *self._servers)]
         for number in range(self._wanted.rounds):
             for ratio, name in turns if number % 2 == 0 else turns[::-1]:
@@ -102,7 +102,7 @@ class Run:
                 print(f"round {number + 1}: ratio {ratio}: {rate}", file=sys.stderr, flush=True)
 
     def crowds(self) -> None:
-        """Ask with other numbers of clients too, once."""
+        """Measure once with other numbers of clients too."""
         for clients in self._wanted.clients:
             for ratio in self._wanted.ratios:
                 for name in self._servers:
@@ -111,7 +111,7 @@ class Run:
                         print(f"{clients} clients: ratio {ratio}: {said}", file=sys.stderr, flush=True)
 
     def overheads(self) -> list[Overhead]:
-        """What the rounds say."""
+        """Summarise the rounds."""
         return [
             overhead(
                 name,
@@ -126,7 +126,7 @@ class Run:
         ]
 
     def latencies(self) -> list[dict[str, Any]]:
-        """What clients saw."""
+        """Summarise the clients' measurements."""
         return [
             latency(name, ratio, clients, phases)
             for ratio, found in self.found.items()
@@ -134,7 +134,7 @@ class Run:
         ]
 
     def _phase(self, name: str, ratio: str, clients: int) -> str:
-        """Saturate a server, and keep what came of it; in words."""
+        """Saturate a server, record the result, and return it as text."""
         server = self._servers[name]
         server.go_on()
         try:
@@ -163,34 +163,40 @@ class Run:
 
 
 def numbers(text: str) -> list[int]:
-    """Numbers with commas between them."""
+    """Parse comma-separated numbers."""
     return [int(part) for part in text.split(",")]
 
 
 def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """What was asked for."""
+    """Parse the arguments."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--architecture", default="deit_small_patch16_224", help="with random weights")
-    parser.add_argument("--model", type=Path, help="the folder of a model instead")
+    parser.add_argument(
+        "--architecture", default="deit_small_patch16_224", help="timm architecture with random weights"
+    )
+    parser.add_argument("--model", type=Path, help="folder of a model to use instead")
     parser.add_argument("--images", type=Path, help="folder of JPEGs to send; without it, generated ones")
     parser.add_argument("--ratios", type=lambda text: text.split(","), default=["0", "0.755"])
-    parser.add_argument("--batches", type=numbers, default=[8, 16, 32], help="to try the bare model with")
-    parser.add_argument("--clients", type=numbers, default=[1, 4, 16, 64], help="for the table of latencies")
+    parser.add_argument(
+        "--batches", type=numbers, default=[8, 16, 32], help="batch sizes to try with the bare model"
+    )
+    parser.add_argument(
+        "--clients", type=numbers, default=[1, 4, 16, 64], help="numbers of clients in the table of latencies"
+    )
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=8.0, help="of a phase, that count")
-    parser.add_argument("--settle", type=float, default=2.0, help="seconds of a phase before that")
+    parser.add_argument("--seconds", type=float, default=8.0, help="measured seconds per phase")
+    parser.add_argument("--settle", type=float, default=2.0, help="seconds of each phase before those")
     parser.add_argument(
         "--server-flags",
         action="append",
         metavar="FLAGS",
-        help="more, after any NAME=VALUE for its environment; again for one more server",
+        help="flags of a further server, after any NAME=VALUE for its environment; repeatable",
     )
     parser.add_argument("--json", type=Path, default=Path("out/overhead.json"))
     return parser.parse_args(arguments)
 
 
 def main() -> int:
-    """Run, report and judge."""
+    """Run, report, and compare with the limit."""
     wanted = options()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no server is left behind
     with ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""What a run of overhead.py showed: medians of its rounds, the verdict, and tables in Markdown."""
+"""The results of overhead.py: medians of the rounds, the verdict, and tables in Markdown."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from closed_loop import Phase as Seen
 from cpu_use import CLIENT, DECODING, IDLE, LOOPS, MODEL, OTHERS, PARTS, REST, Spent
 
-#: The share of the bare model's throughput that has to arrive over HTTP.
+#: The share of the bare model's throughput that HTTP must reach.
 LEAST = 0.90
 #: The parts of a phase add up to the cores' time within this.
 MOST_OFF = 0.05
@@ -27,7 +27,7 @@ _WORDS = {
 
 @dataclass(frozen=True, slots=True)
 class Phase(Seen):
-    """What clients saw in one phase, and what it took.
+    """The clients' measurements of a phase, and its use of the cores.
 
     Attributes:
         spent: what became of the cores.
@@ -37,13 +37,13 @@ class Phase(Seen):
 
     @property
     def without_client(self) -> float:
-        """Images/s if the client's share of the cores had been the service's: an estimate, no measurement."""
+        """Estimated images/s if the service had the client's share of the cores."""
         return self.images_per_s / (1 - self.spent.share(CLIENT))
 
 
 @dataclass(frozen=True, slots=True)
 class Overhead:
-    """Over HTTP against bare, at one ratio.
+    """HTTP against the bare model, at one ratio.
 
     Attributes:
         flags: of the server.
@@ -79,7 +79,7 @@ class Overhead:
 
     @property
     def shown(self) -> bool:
-        """Whether enough arrives, every request was answered, and the table adds up."""
+        """Return whether HTTP reaches its share, every request was answered, and the parts add up."""
         return self.kept >= LEAST and not self.errors and abs(self.accounted - 1) <= MOST_OFF
 
 
@@ -91,7 +91,7 @@ def overhead(
     stack_ms: Sequence[float],
     http: Sequence[Phase],
 ) -> Overhead:
-    """What the rounds say; those of the bare model and over HTTP in the same order.
+    """Summarise the rounds of the bare model and of HTTP, both in the same order.
 
     Raises:
         ValueError: a round without an answer.
@@ -119,7 +119,7 @@ def overhead(
 
 
 def latency(flags: str, ratio: str, clients: int, phases: Sequence[Phase]) -> dict[str, Any]:
-    """Client-side figures at one number of clients; latencies of all phases together."""
+    """Summarise the phases at one number of clients; latencies are of all phases together."""
     waits = sorted(wait * 1000 for phase in phases for wait in phase.latencies)
     last = len(waits) - 1
     return {
@@ -135,12 +135,12 @@ def latency(flags: str, ratio: str, clients: int, phases: Sequence[Phase]) -> di
 
 
 def as_json(one: Overhead) -> dict[str, Any]:
-    """For a file."""
+    """Return the report as JSON."""
     return {**asdict(one), "shown": one.shown}
 
 
 def tables(found: Sequence[Overhead], latencies: Sequence[Mapping[str, Any]]) -> str:
-    """Everything, in Markdown."""
+    """Return all tables, in Markdown."""
     return "\n\n".join("\n".join(table) for table in (_kept(found), _parts(found), _latency(latencies)))
 
 

@@ -1,4 +1,4 @@
-"""JPEGs to send: those of a folder, or generated ones that are as much work to decode."""
+"""JPEGs to send: those of a folder, or generated ones with the same decoding cost."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SUFFIXES = {".jpg", ".jpeg"}
 
 
 def pictures(count: int = 16, size: int = 300, height: int | None = None) -> list[bytes]:
-    """JPEGs of smooth noise (of about 15 kB at 300×300): as much work to decode as photos of their size.
+    """Generate JPEGs of smooth noise (about 15 kB at 300×300), which cost as much to decode as photos.
 
     Args:
         count: how many.
@@ -32,7 +32,7 @@ def pictures(count: int = 16, size: int = 300, height: int | None = None) -> lis
 
 
 def photos(folder: Path | None) -> list[bytes]:
-    """The JPEGs of a folder and the folders in it, by name; without one, generated ones of 500×375.
+    """Return the JPEGs in and below a folder, by name; without a folder, generated ones of 500×375.
 
     Raises:
         FileNotFoundError: there are none.

@@ -1,4 +1,4 @@
-"""How much of the processor other programs take while something is measured."""
+"""The share of the CPU that other programs use during a measurement."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import psutil
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """Processor time so far.
+    """CPU time since boot.
 
     Attributes:
         own: seconds that our processes took, by process.
@@ -27,7 +27,7 @@ class Use:
     total: float
 
     def others_since(self, before: Use) -> float:
-        """The share of the cores that others took since an earlier reading, 0 to 1."""
+        """Return the share of the cores that others used since an earlier reading, 0 to 1."""
         own = sum(seconds - before.own.get(number, 0.0) for number, seconds in self.own.items())
         passed = self.total - before.total
         return max(0.0, self.busy - before.busy - own) / passed if passed > 0 else 0.0
@@ -49,13 +49,13 @@ def use(roots: Iterable[int]) -> Use:
                     own[process.pid] = times.user + times.system
     times = psutil.cpu_times()
     idle = times.idle + getattr(times, "iowait", 0.0)
-    # Linux counts guests' time as the user's too.
+    # Linux includes the time of guests in user time.
     total = sum(times) - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)
     return Use(own, total - idle, total)
 
 
 class Watch:
-    """Reads the use of the processor again and again, in a thread, while it is entered.
+    """Samples the CPU time in a thread while the context is open.
 
     Args:
         every_s: seconds between readings.
@@ -76,7 +76,7 @@ class Watch:
         self._thread.join()
 
     def others(self, start: float, end: float) -> float:
-        """The share of the cores that others took between two times, as `time.time` gives them."""
+        """Return the share of the cores that others used between two times of `time.time`."""
         inside = [used for at, used in self._readings if start - self._every_s <= at <= end + self._every_s]
         return inside[-1].others_since(inside[0]) if len(inside) > 1 else 0.0
 

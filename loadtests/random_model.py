@@ -1,4 +1,4 @@
-"""A model with random weights in a store of its own: speed is what it is for."""
+"""A model with random weights in its own store, for measurements of speed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def random_model(architecture: str, store: Path) -> str:
 
 @contextmanager
 def model_folder(model: Path | None, architecture: str) -> Iterator[Path]:
-    """The folder of a model; else of one with random weights, always the same, gone at the end."""
+    """Return the folder of a model; by default, of a temporary one with fixed random weights."""
     if model is not None:
         yield model.resolve()
         return

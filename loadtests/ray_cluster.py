@@ -1,4 +1,4 @@
-"""The service on a Ray cluster of one machine: does it answer as the plain server does, and lose nothing?
+"""The service on a local Ray cluster: does it give the results of the plain server, and lose no request?
 
 Started with the Python of .venv-ray (make ray-test). What is deployed is docker/ray/serve.yaml, with less of
 everything: a core for each engine, the local model store, a free port. Scenes: the same answers; overhead; two
@@ -34,7 +34,7 @@ PROGRAM = (sys.executable, "-c", "from prunepool.cli import main; main()")
 
 
 def failures(report: dict[str, Any]) -> list[str]:
-    """What is not as it must be; for the scenes that were played."""
+    """Return the faults of the scenes that ran."""
     scenes = report["scenes"]
     found = []
     if (same := scenes.get("parity")) and (
@@ -51,7 +51,7 @@ def failures(report: dict[str, Any]) -> list[str]:
 
 
 async def play(ours: Cluster, plain: Server, seconds: float, only: Sequence[str]) -> dict[str, Any]:
-    """The scenes that are wanted, in order."""
+    """Return the selected scenes, in order."""
     scenes = Scenes(ours, plain, pictures(), seconds)
     every = ("parity", "overhead", "throughput", "killed", "model_changed", "replaced", "by_load")
     found = {}
@@ -63,7 +63,7 @@ async def play(ours: Cluster, plain: Server, seconds: float, only: Sequence[str]
 
 
 def main() -> None:
-    """Play, report; the exit status says whether all was as it must be."""
+    """Run the scenes and report; exit with 1 if there is a fault."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=20.0, help="length of each load")
     parser.add_argument("--only", nargs="*", default=[], help="scenes; those under load need `throughput`")

@@ -1,4 +1,4 @@
-"""The Ray application of docker/ray/serve.yaml on this machine, with less of everything: a core for each engine."""
+"""The Ray application of docker/ray/serve.yaml scaled down to this machine: one core for each engine."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from ray.serve.context import _get_global_client
 from ray.serve.schema import ServeDeploySchema
 
 CONFIG = Path(__file__).resolve().parent.parent / "docker/ray/serve.yaml"
-PATIENCE_S = 60.0
+TIMEOUT_S = 60.0
 
 
 class Cluster:
-    """The application on a Ray of this machine.
+    """The application on a local Ray.
 
     Args:
         folder: with the model store, where a second model is a copy of the first.
@@ -53,13 +53,13 @@ class Cluster:
         return application
 
     def deployment(self, name: str) -> dict[str, Any]:
-        """What the configuration says of a deployment."""
+        """Return the configuration of a deployment."""
         return next(one for one in self._application["deployments"] if one["name"] == name)
 
     def engines(
         self, number: int | None = None, *, arguments: dict[str, Any] | None = None, **changed: Any
     ) -> None:
-        """Deploy with so many engines, or by load; and with other things changed of them, or of the settings."""
+        """Deploy with a number of engines, or autoscaled; optionally with other options or settings."""
         self._application["args"] |= arguments or {}
         engine = self.deployment("Engine")
         if number is not None:
@@ -71,27 +71,27 @@ class Cluster:
         self.deploy()
 
     def deploy(self, wait: bool = True) -> None:
-        """Make it so, and wait until it is."""
+        """Deploy, and wait until it is done."""
         schema = ServeDeploySchema.model_validate(copy.deepcopy(self._config))
         _get_global_client().deploy_apps(schema, _blocking=wait)
 
     def running(self) -> int:
-        """Engine replicas that are there."""
+        """Return the number of running engine replicas."""
         states = serve.status().applications["prunepool"].deployments["Engine"].replica_states
         return int(states.get("RUNNING", 0))
 
     def wait(self, number: int, *, settled: bool = True) -> float:
-        """Seconds until Ray counts so many engines, and has nothing under way."""
+        """Wait until a number of engines runs and nothing is being deployed; return the seconds."""
         begin = time.monotonic()
-        while time.monotonic() - begin < PATIENCE_S:
+        while time.monotonic() - begin < TIMEOUT_S:
             status = serve.status().applications["prunepool"].status
             if self.running() == number and (status == "RUNNING" or not settled):
                 return time.monotonic() - begin
             time.sleep(0.1)
-        raise TimeoutError(f"not {number} engines after {PATIENCE_S:g} s: {serve.status()}")
+        raise TimeoutError(f"not {number} engines after {TIMEOUT_S:g} s: {serve.status()}")
 
     def pids(self) -> list[int]:
-        """Of the engine replicas."""
+        """Return the pids of the engine replicas."""
         children = psutil.Process().children(recursive=True)
         return [
             child.pid for child in children if "ServeReplica:prunepool:Engine" in " ".join(_command(child))
@@ -107,7 +107,7 @@ def _command(process: psutil.Process) -> list[str]:
 
 @contextmanager
 def cluster(folder: Path) -> Iterator[Cluster]:
-    """A Ray of this machine, with Serve on a free port."""
+    """Start a local Ray with Serve on a free port."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     ray.init(

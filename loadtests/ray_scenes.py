@@ -1,4 +1,4 @@
-"""What is done to the service on a Ray cluster, and what became of its requests meanwhile."""
+"""The scenes of the Ray test, and the outcomes of the requests in them."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from arrivals import poisson
 from elastic_report import summary
 from open_loop import Seen, Sender
 from pictures import photos
-from ray_local import CONFIG, PATIENCE_S, Cluster
+from ray_local import CONFIG, TIMEOUT_S, Cluster
 from servers import Server
 
 SAMPLES = Path(__file__).resolve().parent.parent / "service"
 RATIOS = ("0", "0.5", "0.755")
-#: The name of a copy of the model.
+#: Name of a copy of the model.
 TWIN = "twin"
 
 
 def parity(ours: str, plain: str, images: Sequence[bytes]) -> dict[str, Any]:
-    """The same photos at the same ratios, over HTTP: how far answers differ."""
+    """Classify the same photos at the same ratios with both; return how far the scores differ."""
     worst, labels, tokens = 0.0, 0, 0
     with httpx.Client(timeout=30, headers={"Content-Type": "image/jpeg"}) as client:
         for image in images:
@@ -54,13 +54,13 @@ def parity(ours: str, plain: str, images: Sequence[bytes]) -> dict[str, Any]:
 async def overhead(
     servers: dict[str, tuple[str, int]], images: Sequence[bytes], seconds: float
 ) -> dict[str, Any]:
-    """One client, one request at a time, in turns: what a request takes with each."""
+    """Measure the latency of single requests to both, alternately."""
     found: dict[str, list[float]] = {name: [] for name in servers}
     senders = {name: Sender(*address, images, "reduction_ratio=0") for name, address in servers.items()}
     begin = time.monotonic()
     while time.monotonic() - begin < seconds:
         for name, sender in senders.items():
-            for one in await sender.follow([0.0], PATIENCE_S):
+            for one in await sender.follow([0.0], TIMEOUT_S):
                 assert one.status == 200, one
                 found[name].append(one.seconds * 1000)
     return {
@@ -72,7 +72,7 @@ async def overhead(
 async def throughput(
     address: tuple[str, int], images: Sequence[bytes], seconds: float, rounds: int
 ) -> list[float]:
-    """Images a second with 16 clients, dense; each round."""
+    """Measure dense images/s with 16 clients, for each round."""
     sender = Sender(*address, images, "reduction_ratio=0")
     await sender.saturate(16, 2.0)
     return [await sender.saturate(16, seconds) for _ in range(rounds)]
@@ -81,16 +81,16 @@ async def throughput(
 async def meanwhile(
     address: tuple[str, int], images: Sequence[bytes], rate: float, seconds: float, what: Callable[[], Any]
 ) -> tuple[list[Seen], Any]:
-    """Requests at a rate, ratios as usual, and something done in their midst, in a thread."""
+    """Send requests at a rate, and run an action in a thread meanwhile."""
     trace = poisson("", rate, seconds, random.Random(0))
-    sending = asyncio.create_task(Sender(*address, images).follow(trace.times, PATIENCE_S))
+    sending = asyncio.create_task(Sender(*address, images).follow(trace.times, TIMEOUT_S))
     await asyncio.sleep(seconds / 4)
     done = await asyncio.to_thread(what)
     return await sending, done
 
 
 def fates(seen: Sequence[Seen], seconds: float) -> dict[str, Any]:
-    """What became of requests, with the slowest."""
+    """Summarise the outcomes of requests, with the slowest."""
     figures = summary(seen, seconds, 0.5)
     codes = dict(Counter(one.code or str(one.status) for one in seen if one.status != 200))
     return {
@@ -103,7 +103,7 @@ def fates(seen: Sequence[Seen], seconds: float) -> dict[str, Any]:
 
 
 class Scenes:
-    """The scenes, one after the other.
+    """The scenes, in order.
 
     Args:
         ours: the cluster.
@@ -120,18 +120,18 @@ class Scenes:
         self._alone = 0.0
 
     async def parity(self) -> dict[str, Any]:
-        """The same answers."""
+        """Compare the results with those of the plain server."""
         return await asyncio.to_thread(parity, self._ours.url, self._plain.url, photos(SAMPLES))
 
     async def overhead(self) -> dict[str, Any]:
-        """What Ray costs a request."""
+        """Measure the latency that Ray adds."""
         servers = {"ray": self._ours.address, "plain": self._plain.address}
         found = await overhead(servers, self._images, self._seconds)
         found["ms_a_request"] = found["ray"]["p50_ms"] - found["plain"]["p50_ms"]
         return found
 
     async def throughput(self) -> dict[str, Any]:
-        """Two engines of a core each against one."""
+        """Compare two engines of one core each with one."""
         found = {"plain, one core": await throughput(self._plain.address, self._images, self._seconds / 3, 3)}
         found["ray, one engine"] = await throughput(self._ours.address, self._images, self._seconds / 3, 3)
         self._alone = statistics.median(found["ray, one engine"])
@@ -141,7 +141,7 @@ class Scenes:
         return {"images_per_s": found, "two_over_one": quotient}
 
     async def killed(self) -> dict[str, Any]:
-        """SIGKILL of one of two engines under load."""
+        """Kill one of two engines under load."""
 
         def kill() -> float:
             os.kill(self._ours.pids()[0], signal.SIGKILL)
@@ -151,14 +151,14 @@ class Scenes:
         return {**fates(seen, self._seconds), "two_engines_again_s": back_s}
 
     async def model_changed(self) -> dict[str, Any]:
-        """Another model by `user_config`, in the running replicas, under load."""
+        """Change the model by `user_config` in the running replicas, under load."""
         seen, took_s = await self._loaded(lambda: self._timed(user_config={"model": TWIN}))
         async with httpx.AsyncClient() as client:
             default = (await client.get(f"{self._ours.url}/models")).json()["default"]
         return {**fates(seen, self._seconds), "took_s": took_s, "default_after": default}
 
     async def replaced(self) -> dict[str, Any]:
-        """Another setting, for which all replicas are replaced, under load."""
+        """Change a setting that replaces all replicas, under load."""
 
         def change() -> float:
             begin = time.monotonic()
@@ -169,7 +169,7 @@ class Scenes:
         return {**fates(seen, self._seconds), "took_s": took_s}
 
     async def by_load(self) -> dict[str, Any]:
-        """One engine; twice what it can do dense; then nothing."""
+        """Load one engine with twice its dense capacity, then not at all."""
         scaling = yaml.safe_load(CONFIG.read_text())["applications"][0]["deployments"][1][
             "autoscaling_config"
         ]
@@ -182,9 +182,9 @@ class Scenes:
         load_s = 3 * self._seconds
         trace = poisson("", 1.2 * self._alone, load_s, random.Random(1))
         sending = asyncio.create_task(
-            Sender(*self._ours.address, self._images).follow(trace.times, PATIENCE_S)
+            Sender(*self._ours.address, self._images).follow(trace.times, TIMEOUT_S)
         )
-        while time.monotonic() - begin < load_s + PATIENCE_S:
+        while time.monotonic() - begin < load_s + TIMEOUT_S:
             number = await asyncio.to_thread(self._ours.running)
             if not counts or counts[-1][1] != number:
                 counts.append((round(time.monotonic() - begin, 1), number))
@@ -195,7 +195,7 @@ class Scenes:
         return {**fates(seen, load_s), "load_s": load_s, "engines_since": counts}
 
     async def _loaded(self, what: Callable[[], Any]) -> tuple[list[Seen], Any]:
-        """At 30 % of what one engine can do."""
+        """Return 30 % of the capacity of one engine."""
         return await meanwhile(self._ours.address, self._images, 0.3 * self._alone, self._seconds, what)
 
     def _timed(self, **changed: Any) -> float:

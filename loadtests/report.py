@@ -1,4 +1,4 @@
-"""What a run showed, in a file."""
+"""Writes the report of a run."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import orjson
 
 
 def save(report: Mapping[str, Any], path: Path) -> None:
-    """Write a report as JSON, in a folder that need not be there."""
+    """Write a report as JSON; create the folder if needed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2) + b"\n")
 
 
 def without(folder: str | None, flags: Iterable[str]) -> list[str]:
-    """Flags as they are worth keeping: a temporary folder in them, if there is one, is of this run alone."""
+    """Return flags for a report, without the path of a temporary folder."""
     return [flag.replace(folder, "…") if folder else flag for flag in flags]

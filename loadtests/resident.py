@@ -1,4 +1,4 @@
-"""How much memory a server holds: under a crowd in bfloat16, and over thousands of requests in float32.
+"""The memory of a server: with many clients in bfloat16, and over thousands of requests in float32.
 
 Ends with 1 if memory grew by more than a twentieth from the warm server to the last request, or a request failed.
 """
@@ -27,14 +27,14 @@ from servers import Server, serving
 
 from prunepool.lab.environment import environment
 
-#: How much memory may grow once everything was warm.
+#: Allowed growth of memory after the warm-up.
 MOST_GROWTH = 0.05
-#: Seconds between two looks.
+#: Seconds between two samples.
 _EVERY_S = 0.25
 
 
 class Watch:
-    """Looks at a server's memory again and again, in a thread, while it is entered.
+    """Samples a server's memory in a thread while the context is open.
 
     Args:
         server: whose; all its processes count.
@@ -63,7 +63,7 @@ class Watch:
 def crowd(
     server: Server, images: Sequence[bytes], *, ratio: str, clients: int, seconds: float
 ) -> dict[str, Any]:
-    """Memory of a server while many ask: at rest before, at the peak, and in the last third of the time."""
+    """Measure memory with many clients: idle before, at the peak, and in the last third."""
     rest = held(server).resident_mb
     with Watch(server) as watch:
         phase = _ask(server, images, ratio=ratio, clients=clients, seconds=seconds)
@@ -83,7 +83,7 @@ def crowd(
 def many(
     server: Server, images: Sequence[bytes], *, ratio: str, clients: int, requests: int, every: int
 ) -> dict[str, Any]:
-    """Memory of a server after each so many requests; the first so many warm it up."""
+    """Measure memory after every so many requests; the first ones warm the server up."""
     points: list[tuple[int, float]] = []
     errors: set[str] = set()
     rate = _ask(server, images, ratio=ratio, clients=clients, seconds=5.0).images_per_s
@@ -100,12 +100,12 @@ def many(
 
 
 def growth(points: Sequence[tuple[int, float]]) -> float:
-    """By how much memory grew from the warm server, the first point, to the end: the median of the last three."""
+    """Return the growth from the first sample, when warm, to the median of the last three."""
     return statistics.median(mb for _, mb in points[-3:]) / points[0][1] - 1
 
 
 def tables(crowded: dict[str, Any], over: dict[str, Any]) -> str:
-    """Both, in Markdown."""
+    """Return both tables, in Markdown."""
     figures = (crowded["before_mb"], crowded["peak_mb"], crowded["steady_mb"])
     first = [f"bfloat16, {crowded['clients']} clients", f"{crowded['images_per_s']:.1f}", *_mb(figures)]
     lines = [
@@ -131,28 +131,30 @@ def _ask(server: Server, images: Sequence[bytes], *, ratio: str, clients: int, s
 
 
 def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """What was asked for."""
+    """Parse the arguments."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--architecture", default="deit_small_patch16_224", help="with random weights")
-    parser.add_argument("--model", type=Path, help="the folder of a model instead")
+    parser.add_argument(
+        "--architecture", default="deit_small_patch16_224", help="timm architecture with random weights"
+    )
+    parser.add_argument("--model", type=Path, help="folder of a model to use instead")
     parser.add_argument("--images", type=Path, help="folder of JPEGs to send; without it, generated ones")
     parser.add_argument("--ratio", default="0.755")
     parser.add_argument("--crowd", type=int, default=64, help="clients of the server in bfloat16")
-    parser.add_argument("--seconds", type=float, default=60.0, help="that they ask")
-    parser.add_argument("--requests", type=int, default=10_000, help="of the server in float32, once warm")
-    parser.add_argument("--every", type=int, default=1_000, help="requests between two looks")
-    parser.add_argument("--server-flags", default="", metavar="FLAGS", help="more, for both servers")
+    parser.add_argument("--seconds", type=float, default=60.0, help="seconds of load in bfloat16")
+    parser.add_argument("--requests", type=int, default=10_000, help="requests to the warm server in float32")
+    parser.add_argument("--every", type=int, default=1_000, help="requests between two samples")
+    parser.add_argument("--server-flags", default="", metavar="FLAGS", help="further flags of both servers")
     parser.add_argument("--json", type=Path, default=Path("out/memory.json"))
     return parser.parse_args(arguments)
 
 
 def main() -> int:
-    """Run, report and judge."""
+    """Run, report, and compare with the limit."""
     wanted = options()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no server is left behind
     images = photos(wanted.images)
     with model_folder(wanted.model, wanted.architecture) as folder:
-        # Where bfloat16 is slow, a crowd waits for longer than the server would let it.
+        # If bfloat16 is slow, this many clients wait longer than the default limits allow.
         limits = ["--target-latency-ms", "inf", "--max-queue-ms", "600000"]
         flags = ["--model", str(folder), *limits, *shlex.split(wanted.server_flags), "--dtype"]
         with serving("bfloat16", [*flags, "bfloat16"]) as server:

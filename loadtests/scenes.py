@@ -1,4 +1,4 @@
-"""What goes wrong, one scene each."""
+"""Fault scenes."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from ledger import Ledger
 from open_loop import NO_ANSWER, Seen, Sender
 from servers import Server
 
-#: After a scene, how long its last requests may still take.
-PATIENCE_S = 20.0
-#: Within which a request must have arrived, for the servers of these scenes.
+#: How long the last requests of a scene may take.
+TIMEOUT_S = 20.0
+#: `request_timeout_s` of the servers in these scenes.
 REQUEST_TIMEOUT_S = 3.0
-#: Longer than an engine takes to come back on two cores.
+#: Longer than the restart of an engine on two cores.
 KILL_EVERY_S = 5.0
-#: A server that can answer some requests a second answers a good one within this, whatever others do.
+#: Largest latency of a valid request while other clients misbehave.
 SOON_S = 2.0
 
 
 async def dense_capacity(server: Server, images: Sequence[bytes], seconds: float = 2.0) -> float:
-    """Images a second that a server can answer without reduction."""
+    """Measure the dense capacity in images per second."""
     sender = Sender(*server.address, images, "reduction_ratio=0")
     try:
         return await sender.saturate(16, seconds)
@@ -44,7 +44,7 @@ async def dense_capacity(server: Server, images: Sequence[bytes], seconds: float
 
 @dataclass
 class Stage:
-    """Where a scene is played.
+    """The environment of a scene.
 
     Attributes:
         server: the server.
@@ -64,25 +64,25 @@ class Stage:
 
     @property
     def easy(self) -> float:
-        """Requests a second that are no load to speak of, even while others make some."""
+        """A rate that is a light load, even beside other clients."""
         return 0.2 * self.capacity
 
     async def follow(self, rate: float, seed: int = 0) -> list[Seen]:
-        """Good requests at random times, so many a second; nobody waits for another."""
+        """Send valid requests in an open loop, at random times."""
         sender = Sender(*self.server.address, self.images)
         try:
             times = poisson("", rate, self.seconds, random.Random(seed)).times
-            return await sender.follow(times, PATIENCE_S)
+            return await sender.follow(times, TIMEOUT_S)
         finally:
             sender.close()
 
     def check(self, right: bool, otherwise: str) -> None:
-        """Note a fault unless something is right."""
+        """Record a fault unless a condition holds."""
         if not right:
             self.faults.append(otherwise)
 
     def check_all_good(self, seen: Sequence[Seen], within_s: float = SOON_S) -> None:
-        """Every one of these requests was answered, and soon."""
+        """Check that all requests were answered in time."""
         bad = [one for one in seen if one.status != 200]
         self.check(not bad, f"{len(bad)} of {len(seen)} good requests failed: {bad[:3]}")
         slowest = max((one.seconds for one in seen), default=0.0)
@@ -91,7 +91,7 @@ class Stage:
 
 
 async def vanishing_clients(stage: Stage) -> Ledger:
-    """Half of the clients leave, at any time; the others must not notice."""
+    """Half of the clients disconnect at random times; the others must not notice."""
     ledger, source = Ledger(), random.Random(0)
 
     async def leave(image: bytes) -> None:
@@ -110,9 +110,9 @@ async def vanishing_clients(stage: Stage) -> Ledger:
 
 
 async def slow_senders(stage: Stage) -> Ledger:
-    """A hundred connections that send a byte now and then; the server ends them, and serves the others."""
+    """A hundred slow clients; the server must close their connections and serve the others."""
     slow = [
-        asyncio.create_task(hostile.dawdle(stage.server, stage.images[0], stage.seconds + PATIENCE_S))
+        asyncio.create_task(hostile.dawdle(stage.server, stage.images[0], stage.seconds + TIMEOUT_S))
         for _ in range(100)
     ]
     seen = await stage.follow(stage.easy)
@@ -129,18 +129,18 @@ async def slow_senders(stage: Stage) -> Ledger:
 
 
 async def flood(stage: Stage) -> Ledger:
-    """Five times what the dense model can do; each request is answered, or refused at once with a time."""
+    """Five times the dense capacity; each request must be answered, or refused at once with Retry-After."""
     seen = await stage.follow(5 * stage.capacity)
     ledger = Ledger()
     ledger.add(seen)
     others = {one.code for one in seen if one.status not in (200, 503)}
-    stage.check(not others, f"neither answered nor told to come later: {others}")
+    stage.check(not others, f"neither answered nor refused with Retry-After: {others}")
     stage.notes["dense_capacity_per_s"] = stage.capacity
     return ledger
 
 
 async def rubbish_among_good_ones(stage: Stage) -> Ledger:
-    """Every second request is wrong; those are refused by name, the others answered."""
+    """Half of the requests are invalid; they must be refused with their codes, and the others answered."""
     source = random.Random(0)
     wrong = hostile.rubbish(stage.server, stage.images[0], source)
     good = asyncio.create_task(stage.follow(stage.easy))
@@ -160,7 +160,7 @@ async def rubbish_among_good_ones(stage: Stage) -> Ledger:
 
 
 async def stopped_and_continued(stage: Stage) -> Ledger:
-    """All of the server stands still for a second, again and again; nothing is lost."""
+    """All processes of the server are paused for a second, repeatedly; no request may be lost."""
     following = asyncio.create_task(stage.follow(stage.easy))
     while not following.done():
         await asyncio.sleep(1.0)
@@ -175,7 +175,7 @@ async def stopped_and_continued(stage: Stage) -> Ledger:
 
 
 async def killed_engines(stage: Stage) -> Ledger:
-    """The engine's process is killed every five seconds; each time it is back before the next."""
+    """The engine's process is killed every five seconds; it must restart each time."""
     following = asyncio.create_task(stage.follow(stage.easy))
     slowest, kills = 0.0, 0
     while not following.done():
@@ -198,23 +198,23 @@ async def killed_engines(stage: Stage) -> Ledger:
 
 
 def _latest(server: Server, event: str, name: str) -> int:
-    """The process of the last such line in the server's log."""
+    """Return the pid in the last such line of the server's log."""
     assert server.log is not None, "its log is needed, as JSON in a file"
     lines = [orjson.loads(line) for line in server.log.read_bytes().splitlines() if line.startswith(b"{")]
     return int([one["pid"] for one in lines if one["event"] == event and one["name"] == name][-1])
 
 
 async def _ready(server: Server) -> None:
-    """Wait until the server says that it is not ready, and then that it is."""
-    async with httpx.AsyncClient(base_url=server.url, timeout=PATIENCE_S) as client:
+    """Wait until the server is not ready, and then until it is."""
+    async with httpx.AsyncClient(base_url=server.url, timeout=TIMEOUT_S) as client:
         for wanted in (503, 200):
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(TIMEOUT_S):
                 while (await client.get("/readyz")).status_code != wanted:  # noqa: ASYNC110 - another process
                     await asyncio.sleep(0.02)
 
 
 async def full_disk(stage: Stage) -> Ledger:
-    """Not one line of the log can be written."""
+    """The log cannot be written."""
     seen = await stage.follow(stage.easy)
     stage.check_all_good(seen)
     ledger = Ledger()
@@ -224,7 +224,7 @@ async def full_disk(stage: Stage) -> Ledger:
 
 @dataclass(frozen=True)
 class OtherClock:
-    """A wall clock that can be set, for one process; its monotonic clock goes on as ever.
+    """A settable wall clock for one process; its monotonic clock is not affected.
 
     Attributes:
         variables: that process's environment.
@@ -235,7 +235,7 @@ class OtherClock:
     setting: Path
 
     async def jumps(self, stage: Stage) -> Ledger:
-        """The clock jumps a day ahead and a day back, every second."""
+        """The wall clock jumps a day forwards and back, every second."""
         following = asyncio.create_task(stage.follow(stage.easy))
         ahead = False
         while not following.done():
@@ -251,7 +251,7 @@ class OtherClock:
 
 @contextmanager
 def other_clock() -> Iterator[OtherClock]:
-    """A clock for a server, by libfaketime.
+    """Make a clock for a server, by libfaketime.
 
     Raises:
         FileNotFoundError: libfaketime is not installed.
@@ -272,7 +272,7 @@ def other_clock() -> Iterator[OtherClock]:
 
 
 async def told_to_end(stage: Stage) -> Ledger:
-    """SIGTERM at full load: what was accepted is answered, what comes later is refused, the exit is clean."""
+    """SIGTERM at full load: accepted requests must be answered, later ones refused, and the exit status be 0."""
     following = asyncio.create_task(stage.follow(1.3 * stage.capacity))
     await asyncio.sleep(stage.seconds / 2)
     begin = time.perf_counter()
@@ -287,7 +287,7 @@ async def told_to_end(stage: Stage) -> Ledger:
     seen = await following
     ledger = Ledger()
     ledger.add(seen)
-    # A request that finds nobody listening was never accepted; one that was is answered or told why not.
+    # A refused connection was never accepted; every accepted request gets a response.
     lost = [
         one for one in seen if one.code == NO_ANSWER and one.at < stage.seconds / 2 - 0.05 and one.seconds > 0
     ]

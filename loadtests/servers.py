@@ -17,7 +17,7 @@ import psutil
 
 _STOP_S = 30
 _INSTALLED = Path(sys.executable).with_name("prunepool")
-#: The program that is meant when none is named; where only the package is on the path, it will do.
+#: The default program; it needs only the package on the path.
 PRUNEPOOL = (
     (str(_INSTALLED),)
     if _INSTALLED.exists()
@@ -44,11 +44,11 @@ class Server:
     log: Path | None = None
 
     def pause(self) -> None:
-        """Let it take no time at all."""
+        """Pause all processes of the server."""
         tell(self.process.pid, signal.SIGSTOP)
 
     def go_on(self) -> None:
-        """Undo a pause."""
+        """Resume them."""
         tell(self.process.pid, signal.SIGCONT)
 
     @property
@@ -61,7 +61,7 @@ class Server:
 
 
 def family(root: int) -> list[psutil.Process]:
-    """A process and all that it started, but what has ended."""
+    """Return a process and its descendants, without those that have ended."""
     try:
         first = psutil.Process(root)
         return [first, *first.children(recursive=True)]
@@ -70,7 +70,7 @@ def family(root: int) -> list[psutil.Process]:
 
 
 def tell(root: int, number: signal.Signals) -> None:
-    """Send a signal to a process and all that it started."""
+    """Send a signal to a process and its descendants."""
     for process in family(root):
         with suppress(psutil.NoSuchProcess):
             process.send_signal(number)
@@ -85,7 +85,7 @@ def serving(
     log: Path | None = None,
     program: Sequence[str] = PRUNEPOOL,
 ) -> Iterator[Server]:
-    """A server on a free port, ready; stopped at the end.
+    """Start a server on a free port; stop it at the end.
 
     Args:
         name: what it is called in reports.

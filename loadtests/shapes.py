@@ -1,4 +1,4 @@
-"""How load changes over time, as data."""
+"""Load shapes: how load changes over time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A stretch of steady load.
+    """A period of constant load.
 
     Attributes:
         users: that ask at the same time, as a multiple of those asked for.
@@ -19,7 +19,7 @@ class Stage:
     share: float
 
 
-#: Each fills the time of the run.
+#: Each spans the whole run.
 SHAPES: dict[str, tuple[Stage, ...]] = {
     "steady": (Stage(1.0, 1.0),),
     "steps": (Stage(0.25, 0.25), Stage(0.5, 0.25), Stage(0.75, 0.25), Stage(1.0, 0.25)),
@@ -29,7 +29,7 @@ SHAPES: dict[str, tuple[Stage, ...]] = {
 
 
 def users_at(stages: Sequence[Stage], users: int, seconds: float, now: float) -> int | None:
-    """How many users ask at a time; None when the run is over.
+    """Return the number of users at a time; None after the end.
 
     Args:
         stages: one of :data:`SHAPES`.
@@ -47,7 +47,7 @@ def users_at(stages: Sequence[Stage], users: int, seconds: float, now: float) ->
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """A stretch in which all images are asked for at one ratio.
+    """A period in which all requests name one ratio.
 
     Attributes:
         number: of all phases, from 0.
@@ -65,7 +65,7 @@ class Phase:
 
 
 def phases(ratios: Sequence[str], rounds: int, seconds: float, warm_up_s: float) -> list[Phase]:
-    """Every ratio in turn, again and again, so that a slow minute of the machine falls on all of them.
+    """Alternate the ratios, so that a slow minute of the machine affects all of them.
 
     Every second round runs backwards, so that none always comes after the same one. A warm-up, which is
     round -1 and does not count, comes first.
@@ -90,5 +90,5 @@ def phases(ratios: Sequence[str], rounds: int, seconds: float, warm_up_s: float)
 
 
 def phase_at(made: Sequence[Phase], now: float) -> Phase | None:
-    """The phase at a time, in seconds since the run began; None when all are over."""
+    """Return the phase at a time in seconds since the start; None after the last."""
     return next((phase for phase in made if now < phase.end), None)

@@ -1,4 +1,4 @@
-"""A replica in simulated time: the real planner, controller and cost model before a made-up device.
+"""A replica in simulated time: the real planner, controller and cost model with a simulated device.
 
 What is made up is how long a run takes, and that nothing else takes any time: `front_s` stands for HTTP and
 decoding.
@@ -27,7 +27,7 @@ from prunepool.server.factory import BATCH_SHARE
 from prunepool.store import Geometry
 
 _PIXELS = np.zeros((1, 1, 3), np.uint8)
-#: A batch of its own while one runs: as many as a worker is given.
+#: Batches that the worker has at a time: one running, one waiting.
 _ROOM = 2
 #: DeiT-S with ten classes, as the load tests make it.
 DEIT_S = Geometry(
@@ -43,7 +43,7 @@ DEIT_S = Geometry(
 
 
 class Network:
-    """What a ratio costs, by a geometry and the paper's plans."""
+    """The cost of a ratio, from a geometry and the paper's plans."""
 
     def __init__(self, geometry: Geometry = DEIT_S) -> None:
         self.max_ratio = max_ratio(geometry.patches, len(default_blocks(geometry.depth)))
@@ -57,7 +57,7 @@ class Network:
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """How long a run takes: as the cost model has it, times noise.
+    """The time of a batch: that of the cost model, times noise.
 
     Attributes:
         run_s: of any run.
@@ -93,7 +93,7 @@ class Speed:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """How every replica is set.
+    """The settings of every replica.
 
     Attributes:
         target_s: of `auto`.
@@ -109,7 +109,7 @@ class Service:
 
     @property
     def limits(self) -> Limits:
-        """As the settings make them."""
+        """Return the limits that the settings make."""
         return Limits(
             max_batch_s=self.target_s * BATCH_SHARE,
             target_s=self.target_s,
@@ -119,7 +119,7 @@ class Service:
 
     @property
     def policy(self) -> RatioPolicy:
-        """As the engine makes it."""
+        """Make the controller as the engine does."""
         if self.ratio is not None:
             return DefaultRatio(self.ratio)
         return Controller(levels_for(self.network.max_ratio), self.target_s)
@@ -127,7 +127,7 @@ class Service:
 
 @dataclass(slots=True)
 class Asked:
-    """A request on its way.
+    """A request in flight.
 
     Attributes:
         at: when it came to the balancer.
@@ -139,7 +139,7 @@ class Asked:
 
 
 class Replica:
-    """What a scheduler and its worker do, without a loop or a thread."""
+    """A scheduler and its worker, without an event loop or a thread."""
 
     def __init__(self, service: Service, speed: Speed, source: random.Random) -> None:
         self._service = service
@@ -177,7 +177,7 @@ class Replica:
         self.planner.add(request, now)
 
     def pump(self, now: float) -> float | None:
-        """Give the device what it should have; when the run that begins now ends, if one does."""
+        """Start a batch if the device should run one; return when it ends."""
         starts = not self.given
         while len(self.given) < _ROOM and self.planner.due(now, device_busy=bool(self.given)):
             batch = self.planner.next_batch(now, device=self._device(now), arriving={})
@@ -187,7 +187,7 @@ class Replica:
         return self._run(now) if starts and self.given else None
 
     def finish(self, now: float) -> tuple[list[tuple[Asked, float]], float | None]:
-        """Requests that are answered with their ratios, and when the next run ends, if there is one."""
+        """Return the requests answered with their ratios, and when the next batch ends, if there is one."""
         assert self._since is not None
         batch = self.given.pop(0)
         seconds = now - self._since

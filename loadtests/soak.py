@@ -1,4 +1,4 @@
-"""Half an hour of everything: two models, every kind of request, calm and bursts; does anything grow or get lost?
+"""Soak test: two models, every kind of request, with bursts; does anything grow or get lost?
 
 Each window, of half a minute, has its own figures. Memory at the end is held against memory once all was warm,
 the later windows' p99 against the first (stability.py), and what the clients got against what the server counted.
@@ -38,14 +38,14 @@ from stability import LEAST_WINDOWS, unstable
 from prunepool.lab.environment import environment
 
 WINDOW_S = 30.0
-#: A server gives back what a burst took within a minute; before that, what it holds depends on the second.
+#: A server returns the memory of a burst within a minute; earlier samples depend on the moment.
 IDLE_S = 65.0
-#: Until everything that is made once has been made.
+#: Until the memory of one-time allocations is there.
 WARM_WINDOWS = 4
 MOST_GROWTH = 0.05
 #: Load as shares of the dense capacity: most of the time, and for a third of each window.
 CALM, BURST = 0.5, 1.2
-PATIENCE_S = 20.0
+TIMEOUT_S = 20.0
 QUERIES = (
     "",
     "reduction_ratio=auto",
@@ -59,7 +59,7 @@ QUERIES = (
 
 @dataclass
 class Window:
-    """What a window showed.
+    """The measurements of a window.
 
     Attributes:
         at: seconds since the beginning, at its end.
@@ -83,7 +83,7 @@ class Window:
 
 
 class Soak:
-    """One run.
+    """A run.
 
     Args:
         server: with all models loaded.
@@ -107,7 +107,7 @@ class Soak:
         self.wrong: list[str] = []
 
     async def window(self, begin: float) -> Window:
-        """A window of everything."""
+        """Run a window with every kind of load."""
         ledger = Ledger()
         seen, _ = await asyncio.gather(self._good(), self._hostilities(ledger))
         ledger.add(seen)
@@ -126,7 +126,7 @@ class Soak:
         )
 
     async def rest(self) -> Held:
-        """What the server holds when nobody asks it: no connection of ours is kept open for the next request."""
+        """Read the idle server's resources, after closing our connections."""
         for sender in self._senders:
             sender.close()
         await at_rest(self._server)
@@ -134,7 +134,7 @@ class Soak:
         return held(self._server)
 
     async def _good(self) -> list[Seen]:
-        """Good requests, every kind at random times of its own; calm, then a burst, then calm."""
+        """Send valid requests of every kind at random times: light load, a burst, light load."""
 
         def rate(now: float) -> float:
             share = BURST if self._window_s / 3 < now < self._window_s * 2 / 3 else CALM
@@ -143,14 +143,14 @@ class Soak:
         most = BURST * self._capacity / len(self._senders)
         found = await asyncio.gather(
             *(
-                sender.follow(arrivals(rate, most, self._window_s, self._source), PATIENCE_S)
+                sender.follow(arrivals(rate, most, self._window_s, self._source), TIMEOUT_S)
                 for sender in self._senders
             )
         )
         return [one for seen in found for one in seen]
 
     async def _hostilities(self, ledger: Ledger) -> None:
-        """Now and then somebody leaves, or sends rubbish."""
+        """Now and then disconnect, or send an invalid request."""
         over = time.monotonic() + self._window_s
         async with asyncio.TaskGroup() as group:
             while time.monotonic() < over:
@@ -169,7 +169,7 @@ class Soak:
 
 
 def faults(windows: Sequence[Window], before: Held, after: Held) -> list[str]:
-    """What was not as it should be."""
+    """Return the faults."""
     warm = windows[WARM_WINDOWS:]
     if len(warm) < 2:
         return [f"{len(windows)} windows are too few to compare"]
@@ -185,7 +185,7 @@ def faults(windows: Sequence[Window], before: Held, after: Held) -> list[str]:
 
 
 async def run(server: Server, models: Sequence[str], minutes: float, window_s: float) -> dict[str, Any]:
-    """All windows, and what they come to."""
+    """Run all windows, and summarise them."""
     capacities = []
     for model in models:
         sender = Sender(*server.address, pictures(), f"model={model}&reduction_ratio=0")
@@ -224,13 +224,13 @@ async def run(server: Server, models: Sequence[str], minutes: float, window_s: f
 
 
 def _errors(scrape: Scrape, model: str) -> dict[float, float]:
-    """The buckets of the histogram of a model's prediction errors."""
+    """Return the buckets of the histogram of a model's prediction errors."""
     samples = scrape.samples("prunepool_prediction_error_ratio_bucket")
     return {float(labels["le"]): value for labels, value in samples if labels["model"] == model}
 
 
 def draw(report: dict[str, Any], path: Path) -> None:
-    """Memory and latency over the windows."""
+    """Draw memory and latency over the windows."""
     windows = report["windows"]
     minutes = [w["at"] / 60 for w in windows]
     with mpl.rc_context({"axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "soak"}):

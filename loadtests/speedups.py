@@ -1,4 +1,4 @@
-"""What phases that took turns say of a speedup: how large it is, how sure that is, and whether it was promised."""
+"""Estimates speedups from alternating phases, with confidence intervals, and compares them with predictions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _T95 = (
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answer.
+    """A response.
 
     Attributes:
         phase: in which it was asked for.
@@ -59,7 +59,7 @@ class Speedup:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A speedup beside what was predicted.
+    """A speedup and its prediction.
 
     Attributes:
         speedup: as measured.
@@ -75,7 +75,7 @@ class Verdict:
 
 
 def quiet_rounds(phases: Sequence[Phase], others: Callable[[float, float], float], most: float) -> set[int]:
-    """The rounds in which other programs left the machine to us.
+    """Return the rounds in which other programs used little CPU.
 
     Args:
         phases: of the run.
@@ -87,7 +87,7 @@ def quiet_rounds(phases: Sequence[Phase], others: Callable[[float, float], float
 
 
 def rates(answers: Sequence[Answer], phases: Sequence[Phase], settle_s: float) -> dict[str, list[float]]:
-    """Images/s of each round, by ratio.
+    """Return the images/s of each round, by ratio.
 
     The beginning of a phase does not count: the server still has images of the one before.
 
@@ -107,7 +107,7 @@ def rates(answers: Sequence[Answer], phases: Sequence[Phase], settle_s: float) -
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
-    """95 % confidence interval of a mean, by Student's t; of one value, everything."""
+    """Return the 95 % confidence interval of a mean, by Student's t; infinite for one value."""
     if len(values) < 2:
         return -math.inf, math.inf
     t = _T95[min(len(values) - 1, len(_T95)) - 1]
@@ -117,7 +117,7 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
 
 
 def speedups(answers: Sequence[Answer], phases: Sequence[Phase], settle_s: float) -> list[Speedup]:
-    """The speedup at each ratio; that of a round is against the same round's phase at ratio 0.
+    """Return the speedup at each ratio, relative to the phase at ratio 0 of the same round.
 
     Args:
         answers: of the whole run.
@@ -154,7 +154,7 @@ def speedups(answers: Sequence[Answer], phases: Sequence[Phase], settle_s: float
 
 
 def judge(measured: Sequence[Speedup], predicted: Mapping[str, float], keep: float) -> list[Verdict]:
-    """Hold speedups against their prediction; what is compared with itself is not judged.
+    """Compare speedups with their predictions; a ratio compared with itself gets no verdict.
 
     Args:
         measured: the first is ratio 0.

@@ -1,4 +1,4 @@
-"""Whether latency stayed as it was, from the p99 of many short windows of one run.
+"""Checks that latency stays constant, by the p99 of many short windows of a run.
 
 A window's p99 rests on its few slowest answers, so that on a quiet machine it scatters by about a fifth from
 one window to the next; the worst of many says little. What a server that degrades does is another thing: its
@@ -10,16 +10,16 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-#: Fewer windows than this show nothing.
+#: Fewer windows are not enough for a verdict.
 LEAST_WINDOWS = 15
-#: The median p99 of the last third of the windows may be so many times that of the first third.
+#: Largest ratio of the median p99 in the last third of the windows to that in the first third.
 MOST_GROWTH = 1.3
-#: A window is bad whose p99 is so many times the median; this share of the windows may be.
+#: A window is bad if its p99 exceeds this multiple of the median; this share of them may be bad.
 BAD, MOST_BAD = 2.0, 0.1
 
 
 def unstable(p99: Sequence[float]) -> list[str]:
-    """How latency did not stay as it was; nothing where there is no sign of that, or too little to tell.
+    """Return how latency changed; nothing if it did not, or if there are too few windows.
 
     Args:
         p99: of each window, in the order of time; any unit.

@@ -1,4 +1,4 @@
-"""Answers a second, where answers come in batches."""
+"""Responses per second when they arrive in batches."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def throughput(times: Sequence[float], start: float, end: float) -> float:
-    """Answers a second within a window: the slope of their number over time, by least squares.
+    """Return the responses per second in a window: the slope of their count over time, by least squares.
 
     To count them would be wrong by up to a whole batch, which can be a tenth of a short window: where batches
     happen to fall against its ends is chance. The slope does not depend on it.
@@ -21,7 +21,7 @@ def throughput(times: Sequence[float], start: float, end: float) -> float:
     inside = np.sort([time for time in times if start <= time < end])
     centred = inside - inside.mean() if len(inside) else inside
     spread = float((centred**2).sum())
-    # Too little of the window is covered to speak of a slope.
+    # Too little of the window is covered to fit a slope.
     if len(inside) < 3 or np.ptp(inside) < (end - start) / 2:
         return len(inside) / (end - start)
     return float((centred * np.arange(len(inside))).sum()) / spread

@@ -1,4 +1,4 @@
-"""Are the speedups that the model claims there, over HTTP, under load? Ends with 1 if not.
+"""Checks the claimed speedups of a model over HTTP under load. Exits with 1 if they are not reached.
 
 Starts a server, lets Locust send real JPEGs in phases that take turns (ratio 0, and each reduced one), and
 holds each speedup and its confidence interval against what the bare model gains here, measured just before.
@@ -30,22 +30,24 @@ from validation_plot import draw
 from prunepool.lab.environment import environment
 
 _HERE = Path(__file__).parent
-#: Quiet rounds without which there is no result.
+#: Smallest number of quiet rounds for a result.
 _FEWEST = 3
 
 
 def options() -> argparse.Namespace:
-    """What was asked for."""
+    """Parse the arguments."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="deit_tiny_imagenette")
     parser.add_argument("--model-store", default="model_store")
     parser.add_argument("--architecture", help="a timm architecture with random weights instead of a model")
     parser.add_argument("--images", type=Path, help="folder of JPEGs to send; without it, generated ones")
-    parser.add_argument("--ratios", default="0.5,0.755", help="to hold against ratio 0")
+    parser.add_argument("--ratios", default="0.5,0.755", help="ratios to compare with ratio 0")
     parser.add_argument("--users", type=int, default=16)
-    parser.add_argument("--rounds", type=int, default=6, help="how often each ratio gets its turn; 2 or more")
+    parser.add_argument("--rounds", type=int, default=6, help="rounds over all ratios; 2 or more")
     parser.add_argument("--phase-seconds", type=float, default=8.0)
-    parser.add_argument("--settle-seconds", type=float, default=1.5, help="of a phase, that do not count")
+    parser.add_argument(
+        "--settle-seconds", type=float, default=1.5, help="seconds of each phase that do not count"
+    )
     parser.add_argument(
         "--predict",
         choices=["benchmark", "profile", "macs"],
@@ -64,7 +66,7 @@ def options() -> argparse.Namespace:
     )
     parser.add_argument("--out", type=Path, default=Path("out/loadtest"), help="folder of the results")
     parser.add_argument(
-        "--server", nargs="+", default=PRUNEPOOL, metavar="PART", help="the program to start, if another"
+        "--server", nargs="+", default=PRUNEPOOL, metavar="PART", help="another program to start"
     )
     return parser.parse_args()
 
@@ -72,7 +74,7 @@ def options() -> argparse.Namespace:
 def predictions(
     source: str, ratios: list[str], info: dict[str, Any], measured: dict[str, float]
 ) -> dict[str, float]:
-    """Images/s over ratio 0 at each ratio, as claimed.
+    """Return the claimed speedup over ratio 0 at each ratio.
 
     Args:
         source: `benchmark`, `profile` or `macs`.
@@ -97,7 +99,7 @@ def predictions(
 
 
 def benchmark(model: list[str], ratios: list[str], folder: Path) -> dict[str, float]:
-    """Images/s over ratio 0 of the bare model, as `prunepool benchmark` measures it, batch 8."""
+    """Measure the speedup of the bare model as `prunepool benchmark` does, at batch size 8."""
     report = folder / "benchmark.json"
     command = [*PRUNEPOOL, "benchmark", *model, "--batches", "8", "--rounds", "5", "--rivals", "timm eager"]
     command += ["--ratios", ",".join(["0", *ratios]), "--json", str(report)]
@@ -108,7 +110,7 @@ def benchmark(model: list[str], ratios: list[str], folder: Path) -> dict[str, fl
 
 
 def locust(server: Server, ratios: list[str], wanted: argparse.Namespace) -> tuple[float, list[Answer]]:
-    """Run all phases; Locust's own report goes to the folder.
+    """Run all phases; write Locust's report to the folder.
 
     Returns:
         When the run began, as `time.time` gives it, and the answers.
@@ -131,7 +133,7 @@ def locust(server: Server, ratios: list[str], wanted: argparse.Namespace) -> tup
 
 
 def show(verdicts: list[Verdict], dense: float, failed: list[str]) -> None:
-    """The result as a table."""
+    """Print the result as a table."""
     print(f"{'ratio':>8}  {'images/s':>8}  {'speedup':>7}  {'95 %':>15}  {'claimed':>7}  {'needed':>6}  ")
     print(f"{'0':>8}  {dense:8.1f}  {'×1.00':>7}")
     for one in verdicts:
@@ -146,7 +148,7 @@ def show(verdicts: list[Verdict], dense: float, failed: list[str]) -> None:
 
 
 def main() -> int:
-    """Run, judge, report."""
+    """Run, compare, report."""
     wanted = options()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no server is left behind
     wanted.out.mkdir(parents=True, exist_ok=True)
@@ -159,7 +161,7 @@ def main() -> int:
             model = random_model(wanted.architecture, Path(store))
         which = ["--model", model, "--model-store", str(store)]
         measured = benchmark(which, reduced, wanted.out) if wanted.predict == "benchmark" else {}
-        # Batches as large as they come: what is asked here is how fast, not how soon.
+        # No latency target, since this measures throughput.
         flags = [*which, "--target-latency-ms", "inf", "--default-reduction-ratio", "0"]
         server = stack.enter_context(serving("validated", flags, program=wanted.server))
         info = httpx.get(f"{server.url}/models/{model}", timeout=30).json()

@@ -1,4 +1,4 @@
-"""Speedups with their intervals, beside what was claimed."""
+"""Plots speedups with their intervals and the claims."""
 
 from __future__ import annotations
 
