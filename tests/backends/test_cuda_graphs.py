@@ -21,7 +21,7 @@ from prunepool.backends.cuda_graphs import CudaGraphBackend
 from prunepool.backends.torch_cpu import TorchBackend
 from prunepool.core.backend import AsynchronousBackend, OutOfMemory
 from prunepool.core.types import Batch, BatchItem, Output, RatioSpec, Request
-from prunepool.models.model import Model
+from prunepool.models.loaded_model import LoadedModel
 
 RATIOS = (0.0, 0.5, 0.755)
 
@@ -114,7 +114,7 @@ def _spoil(computed: PassOutputs) -> None:
 
 
 def backend_of(
-    model: Model,
+    model: LoadedModel,
     *,
     most: int = 100,
     ratios: Sequence[float] = RATIOS,
@@ -129,7 +129,7 @@ def backend_of(
 
 
 @pytest.fixture(scope="module")
-def backend(tiny: Model) -> CudaGraphBackend:
+def backend(tiny: LoadedModel) -> CudaGraphBackend:
     return backend_of(tiny)
 
 
@@ -158,7 +158,7 @@ def alike(ours: Output, theirs: Output) -> None:
         assert getattr(ours, name) == getattr(theirs, name), name
 
 
-def test_it_is_one_that_computes_beside_its_thread(backend: CudaGraphBackend, tiny: Model) -> None:
+def test_it_is_one_that_computes_beside_its_thread(backend: CudaGraphBackend, tiny: LoadedModel) -> None:
     assert isinstance(backend, AsynchronousBackend)
     assert not isinstance(TorchBackend(tiny, max_batch_size=1), AsynchronousBackend)
 
@@ -166,7 +166,7 @@ def test_it_is_one_that_computes_beside_its_thread(backend: CudaGraphBackend, ti
 @given(ratios=st.lists(st.sampled_from([0.0, 0.5, 0.755, 0.3, 0.8]), min_size=1, max_size=4).map(sorted))
 @examples(0.2)
 def test_answers_are_those_of_the_plain_backend(
-    backend: CudaGraphBackend, tiny: Model, ratios: list[float]
+    backend: CudaGraphBackend, tiny: LoadedModel, ratios: list[float]
 ) -> None:
     batch = batch_of(*ratios)
     plain = TorchBackend(tiny, max_batch_size=4)
@@ -175,7 +175,7 @@ def test_answers_are_those_of_the_plain_backend(
         assert ours.graph_replayed == (ratio in RATIOS)
 
 
-def test_a_token_map_is_not_spoilt_by_what_ran_after_it(backend: CudaGraphBackend, tiny: Model) -> None:
+def test_a_token_map_is_not_spoilt_by_what_ran_after_it(backend: CudaGraphBackend, tiny: LoadedModel) -> None:
     batch = batch_of(0.5, 0.755, 0.755, explain=True)
     first = backend.launch(batch, backend.prepare(batch))
     run(backend, batch_of(0.0, 0.5, 0.755))
@@ -190,7 +190,7 @@ def test_a_token_map_is_not_spoilt_by_what_ran_after_it(backend: CudaGraphBacken
 
 @pytest.mark.parametrize("normalised", [(True, True, True), (False, True, False), (True, False, True)])
 def test_normalised_pixels_may_stand_beside_others(
-    backend: CudaGraphBackend, tiny: Model, normalised: tuple[bool, ...]
+    backend: CudaGraphBackend, tiny: LoadedModel, normalised: tuple[bool, ...]
 ) -> None:
     crops = batch_of(0.0, 0.0, 0.5)
     items = []
@@ -203,7 +203,7 @@ def test_normalised_pixels_may_stand_beside_others(
         alike(ours, theirs)
 
 
-def test_between_launch_and_collection_nothing_waits(tiny: Model) -> None:
+def test_between_launch_and_collection_nothing_waits(tiny: LoadedModel) -> None:
     accelerator = FakeAccelerator()
     backend = backend_of(tiny, accelerator=accelerator, ratios=(0.0,), most=1)
     batch = batch_of(0.0, 0.5)
@@ -223,7 +223,7 @@ def test_buckets_end_with_the_largest_batch(most: int) -> None:
     assert len(found) <= 2 * most.bit_length()
 
 
-def test_a_batch_takes_the_smallest_graph_with_room(backend: CudaGraphBackend, tiny: Model) -> None:
+def test_a_batch_takes_the_smallest_graph_with_room(backend: CudaGraphBackend, tiny: LoadedModel) -> None:
     plan = tiny.plan(0.5)
     images = [graph.images for n in (1, 2, 3, 4) if (graph := backend.graphs.find(plan, n)) is not None]
     assert images == [1, 2, 3, 4]
@@ -231,7 +231,7 @@ def test_a_batch_takes_the_smallest_graph_with_room(backend: CudaGraphBackend, t
     assert backend.graphs.find(tiny.plan(0.3), 1) is None
 
 
-def test_the_bound_keeps_the_most_important_and_the_largest_come_first(tiny: Model) -> None:
+def test_the_bound_keeps_the_most_important_and_the_largest_come_first(tiny: LoadedModel) -> None:
     backend = backend_of(tiny, most=5)
     captured = [(graph.plan, graph.images) for graph in backend.graphs.all]
     assert [images for _, images in captured] == [4, 3, 2, 1, 1]
@@ -239,7 +239,7 @@ def test_the_bound_keeps_the_most_important_and_the_largest_come_first(tiny: Mod
     assert [graph.bytes for graph in backend.graphs.all] == [10] * 5
 
 
-def test_without_graphs_everything_goes_eagerly(tiny: Model) -> None:
+def test_without_graphs_everything_goes_eagerly(tiny: LoadedModel) -> None:
     accelerator = FakeAccelerator()
     backend = backend_of(tiny, most=0, accelerator=accelerator)
     assert [output.graph_replayed for output in run(backend, batch_of(0.0, 0.755))] == [False, False]
@@ -247,7 +247,7 @@ def test_without_graphs_everything_goes_eagerly(tiny: Model) -> None:
 
 
 def test_what_does_not_fit_is_left_out_and_smaller_ones_are_captured(
-    tiny: Model, caplog: pytest.LogCaptureFixture
+    tiny: LoadedModel, caplog: pytest.LogCaptureFixture
 ) -> None:
     backend = backend_of(tiny, accelerator=FakeAccelerator(largest=2))
     assert [graph.images for graph in backend.graphs.all] == [2] * len(RATIOS) + [1] * len(RATIOS)
@@ -255,13 +255,13 @@ def test_what_does_not_fit_is_left_out_and_smaller_ones_are_captured(
     assert len(run(backend, batch_of(0.0, 0.755, 0.755, 0.755))) == 4
 
 
-def test_a_device_without_memory_for_graphs_serves_eagerly(tiny: Model) -> None:
+def test_a_device_without_memory_for_graphs_serves_eagerly(tiny: LoadedModel) -> None:
     backend = backend_of(tiny, accelerator=FakeAccelerator(room=0))
     assert backend.graphs.all == ()
     assert [output.graph_replayed for output in run(backend, batch_of(0.0, 0.755))] == [False, False]
 
 
-def _memory_for(monkeypatch: pytest.MonkeyPatch, model: Model, images: int) -> None:
+def _memory_for(monkeypatch: pytest.MonkeyPatch, model: LoadedModel, images: int) -> None:
     """From now on a forward pass of more images runs out of memory."""
     inner = model.vit.forward
 
@@ -274,7 +274,7 @@ def _memory_for(monkeypatch: pytest.MonkeyPatch, model: Model, images: int) -> N
 
 
 def test_warming_up_leaves_out_the_sizes_that_do_not_fit(
-    tiny: Model, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     _memory_for(monkeypatch, tiny, images=2)
     backend = CudaGraphBackend(tiny, FakeAccelerator(), ratios=(0.0,), max_batch_size=8, most_graphs=100)
@@ -285,7 +285,7 @@ def test_warming_up_leaves_out_the_sizes_that_do_not_fit(
 
 
 def test_without_memory_for_a_single_image_there_is_no_start(
-    tiny: Model, monkeypatch: pytest.MonkeyPatch
+    tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _memory_for(monkeypatch, tiny, images=0)
     backend = CudaGraphBackend(tiny, FakeAccelerator(), ratios=(0.0,), max_batch_size=2, most_graphs=100)
@@ -293,7 +293,7 @@ def test_without_memory_for_a_single_image_there_is_no_start(
         backend.warm_up()
 
 
-def test_warming_up_captures_and_then_serving_captures_nothing(tiny: Model) -> None:
+def test_warming_up_captures_and_then_serving_captures_nothing(tiny: LoadedModel) -> None:
     accelerator = FakeAccelerator()
     backend = CudaGraphBackend(tiny, accelerator, ratios=(0.0, 0.5), max_batch_size=2, most_graphs=100)
     backend.warm_up()
@@ -302,7 +302,7 @@ def test_warming_up_captures_and_then_serving_captures_nothing(tiny: Model) -> N
     assert len(accelerator.captured) == 4
 
 
-def test_only_the_thread_that_made_it_may_use_it(backend: CudaGraphBackend, tiny: Model) -> None:
+def test_only_the_thread_that_made_it_may_use_it(backend: CudaGraphBackend, tiny: LoadedModel) -> None:
     seen: list[BaseException] = []
 
     def elsewhere() -> None:
@@ -317,7 +317,7 @@ def test_only_the_thread_that_made_it_may_use_it(backend: CudaGraphBackend, tiny
     assert len(seen) == 1
 
 
-def test_out_of_memory_is_told_apart(tiny: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory_is_told_apart(tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
@@ -327,7 +327,7 @@ def test_out_of_memory_is_told_apart(tiny: Model, monkeypatch: pytest.MonkeyPatc
         run(backend, batch_of(0.0))
 
 
-def test_no_room_for_the_pixels_is_told_apart(tiny: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_room_for_the_pixels_is_told_apart(tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
@@ -338,7 +338,7 @@ def test_no_room_for_the_pixels_is_told_apart(tiny: Model, monkeypatch: pytest.M
         backend.prepare(batch_of(0.0))
 
 
-def test_closing_lets_go_of_everything(tiny: Model) -> None:
+def test_closing_lets_go_of_everything(tiny: LoadedModel) -> None:
     accelerator = FakeAccelerator()
     backend = backend_of(tiny, ratios=(0.0,), accelerator=accelerator)
     backend.close()

@@ -16,8 +16,8 @@ from prunepool.backends.cuda_graphs import CudaGraphBackend
 from prunepool.backends.torch_cpu import TorchBackend
 from prunepool.core.types import Batch, BatchItem, Output, RatioSpec, Request
 from prunepool.imaging import ImageLimits, Preprocess, decode
+from prunepool.models.loaded_model import LoadedModel
 from prunepool.models.loader import load_model
-from prunepool.models.model import Model
 
 pytestmark = pytest.mark.gpu
 RATIOS = (0.0, 0.25, 0.5, 0.755)
@@ -34,11 +34,11 @@ def place() -> Iterator[str]:
     torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
-def embedded(root: Path, device: str, dtype: str) -> Model:
+def embedded(root: Path, device: str, dtype: str) -> LoadedModel:
     return load_model(root / "model_store" / "deit_tiny_imagenette", device=device, dtype=dtype)
 
 
-def crops(model: Model, count: int) -> list[np.ndarray]:
+def crops(model: LoadedModel, count: int) -> list[np.ndarray]:
     """Photos of a folder that the environment names; without one, smooth noise."""
     folder = os.environ.get("PRUNEPOOL_PHOTOS")
     if folder is None:

@@ -20,7 +20,7 @@ from prunepool.backends.openvino_trial import OpenVinoPasses, passes_for
 from prunepool.backends.torch_cpu import TorchBackend
 from prunepool.core.types import Batch, BatchItem, Output, RatioSpec, Request
 from prunepool.errors import ConversionInvalid, InvalidParameter
-from prunepool.models.model import Model
+from prunepool.models.loaded_model import LoadedModel
 from prunepool.models.vit import Forward, ReducingViT
 from prunepool.reduction.plan import DENSE, ReductionPlan, default_blocks, max_ratio, plan_for_ratio
 from prunepool.store import Geometry
@@ -177,8 +177,8 @@ def test_pixels_may_lie_channels_last(network: ReducingViT, kept: Path) -> None:
     assert choices_that_differ(one(last, plan), network(images, [(plan, 2)])) == 0
 
 
-def test_decoded_pixels_get_the_plain_answer(network: ReducingViT, kept: Path, tiny: Model) -> None:
-    model = Model(network, tiny.manifest)
+def test_decoded_pixels_get_the_plain_answer(network: ReducingViT, kept: Path, tiny: LoadedModel) -> None:
+    model = LoadedModel(network, tiny.manifest)
     backend = OpenVinoBackend(
         model, max_batch_size=2, make_passes=lambda _: passes_for(model, PassCache(kept), 2, {})
     )
@@ -245,7 +245,7 @@ def test_without_openvino_it_says_how_to_get_it(
 
 
 def test_a_batch_that_openvino_cannot_run_is_answered_by_pytorch(
-    tiny: Model, caplog: pytest.LogCaptureFixture
+    tiny: LoadedModel, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(parts: object) -> list[list[np.ndarray]]:
         raise RuntimeError("no such shape")

@@ -22,7 +22,7 @@ from prunepool.backends.openvino_trial import (
 )
 from prunepool.backends.photos import sample_photos
 from prunepool.errors import ConversionInvalid
-from prunepool.models.model import Model
+from prunepool.models.loaded_model import LoadedModel
 from prunepool.models.vit import ReducingViT
 from prunepool.reduction.plan import DENSE, ReductionPlan, plan_for_ratio
 
@@ -185,7 +185,7 @@ def _as_pytorch(network: ReducingViT, family: PlanFamily) -> Streams:
 
 @pytest.mark.parametrize("most", [0, 1, 4])
 def test_a_decision_holds_without_another_trial(
-    most: int, tiny: Model, monkeypatch: pytest.MonkeyPatch
+    most: int, tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trials: list[int] = []
 

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from prunepool.backends.torch_cpu import TorchBackend
 from prunepool.core.backend import OutOfMemory
 from prunepool.core.types import Batch, BatchItem, Output, RatioSpec, Request
-from prunepool.models.model import Model
+from prunepool.models.loaded_model import LoadedModel
 
 
 @pytest.fixture(scope="module")
-def backend(tiny: Model) -> TorchBackend:
+def backend(tiny: LoadedModel) -> TorchBackend:
     return TorchBackend(tiny, max_batch_size=2)
 
 
@@ -51,7 +51,7 @@ def test_outputs_come_in_batch_order_with_what_they_cost(backend: TorchBackend) 
         assert output.logits.shape == (5,)
 
 
-def test_logits_are_those_of_the_model(backend: TorchBackend, tiny: Model) -> None:
+def test_logits_are_those_of_the_model(backend: TorchBackend, tiny: LoadedModel) -> None:
     batch = batch_of(0.0, 0.755)
     for item, output in zip(batch.items, run(backend, batch), strict=True):
         images = tiny.normalise(torch.from_numpy(item.request.pixels[None]))
@@ -74,7 +74,7 @@ def test_every_patch_is_accounted_for(backend: TorchBackend, ratios: list[float]
         assert sorted(pruned + kept) == list(range(196))
 
 
-def test_a_stage_map_tells_the_decision(backend: TorchBackend, tiny: Model) -> None:
+def test_a_stage_map_tells_the_decision(backend: TorchBackend, tiny: LoadedModel) -> None:
     batch = batch_of(0.755, explain=True)
     (output,) = run(backend, batch)
     images = tiny.normalise(torch.from_numpy(batch.items[0].request.pixels[None]))
@@ -109,7 +109,7 @@ def test_no_room_for_the_pixels_is_told_apart(backend: TorchBackend, monkeypatch
         backend.prepare(batch_of(0.0))
 
 
-def test_warm_up_runs_the_largest_batch(tiny: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_warm_up_runs_the_largest_batch(tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     backend = TorchBackend(tiny, max_batch_size=3)
     sizes: list[int] = []
     inner = backend.run
@@ -150,7 +150,7 @@ def test_half_precision_answers_like_itself_in_any_batch(shared: Path) -> None:
 
 @pytest.mark.parametrize("normalised", [(True, True, True), (False, True, False), (True, False, True)])
 def test_normalised_pixels_may_stand_beside_others(
-    backend: TorchBackend, tiny: Model, normalised: tuple[bool, ...]
+    backend: TorchBackend, tiny: LoadedModel, normalised: tuple[bool, ...]
 ) -> None:
     crops = batch_of(0.0, 0.0, 0.5)
     items = []

@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from prunepool.lab.images import Crops
+from prunepool.models.loaded_model import LoadedModel
 from prunepool.models.loader import load_model
-from prunepool.models.model import Model
 from prunepool.store import Manifest, ModelStore, Weights
 from prunepool.store.model import sha256_of
 
@@ -60,7 +60,7 @@ def small_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def small(small_store: Path) -> Model:
+def small(small_store: Path) -> LoadedModel:
     """That model, on the CPU in float32."""
     return load_model("small", store=small_store, device="cpu", dtype="float32")
 

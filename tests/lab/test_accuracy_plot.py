@@ -11,16 +11,16 @@ from PIL import Image
 
 from prunepool.lab.accuracy_figures import figures
 from prunepool.lab.accuracy_plot import draw
-from prunepool.lab.evaluate import DENSE_ROW, DIAL, Row
+from prunepool.lab.evaluate import DENSE_ROW, DIAL, AccuracyRow
 from prunepool.lab.model_outputs import ModelOutputs
 from prunepool.reduction.methods import METHODS
 
 
-def row(method: str, gmacs: float, wrong: int, *, labels: bool) -> Row:
+def row(method: str, gmacs: float, wrong: int, *, labels: bool) -> AccuracyRow:
     place = np.array([1] * wrong + [0] * (20 - wrong))
     dense = ModelOutputs(np.zeros(20, int), np.ones(20, np.float32), place * 0 if labels else None, None)
     found = ModelOutputs(place, np.ones(20, np.float32), place if labels else None, None)
-    return Row(method, 0.5, gmacs, None, figures(found, dense, seed=0))
+    return AccuracyRow(method, 0.5, gmacs, None, figures(found, dense, seed=0))
 
 
 @pytest.mark.parametrize("labels", [True, False])

@@ -70,7 +70,7 @@ def test_the_command_writes_json_and_a_picture(tmp_path: Path, capsys: pytest.Ca
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--ratios", "a,b"], "--ratios must be numbers"),
+        (["--ratios", "a,b"], "--ratios must be comma-separated numbers"),
         (["--dtypes", "int4"], "--dtypes must be of float32"),
         (["--rivals", "magic"], "--rivals must be of timm eager"),
         (["--method", "magic"], "--method must be one of ppt"),

@@ -16,24 +16,24 @@ from prunepool.lab.calibrate import Calibrated, calibrate
 from prunepool.lab.images import Crops
 from prunepool.lab.journal import Journal
 from prunepool.models.dial import ModelDial, plan_of
-from prunepool.models.model import Model
+from prunepool.models.loaded_model import LoadedModel
 from prunepool.store import Manifest, ModelStore
 
 Make = Callable[..., list[Crops]]
 RATIOS = (0.3, 0.5, 0.755)
 
 
-def calibrated(model: Model, choose: list[Crops], report: list[Crops], **options: Any) -> Calibrated:
+def calibrated(model: LoadedModel, choose: list[Crops], report: list[Crops], **options: Any) -> Calibrated:
     options = {"journal": Journal(b"", None), "ratios": RATIOS, "speed_rounds": 0, **options}
     return calibrate(model, choose, report, begin=lambda name, total: lambda count: None, seed=0, **options)
 
 
 @pytest.fixture(scope="module")
-def result(small: Model, batches: Make) -> Calibrated:
+def result(small: LoadedModel, batches: Make) -> Calibrated:
     return calibrated(small, batches(8), batches(8, seed=1))
 
 
-def with_profile(model: Model, result: Calibrated) -> Manifest:
+def with_profile(model: LoadedModel, result: Calibrated) -> Manifest:
     return model.manifest.model_copy(update={"profile": tuple(result.points)})
 
 
@@ -43,7 +43,7 @@ def test_there_is_a_point_for_each_cost_and_one_for_the_dense_model(result: Cali
     assert len(result.before) == len(result.after) == 1 + len(RATIOS)
 
 
-def test_the_dial_goes_through_the_points(small: Model, result: Calibrated) -> None:
+def test_the_dial_goes_through_the_points(small: LoadedModel, result: Calibrated) -> None:
     dial = ModelDial(with_profile(small, result), small.geometry)
     for point in result.points[1:]:
         assert dial.plan(point.ratio) == plan_of(point)
@@ -51,13 +51,13 @@ def test_the_dial_goes_through_the_points(small: Model, result: Calibrated) -> N
     assert dial.profile == tuple(result.points)
 
 
-def test_more_reduction_never_costs_more(small: Model, result: Calibrated) -> None:
+def test_more_reduction_never_costs_more(small: LoadedModel, result: Calibrated) -> None:
     dial = ModelDial(with_profile(small, result), small.geometry)
     costs = [dial.gmacs(dial.max_ratio * i / 500) for i in range(501)]
     assert costs == sorted(costs, reverse=True)
 
 
-def test_no_more_is_applied_than_asked(small: Model, result: Calibrated) -> None:
+def test_no_more_is_applied_than_asked(small: LoadedModel, result: Calibrated) -> None:
     dial = ModelDial(with_profile(small, result), small.geometry)
     assert all(dial.applied(i / 500) <= i / 500 for i in range(int(500 * dial.max_ratio)))
 
@@ -67,12 +67,12 @@ def test_what_is_chosen_costs_no_more_than_the_paper_at_its_ratio(result: Calibr
         assert after.gmacs <= before.gmacs + 1e-9
 
 
-def test_figures_are_of_the_images_to_report_on(small: Model, batches: Make) -> None:
+def test_figures_are_of_the_images_to_report_on(small: LoadedModel, batches: Make) -> None:
     found = calibrated(small, batches(8), batches(4, seed=1), ratios=(0.5,))
     assert [point.images for point in found.points] == [4, 4]
 
 
-def test_without_labels_the_loss_is_of_agreement(small: Model, batches: Make) -> None:
+def test_without_labels_the_loss_is_of_agreement(small: LoadedModel, batches: Make) -> None:
     unlabelled = calibrated(
         small, batches(8, labels=False), batches(8, labels=False, seed=1), ratios=(0.755,)
     )
@@ -81,12 +81,12 @@ def test_without_labels_the_loss_is_of_agreement(small: Model, batches: Make) ->
     assert point.drop == pytest.approx(100 * (1 - (point.agreement or 0)))
 
 
-def test_labels_do_not_decide(small: Model, batches: Make, result: Calibrated) -> None:
+def test_labels_do_not_decide(small: LoadedModel, batches: Make, result: Calibrated) -> None:
     unlabelled = calibrated(small, batches(8, labels=False), batches(8, labels=False, seed=1))
     assert [c.plan for c in unlabelled.choices] == [c.plan for c in result.choices]
 
 
-def test_with_the_split_kept_the_dial_stays_the_papers(small: Model, batches: Make) -> None:
+def test_with_the_split_kept_the_dial_stays_the_papers(small: LoadedModel, batches: Make) -> None:
     found = calibrated(small, batches(8), batches(8, seed=1), keep="split")
     dial = ModelDial(with_profile(small, found), small.geometry)
     for ratio in RATIOS:
@@ -102,7 +102,7 @@ def test_with_the_plans_kept_they_are_only_measured(store: ModelStore, photos: P
     assert [(point.method, point.blocks) for point in profile[1:]] == [("ppt", (1, 3, 4))] * 2
 
 
-def test_speed_is_measured_where_it_was_asked_for(small: Model, batches: Make) -> None:
+def test_speed_is_measured_where_it_was_asked_for(small: LoadedModel, batches: Make) -> None:
     found = calibrated(small, batches(4), batches(4), ratios=(0.5,), speed_rounds=1)
     speed = found.points[1].speed
     assert speed is not None
@@ -110,7 +110,7 @@ def test_speed_is_measured_where_it_was_asked_for(small: Model, batches: Make) -
     assert (speed.device, speed.dtype, speed.batch) == ("cpu", "float32", 32)
 
 
-def test_a_ratio_that_the_paper_cannot_do_is_refused(small: Model, batches: Make) -> None:
+def test_a_ratio_that_the_paper_cannot_do_is_refused(small: LoadedModel, batches: Make) -> None:
     with pytest.raises(InvalidParameter, match=r"ratios must be above 0 and at most 0\.8[0-9]+; got 0\.95"):
         calibrated(small, batches(4), batches(4), ratios=(0.5, 0.95))
 

@@ -14,12 +14,12 @@ from prunepool import cli
 from prunepool.errors import InvalidParameter
 from prunepool.lab.evaluate import DIAL, cheapest_within, evaluate, report, settings_of
 from prunepool.lab.images import Crops
-from prunepool.models.model import Model
+from prunepool.models.loaded_model import LoadedModel
 from prunepool.reduction.methods import METHODS
 from prunepool.reduction.plan import DENSE, ReductionPlan, plan_for_ratio
 
 
-def test_the_dense_model_comes_first_and_once(small: Model) -> None:
+def test_the_dense_model_comes_first_and_once(small: LoadedModel) -> None:
     settings = settings_of(small, [DIAL, "fuse"], [0.0, 0.5])
     assert [s.method for s in settings] == ["dense", "dial", "fuse"]
     assert settings[0].plan == DENSE
@@ -27,7 +27,7 @@ def test_the_dense_model_comes_first_and_once(small: Model) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_at_equal_cost_no_method_costs_more_than_ppt(small: Model, method: str) -> None:
+def test_at_equal_cost_no_method_costs_more_than_ppt(small: LoadedModel, method: str) -> None:
     ratios = (0.3, 0.5, 0.755)
     settings = settings_of(small, [method], ratios, match_gmacs=True)[1:]
     for ratio, setting in zip(ratios, settings, strict=True):
@@ -38,18 +38,18 @@ def test_at_equal_cost_no_method_costs_more_than_ppt(small: Model, method: str) 
         assert small.geometry.gmacs(setting.plan) <= limit + 1e-9 < small.geometry.gmacs(fewer) + 2e-9
 
 
-def test_a_method_that_does_not_exist_is_refused(small: Model) -> None:
+def test_a_method_that_does_not_exist_is_refused(small: LoadedModel) -> None:
     with pytest.raises(InvalidParameter, match="method must be dial, ppt, prune"):
         settings_of(small, ["magic"], [0.5])
 
 
-def test_a_ratio_that_a_method_cannot_do_names_method_and_limit(small: Model) -> None:
+def test_a_ratio_that_a_method_cannot_do_names_method_and_limit(small: LoadedModel) -> None:
     with pytest.raises(InvalidParameter, match=r"ratio must be between 0 and 0\.86.* for prune; got 0\.9"):
         settings_of(small, ["prune"], [0.9])
 
 
 @given(st.floats(0.25, 2))
-def test_the_cheapest_plan_within_a_cost_is_the_least_reduction(small: Model, share: float) -> None:
+def test_the_cheapest_plan_within_a_cost_is_the_least_reduction(small: LoadedModel, share: float) -> None:
     gmacs = share * small.geometry.gmacs(DENSE)
 
     def make(removed: int) -> ReductionPlan:
@@ -66,7 +66,7 @@ def test_the_cheapest_plan_within_a_cost_is_the_least_reduction(small: Model, sh
     assert removed == 0 or costs[removed - 1] > gmacs
 
 
-def test_each_row_is_against_the_dense_model(small: Model, batches: Callable[..., list[Crops]]) -> None:
+def test_each_row_is_against_the_dense_model(small: LoadedModel, batches: Callable[..., list[Crops]]) -> None:
     rows = evaluate(small, batches(8), settings_of(small, ["ppt", "prune"], [0.755]), seed=0)
     assert (rows[0].figures.agreement, rows[0].figures.drop, rows[0].gmacs) == (1.0, 0.0, small.dial.gmacs(0))
     assert all(row.figures.kl for row in rows[1:])
@@ -74,7 +74,7 @@ def test_each_row_is_against_the_dense_model(small: Model, batches: Callable[...
     assert document["rows"][1]["plan"]["removed"] == list(rows[1].plan.removed if rows[1].plan else ())
 
 
-def test_a_second_look_costs_what_it_takes(small: Model, batches: Callable[..., list[Crops]]) -> None:
+def test_a_second_look_costs_what_it_takes(small: LoadedModel, batches: Callable[..., list[Crops]]) -> None:
     settings = settings_of(small, ["ppt"], [0.755], escalate_below=[0.2, 1.0])
     dense, plain, some, every = evaluate(small, batches(8), settings, seed=0)
     assert (plain.escalated, every.escalated) == (None, 1.0)

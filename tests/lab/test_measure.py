@@ -14,7 +14,7 @@ from prunepool.lab.images import Crops
 from prunepool.lab.journal import Journal, key_of, open_journal
 from prunepool.lab.measure import measure
 from prunepool.lab.model_outputs import ModelOutputs
-from prunepool.models.model import Model
+from prunepool.models.loaded_model import LoadedModel
 from prunepool.reduction.plan import DENSE, ReductionPlan, plan_for_ratio
 
 Make = Callable[..., list[Crops]]
@@ -31,7 +31,7 @@ PLANS = [
 
 
 @torch.inference_mode()
-def directly(model: Model, batches: list[Crops], plan: ReductionPlan) -> ModelOutputs:
+def directly(model: LoadedModel, batches: list[Crops], plan: ReductionPlan) -> ModelOutputs:
     """The same by whole forward passes."""
     parts = []
     for batch in batches:
@@ -41,7 +41,7 @@ def directly(model: Model, batches: list[Crops], plan: ReductionPlan) -> ModelOu
 
 
 @pytest.mark.parametrize("plan", PLANS, ids=["dense", "ppt", "fuse", "from block 0", "late"])
-def test_answers_are_those_of_a_whole_pass(small: Model, batches: Make, plan: ReductionPlan) -> None:
+def test_answers_are_those_of_a_whole_pass(small: LoadedModel, batches: Make, plan: ReductionPlan) -> None:
     found, expected = measure(small, batches(6), PLANS)[plan], directly(small, batches(6), plan)
     np.testing.assert_array_equal(found.predicted, expected.predicted)
     np.testing.assert_array_equal(found.place, expected.place)
@@ -49,7 +49,7 @@ def test_answers_are_those_of_a_whole_pass(small: Model, batches: Make, plan: Re
     np.testing.assert_allclose(found.kl, expected.kl, atol=1e-5)
 
 
-def test_plans_do_not_answer_alike(small: Model, batches: Make) -> None:
+def test_plans_do_not_answer_alike(small: LoadedModel, batches: Make) -> None:
     found = measure(small, batches(6), PLANS)
     divergences = [float(answers.kl.mean()) for answers in found.values() if answers.kl is not None]
     assert divergences[0] == 0
@@ -57,7 +57,7 @@ def test_plans_do_not_answer_alike(small: Model, batches: Make) -> None:
 
 
 def test_what_plans_share_is_computed_once(
-    small: Model, batches: Make, monkeypatch: pytest.MonkeyPatch
+    small: LoadedModel, batches: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[int] = []
     block = type(small.vit)._block
@@ -69,14 +69,14 @@ def test_what_plans_share_is_computed_once(
     assert calls.count(5) == 3
 
 
-def test_every_pair_of_image_and_plan_is_told(small: Model, batches: Make) -> None:
+def test_every_pair_of_image_and_plan_is_told(small: LoadedModel, batches: Make) -> None:
     told: list[int] = []
     measure(small, batches(6), [*PLANS, DENSE], advance=told.append)
     assert sum(told) == 6 * len(PLANS)
 
 
 def test_what_was_measured_before_is_not_computed_again(
-    small: Model, batches: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small: LoadedModel, batches: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "journal.jsonl"
     with open_journal(path) as journal:
@@ -88,7 +88,7 @@ def test_what_was_measured_before_is_not_computed_again(
         np.testing.assert_array_equal(before[plan].kl, again[plan].kl)
 
 
-def test_only_what_is_missing_is_computed(small: Model, batches: Make, tmp_path: Path) -> None:
+def test_only_what_is_missing_is_computed(small: LoadedModel, batches: Make, tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     with open_journal(path) as journal:
         measure(small, batches(4), PLANS[:1], journal=journal)
@@ -98,7 +98,9 @@ def test_only_what_is_missing_is_computed(small: Model, batches: Make, tmp_path:
     assert len(path.read_bytes().splitlines()) == 4
 
 
-def test_a_line_that_was_cut_short_is_measured_again(small: Model, batches: Make, tmp_path: Path) -> None:
+def test_a_line_that_was_cut_short_is_measured_again(
+    small: LoadedModel, batches: Make, tmp_path: Path
+) -> None:
     path = tmp_path / "journal.jsonl"
     with open_journal(path) as journal:
         measure(small, batches(8), PLANS[:1], journal=journal)
@@ -115,12 +117,12 @@ def test_a_journal_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         open_journal(tmp_path / "nowhere" / "journal.jsonl").__enter__()
 
 
-def test_a_key_is_of_plan_images_and_weights(small: Model) -> None:
+def test_a_key_is_of_plan_images_and_weights(small: LoadedModel) -> None:
     keys = {key_of(small, plan, crops) for plan in PLANS for crops in ("a", "b")}
     assert len(keys) == 2 * len(PLANS)
 
 
-def test_a_journal_without_a_file_remembers(small: Model, batches: Make) -> None:
+def test_a_journal_without_a_file_remembers(small: LoadedModel, batches: Make) -> None:
     journal = Journal(b"", None)
     measure(small, batches(4), PLANS, journal=journal)
     assert len(journal) == len(PLANS)

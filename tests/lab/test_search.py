@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from prunepool.lab.search import Choice, Search, best_path, follows
 from prunepool.lab.shapes import Shape, candidates, paper, with_tau
-from prunepool.models.model import Model
+from prunepool.models.loaded_model import LoadedModel
 from prunepool.reduction.curve import PlanCurve
 from prunepool.reduction.plan import ReductionPlan, default_blocks
 from prunepool.store import Geometry
@@ -30,7 +30,7 @@ GEOMETRY = Geometry(
 Loss = Callable[[ReductionPlan], float]
 
 
-def search(model: Model, loss: Loss, **options: Any) -> Search:
+def search(model: LoadedModel, loss: Loss, **options: Any) -> Search:
     def losses(phase: str, plans: Sequence[ReductionPlan]) -> list[float]:
         return [loss(plan) for plan in plans]
 
@@ -41,13 +41,13 @@ def gone(plan: ReductionPlan) -> int:
     return sum(plan.removed)
 
 
-def test_what_loses_least_wins(small: Model) -> None:
+def test_what_loses_least_wins(small: LoadedModel) -> None:
     choices = search(small, lambda p: gone(p) / 40 * (0.5 if p.method == "pool" else 1.0)).run()
     assert [choice.ratio for choice in choices] == list(RATIOS)
     assert {choice.plan.method for choice in choices} == {"pool"}
 
 
-def test_the_paper_wins_where_nothing_beats_it(small: Model) -> None:
+def test_the_paper_wins_where_nothing_beats_it(small: LoadedModel) -> None:
     def loss(plan: ReductionPlan) -> float:
         ours = plan == paper(6).plan(gone(plan), 36)
         return gone(plan) / 40 * (0.5 if ours else 1.0)
@@ -55,7 +55,7 @@ def test_the_paper_wins_where_nothing_beats_it(small: Model) -> None:
     assert {choice.shape for choice in search(small, loss).run()} == {paper(6)}
 
 
-def test_no_choice_costs_more_than_the_papers_plan(small: Model) -> None:
+def test_no_choice_costs_more_than_the_papers_plan(small: LoadedModel) -> None:
     found = search(small, lambda p: 1 / (1 + p.blocks[0]))
     for choice in found.run():
         limit = found.plan(found.paper, choice.ratio)
@@ -63,13 +63,13 @@ def test_no_choice_costs_more_than_the_papers_plan(small: Model) -> None:
         assert small.geometry.gmacs(choice.plan) <= small.geometry.gmacs(limit) + 1e-9
 
 
-def test_choices_make_a_dial(small: Model) -> None:
+def test_choices_make_a_dial(small: LoadedModel) -> None:
     """Whatever the losses are, even where each ratio would rather have a shape of its own."""
     choices = search(small, lambda p: hash((p.blocks, gone(p), p.method)) % 97 / 97 + 0.01).run()
     PlanCurve([choice.plan for choice in choices], patches=36)
 
 
-def test_thresholds_are_chosen_stage_by_stage(small: Model) -> None:
+def test_thresholds_are_chosen_stage_by_stage(small: LoadedModel) -> None:
     """Pruning is best early and pooling late, whatever the scores."""
 
     def loss(plan: ReductionPlan) -> float:
@@ -88,7 +88,7 @@ def test_thresholds_are_chosen_stage_by_stage(small: Model) -> None:
     assert thresholds[2] > 1
 
 
-def test_with_the_split_kept_tokens_are_the_papers(small: Model) -> None:
+def test_with_the_split_kept_tokens_are_the_papers(small: LoadedModel) -> None:
     found = search(small, lambda p: 1.0 + p.thresholds[0], keep="split")
     for choice in found.run():
         paper_plan = found.plan(found.paper, choice.ratio)
@@ -96,12 +96,12 @@ def test_with_the_split_kept_tokens_are_the_papers(small: Model) -> None:
         assert (choice.plan.blocks, choice.plan.removed) == (paper_plan.blocks, paper_plan.removed)
 
 
-def test_with_the_split_kept_it_is_chosen_who_leaves(small: Model) -> None:
+def test_with_the_split_kept_it_is_chosen_who_leaves(small: LoadedModel) -> None:
     choices = search(small, lambda p: 0.1 if p.method == "fuse" else 0.2, keep="split").run()
     assert {choice.plan.method for choice in choices} == {"fuse"}
 
 
-def test_everything_that_was_tried_is_remembered(small: Model) -> None:
+def test_everything_that_was_tried_is_remembered(small: LoadedModel) -> None:
     found = search(small, lambda p: 1.0)
     found.run()
     names = {shape.name for shape in found.tried}

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from prunepool.cli import main
-from prunepool.models.model import Model
+from prunepool.models.loaded_model import LoadedModel
 from prunepool.reduction.plan import DENSE, ReductionPlan
 
 
-def dense(self: Model, ratio: float) -> ReductionPlan:
+def dense(self: LoadedModel, ratio: float) -> ReductionPlan:
     return DENSE
 
 
-Model.plan = dense  # type: ignore[method-assign]
+LoadedModel.plan = dense  # type: ignore[method-assign]
 
 if __name__ == "__main__":
     main()

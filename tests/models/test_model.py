@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 import prunepool
 from prunepool.errors import ArchitectureUnsupported, InvalidParameter, ModelNotFound, WeightsInvalid
+from prunepool.models.loaded_model import LoadedModel
 from prunepool.models.loader import fastest_dtype, load_model, resolve_device
-from prunepool.models.model import Model
 from prunepool.models.vit import Forward, ReducingViT
 from prunepool.reduction.plan import DENSE, ReductionPlan
 
@@ -36,20 +36,20 @@ def test_the_package_offers_the_two_names_of_the_python_api() -> None:
         _ = prunepool.nothing
 
 
-def test_the_dial_gives_the_papers_plan(tiny: Model) -> None:
+def test_the_dial_gives_the_papers_plan(tiny: LoadedModel) -> None:
     assert tiny.plan(0.755) == ReductionPlan((3, 6, 9), (50, 50, 48), (7e-5,) * 3)
     assert tiny.plan(0) is DENSE
     assert tiny.plan(0.001) is DENSE
 
 
 @pytest.mark.parametrize("ratio", [0.81, -0.1, math.nan, math.inf])
-def test_the_manifests_limit_holds(tiny: Model, ratio: float) -> None:
+def test_the_manifests_limit_holds(tiny: LoadedModel, ratio: float) -> None:
     with pytest.raises(InvalidParameter, match=r"reduction_ratio must be between 0 and 0\.8; got"):
         tiny.plan(ratio)
 
 
 @given(ratio=st.floats(0, 0.8))
-def test_applied_is_never_more_than_asked_or_done(tiny: Model, ratio: float) -> None:
+def test_applied_is_never_more_than_asked_or_done(tiny: LoadedModel, ratio: float) -> None:
     applied = tiny.dial.applied(ratio)
     removed = sum(tiny.plan(ratio).removed)
     assert applied <= ratio
@@ -58,19 +58,19 @@ def test_applied_is_never_more_than_asked_or_done(tiny: Model, ratio: float) -> 
 
 
 @given(low=st.floats(0, 0.8), high=st.floats(0, 0.8))
-def test_more_reduction_never_costs_more(tiny: Model, low: float, high: float) -> None:
+def test_more_reduction_never_costs_more(tiny: LoadedModel, low: float, high: float) -> None:
     low, high = sorted((low, high))
     assert tiny.dial.gmacs(high) <= tiny.dial.gmacs(low) + 1e-6
 
 
-def test_normalising_is_what_the_manifest_says(tiny: Model) -> None:
+def test_normalising_is_what_the_manifest_says(tiny: LoadedModel) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
     mean, std = np.array(tiny.manifest.mean), np.array(tiny.manifest.std)
     expected = ((pixels / 255 - mean) / std).transpose(0, 3, 1, 2)
     np.testing.assert_allclose(tiny.normalise(torch.from_numpy(pixels)), expected, atol=2e-6)
 
 
-def test_mixed_plans_answer_in_request_order(tiny: Model) -> None:
+def test_mixed_plans_answer_in_request_order(tiny: LoadedModel) -> None:
     images = torch.randn(6, 3, 224, 224)
     plans = [tiny.plan(r) for r in (0.755, 0.0, 0.5, 0.755, 0.1, 0.0)]
     mixed = tiny(images, plans).logits
@@ -79,12 +79,12 @@ def test_mixed_plans_answer_in_request_order(tiny: Model) -> None:
 
 
 @pytest.mark.parametrize("shape", [(3, 224, 224), (1, 3, 192, 224), (1, 1, 224, 224), (0, 3, 224, 224)])
-def test_images_of_another_shape_are_refused(tiny: Model, shape: tuple[int, ...]) -> None:
+def test_images_of_another_shape_are_refused(tiny: LoadedModel, shape: tuple[int, ...]) -> None:
     with pytest.raises(InvalidParameter, match=r"images must be of shape \[B, 3, 224, 224\], B ≥ 1; got"):
         tiny(torch.zeros(shape))
 
 
-def test_one_plan_per_image_or_one_for_all(tiny: Model) -> None:
+def test_one_plan_per_image_or_one_for_all(tiny: LoadedModel) -> None:
     with pytest.raises(InvalidParameter, match="one for each of 2 images; got 3"):
         tiny(torch.zeros(2, 3, 224, 224), [DENSE] * 3)
 
@@ -150,7 +150,7 @@ class _Timed(ReducingViT):
     [(0.5, torch.bfloat16), (0.9, torch.bfloat16), (0.95, torch.float32), (9.0, torch.float32)],
 )
 def test_auto_dtype_is_measured_and_half_precision_must_win_clearly(
-    tiny: Model, bfloat16_seconds: float, choice: torch.dtype
+    tiny: LoadedModel, bfloat16_seconds: float, choice: torch.dtype
 ) -> None:
     network = _Timed(tiny.vit.vit, {torch.float32: 1.0, torch.bfloat16: bfloat16_seconds})
     assert fastest_dtype(network, 224, batch=1, rounds=3, clock=lambda: _Timed.now) == choice

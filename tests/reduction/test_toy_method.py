@@ -17,7 +17,7 @@ from prunepool.backends.dynamic_pass import DynamicPass, PlanFamily
 from prunepool.errors import ManifestInvalid
 from prunepool.imaging import ImageLimits, Preprocess, decode
 from prunepool.metrics import Metrics
-from prunepool.models.model import Model
+from prunepool.models.loaded_model import LoadedModel
 from prunepool.models.vit import ReducingViT
 from prunepool.reduction.methods import METHODS
 from prunepool.reduction.plan import DENSE, plan_for_ratio
@@ -68,7 +68,7 @@ def test_it_can_be_exported_for_all_ratios(vit: nn.Module) -> None:
 
 @pytest.mark.usefixtures("registered")
 def test_a_manifest_names_it_and_a_server_answers_by_it(
-    tiny: Model,
+    tiny: LoadedModel,
     tiny_store: Path,
     tmp_path: Path,
     metrics: Metrics,

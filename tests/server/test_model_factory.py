@@ -14,7 +14,7 @@ from prunepool.backends.openvino_cache import PassCache
 from prunepool.backends.openvino_trial import OpenVinoPasses
 from prunepool.backends.registry import BackendOptions
 from prunepool.core.served_model import ServedModel
-from prunepool.models.model import Model
+from prunepool.models.loaded_model import LoadedModel
 from prunepool.server.model_factory import ModelFactory
 from prunepool.store import ModelStore
 
@@ -41,7 +41,7 @@ def test_openvino_is_asked_when_the_backend_warms_up(
 ) -> None:
     asked: list[tuple[str, Path, int]] = []
 
-    def note(model: Model, cache: PassCache, max_batch_size: int, decisions: object) -> OpenVinoPasses:
+    def note(model: LoadedModel, cache: PassCache, max_batch_size: int, decisions: object) -> OpenVinoPasses:
         asked.append((model.name, cache.path, max_batch_size))
         return OpenVinoPasses()
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from prunepool.errors import ManifestInvalid
 from prunepool.store import Geometry, Manifest, ProfilePoint, ReductionDefaults, Weights
-from prunepool.store.manifest import NAME_PATTERN, parse, read, render, write
+from prunepool.store.manifest import NAME_PATTERN
+from prunepool.store.manifest_file import parse, read, render, write
 
 shares = st.floats(0, 1)
 ratios = st.floats(0, 1, exclude_max=True)
@@ -245,7 +246,7 @@ def test_a_manifest_of_an_older_release_has_no_geometry(document: dict[str, Any]
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"patch_grid": [7, 14]}, r"geometry.patch_grid must be \[14, 14\]: .*; got \[7, 14\]"),
+        ({"patch_grid": [7, 14]}, r"model.json: geometry.patch_grid must be \[14, 14\]: .*; got \[7, 14\]"),
         ({"patch_size": [32, 16]}, r"geometry.patch_grid must be \[7, 14\]: .*; got \[14, 14\]"),
         ({"classes": 3}, "geometry.classes must be a multiple of the 2 labels; got 3"),
         ({"depth": 3}, "geometry.depth must be at least 4; got 3"),

@@ -33,7 +33,7 @@ from prunepool.backends.torch_cpu import dtype_name, load_decided
 from prunepool.core.backend import OutOfMemory
 from prunepool.core.types import Batch, BatchItem, Output
 from prunepool.models.explain import token_map
-from prunepool.models.model import Model
+from prunepool.models.loaded_model import LoadedModel
 from prunepool.models.vit import Group
 from prunepool.reduction.plan import ReductionPlan
 from prunepool.reduction.step import StageRecord
@@ -79,7 +79,7 @@ class CudaGraphBackend:
 
     def __init__(
         self,
-        model: Model,
+        model: LoadedModel,
         accelerator: Accelerator,
         *,
         ratios: Sequence[float],

@@ -13,7 +13,7 @@ from prunepool.backends.registry import BackendOptions, Decisions, LoadedBackend
 from prunepool.backends.torch_batch import PreparedBatch
 from prunepool.backends.torch_cpu import TorchBackend, dtype_name, load_decided
 from prunepool.core.types import Batch, Output
-from prunepool.models.model import Model
+from prunepool.models.loaded_model import LoadedModel
 from prunepool.models.vit import Forward, Group
 from prunepool.store import StoredModel
 
@@ -32,10 +32,10 @@ class OpenVinoBackend:
 
     def __init__(
         self,
-        model: Model,
+        model: LoadedModel,
         *,
         max_batch_size: int,
-        make_passes: Callable[[Model], OpenVinoPasses],
+        make_passes: Callable[[LoadedModel], OpenVinoPasses],
         on_failure: Callable[[], object] = lambda: None,
     ) -> None:
         self.model = model

@@ -23,7 +23,7 @@ from prunepool.backends.openvino_pass import OpenVinoPass
 from prunepool.backends.photos import sample_photos
 from prunepool.backends.registry import Decisions
 from prunepool.errors import ConversionInvalid
-from prunepool.models.model import Model
+from prunepool.models.loaded_model import LoadedModel
 from prunepool.models.vit import Forward, ReducingViT
 from prunepool.reduction.methods import METHODS
 from prunepool.reduction.plan import DENSE, ReductionPlan
@@ -58,7 +58,9 @@ class OpenVinoPasses:
         return None
 
 
-def passes_for(model: Model, cache: PassCache, max_batch_size: int, decisions: Decisions) -> OpenVinoPasses:
+def passes_for(
+    model: LoadedModel, cache: PassCache, max_batch_size: int, decisions: Decisions
+) -> OpenVinoPasses:
     """OpenVINO's passes for all plans of a model, for batches in which they are faster.
 
     Args:
@@ -90,7 +92,7 @@ def passes_for(model: Model, cache: PassCache, max_batch_size: int, decisions: D
 
 
 def _trial(
-    model: Model,
+    model: LoadedModel,
     openvino: OpenVinoPass,
     cache: PassCache,
     family: PlanFamily,

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from prunepool.core.backend import OutOfMemory
 from prunepool.core.types import Batch, BatchItem, RatioSpec, Request
-from prunepool.models.model import Model
+from prunepool.models.loaded_model import LoadedModel
 from prunepool.reduction.plan import ReductionPlan
 
 
@@ -41,7 +41,7 @@ class PreparedBatch(NamedTuple):
 
 
 def prepared_batch(
-    batch: Batch, model: Model, stack: Callable[[Sequence[BatchItem]], Tensor]
+    batch: Batch, model: LoadedModel, stack: Callable[[Sequence[BatchItem]], Tensor]
 ) -> PreparedBatch:
     """Stack the pixels of a batch, those of one dtype together.
 
@@ -57,7 +57,7 @@ def prepared_batch(
     return PreparedBatch(parts, [model.plan(item.ratio) for item in batch.items])
 
 
-def black_batch(model: Model, ratios: Sequence[float]) -> Batch:
+def black_batch(model: LoadedModel, ratios: Sequence[float]) -> Batch:
     """A batch of black images, to warm up with."""
     size = model.manifest.input_size
     request = Request(np.zeros((size, size, 3), np.uint8), RatioSpec(0.0, 0.0), 0.0)

@@ -19,8 +19,8 @@ from prunepool.backends.torch_batch import (
 )
 from prunepool.core.types import Batch, BatchItem, Output
 from prunepool.models.explain import token_map
+from prunepool.models.loaded_model import LoadedModel
 from prunepool.models.loader import load_model
-from prunepool.models.model import Model
 from prunepool.models.vit import Forward, Group
 from prunepool.reduction.step import StageRecord
 from prunepool.store import StoredModel
@@ -38,7 +38,9 @@ class TorchBackend:
         forward: computes the forward pass; the model's own network, if not given.
     """
 
-    def __init__(self, model: Model, *, max_batch_size: int, forward: ForwardPass | None = None) -> None:
+    def __init__(
+        self, model: LoadedModel, *, max_batch_size: int, forward: ForwardPass | None = None
+    ) -> None:
         self.model = model
         self._max_batch_size = max_batch_size
         self._forward: ForwardPass = forward or model.vit
@@ -108,7 +110,7 @@ class TorchBackend:
         return torch.cat(normalised)[torch.from_numpy(order).to(self.model.device)]
 
 
-def load_decided(stored: StoredModel, options: BackendOptions, decisions: Decisions) -> Model:
+def load_decided(stored: StoredModel, options: BackendOptions, decisions: Decisions) -> LoadedModel:
     """Load a model; `dtype` `auto` is decided by timing once, and then holds for all successors."""
     dtype = decisions.get("dtype", options.dtype)
     model = load_model(stored.folder, device=options.device, dtype=dtype)
@@ -116,7 +118,7 @@ def load_decided(stored: StoredModel, options: BackendOptions, decisions: Decisi
     return model
 
 
-def dtype_name(model: Model) -> str:
+def dtype_name(model: LoadedModel) -> str:
     """The dtype that a model computes in, as settings and callers call it."""
     return str(model.dtype).removeprefix("torch.")
 

@@ -17,8 +17,8 @@ from rich.table import Table
 from prunepool.cli.options import UsageError, load_settings
 
 if TYPE_CHECKING:
-    from prunepool.lab.evaluate import Row
-    from prunepool.models.model import Model
+    from prunepool.lab.evaluate import AccuracyRow
+    from prunepool.models.loaded_model import LoadedModel
 
 ImagesOption = Annotated[Path, typer.Option(help="Folder of images.", metavar="DIR")]
 LabelsOption = Annotated[
@@ -39,7 +39,7 @@ JsonOption = Annotated[
 _PIPE_WIDTH = 160
 
 
-def load(name: str, flags: Mapping[str, str]) -> Model:
+def load(name: str, flags: Mapping[str, str]) -> LoadedModel:
     """Load a model. `auto` means float32 here, so that runs on two machines agree."""
     from prunepool.models.loader import load_model
 
@@ -48,7 +48,7 @@ def load(name: str, flags: Mapping[str, str]) -> Model:
     return load_model(name, device=settings.device, dtype=dtype, store=settings.model_store)
 
 
-def preprocess_of(model: Model) -> Any:
+def preprocess_of(model: LoadedModel) -> Any:
     """How the model's crop is made of a photo."""
     from prunepool.imaging import Preprocess
 
@@ -89,7 +89,7 @@ def progress() -> Iterator[Callable[[str, int], Callable[[int], object]]]:
         yield begin
 
 
-def print_rows(rows: Iterable[Row], titles: Sequence[str] = ()) -> None:
+def print_rows(rows: Iterable[AccuracyRow], titles: Sequence[str] = ()) -> None:
     """Print measured settings as a table.
 
     Args:
@@ -116,13 +116,13 @@ def print_rows(rows: Iterable[Row], titles: Sequence[str] = ()) -> None:
     typer.echo(f"{rows[0].figures.images} images; ranges are 95 % bootstrap intervals; DROP is in points")
 
 
-def _name(row: Row) -> str:
+def _name(row: AccuracyRow) -> str:
     if row.escalate_below is None:
         return row.method
     return f"{row.method}, again below {row.escalate_below:g}: {row.escalated:.1%}"
 
 
-def _cells(row: Row, labelled: bool) -> list[str]:
+def _cells(row: AccuracyRow, labelled: bool) -> list[str]:
     f = row.figures
     cells = [
         f"{row.ratio:.4g}",

@@ -30,7 +30,7 @@ from prunepool.store.manifest import PAPER
 if TYPE_CHECKING:
     from prunepool.lab.calibrate import Calibrated
     from prunepool.lab.images import ImageSet
-    from prunepool.models.model import Model
+    from prunepool.models.loaded_model import LoadedModel
     from prunepool.store import StoredModel
 
 
@@ -211,7 +211,7 @@ def _print(result: Calibrated) -> None:
     print_rows(rows, names)
 
 
-def _document(model: Model, result: Calibrated, seed: int) -> dict[str, object]:
+def _document(model: LoadedModel, result: Calibrated, seed: int) -> dict[str, object]:
     from prunepool.lab.evaluate import report
 
     document = report(model, result.after, seed=seed)

@@ -27,7 +27,7 @@ from prunepool.cli.options import ApiKeyOption, UsageError, flag, with_flags
 from prunepool.reduction.methods import METHODS
 
 if TYPE_CHECKING:
-    from prunepool.lab.evaluate import Row
+    from prunepool.lab.evaluate import AccuracyRow
 
 _METHODS = ",".join(("dial", *METHODS))
 
@@ -114,7 +114,7 @@ def _of_model(
     limit: int | None,
     batch_size: int,
     seed: int,
-) -> tuple[list[Row], dict[str, object]]:
+) -> tuple[list[AccuracyRow], dict[str, object]]:
     from prunepool.lab import evaluate as tool
     from prunepool.lab.images import crops, find_images
 
@@ -139,7 +139,7 @@ def _of_server(
     ratios: Sequence[float],
     limit: int | None,
     seed: int,
-) -> tuple[list[Row], dict[str, object]]:
+) -> tuple[list[AccuracyRow], dict[str, object]]:
     from prunepool.client import Client
     from prunepool.errors import ModelNotFound
     from prunepool.lab.images import find_images

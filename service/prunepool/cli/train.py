@@ -14,7 +14,7 @@ from prunepool.errors import InvalidParameter
 
 if TYPE_CHECKING:
     from prunepool.lab.images import ImageSet
-    from prunepool.models.model import Model
+    from prunepool.models.loaded_model import LoadedModel
     from prunepool.settings import Settings
 
 #: As in the paper's fine-tuning.
@@ -171,7 +171,7 @@ def train(
     )
 
 
-def _load(name: str, settings: Settings) -> Model:
+def _load(name: str, settings: Settings) -> LoadedModel:
     from prunepool.models.loader import load_model
 
     return load_model(name, device=settings.device, dtype="float32", store=settings.model_store)
@@ -181,10 +181,10 @@ def _new(
     architecture: str | None,
     name: str,
     class_names: Path | None,
-    teacher: Model | None,
+    teacher: LoadedModel | None,
     settings: Settings,
     seed: int,
-) -> Model:
+) -> LoadedModel:
     """Make a student with random weights; classes and input are the teacher's if there is one."""
     from prunepool.lab.training.student import new_student
     from prunepool.models.labels import read_labels
@@ -204,7 +204,7 @@ def _ratios(text: str) -> tuple[float, ...]:
         raise InvalidParameter("ratios", text, "comma-separated numbers") from None
 
 
-def _origin(model: str | None, teacher: Model | None, images: Path, found: ImageSet) -> str:
+def _origin(model: str | None, teacher: LoadedModel | None, images: Path, found: ImageSet) -> str:
     """Describe the source of the result, for the manifest."""
     start = "random weights" if model is None else Path(model).name
     taught = "" if teacher is None else f", taught by {teacher.name}"

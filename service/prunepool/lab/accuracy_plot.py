@@ -11,7 +11,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from prunepool.lab.evaluate import DENSE_ROW, DIAL, Row
+from prunepool.lab.evaluate import DENSE_ROW, DIAL, AccuracyRow
 from prunepool.reduction.methods import METHODS
 
 #: Colours that colour-blind people can tell apart (Okabe and Ito), and markers; methods take them in turn.
@@ -36,7 +36,7 @@ def _style(method: str) -> tuple[str, str]:
     return _STYLES[list(METHODS).index(method) % len(_STYLES)]
 
 
-def draw(rows: Sequence[Row], path: Path, *, title: str) -> None:
+def draw(rows: Sequence[AccuracyRow], path: Path, *, title: str) -> None:
     """Draw agreement with the dense model, and what is lost in points, against GMACs.
 
     Args:
@@ -79,7 +79,7 @@ def draw(rows: Sequence[Row], path: Path, *, title: str) -> None:
         figure.savefig(path, dpi=150)
 
 
-def _curve(axis: Any, method: str, rows: Sequence[Row], name: str, scale: float) -> None:
+def _curve(axis: Any, method: str, rows: Sequence[AccuracyRow], name: str, scale: float) -> None:
     ordered = sorted(rows, key=lambda row: row.gmacs)
     colour, mark = _style(method)
     ours = method in _OWN

@@ -37,7 +37,7 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class SpeedRow:
     """One measured candidate.
 
     Attributes:
@@ -115,11 +115,11 @@ class Benchmark:
         converted = len(self._ratios) if self._openvino is not None else 0
         return len(cases) * (candidates + converted) * (self._rounds + 1)
 
-    def run(self, cases: Sequence[Case], advance: Callable[[], object] = lambda: None) -> list[Row]:
+    def run(self, cases: Sequence[Case], advance: Callable[[], object] = lambda: None) -> list[SpeedRow]:
         """Measure every case; candidates of one case take turns."""
         return [row for case in cases for row in self._case(case, advance)]
 
-    def report(self, rows: Sequence[Row], architecture: str) -> dict[str, object]:
+    def report(self, rows: Sequence[SpeedRow], architecture: str) -> dict[str, object]:
         """Rows and all that must be known to read them, JSON-serialisable."""
         return {
             "architecture": architecture,
@@ -132,7 +132,7 @@ class Benchmark:
         }
 
     @torch.inference_mode()
-    def _case(self, case: Case, advance: Callable[[], object]) -> Iterator[Row]:
+    def _case(self, case: Case, advance: Callable[[], object]) -> Iterator[SpeedRow]:
         network = ReducingViT(self._vit.to(case.dtype))
         shape = (case.batch, 3, self._size, self._size)
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(0))
@@ -180,12 +180,12 @@ class Benchmark:
         dense: float,
         network: ReducingViT,
         groups: list[Group] | None,
-    ) -> Row:
+    ) -> SpeedRow:
         bound = None
         if groups is not None:
             spent = sum(network.geometry.gmacs(plan) * count for plan, count in groups)
             bound = network.geometry.gmacs(DENSE) * case.batch / spent
-        return Row(
+        return SpeedRow(
             dtype=_name(case.dtype),
             batch=case.batch,
             candidate=name,

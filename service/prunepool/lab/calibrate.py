@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from prunepool.errors import InvalidParameter
 from prunepool.lab.accuracy_figures import figures, mean_divergence
-from prunepool.lab.evaluate import DENSE_ROW, DIAL, Row
+from prunepool.lab.evaluate import DENSE_ROW, DIAL, AccuracyRow
 from prunepool.lab.images import Crops
 from prunepool.lab.journal import Journal
 from prunepool.lab.measure import measure
@@ -15,7 +15,7 @@ from prunepool.lab.plan_speed import time_plans
 from prunepool.lab.profile import point
 from prunepool.lab.search import Choice, Keep, Search
 from prunepool.lab.shapes import Shape
-from prunepool.models.model import Model
+from prunepool.models.loaded_model import LoadedModel
 from prunepool.reduction.plan import DENSE, ReductionPlan, max_ratio
 from prunepool.store import ProfilePoint
 
@@ -41,14 +41,14 @@ class Calibrated:
     """
 
     choices: Sequence[Choice]
-    before: Sequence[Row]
-    after: Sequence[Row]
+    before: Sequence[AccuracyRow]
+    after: Sequence[AccuracyRow]
     tried: dict[Shape, tuple[float, ...]] = field(default_factory=dict)
     points: Sequence[ProfilePoint] = ()
 
 
 def calibrate(
-    model: Model,
+    model: LoadedModel,
     choose: Sequence[Crops],
     report: Sequence[Crops],
     *,
@@ -103,9 +103,9 @@ def calibrate(
     answers = measure(model, report, plans, journal=journal, advance=begin("report", total))
     found = {plan: figures(answers[plan], answers[DENSE], seed=seed) for plan in answers}
 
-    def row(method: str, plan: ReductionPlan) -> Row:
+    def row(method: str, plan: ReductionPlan) -> AccuracyRow:
         share = sum(plan.removed) / geometry.patches
-        return Row(method, share, geometry.gmacs(plan), plan, found[plan])
+        return AccuracyRow(method, share, geometry.gmacs(plan), plan, found[plan])
 
     speeds = time_plans(model, [choice.plan for choice in choices], rounds=speed_rounds)
     dense = row(DENSE_ROW, DENSE)

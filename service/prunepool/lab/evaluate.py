@@ -11,7 +11,7 @@ from prunepool.lab.environment import environment
 from prunepool.lab.images import Crops
 from prunepool.lab.measure import measure
 from prunepool.lab.model_outputs import ModelOutputs
-from prunepool.models.model import Model
+from prunepool.models.loaded_model import LoadedModel
 from prunepool.reduction.methods import METHODS
 from prunepool.reduction.plan import (
     DENSE,
@@ -46,7 +46,7 @@ class Setting:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class AccuracyRow:
     """One measured setting.
 
     Attributes:
@@ -69,7 +69,7 @@ class Row:
 
 
 def settings_of(
-    model: Model,
+    model: LoadedModel,
     methods: Sequence[str],
     ratios: Sequence[float],
     *,
@@ -99,7 +99,7 @@ def settings_of(
     return settings
 
 
-def _plan(model: Model, method: str, ratio: float, match_gmacs: bool) -> ReductionPlan:
+def _plan(model: LoadedModel, method: str, ratio: float, match_gmacs: bool) -> ReductionPlan:
     geometry = model.geometry
 
     def by_rule(method: str, ratio: float) -> ReductionPlan:
@@ -149,13 +149,13 @@ def cheapest_within(
 
 
 def evaluate(
-    model: Model,
+    model: LoadedModel,
     batches: Iterable[Crops],
     settings: Sequence[Setting],
     *,
     seed: int,
     advance: Callable[[int], object] = lambda count: None,
-) -> list[Row]:
+) -> list[AccuracyRow]:
     """Measure settings, each against the dense model on the same images.
 
     Args:
@@ -169,7 +169,9 @@ def evaluate(
     return [_row(model, setting, answers, seed) for setting in settings]
 
 
-def _row(model: Model, setting: Setting, answers: Mapping[ReductionPlan, ModelOutputs], seed: int) -> Row:
+def _row(
+    model: LoadedModel, setting: Setting, answers: Mapping[ReductionPlan, ModelOutputs], seed: int
+) -> AccuracyRow:
     dense, found = answers[DENSE], answers[setting.plan]
     gmacs, again = model.geometry.gmacs(setting.plan), None
     if (below := setting.escalate_below) is not None:
@@ -178,10 +180,10 @@ def _row(model: Model, setting: Setting, answers: Mapping[ReductionPlan, ModelOu
         gmacs += again * model.geometry.gmacs(DENSE)
         found = found.escalated(dense, below)
     shown = figures(found, dense, seed=seed)
-    return Row(setting.method, setting.ratio, gmacs, setting.plan, shown, below, again)
+    return AccuracyRow(setting.method, setting.ratio, gmacs, setting.plan, shown, below, again)
 
 
-def report(model: Model, rows: Sequence[Row], *, seed: int) -> dict[str, object]:
+def report(model: LoadedModel, rows: Sequence[AccuracyRow], *, seed: int) -> dict[str, object]:
     """Rows and all that must be known to read them, JSON-serialisable."""
     return {
         "model": model.name,

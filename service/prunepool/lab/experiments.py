@@ -19,8 +19,8 @@ from prunepool.lab.fuse_variants import FUSE_VARIANTS
 from prunepool.lab.images import Crops, crops, find_images
 from prunepool.lab.model_outputs import ModelOutputs
 from prunepool.lab.variants import PPT_VARIANTS
+from prunepool.models.loaded_model import LoadedModel
 from prunepool.models.loader import load_model
-from prunepool.models.model import Model
 from prunepool.models.vit import ReducingViT
 from prunepool.reduction.plan import DENSE, ReductionPlan, default_blocks, max_removed, plan_for_ratio
 from prunepool.reduction.step import Step
@@ -29,7 +29,7 @@ from prunepool.reduction.step import Step
 Case = tuple[str, ReductionPlan, Step | None]
 
 
-def cases(model: Model, ratio: float) -> list[Case]:
+def cases(model: LoadedModel, ratio: float) -> list[Case]:
     """Every step and the plan it is tried with, none dearer than PPT's at this ratio."""
     found: list[Case] = []
     for method, steps in (("ppt", PPT_VARIANTS), ("fuse", FUSE_VARIANTS)):
@@ -41,7 +41,7 @@ def cases(model: Model, ratio: float) -> list[Case]:
     return found
 
 
-def _plan(model: Model, method: str, ratio: float) -> ReductionPlan:
+def _plan(model: LoadedModel, method: str, ratio: float) -> ReductionPlan:
     geometry = model.geometry
 
     def make(removed: int, method: str = method) -> ReductionPlan:
@@ -55,7 +55,7 @@ def _plan(model: Model, method: str, ratio: float) -> ReductionPlan:
 
 @torch.inference_mode()
 def answers_of(
-    model: Model, batches: Sequence[Crops], case: Case, dense: Sequence[torch.Tensor]
+    model: LoadedModel, batches: Sequence[Crops], case: Case, dense: Sequence[torch.Tensor]
 ) -> ModelOutputs:
     """The answers of a model that reduces by the step of a case."""
     _, plan, step = case

@@ -14,14 +14,14 @@ import orjson
 import prunepool
 from prunepool.errors import ModelError
 from prunepool.lab.model_outputs import ModelOutputs
-from prunepool.models.model import Model
+from prunepool.models.loaded_model import LoadedModel
 from prunepool.reduction.plan import ReductionPlan
 
 #: Changes when the same key would no longer mean the same answers.
 _VERSION = 3
 
 
-def key_of(model: Model, plan: ReductionPlan, crops: str) -> str:
+def key_of(model: LoadedModel, plan: ReductionPlan, crops: str) -> str:
     """What a measurement depends on, as a hash.
 
     Args:

@@ -9,12 +9,12 @@ import torch
 from prunepool.lab.images import Crops
 from prunepool.lab.journal import Journal, key_of
 from prunepool.lab.model_outputs import ModelOutputs
-from prunepool.models.model import Model
+from prunepool.models.loaded_model import LoadedModel
 from prunepool.reduction.plan import DENSE, ReductionPlan
 
 
 def measure(
-    model: Model,
+    model: LoadedModel,
     batches: Iterable[Crops],
     plans: Sequence[ReductionPlan],
     *,
@@ -51,7 +51,7 @@ def measure(
 
 @torch.inference_mode()
 def _computed(
-    model: Model, batch: Crops, plans: Sequence[ReductionPlan]
+    model: LoadedModel, batch: Crops, plans: Sequence[ReductionPlan]
 ) -> Iterator[tuple[ReductionPlan, ModelOutputs]]:
     count = len(batch.pixels)
     tokens = model.vit.embed(model.normalise(torch.from_numpy(batch.pixels).to(model.device)))

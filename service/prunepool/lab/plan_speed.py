@@ -8,14 +8,14 @@ import torch
 
 from prunepool.lab.timing import take_turns
 from prunepool.models.dial import plan_of
-from prunepool.models.model import Model
+from prunepool.models.loaded_model import LoadedModel
 from prunepool.reduction.plan import DENSE, ReductionPlan
 from prunepool.store import ProfilePoint, Speed
 
 
 @torch.inference_mode()
 def time_plans(
-    model: Model, plans: Sequence[ReductionPlan], *, rounds: int, batch: int = 32
+    model: LoadedModel, plans: Sequence[ReductionPlan], *, rounds: int, batch: int = 32
 ) -> dict[ReductionPlan, Speed]:
     """How much faster each plan runs than the dense model, all taking turns.
 
@@ -48,7 +48,7 @@ def time_plans(
     }
 
 
-def timed(model: Model, points: Sequence[ProfilePoint], *, rounds: int) -> tuple[ProfilePoint, ...]:
+def timed(model: LoadedModel, points: Sequence[ProfilePoint], *, rounds: int) -> tuple[ProfilePoint, ...]:
     """The points of a profile with how fast their plans run here; those without a plan as they are.
 
     Args:
@@ -64,5 +64,5 @@ def timed(model: Model, points: Sequence[ProfilePoint], *, rounds: int) -> tuple
     )
 
 
-def _run(model: Model, images: torch.Tensor, plan: ReductionPlan) -> Callable[[], object]:
+def _run(model: LoadedModel, images: torch.Tensor, plan: ReductionPlan) -> Callable[[], object]:
     return lambda: model.vit(images, [(plan, len(images))])

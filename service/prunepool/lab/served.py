@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from prunepool.client import Classification, Client
 from prunepool.lab.accuracy_figures import figures
-from prunepool.lab.evaluate import DENSE_ROW, Row
+from prunepool.lab.evaluate import DENSE_ROW, AccuracyRow
 from prunepool.lab.images import ImageSet
 from prunepool.lab.model_outputs import ModelOutputs
 
@@ -27,7 +27,7 @@ def evaluate_server(
     model: str | None,
     seed: int,
     advance: Callable[[int], object] = lambda count: None,
-) -> list[Row]:
+) -> list[AccuracyRow]:
     """Send every image at ratio 0 and at each ratio, one a request.
 
     Args:
@@ -44,7 +44,7 @@ def evaluate_server(
     Raises:
         PrunepoolError: the server's error for an image, or no answer.
     """
-    rows: list[Row] = []
+    rows: list[AccuracyRow] = []
     dense: ModelOutputs | None = None
     with ThreadPoolExecutor(_CONNECTIONS) as pool:
         for ratio in (0.0, *(r for r in ratios if r != 0)):
@@ -59,7 +59,7 @@ def evaluate_server(
             dense = answers if dense is None else dense
             gmacs = float(np.mean([answer.reduction.gmacs for answer in found]))
             name = "served" if rows else DENSE_ROW
-            rows.append(Row(name, ratio, gmacs, None, figures(answers, dense, seed=seed)))
+            rows.append(AccuracyRow(name, ratio, gmacs, None, figures(answers, dense, seed=seed)))
     return rows
 
 

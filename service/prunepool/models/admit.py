@@ -13,7 +13,7 @@ from prunepool.models.convert import inspect, to_safetensors
 from prunepool.models.labels import imagenet_labels
 from prunepool.models.loader import network_without_weights
 from prunepool.store import Geometry, Manifest, ModelStore, StoredModel, Weights
-from prunepool.store.manifest import explain
+from prunepool.store.manifest_file import explain
 from prunepool.store.model import sha256_of, tensor_shapes
 
 WEIGHTS = "model.safetensors"

@@ -14,7 +14,7 @@ from torch import nn
 
 from prunepool.errors import InvalidParameter, ManifestInvalid, WeightsInvalid
 from prunepool.models.families import make_network
-from prunepool.models.model import Model
+from prunepool.models.loaded_model import LoadedModel
 from prunepool.models.vit import ReducingViT
 from prunepool.reduction.plan import DENSE
 from prunepool.store import Geometry, Manifest, StoredModel, open_store
@@ -34,7 +34,7 @@ def load_model(
     device: str = "auto",
     dtype: str = "auto",
     store: str | Path | None = None,
-) -> Model:
+) -> LoadedModel:
     """Load a model from the store, verified, ready to be called.
 
     Args:
@@ -57,7 +57,7 @@ def load_model(
     check_geometry(stored.manifest, network.geometry)
     load_weights(network.vit, stored)
     network = network.requires_grad_(False).to(resolve_device(device))
-    return Model(network.to(resolve_dtype(dtype, network, stored.manifest)), stored.manifest)
+    return LoadedModel(network.to(resolve_dtype(dtype, network, stored.manifest)), stored.manifest)
 
 
 def check_geometry(manifest: Manifest, geometry: Geometry) -> None:

@@ -1,7 +1,8 @@
-"""What one folder of models holds, and how a model's folder leaves it."""
+"""One folder of models: what it holds, and moving a model's folder into and out of it."""
 
 from __future__ import annotations
 
+import errno
 import re
 import shutil
 from collections.abc import Callable
@@ -9,15 +10,18 @@ from contextlib import suppress
 from pathlib import Path
 
 from prunepool.errors import InvalidParameter, ManifestInvalid
-from prunepool.store import manifest as manifests
-from prunepool.store.manifest import FILE_NAME, NAME_PATTERN, Manifest
+from prunepool.store import manifest_file
+from prunepool.store.manifest import NAME_PATTERN, Manifest
+from prunepool.store.manifest_file import FILE_NAME
+
+_OCCUPIED = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
 
 
 def check_name(name: str) -> str:
-    """Let a model's name pass.
+    """Return a model's name if it can be a folder of the store.
 
     Raises:
-        InvalidParameter: it could not be a folder of the store.
+        InvalidParameter: it cannot.
     """
     if not re.fullmatch(NAME_PATTERN, name):
         raise InvalidParameter(
@@ -34,14 +38,14 @@ def holds(root: Path, name: str) -> bool:
 
 
 def names_in(root: Path) -> tuple[str, ...]:
-    """Names of the models in a folder, in no order; none where there is no such folder."""
+    """Names of the models in a folder, in no order; none if there is no such folder."""
     if not is_there(root, Path.is_dir):
         return ()
     return tuple(folder.name for folder in root.iterdir() if holds(root, folder.name))
 
 
 def is_there(path: Path, kind: Callable[[Path], bool] = Path.is_file) -> bool:
-    """Whether a path is of that kind; one that may not be looked at is not there, as in Python 3.14."""
+    """Whether a path exists and is of that kind; one without permission counts as absent, as in Python 3.14."""
     try:
         return kind(path)
     except PermissionError:  # the home of a service's user may well be another's
@@ -55,7 +59,7 @@ def read_named(folder: Path) -> Manifest:
         ManifestInvalid: it does not say what it must, or another name than the folder's.
     """
     path = folder / FILE_NAME
-    manifest = manifests.read(path)
+    manifest = manifest_file.read(path)
     if manifest.name != folder.name:
         raise ManifestInvalid(
             f"{path}: name is {manifest.name!r}: in a store it must be that of its folder, {folder.name!r}"
@@ -63,14 +67,44 @@ def read_named(folder: Path) -> Manifest:
     return manifest
 
 
+def move_in(staged: Path, target: Path, hidden: Path, *, replace: bool) -> bool:
+    """Move a prepared folder to its place; if that fails, what was there before is restored.
+
+    Args:
+        staged: the prepared folder.
+        target: its place, on the same file system.
+        hidden: where a folder that is replaced goes until it is deleted.
+        replace: whether to replace what is there.
+
+    Returns:
+        False if another writer took the place meanwhile.
+
+    Raises:
+        OSError: it cannot be moved for another reason.
+    """
+    if replace:
+        set_aside(target, hidden)
+    try:
+        staged.rename(target)
+    except OSError as error:
+        with suppress(OSError):
+            hidden.rename(target)
+        if error.errno not in _OCCUPIED:
+            raise
+        return False
+    finally:
+        delete(hidden)
+    return True
+
+
 def set_aside(folder: Path, hidden: Path) -> None:
-    """Out of sight in one rename; gone already is fine."""
+    """Hide a folder by one rename; it may be gone already."""
     with suppress(FileNotFoundError):
         folder.rename(hidden)
 
 
 def delete(path: Path) -> None:
-    """Delete a folder with all in it, or a link but not what it points at; gone already is fine."""
+    """Delete a folder, or a link but not its target; it may be gone already."""
     with suppress(FileNotFoundError):
         if path.is_symlink():
             path.unlink()

@@ -10,7 +10,8 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from prunepool.errors import WeightsInvalid
-from prunepool.store.manifest import FILE_NAME, Manifest
+from prunepool.store.manifest import Manifest
+from prunepool.store.manifest_file import FILE_NAME
 
 _CHUNK = 1 << 20
 

@@ -9,21 +9,29 @@ or not at all.
 
 from __future__ import annotations
 
-import errno
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from prunepool.errors import ManifestInvalid, ModelError, ModelNotFound
-from prunepool.store import manifest as manifests
-from prunepool.store.folders import check_name, delete, holds, is_there, names_in, read_named, set_aside
-from prunepool.store.manifest import FILE_NAME, Manifest
+from prunepool.store import manifest_file
+from prunepool.store.folders import (
+    check_name,
+    delete,
+    holds,
+    is_there,
+    move_in,
+    names_in,
+    read_named,
+    set_aside,
+)
+from prunepool.store.manifest import Manifest
+from prunepool.store.manifest_file import FILE_NAME
 from prunepool.store.model import StoredModel
 
 _ATTEMPTS = 20
-_OCCUPIED = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
 
 
 class ModelStore:
@@ -68,7 +76,7 @@ class ModelStore:
                 return StoredModel(read_named(root / name), root / name, packaged=root == self.packaged)
         folder = Path(name_or_folder)
         if (folder / FILE_NAME).is_file():
-            return StoredModel(manifests.read(folder / FILE_NAME), folder)
+            return StoredModel(manifest_file.read(folder / FILE_NAME), folder)
         if folder.is_dir():
             raise ModelNotFound(f"{folder} is a folder without a {FILE_NAME}, so it is no model")
         raise self._not_found(name)
@@ -134,13 +142,13 @@ class ModelStore:
         StoredModel(manifest, staged).verify()
         target = self._folder(manifest.name)
         with self._writing():
-            manifests.write(manifest, staged)
+            manifest_file.write(manifest, staged)
             for _ in range(_ATTEMPTS):
                 if not replace:
                     self.check_free(manifest.name)
                 elif target.is_dir() and not (target / FILE_NAME).is_file() and any(target.iterdir()):
                     raise ModelError(f"{target} is not a model (it has no {FILE_NAME}); it is left as it is")
-                if self._move_in(staged, target, replace=replace):
+                if move_in(staged, target, self._hidden(), replace=replace):
                     return StoredModel(manifest, target)
         raise ModelError(f"{target} was taken again {_ATTEMPTS} times by other writers; nothing was added")
 
@@ -196,7 +204,7 @@ class ModelStore:
                     shutil.copyfile(file, staged / file.name)  # without its mode: the copy can be written
                 return self.add(manifest, staged, replace=True)
         try:
-            manifests.write(manifest, model.folder)
+            manifest_file.write(manifest, model.folder)
         except OSError as error:
             raise ModelError(f"cannot write {model.folder / FILE_NAME}: {error.strerror or error}") from error
         return StoredModel(manifest, model.folder)
@@ -223,27 +231,6 @@ class ModelStore:
 
     def _folder(self, name: str) -> Path:
         return self.root / check_name(name)
-
-    def _move_in(self, staged: Path, target: Path, *, replace: bool) -> bool:
-        """Put a prepared folder in its place; what was there comes back if that fails.
-
-        Returns:
-            False where another writer took the place meanwhile.
-        """
-        old = self._hidden()
-        if replace:
-            set_aside(target, old)
-        try:
-            staged.rename(target)
-        except OSError as error:
-            with suppress(OSError):
-                old.rename(target)
-            if error.errno not in _OCCUPIED:
-                raise
-            return False
-        finally:
-            delete(old)
-        return True
 
     def _hidden(self) -> Path:
         """A path in the store that no name can be."""

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from prunepool.lab.images import ImageSet
+from prunepool.models.loaded_model import LoadedModel
 from prunepool.models.loader import load_model
-from prunepool.models.model import Model
 
 COLOURS = ((200, 40, 40), (40, 200, 40), (40, 40, 200), (200, 200, 40))
 
@@ -30,6 +30,6 @@ def coloured(tmp_path_factory: pytest.TempPathFactory) -> ImageSet:
 
 
 @pytest.fixture(scope="session")
-def fresh(small_store: Path) -> Callable[[], Model]:
+def fresh(small_store: Path) -> Callable[[], LoadedModel]:
     """Loads the small model, a new one each time, for training changes it."""
     return lambda: load_model("small", store=small_store, device="cpu", dtype="float32")

@@ -14,7 +14,7 @@ from prunepool.lab.training.muon import Muon, orthogonalised
 from prunepool.lab.training.optimisers import learning_rate, make_optimisers
 from prunepool.lab.training.passes import dense_pass, random_patches, reduced_pass
 from prunepool.lab.training.recipe import Recipe
-from prunepool.models.model import Model
+from prunepool.models.loaded_model import LoadedModel
 from prunepool.reduction.plan import DENSE
 
 
@@ -42,7 +42,7 @@ def test_muon_goes_downhill() -> None:
     assert losses[-1] < 0.1 * losses[0]
 
 
-def test_every_parameter_has_one_optimiser(small: Model) -> None:
+def test_every_parameter_has_one_optimiser(small: LoadedModel) -> None:
     vit = small.vit.vit
     for optimiser in ("muon", "adamw"):
         made = make_optimisers(vit, Recipe(optimiser=optimiser))
@@ -86,20 +86,20 @@ def test_a_mixed_image_has_both_labels() -> None:
 
 
 @pytest.fixture
-def images(small: Model) -> torch.Tensor:
+def images(small: LoadedModel) -> torch.Tensor:
     size = small.manifest.input_size
     return torch.randn(3, 3, size, size, generator=torch.Generator().manual_seed(0))
 
 
 @torch.no_grad()
-def test_a_dense_pass_is_the_models_own(small: Model, images: torch.Tensor) -> None:
+def test_a_dense_pass_is_the_models_own(small: LoadedModel, images: torch.Tensor) -> None:
     passed = dense_pass(small.vit, images, None)
     torch.testing.assert_close(passed.logits, small(images, DENSE).logits)
     assert len(passed.features) == small.geometry.depth + 1
 
 
 @torch.no_grad()
-def test_a_reduced_pass_is_the_models_own(small: Model, images: torch.Tensor) -> None:
+def test_a_reduced_pass_is_the_models_own(small: LoadedModel, images: torch.Tensor) -> None:
     passed = reduced_pass(small.vit, images, small.plan(0.755))
     torch.testing.assert_close(passed.logits, small(images, small.plan(0.755)).logits)
     first = small.plan(0.755).blocks[0]
@@ -107,7 +107,7 @@ def test_a_reduced_pass_is_the_models_own(small: Model, images: torch.Tensor) ->
 
 
 @torch.no_grad()
-def test_all_patches_are_as_good_as_none_chosen(small: Model, images: torch.Tensor) -> None:
+def test_all_patches_are_as_good_as_none_chosen(small: LoadedModel, images: torch.Tensor) -> None:
     patches = random_patches(3, small.geometry.patches, small.geometry.patches, torch.Generator())
     torch.testing.assert_close(
         dense_pass(small.vit, images, patches).logits, dense_pass(small.vit, images, None).logits
@@ -115,7 +115,7 @@ def test_all_patches_are_as_good_as_none_chosen(small: Model, images: torch.Tens
 
 
 @torch.no_grad()
-def test_some_patches_are_some_tokens(small: Model, images: torch.Tensor) -> None:
+def test_some_patches_are_some_tokens(small: LoadedModel, images: torch.Tensor) -> None:
     patches = random_patches(3, small.geometry.patches, 9, torch.Generator().manual_seed(0))
     assert dense_pass(small.vit, images, patches).features[-1].shape[1] == small.geometry.prefix_tokens + 9
     assert all(len(set(row.tolist())) == 9 for row in patches)

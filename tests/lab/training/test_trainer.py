@@ -18,13 +18,13 @@ from prunepool.lab.training.run import CHECKPOINT, JOURNAL, train
 from prunepool.lab.training.student import new_student
 from prunepool.lab.training.trainer import Step, Trainer
 from prunepool.lab.training.views import views
-from prunepool.models.model import Model
+from prunepool.models.loaded_model import LoadedModel
 
-Fresh = Callable[[], Model]
+Fresh = Callable[[], LoadedModel]
 LABELS = ("cat", "dog", "fox", "owl")
 
 
-def student(fresh: Fresh, seed: int = 1) -> Model:
+def student(fresh: Fresh, seed: int = 1) -> LoadedModel:
     """Of the small model's kind, with other weights."""
     like = fresh().manifest
     return new_student(like.architecture, "student", LABELS, like, "cpu", seed)

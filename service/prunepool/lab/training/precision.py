@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 
 from prunepool.errors import InvalidParameter
+from prunepool.models.loaded_model import LoadedModel
 from prunepool.models.loader import fastest_dtype
-from prunepool.models.model import Model
 
 
-def amp_dtype(wanted: str, model: Model) -> torch.dtype:
+def amp_dtype(wanted: str, model: LoadedModel) -> torch.dtype:
     """The format that a setting means; `auto` is bfloat16 where that is measured to be faster.
 
     Args:

@@ -9,8 +9,8 @@ from torch import Tensor
 from prunepool.errors import InvalidParameter
 from prunepool.models.admit import WEIGHTS, Admitted, Description, admit
 from prunepool.models.catalogue import look_up
+from prunepool.models.loaded_model import LoadedModel
 from prunepool.models.loader import network_of, resolve_device
-from prunepool.models.model import Model
 from prunepool.store import Manifest, ModelStore, Weights
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -18,7 +18,7 @@ _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch
 
 def new_student(
     architecture: str, name: str, labels: tuple[str, ...], like: Manifest | None, device: str, seed: int
-) -> Model:
+) -> LoadedModel:
     """A model with random weights.
 
     Args:
@@ -53,7 +53,7 @@ def new_student(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = network_of(manifest)
-    return Model(network.to(resolve_device(device)), manifest)
+    return LoadedModel(network.to(resolve_device(device)), manifest)
 
 
 def check_dtype(dtype: str) -> None:

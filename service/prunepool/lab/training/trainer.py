@@ -18,7 +18,7 @@ from prunepool.lab.training.optimisers import learning_rate, make_optimisers
 from prunepool.lab.training.passes import Pass, dense_pass, random_patches, reduced_pass
 from prunepool.lab.training.recipe import Recipe
 from prunepool.lab.training.views import Views
-from prunepool.models.model import Model
+from prunepool.models.loaded_model import LoadedModel
 from prunepool.models.vit import ReducingViT
 from prunepool.reduction.plan import DENSE, PlanError, ReductionPlan, plan_for_ratio
 
@@ -61,7 +61,12 @@ class Trainer:
     """
 
     def __init__(
-        self, model: Model, teacher: Model | None, recipe: Recipe, *, amp: torch.dtype = torch.float32
+        self,
+        model: LoadedModel,
+        teacher: LoadedModel | None,
+        recipe: Recipe,
+        *,
+        amp: torch.dtype = torch.float32,
     ) -> None:
         self.model = model
         self.recipe = recipe
@@ -208,14 +213,14 @@ class Trainer:
         self.step = int(state["step"])
 
 
-def _normalised(pixels: Tensor, model: Model) -> Tensor:
+def _normalised(pixels: Tensor, model: LoadedModel) -> Tensor:
     """Pixels 0 … 1 as a model takes them."""
     mean = torch.tensor(model.manifest.mean, device=pixels.device).view(3, 1, 1)
     std = torch.tensor(model.manifest.std, device=pixels.device).view(3, 1, 1)
     return (pixels - mean) / std
 
 
-def _plan(model: Model, ratio: float, recipe: Recipe) -> ReductionPlan:
+def _plan(model: LoadedModel, ratio: float, recipe: Recipe) -> ReductionPlan:
     geometry = model.geometry
     try:
         plan = plan_for_ratio(ratio, patches=geometry.patches, depth=geometry.depth, method=recipe.method)
@@ -225,7 +230,7 @@ def _plan(model: Model, ratio: float, recipe: Recipe) -> ReductionPlan:
     return DENSE if plan.dense else ReductionPlan(plan.blocks, plan.removed, thresholds, plan.method)
 
 
-def _check_teacher(model: Model, teacher: Model) -> None:
+def _check_teacher(model: LoadedModel, teacher: LoadedModel) -> None:
     ours, theirs = model.manifest, teacher.manifest
     if len(ours.labels) != len(theirs.labels):
         value = f"{theirs.name} with {len(theirs.labels)} classes"

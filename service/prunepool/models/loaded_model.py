@@ -16,7 +16,7 @@ from prunepool.reduction.plan import DENSE, ReductionPlan
 from prunepool.store import Manifest
 
 
-class Model:
+class LoadedModel:
     """A Vision Transformer that can be run at any reduction ratio, several in one pass.
 
     Args:
