@@ -15,6 +15,7 @@ from prunepool.backends.openvino_trial import OpenVinoPasses
 from prunepool.backends.registry import BackendOptions
 from prunepool.core.served_model import ServedModel
 from prunepool.models.loaded_model import LoadedModel
+from prunepool.server.decisions import DecisionFolder
 from prunepool.server.model_factory import ModelFactory
 from prunepool.store import ModelStore
 
@@ -78,15 +79,30 @@ def test_a_restart_does_not_time_the_dtype_again(timings: list[str]) -> None:
     assert timings == ["torch.bfloat16"]
 
 
-def test_another_process_does_what_the_first_decided(timings: list[str]) -> None:
-    first = ModelFactory(STORE, options(dtype="auto")).model(NAME)
-    assert dtype_of(first) == "bfloat16"
-    factory = ModelFactory(STORE, options(dtype="auto"), {NAME: dict(first.decisions)})
-    assert dtype_of(factory.model(NAME)) == "bfloat16"
+@pytest.mark.parametrize("when", ["a successor", "an engine beside it"])
+def test_another_process_does_what_the_first_decided(when: str, timings: list[str], tmp_path: Path) -> None:
+    """Each process has objects of its own; the folder is all that they share."""
+    auto = options(dtype="auto")
+    first = ModelFactory(STORE, auto, DecisionFolder(tmp_path / "kept", "cpu").of)
+    other = ModelFactory(STORE, auto, DecisionFolder(tmp_path / "kept", "cpu").of)
+    assert dtype_of(first.model(NAME)) == "bfloat16"
+    if when == "a successor":
+        other = ModelFactory(STORE, auto, DecisionFolder(tmp_path / "kept", "cpu").of)
+    assert dtype_of(other.model(NAME)) == "bfloat16"
     assert len(timings) == 1
 
 
-def test_what_was_decided_of_another_generation_does_not_hold(timings: list[str]) -> None:
-    decisions = {"generation": "of another model of this name", "dtype": "float16"}
-    factory = ModelFactory(STORE, options(dtype="auto"), {NAME: decisions})
-    assert dtype_of(factory.model(NAME)) == "bfloat16"
+def test_a_device_of_another_type_decides_for_itself(timings: list[str], tmp_path: Path) -> None:
+    for device, expected in (("cpu", "bfloat16"), ("toy", "float32")):
+        factory = ModelFactory(STORE, options(dtype="auto"), DecisionFolder(tmp_path, device).of)
+        assert dtype_of(factory.model(NAME)) == expected
+
+
+def test_a_folder_that_cannot_be_written_to_keeps_decisions_in_the_process(
+    timings: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    model = ModelFactory(STORE, options(dtype="auto"), DecisionFolder(tmp_path / "file", "cpu").of).model(
+        NAME
+    )
+    assert [dtype_of(model) for _ in range(2)] == ["bfloat16"] * 2

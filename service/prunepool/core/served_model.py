@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from prunepool.core.backend import Backend
 from prunepool.core.model_info import ModelInfo
@@ -26,7 +25,6 @@ class ServedModel:
         make_backend: makes its backend, weights on the device; called in the thread that will own it, again for
             each restart.
         generation: differs between two models of one name, whatever process reads them.
-        decisions: what its backend decided by measuring, as JSON values; complete once it is warm.
     """
 
     name: str
@@ -36,4 +34,3 @@ class ServedModel:
     applied: Callable[[float], float]
     make_backend: Callable[[], Backend]
     generation: str = ""
-    decisions: Mapping[str, Any] = field(default_factory=dict)

@@ -11,6 +11,7 @@ import structlog
 import uvloop
 import zmq.asyncio
 
+from prunepool.backends.registry import device_type
 from prunepool.core.profiles import from_json, to_json
 from prunepool.errors import PrunepoolError
 from prunepool.logs import level_by_signal, logging_to
@@ -18,6 +19,7 @@ from prunepool.metrics import Metrics
 from prunepool.server import factory
 from prunepool.server.control_pipe import Handler
 from prunepool.server.core_models import CoreModels
+from prunepool.server.decisions import DecisionFolder
 from prunepool.server.metrics_files import publish, shared_metrics
 from prunepool.server.parent_watch import ignore_signals, watch_parent
 from prunepool.server.specs import EngineSpec
@@ -57,9 +59,11 @@ async def _serve(spec: EngineSpec, metrics: Metrics) -> int:
     parent = watch_parent(spec.place.parent, handlers, spec.place.folder)
     settings = spec.place.settings
     try:
-        core = factory.create_core(settings, metrics, from_json(spec.warm_ups))
+        decisions = DecisionFolder(spec.place.folder / "decisions", device_type(settings.device))
+        profiles = from_json(spec.warm_up_profiles)
+        core = factory.create_core(settings, metrics, profiles, decisions.of)
         core.when_hopeless(_give_up)
-        handlers.update(_handlers(factory.create_core_models(settings, core), started))
+        handlers.update(_handlers(factory.create_core_models(settings, core, decisions.of), started))
         await core.start()
     except Exception as error:
         detail = error.detail if isinstance(error, PrunepoolError) else f"{type(error).__name__}: {error}"

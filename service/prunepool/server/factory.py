@@ -13,8 +13,8 @@ from prunepool.api.drain import Drain
 from prunepool.api.server import Server
 from prunepool.backends.registry import BackendOptions, is_registered
 from prunepool.core.core import Core, CoreConfig
+from prunepool.core.cost_model import TimedBatch
 from prunepool.core.model_info import ModelInfo
-from prunepool.core.profiles import WarmUp
 from prunepool.core.resilience import Resilience
 from prunepool.core.types import Limits
 from prunepool.imaging import ImageLimits
@@ -34,13 +34,18 @@ from prunepool.transport.early_refusal import FrontendLimits
 from prunepool.transport.inproc import InprocCoreClient
 
 if TYPE_CHECKING:
-    from prunepool.server.model_factory import ModelFactory
+    from prunepool.server.model_factory import DecisionsOf, ModelFactory
 
 #: Of the target: a request that comes while one batch runs and another is ready is still answered in time.
 BATCH_SHARE = 0.25
 
 
-def create_core(settings: Settings, metrics: Metrics, warm_ups: Mapping[str, WarmUp] | None = None) -> Core:
+def create_core(
+    settings: Settings,
+    metrics: Metrics,
+    profiles: Mapping[str, Sequence[TimedBatch]] | None = None,
+    decisions: DecisionsOf | None = None,
+) -> Core:
     """The core that the settings describe; weights are loaded when it starts.
 
     Torch is imported here and not above, so that a process without a model does without it.
@@ -48,7 +53,8 @@ def create_core(settings: Settings, metrics: Metrics, warm_ups: Mapping[str, War
     Args:
         settings: everything about it.
         metrics: the service's series.
-        warm_ups: what an earlier process measured on this type of device, by model.
+        profiles: warm-up profiles of an earlier process on the same devices, by model.
+        decisions: as for :func:`create_model_factory`.
 
     Raises:
         ModelNotFound: no such model in the store.
@@ -60,30 +66,27 @@ def create_core(settings: Settings, metrics: Metrics, warm_ups: Mapping[str, War
     tune_malloc()
     from prunepool.models.loader import set_compute_threads
 
-    warm_ups = warm_ups or {}
-    models = create_model_factory(settings, {name: one.decisions for name, one in warm_ups.items()})
+    models = create_model_factory(settings, decisions)
     if settings.compute_threads is not None:
         set_compute_threads(settings.compute_threads)
     served = {model.name: model for model in map(models.model, settings.model_references)}
     for model in served.values():
         _check_default(settings)(model.info())
-    profiles = {name: one.profile for name, one in warm_ups.items()}
     return Core(served.values(), config=_core_config(settings), metrics=metrics, profiles=profiles)
 
 
-def create_core_models(settings: Settings, core: Core) -> CoreModels:
+def create_core_models(settings: Settings, core: Core, decisions: DecisionsOf | None = None) -> CoreModels:
     """The models of a core, to be changed while it serves."""
-    return CoreModels(core, create_model_factory(settings).model, _check_default(settings))
+    return CoreModels(core, create_model_factory(settings, decisions).model, _check_default(settings))
 
 
-def create_model_factory(
-    settings: Settings, decisions: Mapping[str, Mapping[str, Any]] | None = None
-) -> ModelFactory:
+def create_model_factory(settings: Settings, decisions: DecisionsOf | None = None) -> ModelFactory:
     """What makes a served model of a folder in the store, as the settings want it run.
 
     Args:
         settings: everything about it.
-        decisions: what backends of an earlier process decided by measuring, by model.
+        decisions: where backends keep what they decided by measuring, for each generation of a model; in this
+            process, if not given.
     """
     from prunepool.models.loader import resolve_device
     from prunepool.server.model_factory import ModelFactory

@@ -6,7 +6,8 @@ A model is described from its manifest. torch is imported when its weights are l
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -24,6 +25,9 @@ from prunepool.store import Manifest, ModelStore, ProfilePoint, StoredModel
 #: The points of the dial that a caller is shown, besides those of the model's profile.
 GRID = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.755, 0.8)
 
+#: From the generation of a model to what its backends decide by measuring; see :data:`Decisions`.
+DecisionsOf = Callable[[str], Decisions]
+
 #: Points of accuracy that `auto` may cost where nobody said how far it may go; see docs/elastic.md.
 MAX_AUTO_DROP = 2.0
 
@@ -34,20 +38,16 @@ class HostedModel:
     Args:
         stored: where it is.
         options: how it is run.
-        decisions: of a backend of this model in an earlier process; ignored if its generation was another.
+        decisions: where its backends keep what they decide by measuring.
 
     Raises:
         ArchitectureUnsupported: its tokens cannot be reduced.
     """
 
-    def __init__(
-        self, stored: StoredModel, options: BackendOptions, decisions: Mapping[str, Any] | None = None
-    ) -> None:
+    def __init__(self, stored: StoredModel, options: BackendOptions, decisions: Decisions) -> None:
         self._stored = stored
+        self._decisions = decisions
         manifest = stored.manifest
-        self._generation = generation_of(manifest)
-        same = decisions is not None and decisions.get("generation") == self._generation
-        self._decisions: Decisions = {**(decisions or {})} if same else {"generation": self._generation}
         self.dial = ModelDial(manifest, geometry_of(manifest))
         most = self.dial.max_ratio
         measured = [point.ratio for point in self.dial.profile or ()]
@@ -89,8 +89,7 @@ class HostedModel:
             costs=self.dial,
             applied=self.dial.applied,
             make_backend=self._backend,
-            generation=self._generation,
-            decisions=self._decisions,
+            generation=generation_of(manifest),
         )
 
     def _backend(self) -> Backend:
@@ -121,18 +120,19 @@ class ModelFactory:
     Args:
         store: the folder of models.
         options: how they are run.
-        decisions: of an earlier process, by model.
+        decisions: where backends keep what they decide by measuring; in this object, if not given.
     """
 
     def __init__(
         self,
         store: ModelStore,
         options: BackendOptions,
-        decisions: Mapping[str, Mapping[str, Any]] | None = None,
+        decisions: DecisionsOf | None = None,
     ) -> None:
         self._store = store
         self._options = options
-        self._decisions = dict(decisions or {})
+        kept: defaultdict[str, dict[str, Any]] = defaultdict(dict)
+        self._decisions = decisions or kept.__getitem__
 
     def model(self, reference: str) -> ServedModel:
         """A model, its weights not loaded yet.
@@ -146,7 +146,7 @@ class ModelFactory:
             ArchitectureUnsupported: its tokens cannot be reduced.
         """
         stored = self._store.open(reference)
-        return HostedModel(stored, self._options, self._decisions.get(stored.manifest.name)).served()
+        return HostedModel(stored, self._options, self._decisions(generation_of(stored.manifest))).served()
 
 
 def generation_of(manifest: Manifest) -> str:

@@ -21,7 +21,6 @@ import structlog
 import uvloop
 
 from prunepool.api.server import bind, url_of
-from prunepool.backends.registry import device_type
 from prunepool.errors import InvalidParameter
 from prunepool.logs import level_by_signal, logging_to
 from prunepool.machine import set_openmp_wait_policy
@@ -213,7 +212,9 @@ class Parent:
                     "compute_threads": self._settings.compute_threads or share_of_cores(len(self._devices)),
                 }
             )
-            return EngineSpec(self._place(name, number, settings, parent), generation, self._warm_ups(number))
+            # What the first process of this place timed holds for its successors: they are back the sooner.
+            profiles = child.said[2] if child.said else "{}"
+            return EngineSpec(self._place(name, number, settings, parent), generation, profiles)
 
         def on_ready(successor: bool) -> None:
             if successor:  # models may have changed since it was started
@@ -230,18 +231,6 @@ class Parent:
             on_ready=on_ready,
         )
         return child
-
-    def _warm_ups(self, number: int) -> str:
-        """What an engine on this type of device measured, the one in the same place first.
-
-        It holds for all of them: they give the same answers, and a successor is back the sooner.
-        """
-        kinds = [device_type(device) for device in self._devices]
-        like = [n for n, kind in enumerate(kinds) if kind == kinds[number]]
-        for n in sorted(like, key=lambda n: n != number):
-            if said := self._children[n].said:
-                return said[2]
-        return "{}"
 
     def _frontend(self, number: int, handlers: dict[str, Handler]) -> Child:
         name = f"frontend-{number}"

@@ -65,12 +65,12 @@ class EngineSpec:
     Attributes:
         place: where it belongs.
         generation: how many there were before it in its place.
-        warm_ups: what an engine on this type of device measured before, by model, as JSON.
+        warm_up_profiles: of the one before it, by model, as JSON.
     """
 
     place: Place
     generation: int
-    warm_ups: str
+    warm_up_profiles: str
 
 
 @dataclass(frozen=True)

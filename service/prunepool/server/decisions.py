@@ -1,0 +1,73 @@
+"""What backends decided by measuring, kept in files for all processes of a server.
+
+Successors of a process that died, and engines beside it, do what the first decided: answers do not change when
+something dies, and do not depend on which engine gives them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, MutableMapping
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+_log = structlog.stdlib.get_logger("prunepool.processes")
+
+
+class DecisionFile(MutableMapping[str, Any]):
+    """A mapping whose changes are written to a file at once.
+
+    Args:
+        path: JSON; read now if it is there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._values: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+
+    def __getitem__(self, key: str) -> Any:
+        return self._values[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self._values[key] = value
+        self._write()
+
+    def __delitem__(self, key: str) -> None:
+        del self._values[key]
+        self._write()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def _write(self) -> None:
+        """Replace the file as a whole, so that no process reads half of it."""
+        made = self._path.with_suffix(f".{os.getpid()}")
+        try:
+            self._path.parent.mkdir(exist_ok=True)
+            made.write_text(json.dumps(self._values))
+            made.replace(self._path)
+        except OSError as error:
+            _log.warning("a decision is not kept for other processes", file=str(self._path), why=str(error))
+
+
+class DecisionFolder:
+    """The decisions of a server, by type of device and generation of the model.
+
+    Args:
+        path: the folder; created by the first decision.
+        device_type: of the engine that decides or follows.
+    """
+
+    def __init__(self, path: Path, device_type: str) -> None:
+        self._path = path
+        self._device_type = device_type
+
+    def of(self, generation: str) -> DecisionFile:
+        """The decisions for one generation of a model, as they are now."""
+        return DecisionFile(self._path / f"{self._device_type}-{generation}.json")
