@@ -230,7 +230,7 @@ def test_the_advice_works_as_given(store: ModelStore, nowhere: Hub, weights: byt
 
 def test_a_hub_that_never_answers_is_given_up_after_its_time(store: ModelStore) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        hub = Hub(f"http://127.0.0.1:{silent.getsockname()[1]}", grace_period_s=0.2)
+        hub = Hub(f"http://127.0.0.1:{silent.getsockname()[1]}", timeout_s=0.2)
         start = time.monotonic()
         with pytest.raises(HubUnreachable, match=r"\(ReadTimeout: "):
             pull(store, NAME, hub=hub)
@@ -254,9 +254,9 @@ def test_a_copy_in_the_machines_cache_will_do_and_is_owned_up_to(
     (repo / "refs").mkdir()
     (repo / "refs" / "main").write_text(COMMIT)
     (repo / "snapshots" / COMMIT / "model.safetensors").write_bytes(weights)
-    admitted = pull(store, NAME, hub=nowhere)
+    added = pull(store, NAME, hub=nowhere)
     assert store.verify(NAME).manifest.origin == f"hf-hub:timm/{NAME}@{COMMIT}"
-    assert admitted.notices == (
+    assert added.notices == (
         f"{nowhere.endpoint} did not answer; the weights are those in this machine's cache of it",
     )
 

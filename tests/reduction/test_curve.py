@@ -156,7 +156,7 @@ def test_the_papers_plans_are_a_curve() -> None:
         ([ReductionPlan((3,), (9,), (0.0,))] * 2, "more than in the plan before it"),
         (
             [ReductionPlan((3,), (50,), (0.0,)), ReductionPlan((6,), (60,), (0.0,))],
-            "at least as many tokens have left",
+            "at least as many tokens are removed",
         ),
     ],
 )

@@ -111,12 +111,12 @@ def add(
     store = store_of(flags)
     if not force:
         store.check_free(name)  # before timm is imported, which takes seconds
-    from prunepool.models.admit import Description, add_file
+    from prunepool.models.add import ModelDescription, add_file
     from prunepool.models.catalogue import look_up
     from prunepool.models.labels import read_labels
 
     entry = look_up(architecture)
-    description = Description(
+    description = ModelDescription(
         name=name,
         architecture=entry.architecture,
         input_size=input_size or entry.input_size,
@@ -128,8 +128,8 @@ def add(
         origin=origin or f"file {path.name}",
         labels=read_labels(labels) if labels else None,
     )
-    admitted = add_file(store, path, description, replace=force)
-    _print_admitted(store, name, admitted.notices, as_json=as_json)
+    added = add_file(store, path, description, replace=force)
+    _print_added(store, name, added.notices, as_json=as_json)
 
 
 @models_app.command()
@@ -147,8 +147,8 @@ def pull(
     store = store_of(flags)
     from prunepool.models import pull as pulling
 
-    admitted = pulling.pull(store, timm_name, hub=pulling.Hub.from_environment(), name=name, replace=force)
-    _print_admitted(store, admitted.model.manifest.name, admitted.notices, as_json=as_json)
+    added = pulling.pull(store, timm_name, hub=pulling.Hub.from_environment(), name=name, replace=force)
+    _print_added(store, added.model.manifest.name, added.notices, as_json=as_json)
 
 
 @models_app.command()
@@ -223,7 +223,7 @@ def _hashing(store: ModelStore, name: str) -> Iterator[Callable[[int], None]]:
         yield lambda count: progress.advance(task, count)
 
 
-def _print_admitted(store: ModelStore, name: str, notices: tuple[str, ...], *, as_json: bool) -> None:
+def _print_added(store: ModelStore, name: str, notices: tuple[str, ...], *, as_json: bool) -> None:
     for notice in notices:
         typer.echo(f"note: {notice}", err=True)
     summary = output.row(store, name)

@@ -163,8 +163,8 @@ def train(
             workers=workers,
         )
     source = origin or _origin(model, taught, images, found)
-    admitted = keep(store, trainer.average, student.manifest, name, licence, source, weights, replace=force)
-    for notice in admitted.notices:
+    added = keep(store, trainer.average, student.manifest, name, licence, source, weights, replace=force)
+    for notice in added.notices:
         typer.echo(notice)
     typer.echo(
         f"{name} is in {store.root}: {recipe.steps} steps of {batch_size} images; {folder} may be deleted"

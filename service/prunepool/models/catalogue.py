@@ -1,4 +1,4 @@
-"""What timm knows of an architecture and its published weights."""
+"""timm's catalogue: architectures and their published weights."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from prunepool.models.families import family_of, timm_modules
 
 @dataclass(frozen=True, slots=True)
 class CatalogueEntry:
-    """One set of published weights, or an architecture's own settings where none are published.
+    """One set of published weights, or an architecture's defaults if none are published.
 
     Attributes:
         architecture: timm's name without a tag.
-        tag: which weights; empty where none are published.
-        input_size: pixels a side.
+        tag: names the weights; empty if none are published.
+        input_size: input resolution: height and width in pixels.
         mean: per channel, of pixels scaled to 0 … 1.
         std: per channel, of pixels scaled to 0 … 1.
-        crop_pct: share of the resized image's side that the centre crop keeps.
-        crop_mode: `center`; timm evaluates a few models on `squash`ed images.
+        crop_pct: the centre crop's share of the resized image's side.
+        crop_mode: `center`, or `squash` for a few models that timm evaluates on squashed images.
         interpolation: of the resize.
         classes: outputs of the published head; 0 without one.
         licence: of the published weights, as timm states it.
-        hub_id: their repository on the hub, `owner/name`.
+        hub_id: the weights' repository on the hub, `owner/name`.
     """
 
     architecture: str

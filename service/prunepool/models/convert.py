@@ -1,4 +1,4 @@
-"""Weights from a file of someone else's into one safetensors file, without ever unpickling an object."""
+"""Convert a file of weights to safetensors without unpickling any object."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from torch import Tensor
 
 from prunepool.errors import ModelError, WeightsInvalid
 
-#: Keys that training scripts put the weights under.
+#: Keys under which training scripts store the weights.
 _WRAPPERS = ("state_dict", "model", "model_state_dict")
-#: Put in front of every key by DistributedDataParallel and torch.compile.
+#: Prefixes of every key, from DistributedDataParallel and torch.compile.
 _PREFIXES = ("module.", "_orig_mod.")
 _PICKLED = (".pth", ".pt", ".bin", ".tar", ".ckpt")
 DType = Literal["float64", "float32", "bfloat16", "float16", "mixed"]
@@ -31,14 +31,14 @@ _DTYPES: Mapping[torch.dtype, DType] = {
 
 
 def to_safetensors(source: Path, target: Path) -> None:
-    """Write the weights of a file as safetensors; a safetensors file with fitting keys is copied as it is.
+    """Write the weights of a file as safetensors. A safetensors file without prefixed keys is copied unchanged.
 
     Args:
         source: `.safetensors`, or a checkpoint of `torch.save` (`.pth`, `.pt`, `.bin`, `.tar`, `.ckpt`).
         target: the file to write.
 
     Raises:
-        WeightsInvalid: the source is missing, unreadable, or holds anything but named tensors.
+        WeightsInvalid: the source is missing, unreadable, or holds something else than named tensors.
         ModelError: the target cannot be written.
     """
     if not source.is_file():
@@ -57,17 +57,17 @@ def to_safetensors(source: Path, target: Path) -> None:
             f"{source}: is a {suffix or 'file without suffix'}; .safetensors and .pth are read"
         )
     try:
-        # Cloned, for safetensors refuses tensors that share memory, as tied weights do.
+        # Cloned: safetensors refuses tensors that share memory, as tied weights do.
         save_file({key: value.clone().contiguous() for key, value in named.items()}, target, {"format": "pt"})
     except SafetensorError as error:
         raise ModelError(f"cannot write {target.name} to the store: {error}") from error
 
 
 def unwrap(checkpoint: object, source: Path) -> dict[str, Tensor]:
-    """The named tensors of a checkpoint, out of a wrapper such as `{"model": …, "epoch": …}`.
+    """The named tensors of a checkpoint, taken out of a wrapper such as `{"model": …, "epoch": …}`.
 
     Raises:
-        WeightsInvalid: anything but a mapping of names to tensors.
+        WeightsInvalid: it is not a mapping of names to tensors.
     """
     if isinstance(checkpoint, Mapping):
         for key in _WRAPPERS:
@@ -86,7 +86,7 @@ def unwrap(checkpoint: object, source: Path) -> dict[str, Tensor]:
 
 
 def strip_prefixes(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Names without the prefixes that wrappers of a module put in front of all of them."""
+    """Remove prefixes that all names share because a wrapper of the module added them."""
     named = dict(weights)
     while prefix := next((p for p in _PREFIXES if named and all(key.startswith(p) for key in named)), None):
         named = {key.removeprefix(prefix): value for key, value in named.items()}
@@ -94,10 +94,10 @@ def strip_prefixes(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def inspect(path: Path) -> tuple[DType, int]:
-    """Number format and count of parameters of a safetensors file, after looking at every number.
+    """The dtype and number of parameters of a safetensors file, after checking that every number is finite.
 
     Raises:
-        WeightsInvalid: not safetensors, not floating point, or not finite; names the tensor.
+        WeightsInvalid: the file is not safetensors, or a tensor is not floating point or not finite; names it.
     """
     dtypes: set[torch.dtype] = set()
     parameters = 0
@@ -133,7 +133,7 @@ def _read_safetensors(source: Path) -> dict[str, Tensor]:
 def _read_checkpoint(source: Path) -> object:
     try:
         with warnings.catch_warnings():
-            # It warns of newer pickle protocols; what it cannot read of them it refuses, which is enough.
+            # It warns about newer pickle protocols, and refuses what it cannot read of them anyway.
             warnings.simplefilter("ignore")
             return torch.load(source, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
@@ -141,7 +141,7 @@ def _read_checkpoint(source: Path) -> object:
             f"{source}: does not hold tensors alone (in torch.save's own pickle protocol), and nothing else "
             "is ever unpickled; save its state_dict, best as .safetensors"
         ) from error
-    # Bytes that are no pickle at all make the restricted unpickler fail in any way, as with a KeyError.
+    # Bytes that are no pickle make the restricted unpickler raise anything, for example KeyError.
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".partition("\n")[0].split())
         raise WeightsInvalid(f"{source}: is not a checkpoint of torch.save ({reason})") from error

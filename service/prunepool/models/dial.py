@@ -1,4 +1,4 @@
-"""A model's dial: from a reduction ratio to a plan, its tokens and its cost. Needs no weights."""
+"""A model's dial: the plan, token counts and cost of every reduction ratio. It needs no weights and no torch."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from prunepool.store.manifest import PAPER
 
 
 class ModelDial:
-    """What each setting of the ratio means for one model.
+    """Maps reduction ratios to plans for one model.
 
-    Where the manifest's profile holds plans, the dial goes through them; else one rule makes all plans.
+    If the manifest's profile holds plans, the dial interpolates between them; otherwise one rule makes all plans.
 
     Args:
-        manifest: what the store says of the model.
-        geometry: the numbers of its network.
+        manifest: of the model.
+        geometry: of its network.
 
     Raises:
-        ManifestInvalid: a profile whose plans make no dial.
+        ManifestInvalid: the profile's plans make no dial.
     """
 
     def __init__(self, manifest: Manifest, geometry: Geometry) -> None:
@@ -41,7 +41,7 @@ class ModelDial:
 
     @property
     def max_ratio(self) -> float:
-        """The largest ratio: what half of the tokens at each stage allows, or less by manifest."""
+        """The largest ratio: half of the tokens at each stage, or less if the manifest says so."""
         if self._curve is None:
             limit = max_ratio(self.geometry.patches, len(self._rule()[1]))
         else:
@@ -50,14 +50,14 @@ class ModelDial:
 
     @property
     def profile(self) -> tuple[ProfilePoint, ...] | None:
-        """The measured points that are of this dial: without those whose plan it would not take."""
+        """The measured points of this dial, without those whose plan is not the dial's own."""
         if self.manifest.profile is None:
             return None
         points = [p for p in self.manifest.profile if p.ratio <= self.max_ratio]
         return tuple(p for p in points if not p.removed or plan_of(p) == self.plan(p.ratio))
 
     def plan(self, ratio: float) -> ReductionPlan:
-        """The plan for a ratio, by the manifest's profile, or else by the rule that the manifest gives.
+        """The plan for a ratio, by the manifest's profile or else by its rule.
 
         Raises:
             InvalidParameter: the ratio is not a number from 0 to :attr:`max_ratio`; names both.
@@ -98,7 +98,7 @@ class ModelDial:
         return self._gmacs(self.plan(ratio))
 
     def applied(self, ratio: float) -> float:
-        """The share of patch tokens that a ratio's plan really removes, and never more than the ratio."""
+        """The share of patch tokens that a ratio's plan actually removes, never more than the ratio."""
         return min(ratio, sum(self.plan(ratio).removed) / self.geometry.patches)
 
     def tokens(self, plan: ReductionPlan) -> tuple[int, ...]:
@@ -107,10 +107,10 @@ class ModelDial:
 
 
 def plan_of(point: ProfilePoint) -> ReductionPlan:
-    """The plan of a point that has one.
+    """The plan of a profile point that has one.
 
     Raises:
-        PlanError: it cannot be carried out.
+        PlanError: no forward pass can carry it out.
     """
     method = method_named(point.method).name
     return ReductionPlan(point.blocks or (), point.removed or (), point.thresholds or (), method)

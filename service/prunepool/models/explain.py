@@ -1,7 +1,7 @@
-"""From the stages of a forward pass to the fate of every patch of one image.
+"""Token maps: what became of every patch of one image.
 
-The index maps of a reduction already say where every token went; composing them gives, for each token that
-is left, the patches it stands for. Nothing is computed for images that nobody asks about.
+The indices of a reduction say where every token went. Composed over the stages, they give the patches that each
+remaining token stands for. This is computed only for images whose request asks for it.
 """
 
 from __future__ import annotations
@@ -14,9 +14,15 @@ from prunepool.store import Geometry
 
 
 def token_map(stages: Sequence[StageRecord], image: int, geometry: Geometry) -> TokenMap:
-    """What became of every patch of image `image` of the batch that `stages` come from."""
+    """The token map of one image.
+
+    Args:
+        stages: all reductions of the batch.
+        image: index of the image in the batch.
+        geometry: of the network.
+    """
     prefix = geometry.prefix_tokens
-    # The patches behind each token; a prefix token stands for none.
+    # The patches that each token stands for; a prefix token stands for none.
     groups: list[tuple[int, ...]] = [()] * prefix + [(patch,) for patch in range(geometry.patches)]
     maps: list[StageMap] = []
     for stage in stages:

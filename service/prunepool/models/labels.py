@@ -1,4 +1,4 @@
-"""What the classes of a model are called."""
+"""The labels of a model's classes."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from prunepool.errors import InvalidParameter
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
-    """Labels from a file of the user's: `.txt` with one a line, `.json` with a list or `{"0": "tench", …}`.
+    """Read labels from a file: `.txt` with one label a line, or `.json` with a list or `{"0": "tench", …}`.
 
     Raises:
-        InvalidParameter: unreadable, or neither.
+        InvalidParameter: the file is unreadable or has another form.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -49,10 +49,10 @@ def _from_json(text: str, path: Path) -> tuple[str, ...]:
 
 
 def imagenet_labels(classes: int) -> tuple[str, ...] | None:
-    """The labels of the ImageNet variant with so many classes (1000, 11821, 21841, …); None if none has.
+    """The labels of the ImageNet variant with that many classes (1000, 11821, 21841, …); None if there is none.
 
-    The lists are those that timm brings along. A class goes by its first name, where that is the only class
-    of that name; else by all its names; else by those with its definition.
+    The lists come with timm. A class is called by its first name if no other class has that name, else by all its
+    names, else by its names with its definition.
     """
     subset = infer_imagenet_subset({"num_classes": classes})
     if subset is None:

@@ -1,4 +1,4 @@
-"""A loaded model: weights on a device, a dial from ratio to plan, and what each setting costs."""
+"""A loaded model: its network on a device, and its dial."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from prunepool.store import Manifest
 
 
 class LoadedModel:
-    """A Vision Transformer that can be run at any reduction ratio, several in one pass.
+    """A Vision Transformer that runs at any reduction ratio; one pass may mix several.
 
     Args:
-        vit: the wrapped network, in evaluation mode, on its device and in its number format.
-        manifest: what the store says of it.
+        vit: the network in evaluation mode, on its device and in its dtype.
+        manifest: of the model.
     """
 
     def __init__(self, vit: ReducingViT, manifest: Manifest) -> None:
@@ -32,7 +32,7 @@ class LoadedModel:
         parameter = next(vit.parameters())
         self.device = parameter.device
         self.dtype = parameter.dtype
-        # x/255 − mean over std, as one multiply and one add per channel.
+        # (x/255 − mean) / std as one multiplication and one addition per channel.
         self._scale = (1 / (255 * torch.tensor(manifest.std))).view(3, 1, 1).to(self.device)
         self._shift = (
             (-torch.tensor(manifest.mean) / torch.tensor(manifest.std)).view(3, 1, 1).to(self.device)
@@ -57,11 +57,11 @@ class LoadedModel:
         return self.dial.plan(ratio)
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """uint8 [B, H, W, 3] to what the network takes, [B, 3, H, W] in its number format."""
+        """Normalise uint8 [B, H, W, 3] to the network's input, [B, 3, H, W] in its dtype."""
         return (pixels.permute(0, 3, 1, 2) * self._scale + self._shift).to(self.dtype)
 
     def normalise_into(self, target: Tensor, pixels: Tensor) -> None:
-        """The same in one kernel without intermediates, into `target`, [B, 3, H, W] in its number format."""
+        """The same in one kernel without intermediates, into `target`, [B, 3, H, W] in the network's dtype."""
         torch.addcmul(self._shift, pixels.permute(0, 3, 1, 2), self._scale, out=target)
 
     @torch.inference_mode()
@@ -73,11 +73,11 @@ class LoadedModel:
             plan: one for all images, or one for each; mixed plans run in one pass.
 
         Returns:
-            Logits, float32 [B, classes], in the order of the images, and what was reduced, with the images
-            of one plan next to each other.
+            Logits, float32 [B, classes], in the order of the images; and the reductions, sorted so that images of
+            one plan are neighbours.
 
         Raises:
-            InvalidParameter: a batch of another shape, or not one plan per image.
+            InvalidParameter: the batch has another shape, or plans and images differ in number.
         """
         size = self.manifest.input_size
         if images.ndim != 4 or images.shape[1:] != (3, size, size) or not len(images):
@@ -100,5 +100,5 @@ class LoadedModel:
 
 
 def _groups(plans: Sequence[ReductionPlan]) -> list[Group]:
-    """Runs of equal plans and their lengths."""
+    """Groups of equal neighbouring plans, with their lengths."""
     return [(plan, len(list(run))) for plan, run in groupby(plans)]

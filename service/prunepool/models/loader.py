@@ -1,4 +1,4 @@
-"""From a folder in the store to a model on a device."""
+"""Load a model from the store onto a device."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from prunepool.store import Geometry, Manifest, StoredModel, open_store
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
-#: `auto` leaves float32 only for a format that is clearly faster: rounding is not free.
+#: `auto` leaves float32 only for a dtype that is faster by this factor: rounding costs accuracy.
 _WORTH_IT = 1.1
 
-#: Where bfloat16 is emulated it is several times slower; no need to time that more than once.
+#: An emulated bfloat16 is several times slower than float32: one round is enough to see that.
 _HOPELESS = 2.0
 
 
@@ -35,7 +35,7 @@ def load_model(
     dtype: str = "auto",
     store: str | Path | None = None,
 ) -> LoadedModel:
-    """Load a model from the store, verified, ready to be called.
+    """Load a model from the store, verify its weights, and move it to a device.
 
     Args:
         name: its name in the store, or a folder with a model.json.
@@ -46,10 +46,10 @@ def load_model(
 
     Raises:
         ModelNotFound: no such model.
-        ManifestInvalid: its model.json does not say what it must.
-        WeightsInvalid: its weights changed, or do not fit the architecture.
+        ManifestInvalid: its model.json is invalid, or states another geometry than its network has.
+        WeightsInvalid: its weights have changed, or are of another architecture.
         ArchitectureUnsupported: its tokens cannot be reduced.
-        InvalidParameter: a device or dtype that there is not.
+        InvalidParameter: there is no such device or dtype.
     """
     stored = open_store(store).open(name)
     stored.verify()
@@ -61,10 +61,10 @@ def load_model(
 
 
 def check_geometry(manifest: Manifest, geometry: Geometry) -> None:
-    """Compare a manifest's geometry with that of its network: token counts and costs are computed from it.
+    """Compare a manifest's geometry, from which token counts and costs are computed, with its network's.
 
     Raises:
-        ManifestInvalid: they differ; names the first number that does.
+        ManifestInvalid: they differ; names the first key that does.
     """
     if manifest.geometry is None or manifest.geometry == geometry:
         return
@@ -93,10 +93,10 @@ def network_without_weights(manifest: Manifest) -> ReducingViT:
 
 
 def load_weights(vit: nn.Module, stored: StoredModel) -> None:
-    """Fill a network with a stored model's weights, as float32, every key accounted for.
+    """Load a stored model's weights into a network as float32; keys and shapes must match exactly.
 
     Raises:
-        WeightsInvalid: keys or shapes that do not fit.
+        WeightsInvalid: they do not.
     """
     weights = {key: value.float() for key, value in load_file(stored.weights_path).items()}
     try:
@@ -106,10 +106,10 @@ def load_weights(vit: nn.Module, stored: StoredModel) -> None:
 
 
 def resolve_device(device: str) -> torch.device:
-    """The device a setting means.
+    """The device that a setting names; `auto` is a GPU if there is one.
 
     Raises:
-        InvalidParameter: a GPU that is not there.
+        InvalidParameter: there is no such device.
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -126,19 +126,19 @@ def resolve_device(device: str) -> torch.device:
 
 
 def set_compute_threads(count: int) -> None:
-    """Let the models of this process compute with so many threads on a CPU; before the first of them runs."""
+    """Set the number of threads that models of this process use on a CPU; call it before the first one runs."""
     torch.set_num_threads(count)
 
 
 def resolve_dtype(dtype: str, network: ReducingViT, manifest: Manifest) -> torch.dtype:
-    """The number format a setting means; `auto` is decided by timing the network itself.
+    """The dtype that a setting names; `auto` is decided by timing the network.
 
     Raises:
-        InvalidParameter: a format that there is not.
+        InvalidParameter: there is no such dtype.
     """
     if dtype == "auto":
         on_cpu = next(network.parameters()).device.type == "cpu"
-        # Few images would keep a GPU waiting for its next kernel, in every format for as long.
+        # With few images a GPU waits for kernel launches, which takes as long in every dtype.
         return fastest_dtype(network, manifest.input_size, batch=2 if on_cpu else 64)
     if dtype not in _DTYPES:
         raise InvalidParameter("dtype", dtype, "auto, " + ", ".join(_DTYPES))
@@ -154,17 +154,17 @@ def fastest_dtype(
     rounds: int = 5,
     clock: Callable[[], float] = time.perf_counter,
 ) -> torch.dtype:
-    """Time the dense network in float32 and bfloat16, taking turns, and name the faster.
+    """Time the dense network in float32 and bfloat16, alternating, and return the faster dtype.
 
-    bfloat16 must win clearly, for its rounding costs a little accuracy. A processor's name says little: some
-    emulate bfloat16 an order of magnitude slower than float32.
+    bfloat16 must be faster by a clear margin, for its rounding costs a little accuracy. It is timed because a CPU's
+    name says little: some emulate bfloat16 an order of magnitude slower than float32.
 
     Args:
-        network: on its device, float32.
-        size: pixels a side.
+        network: on its device, in float32.
+        size: input resolution: height and width in pixels.
         batch: images in each timed pass.
-        rounds: passes of each.
-        clock: seconds.
+        rounds: passes of each dtype.
+        clock: a monotonic clock, in seconds.
     """
     device = next(network.parameters()).device
     candidates = {torch.float32: network, torch.bfloat16: copy.deepcopy(network).to(torch.bfloat16)}

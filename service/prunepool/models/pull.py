@@ -1,4 +1,4 @@
-"""Published weights from a model hub into the store."""
+"""Pull published weights from a model hub into the store."""
 
 from __future__ import annotations
 
@@ -24,53 +24,53 @@ from huggingface_hub.errors import (
 )
 
 from prunepool.errors import ArchitectureUnsupported, HubUnreachable, WeightsInvalid
-from prunepool.models.admit import WEIGHTS, Admitted, Description, admit
+from prunepool.models.add import WEIGHTS, AddedModel, ModelDescription, add_staged
 from prunepool.models.catalogue import CatalogueEntry, look_up
 from prunepool.models.labels import imagenet_labels
 from prunepool.store import ModelStore
 from prunepool.store.model import sha256_of
 
-#: Seconds to wait for the hub's first answer; HF_HUB_ETAG_TIMEOUT sets another.
-PATIENCE_S = 5.0
+#: Seconds to wait for the first response of the hub, unless HF_HUB_ETAG_TIMEOUT says otherwise.
+TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Hub:
-    """Where weights are published.
+    """A hub where weights are published.
 
     Attributes:
-        endpoint: its address; HF_ENDPOINT's, or the library's own where that is not set.
-        grace_period_s: seconds to wait for its first answer.
+        endpoint: its address; HF_ENDPOINT, or the default of the hub library.
+        timeout_s: seconds to wait for its first response.
     """
 
     endpoint: str
-    grace_period_s: float = PATIENCE_S
+    timeout_s: float = TIMEOUT_S
 
     @classmethod
     def from_environment(cls) -> Hub:
-        """The hub that the environment names, read now rather than when the library was imported."""
+        """The hub that the environment names now, not when the library was imported."""
         endpoint = os.environ.get("HF_ENDPOINT") or constants.ENDPOINT
-        patience = os.environ.get("HF_HUB_ETAG_TIMEOUT")
-        return cls(endpoint.rstrip("/"), float(patience) if patience else PATIENCE_S)
+        timeout = os.environ.get("HF_HUB_ETAG_TIMEOUT")
+        return cls(endpoint.rstrip("/"), float(timeout) if timeout else TIMEOUT_S)
 
 
 def pull(
     store: ModelStore, timm_name: str, *, hub: Hub, name: str | None = None, replace: bool = False
-) -> Admitted:
+) -> AddedModel:
     """Fetch a model's weights from the hub and add them to the store.
 
     Args:
-        store: where to.
+        store: the store to add to.
         timm_name: timm's name, with or without a tag; without one, timm's default weights.
-        hub: where from; while it is out of reach, a copy in its library's cache on this machine will do.
-        name: of the model in the store; `timm_name` where None.
-        replace: whether a model of that name gives way.
+        hub: the hub to fetch from; if it is unreachable, a copy in its library's cache on this machine is used.
+        name: of the model in the store; None for `timm_name`.
+        replace: whether to replace a model of that name.
 
     Raises:
         ArchitectureUnsupported: timm has no such model, or its tokens cannot be reduced.
         HubUnreachable: the hub does not answer, or has no such weights; says what to do.
-        WeightsInvalid: what it sent is not what it announced, or not weights of this architecture.
-        ModelError: a model of that name is there already, or the store cannot be written.
+        WeightsInvalid: the file is not the one that the hub announced, or its weights are of another architecture.
+        ModelError: the name is taken, or the store cannot be written.
     """
     entry = look_up(timm_name)
     name = name or re.split("[:/]", timm_name)[-1]
@@ -82,10 +82,10 @@ def pull(
         store.check_free(name)
     with store.staging() as staged:
         fetched = fetch(entry.hub_id, staged, hub, advice=_advice(entry, name, hub))
-        admitted = admit(
+        added = add_staged(
             store,
             staged,
-            Description(
+            ModelDescription(
                 name=name,
                 architecture=entry.architecture,
                 input_size=entry.input_size,
@@ -99,12 +99,12 @@ def pull(
             ),
             replace=replace,
         )
-    notices = list(admitted.notices)
+    notices = list(added.notices)
     if fetched.cached:
         notices.append(f"{hub.endpoint} did not answer; the weights are those in this machine's cache of it")
     if entry.crop_mode != "center":
         notices.append(f"timm evaluates it on {entry.crop_mode}ed images; here it gets the centre crop")
-    return Admitted(admitted.model, tuple(notices))
+    return AddedModel(added.model, tuple(notices))
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ class Fetched:
 
     Attributes:
         commit: of the hub's repository.
-        cached: whether they are a copy that was on this machine, for the hub did not answer.
+        cached: whether they are a copy from this machine's cache, because the hub did not answer.
     """
 
     commit: str
@@ -125,26 +125,26 @@ def fetch(hub_id: str, folder: Path, hub: Hub, *, advice: str) -> Fetched:
 
     Args:
         hub_id: `owner/name`.
-        folder: where to.
-        hub: where from.
+        folder: the folder to download into.
+        hub: the hub to fetch from.
         advice: what the user can do without the hub, for the message.
 
     Raises:
-        HubUnreachable: no answer within the hub's patience, or no such file.
+        HubUnreachable: no answer within the hub's timeout, or no such file.
         WeightsInvalid: the file is not the one that the hub announced.
         OSError: it cannot be written.
     """
-    # One question without retries comes first: the library would ask for half a minute before it gave up.
+    # First one request without retries: the library would retry for half a minute before it gave up.
     try:
         found = get_hf_file_metadata(
             hf_hub_url(hub_id, WEIGHTS, endpoint=hub.endpoint),
-            timeout=hub.grace_period_s,
+            timeout=hub.timeout_s,
             endpoint=hub.endpoint,
             library_name="prunepool",
         )
     except (RepositoryNotFoundError, EntryNotFoundError) as error:
         raise HubUnreachable(_absent(hub_id, hub, error)) from error
-    # Not narrower: the library lets through the exceptions of its HTTP client, which is not ours to name.
+    # Any exception: the library lets those of its HTTP client through, and which client that is may change.
     except Exception as error:
         commit = _from_cache(hub_id, folder)
         if commit is not None:
@@ -153,7 +153,7 @@ def fetch(hub_id: str, folder: Path, hub: Hub, *, advice: str) -> Fetched:
     if found.commit_hash is None or found.etag is None:
         raise HubUnreachable(f"{hub.endpoint} answers, but not as a model hub does (no commit); {advice}")
     _download(hub_id, found.commit_hash, folder, hub, advice)
-    # Large files go by their sha256; small ones by git's own hash, which says nothing of the bytes alone.
+    # The etag of a large file is its sha256; that of a small one is git's hash, which covers more than its bytes.
     if re.fullmatch(r"[0-9a-f]{64}", found.etag):
         digest = sha256_of(folder / WEIGHTS)
         if digest != found.etag:
@@ -164,7 +164,7 @@ def fetch(hub_id: str, folder: Path, hub: Hub, *, advice: str) -> Fetched:
 
 
 def _download(hub_id: str, commit: str, folder: Path, hub: Hub, advice: str) -> None:
-    """Download one commit's weights; the library resumes what breaks off."""
+    """Download the weights of one commit; the library resumes an interrupted download."""
     part = folder / "download"
     try:
         path = hf_hub_download(
@@ -173,7 +173,7 @@ def _download(hub_id: str, commit: str, folder: Path, hub: Hub, advice: str) -> 
             revision=commit,
             local_dir=part,
             endpoint=hub.endpoint,
-            etag_timeout=hub.grace_period_s,
+            etag_timeout=hub.timeout_s,
             library_name="prunepool",
         )
     except Exception as error:
@@ -187,7 +187,7 @@ def _download(hub_id: str, commit: str, folder: Path, hub: Hub, advice: str) -> 
 
 
 def _from_cache(hub_id: str, folder: Path) -> str | None:
-    """Copy the weights from the hub library's cache on this machine; None where it has none."""
+    """Copy the weights from the hub library's cache; return their commit, or None if they are not there."""
     path = try_to_load_from_cache(hub_id, WEIGHTS)
     if not isinstance(path, str):
         return None
@@ -211,14 +211,14 @@ def _absent(hub_id: str, hub: Hub, error: Exception) -> str:
 
 
 def _failure(error: Exception, hub: Hub) -> str:
-    """How the first question to the hub went wrong."""
+    """Describe how the first request to the hub failed."""
     if isinstance(error, HfHubHTTPError):
         return f"the model hub at {hub.endpoint} answers with status {error.response.status_code}"
     return f"no answer from the model hub at {hub.endpoint} ({_cause(error)})"
 
 
 def _cause(error: Exception) -> str:
-    """An exception of the hub's library in a few words of one line."""
+    """Describe an exception of the hub's library in one line."""
     if isinstance(error, OfflineModeIsEnabled):
         return "HF_HUB_OFFLINE is set"
     words = " ".join(str(error).split())

@@ -1,8 +1,8 @@
-"""A dial through measured plans: for every number of removed tokens a plan between its neighbours.
+"""A curve of plans: for every number of removed tokens, a plan interpolated between measured ones.
 
-What a plan costs depends on its cumulative removals alone: how many tokens have left after each block. The
-curve goes straight from one measured plan's cumulative removals to the next one's, so that more removed
-tokens never leave more of them at any block, and never cost more.
+A plan's cost depends only on its cumulative removals: how many tokens have been removed after each block. The curve
+interpolates cumulative removals linearly between measured plans. A plan that removes more tokens therefore has no
+more tokens at any block than one that removes fewer, and never costs more.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from prunepool.reduction.plan import DENSE, PlanError, ReductionPlan, max_remove
 
 
 def split_by_shares(patches: int, budget: int, shares: Sequence[float]) -> tuple[int, ...]:
-    """Split removals over stages in given proportions, as far as half of the tokens at each stage allows.
+    """Split removals over stages in given proportions, with at most half of the tokens removed at each stage.
 
     Args:
         patches: T, patch tokens at the input.
-        budget: R, how many leave in all.
-        shares: one a stage, above 0; only their proportions count.
+        budget: R, tokens to remove in all.
+        shares: one for each stage, above 0; only their proportions count.
 
     Returns:
-        The removals per stage; they sum to `budget`. What late stages cannot take, earlier ones take. One
-        more removed token never lowers the cumulative removals at any stage.
+        The removals per stage; they sum to `budget`. Earlier stages take what later ones cannot. A budget that is
+        larger by one never lowers the cumulative removals at any stage.
 
     Raises:
-        PlanError: more than half at every stage, or a share that is not above 0.
+        PlanError: `budget` is more than half at every stage, or a share is not above 0.
     """
     most = max_removed(patches, len(shares))
     if not 0 <= budget <= most:
@@ -40,10 +40,10 @@ def split_by_shares(patches: int, budget: int, shares: Sequence[float]) -> tuple
 
 
 def _settled(cumulative: Sequence[int], patches: int) -> list[int]:
-    """The nearest cumulative removals in which no stage takes more than half of its tokens; the last stays.
+    """The nearest cumulative removals in which no stage removes more than half of its tokens; the last stays.
 
-    No stage can be beyond half at every stage so far. Within that, taking at most half of the T − c₍ᵢ₋₁₎
-    tokens that are left means c₍ᵢ₋₁₎ ≥ 2·cᵢ − T: where a stage takes too much, the earlier ones take more.
+    First, no stage may exceed half at every stage so far. Then, removing at most half of the T − c₍ᵢ₋₁₎ tokens that
+    are left means c₍ᵢ₋₁₎ ≥ 2·cᵢ − T: where a stage would remove too many, the earlier ones remove more.
     """
     settled, most = [], 0
     for count in cumulative:
@@ -59,15 +59,15 @@ def _differences(cumulative: Sequence[int]) -> tuple[int, ...]:
 
 
 class PlanCurve:
-    """Plans for every number of removed tokens, through plans that were measured.
+    """Plans for every number of removed tokens, interpolated between measured plans.
 
     Args:
-        plans: in ascending order of the tokens that they remove; each within half at each stage.
+        plans: in ascending order of the tokens that they remove; at most half at each stage.
         patches: T, patch tokens at the input.
 
     Raises:
-        PlanError: no plan, a plan that takes more than half at a stage, plans that do not ascend, or a plan
-            after which, at some block, fewer tokens have left than in the one before it.
+        PlanError: there is no plan, a plan removes more than half at a stage, plans do not ascend, or a plan has
+            removed fewer tokens after some block than the plan before it.
     """
 
     def __init__(self, plans: Sequence[ReductionPlan], *, patches: int) -> None:
@@ -85,18 +85,18 @@ class PlanCurve:
 
     @property
     def max_removed(self) -> int:
-        """The most tokens that a plan of the curve removes."""
+        """The most tokens that a plan of the curve can remove."""
         return self._totals[-1]
 
     def plan(self, removed: int) -> ReductionPlan:
-        """The plan that removes so many tokens.
+        """The plan that removes a number of tokens.
 
-        At a measured plan it is that plan. Its method and thresholds are those of the nearest measured plan,
-        the thresholds scaled to the tokens that the stage sees here: the variance of normalised scores goes
-        with 1/n².
+        A measured plan is returned unchanged. Any other takes its method and thresholds from the nearest measured
+        plan. Thresholds are scaled to the number n of tokens at the stage, for the variance of normalised scores
+        is proportional to 1/n².
 
         Raises:
-            PlanError: more than :attr:`max_removed`, or fewer than none.
+            PlanError: `removed` is negative or more than :attr:`max_removed`.
         """
         if not 0 <= removed <= self.max_removed:
             raise PlanError("removed", removed, f"between 0 and {self.max_removed}")
@@ -120,7 +120,7 @@ class PlanCurve:
     def _thresholds(
         self, nearest: ReductionPlan, blocks: Sequence[int], removed: Sequence[int]
     ) -> tuple[float, ...]:
-        """The nearest plan's thresholds; at a block where it has none, those of its stage before that."""
+        """The nearest plan's thresholds; at a block where it has none, that of its previous stage."""
         theirs = nearest.tokens(self.patches, 0)
         here = (self.patches, *(self.patches - gone for gone in accumulate(removed)))
         thresholds = []
@@ -130,7 +130,7 @@ class PlanCurve:
         return tuple(thresholds)
 
     def _cumulative(self, plan: ReductionPlan) -> list[int]:
-        """Tokens that have left after each block of the curve."""
+        """Tokens removed up to and including each block of the curve."""
         removed = dict(zip(plan.blocks, plan.removed, strict=True))
         return list(accumulate(removed.get(block, 0) for block in self._blocks))
 
@@ -146,16 +146,16 @@ class PlanCurve:
                 raise PlanError(
                     "removed",
                     self._measured[i].removed,
-                    "such that after each block at least as many tokens have left as in the plan before it",
+                    "such that after each block at least as many tokens are removed as in the plan before it",
                 )
 
 
 def _end_after(last: ReductionPlan, patches: int) -> ReductionPlan:
-    """The plan that the dial ends in: it removes what the paper's three stages can, or the last measured plan.
+    """The plan at the end of the curve: it removes as many tokens as the paper's three stages can.
 
-    More stages could remove nearly all, but nobody measured what that is worth. The split is even, but nowhere
-    behind the measured plan: of two plans within half at each stage, the larger cumulative removals are within
-    half at each stage again.
+    It is the last measured plan if that removes as many. More stages could remove nearly all tokens, but what that
+    costs in accuracy was not measured. The split is even, but never below the measured plan's cumulative removals:
+    the larger of two plans' cumulative removals keeps to half at each stage if both plans do.
     """
     stages = len(last.blocks)
     most = max_removed(patches, min(stages, 3))

@@ -118,7 +118,7 @@ def default_blocks(depth: int, method: str = "ppt") -> tuple[int, ...]:
 
 
 def _greedy(patches: int, budget: int, step: int, stages: int) -> tuple[int, ...]:
-    """Remove up to `step` at each stage until `budget` is spent; never more than half of what is there."""
+    """Remove up to `step` at each stage until `budget` is spent; never more than half of the tokens."""
     removed: list[int] = []
     for _ in range(stages):
         take = min(step, budget, patches // 2)
@@ -139,10 +139,10 @@ def max_ratio(patches: int, stages: int = 3) -> float:
 
 
 def split_evenly(patches: int, budget: int, stages: int) -> tuple[int, ...]:
-    """Split `budget` removals over `stages` stages as evenly as the half-of-the-tokens bound lets it.
+    """Split `budget` removals over `stages` stages as evenly as possible, with at most half removed at each.
 
-    The even share is ceil(budget / stages). Where the last stages cannot take theirs (half of what is left
-    is less), the share of the earlier ones grows to the smallest that spends the whole budget.
+    The even share is ceil(budget / stages). If the last stages cannot take theirs, because half of what is left is
+    less, the share grows to the smallest that spends the whole budget.
 
     Returns:
         The removals per stage; they sum to `budget`.
@@ -183,7 +183,7 @@ def plan_for_ratio(
         The plan; ρ = 0.755 of 196 patches in 12 blocks is (50, 50, 48) at (3, 6, 9), the paper's setting.
 
     Raises:
-        PlanError: a ratio that is not a number, is negative, or is more than can be removed.
+        PlanError: the ratio is not a number, is negative or too large, or a block is beyond the depth.
     """
     chosen = tuple(blocks) if blocks is not None else default_blocks(depth, method)
     limits = tuple(thresholds) if thresholds is not None else (DEFAULT_THRESHOLD,) * len(chosen)

@@ -1,7 +1,8 @@
-"""How much each token matters, and whether an image's scores call for pruning or for pooling.
+"""Scores: the importance of each token, and the variance that decides between pruning and pooling.
 
-All in float32, whatever the model computes in: a variance near 7e-5 cannot be told from its neighbours in
-half precision.
+Everything is computed in float32, whatever the model's dtype: half precision cannot resolve a variance near 7e-5.
+
+Source: Wu et al., "PPT", arXiv 2310.01812.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ from torch import Tensor
 
 
 def class_attention(query: Tensor, key: Tensor, scale: float, size: Tensor | None) -> Tensor:
-    """What the class token attends to: one row of the attention matrix, without building the rest.
+    """The class token's attention: one row of the attention matrix, without computing the rest.
 
     Args:
         query: the class token's queries, [B, H, D].
         key: all keys, [B, H, N, D].
         scale: of the attention logits.
-        size: patches behind each token, float32 [B, N], or None while all are 1; its logarithm is added to
+        size: patches merged into each token, float32 [B, N], or None while all are 1; its logarithm is added to
             the logits (proportional attention).
 
     Returns:
@@ -35,8 +36,8 @@ def token_scores(attention: Tensor, value: Tensor, prefix: int) -> Tensor:
 
     Args:
         attention: the class token's attention, float32 [B, H, N].
-        value: [B, H, N, D]; its norm is taken over all heads' channels together.
-        prefix: P, tokens in front that are neither scored nor reduced.
+        value: values, [B, H, N, D]; the norm is taken over the channels of all heads together.
+        prefix: P, tokens in front that are not scored.
 
     Returns:
         float32 [B, N−P].
@@ -49,6 +50,6 @@ def token_scores(attention: Tensor, value: Tensor, prefix: int) -> Tensor:
 def score_variance(scores: Tensor) -> Tensor:
     """Unbiased variance of the normalised scores over the tokens, float32 [B].
 
-    It scales as CV²/n² with the number n of tokens, so a threshold on it belongs to one model and one n.
+    It is CV²/n² for n tokens (CV: coefficient of variation), so a threshold holds for one model and one n.
     """
     return scores.var(dim=-1, unbiased=True)

@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from prunepool.errors import InvalidParameter
-from prunepool.models.admit import WEIGHTS, Admitted, Description, admit
+from prunepool.models.add import WEIGHTS, AddedModel, ModelDescription, add_staged
 from prunepool.models.catalogue import look_up
 from prunepool.models.loaded_model import LoadedModel
 from prunepool.models.loader import network_of, resolve_device
@@ -76,7 +76,7 @@ def keep(
     dtype: str,
     *,
     replace: bool,
-) -> Admitted:
+) -> AddedModel:
     """Put trained weights into the store. A profile that was measured of other weights stays behind.
 
     Args:
@@ -93,7 +93,7 @@ def keep(
         WeightsInvalid: a weight that is not finite, or not in this dtype.
         ModelError: a model of that name is there already, or the store cannot be written.
     """
-    description = Description(
+    description = ModelDescription(
         name=name,
         architecture=student.architecture,
         input_size=student.input_size,
@@ -108,4 +108,4 @@ def keep(
     with store.staging() as staged:
         named = {key: value.detach().cpu().to(_DTYPES[dtype]).contiguous() for key, value in weights.items()}
         save_file(named, staged / WEIGHTS, {"format": "pt"})
-        return admit(store, staged, description, replace=replace)
+        return add_staged(store, staged, description, replace=replace)

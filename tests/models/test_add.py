@@ -20,13 +20,13 @@ from prunepool.errors import (
     PrunepoolError,
     WeightsInvalid,
 )
-from prunepool.models.admit import Admitted, Description, add_file
+from prunepool.models.add import AddedModel, ModelDescription, add_file
 from prunepool.models.geometry import geometry_of
 from prunepool.models.loader import load_model
 from prunepool.store import ModelStore
 
 State = dict[str, Tensor]
-DESCRIPTION = Description(
+DESCRIPTION = ModelDescription(
     name="mine",
     architecture="deit_tiny_patch16_224",
     input_size=224,
@@ -53,10 +53,12 @@ def store(tmp_path: Path) -> ModelStore:
 
 
 @pytest.fixture
-def add(store: ModelStore, tmp_path: Path) -> Callable[..., Admitted]:
+def add(store: ModelStore, tmp_path: Path) -> Callable[..., AddedModel]:
     """Writes weights to a file and adds that."""
 
-    def _add(weights: State, description: Description = DESCRIPTION, *, replace: bool = False) -> Admitted:
+    def _add(
+        weights: State, description: ModelDescription = DESCRIPTION, *, replace: bool = False
+    ) -> AddedModel:
         save_file(weights, tmp_path / "in.safetensors")
         return add_file(store, tmp_path / "in.safetensors", description, replace=replace)
 
@@ -73,7 +75,7 @@ def refused(store: ModelStore, work: Callable[[], object]) -> PrunepoolError:
 
 
 def test_weights_are_copied_and_recorded(
-    store: ModelStore, add: Callable[..., Admitted], state: State, tmp_path: Path
+    store: ModelStore, add: Callable[..., AddedModel], state: State, tmp_path: Path
 ) -> None:
     add(state)
     model = store.verify("mine")
@@ -88,7 +90,7 @@ def test_weights_are_copied_and_recorded(
 
 
 def test_what_was_added_can_be_loaded_and_run(
-    store: ModelStore, add: Callable[..., Admitted], state: State
+    store: ModelStore, add: Callable[..., AddedModel], state: State
 ) -> None:
     add(state)
     model = load_model("mine", device="cpu", dtype="float32", store=store.root)
@@ -99,14 +101,14 @@ def test_a_checkpoint_gives_the_same_model_as_safetensors(
     store: ModelStore, state: State, tmp_path: Path
 ) -> None:
     torch.save({"model": {f"module.{key}": value for key, value in state.items()}}, tmp_path / "in.pth")
-    admitted = add_file(store, tmp_path / "in.pth", DESCRIPTION)
-    found = load_file(admitted.model.weights_path)
+    added = add_file(store, tmp_path / "in.pth", DESCRIPTION)
+    found = load_file(added.model.weights_path)
     assert found.keys() == state.keys()
     assert all(torch.equal(found[key], state[key]) for key in state)
 
 
 def test_missing_unexpected_and_misshapen_keys_are_named(
-    store: ModelStore, add: Callable[..., Admitted], state: State
+    store: ModelStore, add: Callable[..., AddedModel], state: State
 ) -> None:
     wrong = dict(state)
     for key in ("norm.bias", "blocks.0.attn.qkv.bias", "blocks.1.attn.qkv.bias", "blocks.2.attn.qkv.bias"):
@@ -123,7 +125,7 @@ def test_missing_unexpected_and_misshapen_keys_are_named(
 
 
 def test_weights_for_another_image_size_get_a_hint(
-    store: ModelStore, add: Callable[..., Admitted], state: State
+    store: ModelStore, add: Callable[..., AddedModel], state: State
 ) -> None:
     other = state | {"pos_embed": torch.zeros(1, 577, 192)}
     error = refused(store, lambda: add(other))
@@ -136,7 +138,7 @@ def test_weights_for_another_image_size_get_a_hint(
 
 
 def test_weights_without_a_classifier_are_refused(
-    store: ModelStore, add: Callable[..., Admitted], state: State
+    store: ModelStore, add: Callable[..., AddedModel], state: State
 ) -> None:
     headless = {key: value for key, value in state.items() if not key.startswith("head")}
     error = refused(store, lambda: add(headless))
@@ -144,7 +146,7 @@ def test_weights_without_a_classifier_are_refused(
 
 
 def test_weights_that_are_not_finite_are_refused(
-    store: ModelStore, add: Callable[..., Admitted], state: State
+    store: ModelStore, add: Callable[..., AddedModel], state: State
 ) -> None:
     broken = state | {"norm.bias": torch.full((192,), torch.nan)}
     error = refused(store, lambda: add(broken))
@@ -153,7 +155,7 @@ def test_weights_that_are_not_finite_are_refused(
 
 @pytest.mark.parametrize("count", [2, 4])
 def test_labels_must_be_as_many_as_classes(
-    store: ModelStore, add: Callable[..., Admitted], state: State, count: int
+    store: ModelStore, add: Callable[..., AddedModel], state: State, count: int
 ) -> None:
     description = replace(DESCRIPTION, labels=("x",) * count)
     error = refused(store, lambda: add(state, description))
@@ -162,20 +164,20 @@ def test_labels_must_be_as_many_as_classes(
 
 
 def test_without_labels_classes_are_numbered_and_that_is_said(
-    store: ModelStore, add: Callable[..., Admitted], state: State
+    store: ModelStore, add: Callable[..., AddedModel], state: State
 ) -> None:
-    admitted = add(state, replace(DESCRIPTION, labels=None))
-    assert admitted.model.manifest.labels == ("class 0", "class 1", "class 2")
-    assert admitted.notices == ("its classes are called 'class 0' … 'class 2'; --labels names them",)
+    added = add(state, replace(DESCRIPTION, labels=None))
+    assert added.model.manifest.labels == ("class 0", "class 1", "class 2")
+    assert added.notices == ("its classes are called 'class 0' … 'class 2'; --labels names them",)
 
 
 def test_a_thousand_classes_without_labels_are_imagenets_and_that_is_said(
-    store: ModelStore, add: Callable[..., Admitted], state: State
+    store: ModelStore, add: Callable[..., AddedModel], state: State
 ) -> None:
     head = {"head.weight": torch.zeros(1000, 192), "head.bias": torch.zeros(1000)}
-    admitted = add(state | head, replace(DESCRIPTION, labels=None))
-    assert admitted.model.manifest.labels[217] == "English springer"
-    assert admitted.notices == ("its 1000 classes are taken to be ImageNet's; --labels names others",)
+    added = add(state | head, replace(DESCRIPTION, labels=None))
+    assert added.model.manifest.labels[217] == "English springer"
+    assert added.notices == ("its 1000 classes are taken to be ImageNet's; --labels names others",)
 
 
 @pytest.mark.parametrize(
@@ -186,7 +188,7 @@ def test_a_thousand_classes_without_labels_are_imagenets_and_that_is_said(
     ],
 )
 def test_an_architecture_that_cannot_be_reduced_is_refused(
-    store: ModelStore, add: Callable[..., Admitted], state: State, architecture: str, message: str
+    store: ModelStore, add: Callable[..., AddedModel], state: State, architecture: str, message: str
 ) -> None:
     error = refused(store, lambda: add(state, replace(DESCRIPTION, architecture=architecture)))
     assert isinstance(error, ArchitectureUnsupported)
@@ -203,7 +205,7 @@ def test_an_architecture_that_cannot_be_reduced_is_refused(
 )
 def test_a_description_that_makes_no_manifest_is_refused(
     store: ModelStore,
-    add: Callable[..., Admitted],
+    add: Callable[..., AddedModel],
     state: State,
     change: dict[str, object],
     kind: type[PrunepoolError],
@@ -215,7 +217,7 @@ def test_a_description_that_makes_no_manifest_is_refused(
 
 
 def test_a_name_that_is_taken_is_refused_unless_replaced(
-    store: ModelStore, add: Callable[..., Admitted], state: State
+    store: ModelStore, add: Callable[..., AddedModel], state: State
 ) -> None:
     add(state)
     first = store.open("mine").manifest
@@ -236,7 +238,7 @@ def test_real_weights_are_admitted(store: ModelStore, shared: Path, name: str) -
 
 
 def test_a_geometry_that_is_not_that_of_the_weights_is_refused(
-    store: ModelStore, add: Callable[..., Admitted], state: State
+    store: ModelStore, add: Callable[..., AddedModel], state: State
 ) -> None:
     manifest = add(state).model.manifest
     assert manifest.geometry is not None
@@ -246,7 +248,7 @@ def test_a_geometry_that_is_not_that_of_the_weights_is_refused(
         load_model("mine", store=store.root, device="cpu", dtype="float32")
 
 
-def test_an_older_manifest_has_its_geometry_computed(add: Callable[..., Admitted], state: State) -> None:
+def test_an_older_manifest_has_its_geometry_computed(add: Callable[..., AddedModel], state: State) -> None:
     manifest = add(state).model.manifest
     older = manifest.model_copy(update={"geometry": None})
     assert geometry_of(older) == geometry_of(manifest) == manifest.geometry

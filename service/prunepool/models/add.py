@@ -1,4 +1,4 @@
-"""The one door into the store: weights are looked at, number by number, before they become a model."""
+"""Add weights to the store: check every number and shape, and write a manifest."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _NAMED = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Description:
-    """What is known of weights besides themselves; the attributes are those of a manifest.
+class ModelDescription:
+    """What a manifest says of weights; the attributes are those of :class:`prunepool.store.Manifest`.
 
     Attributes:
-        labels: None for ImageNet's where the number of classes is one of theirs, else `class 0`, ….
+        labels: None for ImageNet's if an ImageNet variant has as many classes, else for `class 0`, ….
     """
 
     name: str
@@ -42,48 +42,52 @@ class Description:
 
 
 @dataclass(frozen=True, slots=True)
-class Admitted:
-    """A model that was added, and what its owner should know of it.
+class AddedModel:
+    """A model that was added.
 
     Attributes:
-        model: as it is in the store.
-        notices: sentences for the user.
+        model: the model in the store.
+        notices: what the user should know of it, one sentence each.
     """
 
     model: StoredModel
     notices: tuple[str, ...] = ()
 
 
-def add_file(store: ModelStore, source: Path, description: Description, *, replace: bool = False) -> Admitted:
-    """Add a file of weights to the store, converted to safetensors where it is not.
+def add_file(
+    store: ModelStore, source: Path, description: ModelDescription, *, replace: bool = False
+) -> AddedModel:
+    """Add a file of weights to the store, converted to safetensors if it is another format.
 
     Args:
-        store: where to.
-        source: `.safetensors`, or a checkpoint of tensors alone.
+        store: the store to add to.
+        source: `.safetensors`, or a checkpoint that holds only tensors.
         description: of the model.
-        replace: whether a model of that name gives way.
+        replace: whether to replace a model of that name.
 
     Raises:
-        WeightsInvalid: unreadable, not finite, or not of this architecture.
-        ArchitectureUnsupported: its tokens cannot be reduced.
-        InvalidParameter: not one label a class, or a name that is none.
-        ModelError: a model of that name is there already, or the store cannot be written.
+        WeightsInvalid: the weights are unreadable, not finite, or of another architecture.
+        ArchitectureUnsupported: the architecture's tokens cannot be reduced.
+        InvalidParameter: labels and classes differ in number, or the name is invalid.
+        ModelError: the name is taken, or the store cannot be written.
     """
     if not replace:
         store.check_free(description.name)
     with store.staging() as staged:
         to_safetensors(source, staged / WEIGHTS)
-        return admit(store, staged, description, replace=replace)
+        return add_staged(store, staged, description, replace=replace)
 
 
-def admit(store: ModelStore, staged: Path, description: Description, *, replace: bool = False) -> Admitted:
-    """Make a model of weights in a staging folder: check them, write its manifest, move it into the store.
+def add_staged(
+    store: ModelStore, staged: Path, description: ModelDescription, *, replace: bool = False
+) -> AddedModel:
+    """Add weights from a staging folder: check them, write the manifest, move the folder into the store.
 
     Args:
-        store: where to.
-        staged: a folder from `store.staging()` with the weights in it as `model.safetensors`.
+        store: the store to add to.
+        staged: a folder from `store.staging()` that holds the weights as `model.safetensors`.
         description: of the model.
-        replace: whether a model of that name gives way.
+        replace: whether to replace a model of that name.
 
     Raises:
         WeightsInvalid, ArchitectureUnsupported, InvalidParameter, ModelError: as :func:`add_file`.
@@ -111,18 +115,18 @@ def admit(store: ModelStore, staged: Path, description: Description, *, replace:
     except ValidationError as error:
         raise ManifestInvalid(f"{description.name}: {explain(error)}") from error
     manifest = manifest.model_copy(update={"geometry": check_fit(manifest, shapes)})
-    return Admitted(store.add(manifest, staged, replace=replace), notices)
+    return AddedModel(store.add(manifest, staged, replace=replace), notices)
 
 
 def check_fit(manifest: Manifest, shapes: Mapping[str, tuple[int, ...]]) -> Geometry:
-    """Compare the shapes of tensors with the network of a manifest, without computing anything.
+    """Compare the shapes of tensors with those of a manifest's network, without computing anything.
 
     Returns:
         The network's geometry.
 
     Raises:
-        ArchitectureUnsupported: its tokens cannot be reduced.
-        WeightsInvalid: names keys that are missing, too many, or of another shape.
+        ArchitectureUnsupported: the architecture's tokens cannot be reduced.
+        WeightsInvalid: names keys that are missing, unexpected, or of another shape.
     """
     network = network_without_weights(manifest)
     wanted = {key: tuple(value.shape) for key, value in network.vit.state_dict().items()}
@@ -150,7 +154,7 @@ def _first(keys: list[str]) -> str:
 
 
 def _classes(shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """Rows of the classifier."""
+    """The number of classes: rows of the classifier."""
     shape = shapes.get(_CLASSIFIER)
     if shape is None or len(shape) != 2:
         found = "missing" if shape is None else f"of shape {list(shape)}"
@@ -158,8 +162,8 @@ def _classes(shapes: Mapping[str, tuple[int, ...]]) -> int:
     return shape[0]
 
 
-def _labels(description: Description, classes: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """One label a class, and a notice where they were not given."""
+def _labels(description: ModelDescription, classes: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """One label for each class, and a notice if they were not given."""
     if description.labels is not None:
         if len(description.labels) != classes:
             raise InvalidParameter(
