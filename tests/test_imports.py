@@ -5,8 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import pytest
-
 #: What runs without a tensor. `server.preload` imports torch on purpose, where engines are forked from.
 WITHOUT_TORCH = (
     "errors",
@@ -26,25 +24,32 @@ WITHOUT_TORCH = (
 )
 EXCEPT = ("prunepool.server.preload",)
 
-#: Imports every module of a package, and says which heavy libraries that has loaded.
+#: Imports every module of some packages, and says of each module that loads a heavy library which.
 PROGRAM = """
 import importlib, pkgutil, sys
-package = importlib.import_module(sys.argv[1])
-if hasattr(package, "__path__"):
-    for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
-        if module.name not in sys.argv[2:]:
-            importlib.import_module(module.name)
-print(*sorted({"torch", "timm", "torchvision"} & sys.modules.keys()))
+def load(name):
+    before = set(sys.modules)
+    module = importlib.import_module(name)
+    print(*(f"{name}:{heavy}" for heavy in ("torch", "timm", "torchvision") if heavy in set(sys.modules) - before))
+    return module
+for name in sys.argv[1].split(","):
+    package = load(f"prunepool.{name}")
+    if hasattr(package, "__path__"):
+        for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+            if module.name not in sys.argv[2:]:
+                load(module.name)
 """
 
 
-@pytest.mark.parametrize("package", WITHOUT_TORCH)
-def test_it_starts_without_torch(package: str) -> None:
-    command = [sys.executable, "-c", PROGRAM, f"prunepool.{package}", *EXCEPT]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    assert done.stdout.split() == []
+def loaded_by(*packages: str) -> list[str]:
+    """The modules that load a heavy library, and which, in a fresh interpreter."""
+    command = [sys.executable, "-c", PROGRAM, ",".join(packages), *EXCEPT]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+
+
+def test_what_does_not_compute_starts_without_torch() -> None:
+    assert loaded_by(*WITHOUT_TORCH) == []
 
 
 def test_what_computes_loads_it() -> None:
-    command = [sys.executable, "-c", PROGRAM, "prunepool.reduction"]
-    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout.split() == ["torch"]
+    assert [one.split(":")[1] for one in loaded_by("reduction")] == ["torch"]

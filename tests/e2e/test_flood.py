@@ -17,7 +17,7 @@ pytestmark = pytest.mark.e2e
 
 PATIENCE_S = 60.0
 MIB = 2**20
-ROOM, BODY, CLIENTS = 64 * MIB, 12 * MIB, 24
+ROOM, BODY, CLIENTS = 32 * MIB, 6 * MIB, 24
 CHUNK = b"%x\r\n" % MIB + bytes(MIB) + b"\r\n"
 
 

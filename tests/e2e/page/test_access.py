@@ -58,6 +58,9 @@ def test_everything_can_be_done_by_keyboard(page: Page) -> None:
     expect(page.get_by_role("switch", name="Auto")).to_be_focused()
     keys.press("Space")
     expect(page.locator("#ratio-meaning")).to_contain_text("chosen by the server")
+    expect(page.locator("#ratio-value")).not_to_have_text(
+        "…"
+    )  # the server's ratio moves the dial from its end
     keys.press("Tab")
     keys.press("End")
     expect(page.locator("#figures")).to_contain_text("25 of 196")
