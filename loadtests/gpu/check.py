@@ -25,6 +25,8 @@ from report import save
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
+#: The tests that need a GPU.
+TESTS = "tests/backends/test_gpu.py"
 #: The parts and how long each may take; together under 9 minutes.
 PARTS = {"tests": 75, "speed": 200, "decode": 40, "service": 210}
 
@@ -85,7 +87,7 @@ def main() -> int:
                 "-m",
                 "gpu",
                 "-rs",
-                "tests/models/test_gpu.py",
+                TESTS,
             ]
         else:
             command = [sys.executable, str(HERE / f"{name}.py"), "--device", flags.device, "--out", str(own)]

@@ -15,7 +15,7 @@ import pytest
 
 pytestmark = pytest.mark.e2e
 
-PATIENCE_S = 60.0
+TIMEOUT_S = 60.0
 MIB = 2**20
 ROOM, BODY, CLIENTS = 32 * MIB, 6 * MIB, 24
 CHUNK = b"%x\r\n" % MIB + bytes(MIB) + b"\r\n"
@@ -41,16 +41,16 @@ def test_a_flood_of_bodies(start: Any, root: Path) -> None:
         address = ("127.0.0.1", int(server.url.rpartition(":")[2]))
         process = psutil.Process(server.process.pid)
         photo = (root / "docs/images/sample.jpg").read_bytes()
-        assert httpx.post(f"{server.url}/classify", content=photo, timeout=PATIENCE_S).status_code == 200
+        assert httpx.post(f"{server.url}/classify", content=photo, timeout=TIMEOUT_S).status_code == 200
         before = process.memory_info().rss
-        connections = [socket.create_connection(address, timeout=PATIENCE_S) for _ in range(CLIENTS)]
+        connections = [socket.create_connection(address, timeout=TIMEOUT_S) for _ in range(CLIENTS)]
         try:
             with ThreadPoolExecutor(CLIENTS) as pool:
                 ended = Counter(pool.map(send_most_of_a_body, connections))
             grown = process.memory_info().rss - before
-            figures = httpx.get(f"{server.url}/metrics", timeout=PATIENCE_S).text
+            figures = httpx.get(f"{server.url}/metrics", timeout=TIMEOUT_S).text
             held = float(re.findall(r"^prunepool_body_bytes (\S+)", figures, re.MULTILINE)[0])
-            small = httpx.post(f"{server.url}/classify", content=photo, timeout=PATIENCE_S)
+            small = httpx.post(f"{server.url}/classify", content=photo, timeout=TIMEOUT_S)
         finally:
             for connection in connections:
                 connection.close()

@@ -20,7 +20,7 @@ from tritonclient.utils import InferenceServerException
 pytestmark = pytest.mark.e2e
 
 MODEL = "deit_tiny_imagenette"
-PATIENCE_S = 60.0
+TIMEOUT_S = 60.0
 
 
 def put(root: Path, store: Path, name: str, prefix: str = "") -> None:
@@ -42,7 +42,7 @@ def asking(url: str, photo: bytes, model: str) -> Iterator[list[Any]]:
     over = threading.Event()
 
     def ask() -> None:
-        with httpx.Client(base_url=url, timeout=PATIENCE_S) as client:
+        with httpx.Client(base_url=url, timeout=TIMEOUT_S) as client:
             while not over.is_set():
                 response = client.post(f"/classify?model={model}&top_k=1", content=photo)
                 answers.append((response.status_code, response.json()))
@@ -59,7 +59,7 @@ def asking(url: str, photo: bytes, model: str) -> Iterator[list[Any]]:
 
 
 def wait(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + PATIENCE_S
+    end = time.monotonic() + TIMEOUT_S
     while not condition():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.02)
@@ -71,7 +71,7 @@ def test_models_come_go_and_change_without_a_failed_request(start: Any, root: Pa
     put(root, tmp_path, "other", "old ")
     flags = ("--model-store", str(tmp_path), "--model-control", "explicit", "--max-batch-size", "4")
     with start(*flags) as server:
-        client = triton.InferenceServerClient(server.url.removeprefix("http://"), network_timeout=PATIENCE_S)
+        client = triton.InferenceServerClient(server.url.removeprefix("http://"), network_timeout=TIMEOUT_S)
         with asking(server.url, photo, MODEL) as others:
             wait(lambda: others)
             client.load_model("other")
@@ -98,4 +98,4 @@ def test_models_come_go_and_change_without_a_failed_request(start: Any, root: Pa
         assert 'engine_up{model="other"}' not in httpx.get(f"{server.url}/metrics").text
         client.close()
         server.process.terminate()
-        assert server.process.wait(PATIENCE_S) == 0
+        assert server.process.wait(TIMEOUT_S) == 0

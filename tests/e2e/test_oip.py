@@ -24,7 +24,7 @@ from prunepool.store import ModelStore
 pytestmark = pytest.mark.e2e
 
 MODEL = "deit_tiny_imagenette"
-PATIENCE_S = 60.0
+TIMEOUT_S = 60.0
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def address(server: Any) -> str:
 
 @pytest.fixture(scope="module")
 def client(address: str) -> Iterator[triton.InferenceServerClient]:
-    with triton.InferenceServerClient(address, network_timeout=PATIENCE_S) as made:
+    with triton.InferenceServerClient(address, network_timeout=TIMEOUT_S) as made:
         yield made
 
 
@@ -51,7 +51,7 @@ def drawn(seed: int) -> bytes:
 def classified(address: str, photo: bytes, ratio: float | str) -> dict[str, Any]:
     """Our own answer, all ten classes of it."""
     query = {"reduction_ratio": ratio, "top_k": 10}
-    response = httpx.post(f"http://{address}/classify", content=photo, params=query, timeout=PATIENCE_S)
+    response = httpx.post(f"http://{address}/classify", content=photo, params=query, timeout=TIMEOUT_S)
     answer: dict[str, Any] = response.raise_for_status().json()
     return answer
 
@@ -149,7 +149,7 @@ def test_grpc_has_the_scores_of_our_own_route(start: Any) -> None:
         with triton_grpc.InferenceServerClient(f"127.0.0.1:{port}") as client:
             result = client.infer(f"{MODEL}_jpeg", [given], parameters={"reduction_ratio": "0.5"})
         server.process.terminate()
-        assert server.process.wait(PATIENCE_S) == 0
+        assert server.process.wait(TIMEOUT_S) == 0
     np.testing.assert_allclose(result.as_numpy("probabilities"), expected, atol=1e-5)
 
 

@@ -22,7 +22,7 @@ import pytest
 
 pytestmark = pytest.mark.e2e
 
-PATIENCE_S = 60.0
+TIMEOUT_S = 60.0
 #: What is promised of the death of the only engine: its requests are told so soon, and it is back so soon.
 ANSWERED_S, BACK_S = 2.0, 10.0
 #: The kernel says when a process ends; nobody has to look.
@@ -99,7 +99,7 @@ class Fleet:
         return self.descriptors()
 
     def sample(self, name: str) -> float:
-        text = httpx.get(f"{self.url}/metrics", timeout=PATIENCE_S).text
+        text = httpx.get(f"{self.url}/metrics", timeout=TIMEOUT_S).text
         return sum(
             float(line.split()[-1]) for line in text.splitlines() if line.startswith(f"prunepool_{name}")
         )
@@ -117,7 +117,7 @@ class Fleet:
 
         def ask() -> None:
             while not over.is_set():
-                with httpx.Client(base_url=self.url, timeout=PATIENCE_S) as client:
+                with httpx.Client(base_url=self.url, timeout=TIMEOUT_S) as client:
                     while not over.is_set():
                         start, ended = time.time(), "broken"
                         try:
@@ -160,7 +160,7 @@ def fleet(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Call
 
 
 def wait(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + PATIENCE_S
+    end = time.monotonic() + TIMEOUT_S
     while not condition():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.02)
@@ -190,7 +190,7 @@ def test_what_dies_comes_back_and_nothing_is_lost_or_left(fleet: Any) -> None:
     ended = [one.how for one in answers]
     assert set(ended) <= {200, "draining", "broken"}
     assert ended.count("broken") < len(ended)
-    assert server.parent.wait(PATIENCE_S) == 0
+    assert server.parent.wait(TIMEOUT_S) == 0
     unanswered = [line for line in server.lines() if line["event"] == "request" and line["status"] >= 500]
     assert {line["code"] for line in unanswered} <= {"draining"}
     assert server.left() == []

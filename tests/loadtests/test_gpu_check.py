@@ -7,8 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import check
 import orjson
 import pytest
+
+
+def test_it_runs_the_tests_that_need_a_gpu(root: Path) -> None:
+    """Where there is none, the part that runs them is left out below."""
+    assert "pytest.mark.gpu" in (root / check.TESTS).read_text()
 
 
 @pytest.mark.e2e

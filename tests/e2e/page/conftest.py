@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-PATIENCE_MS = 60_000
+TIMEOUT_MS = 60_000
 _QUIET = (
     "--no-sandbox",
     "--headless",
@@ -85,7 +85,7 @@ def _watched(browser: Browser, site: str, **context: object) -> Iterator[Page]:
     """A page; at its end, it must have asked nobody else and complained of nothing."""
     options = {"viewport": {"width": 1280, "height": 900}, "reduced_motion": "reduce", **context}
     made = browser.new_context(**options)  # type: ignore[arg-type]
-    made.set_default_timeout(PATIENCE_MS)
+    made.set_default_timeout(TIMEOUT_MS)
     page = made.new_page()
     complaints: list[str] = []
     page.on("pageerror", lambda error: complaints.append(f"exception: {error}"))
