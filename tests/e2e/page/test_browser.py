@@ -382,10 +382,15 @@ def test_a_load_that_is_too_much_is_explained(page: Page, status: int, said: str
     expect(page.locator("#load-text")).to_contain_text(re.compile(rf"^0 answered in .* \d+ refused: {said}"))
 
 
-def test_the_load_ends_by_itself(page: Page) -> None:
+def test_the_load_ends_by_itself(visit: Visit) -> None:
+    page = visit(first=lambda page: page.clock.install())
     page.locator("#clients").select_option("8")
-    page.get_by_role("button", name="Send load").click()
-    expect(page.locator("#load-text")).to_contain_text("answered in", timeout=90_000)
+    with page.expect_response(lambda r: r.url.endswith("/classify")):
+        page.get_by_role("button", name="Send load for 10 s").click()
+    page.clock.fast_forward(9_000)
+    expect(page.locator("#load-text")).to_have_text("Sending…")
+    page.clock.fast_forward(1_000)
+    expect(page.locator("#load-text")).to_contain_text("answered in")
     expect(page.get_by_role("button", name="Send load")).to_be_enabled()
 
 
