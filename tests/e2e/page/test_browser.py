@@ -368,8 +368,8 @@ def test_the_load_is_sent_counted_and_can_be_stopped(page: Page, site: str) -> N
 @pytest.mark.parametrize(
     ("status", "said"),
     [
-        (503, "so many in flight are more than this server answers in time"),
-        (429, "your API key's rate is lower"),
+        (503, "the server cannot answer this many images in flight in time"),
+        (429, "the rate limit of your API key is reached"),
     ],
 )
 def test_a_load_that_is_too_much_is_explained(page: Page, status: int, said: str) -> None:

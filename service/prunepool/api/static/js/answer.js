@@ -1,14 +1,14 @@
-// The answer at the dial, beside that of the full model.
+// The answer at the dial, compared with that of the full model.
 
 import { by, html } from "./dom.js";
 import { digits, ms, percent, score, wholePercent } from "./format.js";
 
 const ROWS = 5;
 
-/** Whether the best class is that of the full model. */
+/** Whether the top class is that of the full model. */
 export const agrees = (answer, dense) => answer.predictions[0].index === dense.predictions[0].index;
 
-/** One sentence for who cannot see the page. */
+/** Describe the answer for screen readers. */
 export function sentence(answer, dense) {
   const best = answer.predictions[0];
   const words = [`${best.label}, ${score(best.score)}.`];
@@ -17,7 +17,7 @@ export function sentence(answer, dense) {
   return words.join(" ");
 }
 
-/** Nothing is known. */
+/** Clear the answer. */
 export function clear() {
   by("label").textContent = "No answer";
   by("score").textContent = "";
@@ -30,9 +30,9 @@ export function clear() {
 /**
  * Show an answer.
  *
- * @param {object} answer what the server said at the dial.
- * @param {?object} dense what the full model said; null while that is not known.
- * @param {?{dial: number, dense: number, runs: number}} timed median milliseconds, where they were measured.
+ * @param {object} answer the classification at the dial.
+ * @param {?object} dense the classification of the full model; null until it arrives.
+ * @param {?{dial: number, dense: number, runs: number}} timed median milliseconds, if they were measured.
  */
 export function show(answer, dense, timed = null) {
   const best = answer.predictions[0];
@@ -74,7 +74,7 @@ function figure(name, value, unit, dense, share, delta) {
   return html("div", {}, html("dt", {}, name), now, html("dd", { class: "against" }, bar, dense ? `dense ${dense}` : "dense …"));
 }
 
-/** The five best at the dial, each with the full model's score; its best class in any case. */
+/** The top five classes at the dial with the full model's scores, and the full model's top class. */
 function rows(answer, dense) {
   const full = new Map((dense?.predictions ?? []).map((p) => [p.index, p.score]));
   const found = answer.predictions.slice(0, ROWS).map((p) => [p, full.get(p.index) ?? 0]);

@@ -1,6 +1,6 @@
-// Talking to the server. Every failure becomes a Problem with a title and a detail that people can read.
+// Requests to the server. Every failure becomes a Problem with a readable title and detail.
 
-/** What went wrong: the server's problem document (RFC 9457), or why there is none. */
+/** An error: the server's problem document (RFC 9457), or the reason why there is none. */
 export class Problem extends Error {
   constructor({ status = 0, code = "unreachable", title, detail, retryAfter = null }) {
     super(detail);
@@ -13,10 +13,10 @@ let key = "";
 try {
   key = sessionStorage.getItem(KEY) ?? "";
 } catch {
-  // storage may be forbidden; a key then lasts as long as the page
+  // storage may be forbidden; the key then lasts as long as the page
 }
 
-/** Send this API key from now on; it is forgotten with the tab. */
+/** Send this API key from now on, until the tab is closed. */
 export function useKey(given) {
   key = given;
   try {
@@ -27,7 +27,7 @@ export function useKey(given) {
 }
 
 const unreachable = () =>
-  new Problem({ title: "The server does not answer", detail: "It may be restarting, or the connection is gone." });
+  new Problem({ title: "The server does not answer", detail: "It may be restarting, or the connection is lost." });
 
 async function problemOf(response) {
   const retryAfter = Number(response.headers.get("Retry-After")) || null;
@@ -51,7 +51,7 @@ async function ask(path, { headers = {}, ...options } = {}) {
   return response;
 }
 
-/** The served models, and which of them answers when none is named. */
+/** The served models and the default one. */
 export const models = async () => (await ask("models")).json();
 
 /** One model in full. */

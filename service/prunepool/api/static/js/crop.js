@@ -1,6 +1,6 @@
-// Which part of a photo the model sees, to the pixel as the server cuts it.
+// Computes the part of a photo that the model sees, to the pixel as the server does.
 
-//: A longer strip is cut to this many times its short side before it is resized, as the server does it.
+//: Before resizing, a longer photo is cropped to this multiple of its short side, as on the server.
 const MAX_ASPECT = 8;
 
 /** Round half to even, as Python does. */

@@ -1,15 +1,15 @@
-// What each ratio costs: the model's profile, measured or else planned, with the current point on it.
+// The cost of each ratio: the model's measured profile, or else its plans, with the current point.
 
 import { by, svg } from "./dom.js";
 import { digits, percent, wholePercent } from "./format.js";
 
 const MARGIN = { left: 44, right: 12, top: 20, bottom: 34 };
 const HEIGHT = 176;
-const PANEL = 84; // for agreement, where it was measured
+const PANEL = 84; // for agreement, if it was measured
 const GAP = 30;
 
 /**
- * The points of a model's curve, by ratio: measured ones where there are any.
+ * The points of a model's curve by ratio, measured ones if there are any.
  *
  * @returns {{measured: boolean, images: ?number, points: {ratio: number, gmacs: number, agreement: ?number}[]}}
  */
@@ -43,7 +43,7 @@ export class Curve {
     this.draw();
   }
 
-  /** Where the last answer lies. */
+  /** Set the current point. */
   point(ratio, gmacs) {
     this.current = { ratio, gmacs };
     this.draw();

@@ -4,17 +4,17 @@ import { by, html } from "./dom.js";
 import { percent } from "./format.js";
 
 const STEP = 0.005;
-//: The setting of the paper's tables: 50 tokens at each of three blocks of a DeiT.
+//: The ratio in the tables of the paper: 50 tokens at each of three blocks of a DeiT.
 const PAPER = 0.755;
 
-/** Calls `onTurn` whenever a person turns it. */
+/** Calls `onTurn` whenever the user turns it. */
 export class Dial {
   constructor(onTurn) {
     this.onTurn = onTurn;
     this.slider = by("ratio");
     this.auto = by("auto");
     this.limit = 0;
-    this.ratio = 0; // finer than the slider's steps: the limit need not be one of them
+    this.ratio = 0; // finer than the steps of the slider, because the limit may lie between two of them
     this.slider.addEventListener("input", () => {
       this.ratio = Math.min(Number(this.slider.value), this.limit);
       this.auto.checked = false;
@@ -23,7 +23,7 @@ export class Dial {
     this.auto.addEventListener("change", () => this.turned());
   }
 
-  /** Take a model's limits; keep the ratio where it can. */
+  /** Apply the limit of a model; keep the ratio if possible. */
   configure(model) {
     this.limit = model.max_reduction_ratio;
     const first = this.slider.disabled;
@@ -48,7 +48,7 @@ export class Dial {
     return button;
   }
 
-  /** What to ask for: a number, or "auto". */
+  /** The ratio to request: a number, or "auto". */
   get value() {
     return this.auto.checked ? "auto" : this.ratio;
   }

@@ -1,8 +1,8 @@
-// Making elements from names and text, never from markup: no text of anybody's can become an element.
+// Makes elements from names and text, never from markup, so that no text can inject elements.
 
 const SVG = "http://www.w3.org/2000/svg";
 
-/** The element with an id; it is a mistake of ours if there is none. */
+/** The element with an id, which must exist. */
 export function by(id) {
   const found = document.getElementById(id);
   if (!found) throw new Error(`the page has no #${id}`);
@@ -26,10 +26,10 @@ export const html = (name, attributes = {}, ...children) =>
 export const svg = (name, attributes = {}, ...children) =>
   filled(document.createElementNS(SVG, name), attributes, children);
 
-/** Whether the person asked for less movement. */
+/** Whether the user prefers reduced motion. */
 export const calm = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
 
-/** Tell those who cannot see the page what has changed on it. */
+/** Announce a change to screen readers. */
 export function announce(text) {
   by("announce").textContent = text;
 }

@@ -1,16 +1,16 @@
-// From the server's token map to what there is to see after each stage. Pure functions on plain data.
+// Converts the server's token map to the frames after each stage. Pure functions on plain data.
 
 /**
- * What the tokens are after a stage.
+ * The tokens after a stage.
  *
  * @typedef {object} Frame
  * @property {?number} block the reducing block, or null before the first.
  * @property {?string} action "pool" or "prune".
  * @property {?number} variance of the scores; it decided the action.
- * @property {number[][]} groups the patches of each token that is left.
- * @property {number} gone tokens that left here.
- * @property {Set<number>} pruned patches pruned by now.
- * @property {Set<number>} prunedNow patches pruned here.
+ * @property {number[][]} groups the patches in each remaining token.
+ * @property {number} gone number of tokens removed by this block.
+ * @property {Set<number>} pruned patches pruned so far.
+ * @property {Set<number>} prunedNow patches pruned by this block.
  */
 
 /**
@@ -46,7 +46,7 @@ export function framesOf(map) {
   return frames;
 }
 
-/** How many patches are kept alone, pooled with others, and pruned by now. */
+/** Count the patches that are kept alone, pooled with others, and pruned so far. */
 export function tally(frame) {
   const pooled = frame.groups.filter((group) => group.length > 1);
   return {
@@ -62,7 +62,7 @@ export function tally(frame) {
 export const groupOf = (frame, patch) => frame.groups.find((group) => group.includes(patch)) ?? null;
 
 /**
- * What became of one patch, frame by frame.
+ * The events of a patch, frame by frame.
  *
  * @returns {{event: "pooled"|"pruned", block: number, others: number}[]}
  */
@@ -81,5 +81,5 @@ export function history(frames, patch) {
   return events;
 }
 
-/** A group's hue: far from its neighbours', and kept while it grows, for it is that of its first patch. */
+/** The hue of a group: that of its first patch, so that it stays while the group grows; unlike its neighbours'. */
 export const hueOf = (group) => (group[0] * 137.508) % 360;

@@ -1,4 +1,4 @@
-// What the server is doing, from /metrics, once a second while the page is looked at.
+// The state of the server from /metrics, once a second while the page is visible.
 
 import { metrics } from "./api.js";
 import { by, html } from "./dom.js";
@@ -9,7 +9,7 @@ import { Sparkline } from "./sparkline.js";
 const PERIOD_MS = 1000;
 const KEPT = 60;
 
-//: name, its lines (figure, short name, how to write it), unit, the least that the chart's top stands for.
+//: Name, lines (figure, short name, format), unit, smallest value of the top of the chart.
 const TILES = [
   ["Throughput", [["throughput", "", digits]], "images/s", 1],
   ["Latency", [["p50", "p50", digits], ["p99", "p99", digits]], "ms", 1],
@@ -29,7 +29,7 @@ export class Live {
     by("tiles").replaceChildren(...this.tiles.map((tile) => tile.element));
   }
 
-  /** Begin, or begin again for another model. */
+  /** Start, or restart for another model. */
   follow(model) {
     this.model = model;
     this.readings = [];

@@ -8,14 +8,14 @@ const SECONDS = 10;
 //: A browser opens six connections to a server; two are left for the page itself.
 const LANES = 4;
 const SIDE = 256;
-//: A client that was refused comes back when the server says, or after this.
+//: Seconds before a refused client retries, if the server does not say.
 const PAUSE_S = 1;
 
-//: What becomes of an image: the server is too busy, or its key has a lower rate.
+//: Outcome by status: the server is overloaded, or the rate limit of the key is reached.
 const fates = { 503: "refused", 429: "limited" };
 const fate = ({ status }) => fates[status] ?? "failed";
 
-/** Runs a load when asked; `photo()` gives the canvas to send. */
+/** Runs a load of copies of the canvas when the form is submitted. */
 export class Load {
   constructor(canvas, options) {
     this.canvas = canvas;
@@ -30,7 +30,7 @@ export class Load {
     });
   }
 
-  /** Remember what `auto` would take, for the summary: before the load and while it runs. */
+  /** Record the ratio of `auto` before and during the load, for the summary. */
   see({ auto }) {
     this.auto = auto;
     if (this.running && auto !== null) this.seen.push(auto);
@@ -54,7 +54,7 @@ export class Load {
     by("load-text").textContent = this.summary(seconds);
   }
 
-  /** Send, wait for the answers, send again, until the time is over. */
+  /** Send requests one after the other until the time is over. */
   async lane(image, copies, end) {
     const { signal } = this.running;
     while (!signal.aborted && performance.now() < end) {
@@ -70,7 +70,7 @@ export class Load {
     }
   }
 
-  /** Add up the answers of one request; seconds to wait if any image was not answered, or null. */
+  /** Count the results of a request; return the seconds to wait if any image failed, or null. */
   count(results) {
     const answers = results.filter((result) => result.predictions);
     const others = results.filter((result) => !result.predictions);
@@ -83,7 +83,7 @@ export class Load {
 
   progress(share) {
     by("load-progress").value = Math.min(1, share);
-    if (share > 1) by("load-text").textContent = "Waiting for the last answers…";
+    if (share > 1) by("load-text").textContent = "Waiting for the last responses…";
   }
 
   show(running) {
@@ -97,8 +97,8 @@ export class Load {
     const { answered, refused, limited, failed, ratio } = this.sums;
     const parts = [`${answered} answered in ${digits(seconds)} s (${digits(answered / seconds)} images/s).`];
     if (answered) parts.push(`Auto removed ${percent(ratio / answered)} of the tokens on average${this.moved()}`);
-    if (refused) parts.push(`${refused} refused: so many in flight are more than this server answers in time, even with the most removed. It says when to come back, rather than answer everybody late.`);
-    if (limited) parts.push(`${limited} refused: your API key's rate is lower.`);
+    if (refused) parts.push(`${refused} refused: the server cannot answer this many images in flight in time, even at its largest ratio. It refuses some and says when to retry, instead of answering all of them late.`);
+    if (limited) parts.push(`${limited} refused: the rate limit of your API key is reached.`);
     if (failed) parts.push(`${failed} failed.`);
     return parts.join(" ");
   }
@@ -110,7 +110,7 @@ export class Load {
   }
 }
 
-/** The photo as a small JPEG: the load shall be on the model, not on the line. */
+/** Make a small JPEG of the photo, so that the load is on the model and not on the network. */
 async function small(canvas) {
   const made = document.createElement("canvas");
   made.width = made.height = SIDE;

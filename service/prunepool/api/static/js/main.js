@@ -1,4 +1,4 @@
-// Wires the parts of the page together, and asks the server whenever the photo or the dial changes.
+// Connects the parts of the page, and sends a request whenever the photo or the dial changes.
 
 import * as answers from "./answer.js";
 import * as api from "./api.js";
@@ -16,9 +16,9 @@ import { choose, describe, methodOf } from "./served.js";
 import { Stages } from "./stages.js";
 import { TokenMap } from "./token_map.js";
 
-//: As many of the full model's scores as a comparison can need.
+//: Number of the full model's scores to request, for the comparison.
 const DENSE_ROWS = 100;
-//: `auto` moving by less is not worth asking again.
+//: A smaller change of `auto` is not worth a new request.
 const MOVED = 0.005;
 
 const map = new TokenMap();
@@ -29,12 +29,12 @@ const live = new Live(follow);
 const options = () => ({ model: state.model.name });
 const load = new Load(by("crop"), options);
 
-//: What is shown. `turn` counts choices of photo or model: an answer to an earlier turn is not shown.
+//: What the page shows. `turn` counts choices of photo or model: responses of earlier turns are ignored.
 const state = { model: null, photo: null, blob: null, answer: null, dense: null, turn: 0 };
 let asking = false;
 let askAgain = false;
 
-/** A photo was chosen: show it, then ask. */
+/** Show a chosen photo, then classify it. */
 async function take(photo) {
   state.turn += 1;
   const { turn } = state;
@@ -43,7 +43,7 @@ async function take(photo) {
   map.clear();
   try {
     const blob = await photo.load();
-    const bitmap = await createImageBitmap(blob).catch(() => null); // the server may read what this browser cannot
+    const bitmap = await createImageBitmap(blob).catch(() => null); // the server may decode what this browser cannot
     if (turn !== state.turn) return;
     state.blob = blob;
     const { input_size: size, crop_pct: share } = state.model;
@@ -58,9 +58,9 @@ async function take(photo) {
 }
 
 /**
- * Ask for an answer at the dial; while one is under way, only the newest wish is kept.
+ * Classify the photo at the dial; while a request is in flight, only the newest change is kept.
  *
- * @param {(problem: api.Problem) => void} onProblem told what went wrong.
+ * @param {(problem: api.Problem) => void} onProblem called if the request fails.
  */
 async function ask(onProblem = fail) {
   if (!state.blob || !state.model) return;
@@ -122,7 +122,7 @@ function fail(problem) {
   }
 }
 
-/** The server's figures have come: with `auto`, see what it now does to the photo. */
+/** Handle new metrics: with `auto`, classify again if the ratio has changed. */
 function follow(figures) {
   load.see(figures);
   const shown = state.answer?.reduction.applied;
@@ -130,7 +130,7 @@ function follow(figures) {
   if (dial.value === "auto" && moved && !asking) ask(unlessBusy);
 }
 
-/** Nobody asked for this: a busy server is asked again with its next figures, without a word. */
+/** Ignore a busy server, since the user did not start this request; the next metrics start another. */
 function unlessBusy(problem) {
   if (problem.status !== 503 && problem.status !== 429) fail(problem);
 }
@@ -152,7 +152,7 @@ async function measure() {
   }
 }
 
-/** Another model: all that is known is of the one before. */
+/** Switch to another model. */
 async function followModel(name) {
   const model = await api.model(name);
   state.model = model;

@@ -1,4 +1,4 @@
-// Timing the dial against the full model fairly: by turns, and by the median.
+// Times the dial and the full model alternately, and takes medians.
 
 import { classify } from "./api.js";
 
@@ -13,10 +13,10 @@ const median = (values) => {
 /**
  * Median milliseconds in the model, at a ratio and dense.
  *
- * @param {Blob} photo what to classify.
+ * @param {Blob} photo the photo.
  * @param {number} ratio of the dial.
  * @param {object} options further ones for each request.
- * @param {(run: number) => void} onRun told after each pair.
+ * @param {(run: number) => void} onRun called after each pair.
  * @returns {Promise<{dial: number, dense: number, runs: number}>}
  */
 export async function timeBoth(photo, ratio, options, onRun) {

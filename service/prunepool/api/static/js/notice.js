@@ -1,4 +1,4 @@
-// What went wrong, in words, and a way to go on.
+// Shows an error, and offers a retry.
 
 import { useKey } from "./api.js";
 import { by } from "./dom.js";
@@ -12,7 +12,7 @@ by("key-form").addEventListener("submit", (event) => {
   again?.();
 });
 
-/** Show a problem; `retry` is offered where trying again may help. */
+/** Show a problem; offer `retry` if it may help. */
 export function show(problem, retry) {
   by("notice-title").textContent = `${problem.title}.`;
   by("notice-detail").textContent = sentence(problem);
@@ -23,7 +23,7 @@ export function show(problem, retry) {
   by("notice").hidden = false;
 }
 
-/** All is well again. */
+/** Hide the notice. */
 export function hide() {
   by("notice").hidden = true;
 }

@@ -1,4 +1,4 @@
-// Where photos come from: the samples, a file dialog or camera, dropping, pasting.
+// The sources of photos: samples, file dialog, camera, drag and drop, clipboard.
 
 import { by, html } from "./dom.js";
 
@@ -8,12 +8,12 @@ const SAMPLES = [
   ["church", "church"],
   ["gas_pump", "gas pump"],
 ];
-//: The oldest of a person's own photos make room for new ones.
+//: Largest number of the user's photos; new ones replace the oldest.
 const MOST_OWN = 24;
 
 let made = 0;
 
-/** A photo to choose from; `blob` is fetched when it is chosen. */
+/** A photo to choose; its `blob` is fetched when it is chosen. */
 class Photo {
   constructor(name, url, own, blob = null) {
     Object.assign(this, { id: (made += 1), name, url, own, blob });
@@ -25,7 +25,7 @@ class Photo {
   }
 }
 
-/** The row of photos; calls `onChosen` with each that a person picks. */
+/** The row of photos; calls `onChosen` with each chosen one. */
 export class Photos {
   constructor(onChosen) {
     this.list = by("photos");
@@ -36,7 +36,7 @@ export class Photos {
     this.listen();
   }
 
-  /** Take the first sample, so that there is something to see. */
+  /** Choose the first sample, so that the page shows something. */
   start() {
     this.choose(this.photos[0]);
   }
@@ -49,7 +49,7 @@ export class Photos {
     this.onChosen(photo);
   }
 
-  /** Add files in front, and choose the first of them. */
+  /** Insert files at the front, and choose the first. */
   add(files) {
     const added = [...files].map((file) => new Photo(file.name || "photo", URL.createObjectURL(file), true, file));
     if (!added.length) return;
@@ -90,7 +90,7 @@ export class Photos {
   listenToDrops() {
     const veil = by("drop");
     const carriesFiles = (event) => event.dataTransfer?.types.includes("Files");
-    let depth = 0; // of the elements that the pointer is within
+    let depth = 0; // number of nested elements under the pointer
     document.addEventListener("dragenter", (event) => {
       if (!carriesFiles(event)) return;
       depth += 1;

@@ -1,4 +1,4 @@
-// Prometheus' text format, and what can be learned from two readings of it. Pure functions.
+// Parses Prometheus' text format, and compares two readings. Pure functions.
 
 const LINE = /^([a-zA-Z_:][\w:]*)(?:\{(.*)\})?\s+(\S+)/;
 const LABEL = /([a-zA-Z_]\w*)="((?:[^"\\]|\\.)*)"/g;
@@ -9,7 +9,7 @@ const number = (text) => (text === "+Inf" ? Infinity : text === "-Inf" ? -Infini
 /**
  * Every sample of a reading.
  *
- * @param {string} text what `/metrics` answered.
+ * @param {string} text the body of `/metrics`.
  * @returns {Map<string, {labels: Record<string, string>, value: number}[]>} by the sample's name.
  */
 export function parse(text) {
@@ -56,7 +56,7 @@ export function histogram(samples, name, wanted = {}) {
   };
 }
 
-/** What a histogram gained between two readings; after a restart, all that the later one has. */
+/** The difference of a histogram between two readings; after a restart, the later one. */
 export function gained(before, after) {
   if (after.count < before.count) return after;
   const earlier = new Map(before.buckets);

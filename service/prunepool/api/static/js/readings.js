@@ -1,11 +1,11 @@
-// From readings of /metrics to the figures of the tiles. Pure functions.
+// Computes the figures of the tiles from readings of /metrics. Pure functions.
 
 import { gained, histogram, mean, parse, quantile, total } from "./prometheus.js";
 
-//: Seconds that rates and percentiles look back.
+//: Window of rates and percentiles, in seconds.
 const WINDOW_S = 5;
 
-/** What is needed of one reading. */
+/** Extract the needed values of a reading. */
 export function reading(text, model, seconds) {
   const samples = parse(text);
   const of = (name, labels = {}) => histogram(samples, name, { model, ...labels });

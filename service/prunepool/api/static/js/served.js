@@ -1,9 +1,9 @@
-// Which model is served, and choosing among several.
+// Describes the served model, and offers a choice among several.
 
 import { by, html } from "./dom.js";
 import { wholePercent } from "./format.js";
 
-/** Say what a model is. */
+/** Show the facts about a model. */
 export function describe(model) {
   by("model-name").textContent = model.name;
   const million = `${(model.parameters / 1e6).toFixed(1)} M parameters`;
@@ -12,7 +12,7 @@ export function describe(model) {
 }
 
 /**
- * How often a model is right at ratio 0; empty if that was not measured.
+ * The accuracy of a model at ratio 0; empty if it was not measured.
  *
  * Validation photos say more than the photos that the profile was measured on, which may show few of its classes.
  */
@@ -24,10 +24,10 @@ export function accuracyOf(model) {
   return `At ratio 0 this model is right on ${wholePercent(top1)} of ${images} ${of}${five}.`;
 }
 
-/** The method by which a model reduces; the dense plan has none of its own. */
+/** The reduction method of a model; its dense plan has none. */
 export const methodOf = (model) => model.plans.find(({ removed }) => removed.length)?.method ?? null;
 
-/** Offer a choice where there is one. */
+/** Offer a choice if there are several models. */
 export function choose(models, first, onChosen) {
   const select = by("model");
   if (models.length < 2) return;

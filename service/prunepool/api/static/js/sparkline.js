@@ -5,7 +5,7 @@ import { svg } from "./dom.js";
 const WIDTH = 120;
 const HEIGHT = 34;
 
-/** A chart with room for some lines. */
+/** A chart of several lines. */
 export class Sparkline {
   constructor(lines, length, label) {
     this.length = length;

@@ -1,16 +1,16 @@
-// The slider over the stages, its words, and playing through them.
+// The slider over the stages, their descriptions, and the animation.
 
 import { by, calm, html } from "./dom.js";
 import { count, scientific } from "./format.js";
 import { tally } from "./frames.js";
 
-//: A stage lasts so long, and all of them together.
+//: Longest time of a stage, and of all stages together.
 const STEP_MS = 900;
 const PLAY_MS = 3600;
-//: With more frames than this, their names are numbers alone, so that they fit beside each other on a phone.
+//: With more frames, their names are only numbers, so that they fit on a phone.
 const MOST_NAMED = 5;
 
-/** Which frame is shown. Stays at the last stage while the dial is turned, unless a person moved it. */
+/** Selects the frame to show. Stays at the last stage while the dial is turned, unless the user moves it. */
 export class Stages {
   constructor(onFrame) {
     this.onFrame = onFrame;
@@ -37,7 +37,7 @@ export class Stages {
    * Take the frames of a new answer.
    *
    * @param {import("./frames.js").Frame[]} frames
-   * @param {string} method by which the model reduces; it says why a block did what it did.
+   * @param {string} the reduction method, which explains the action of a block.
    */
   show(frames, method) {
     this.method = method;
@@ -78,14 +78,14 @@ export class Stages {
     if (frame.action === "pool") {
       const verb = html("em", { class: "pooled" }, "pooled");
       const into = this.method === "fuse" ? "more important ones like them" : "the ones most like them";
-      return [`Block ${frame.block} `, verb, ` ${frame.gone} of ${before} tokens into ${into}${why("the model found no clear favourites")}`];
+      return [`Block ${frame.block} `, verb, ` ${frame.gone} of ${before} tokens into ${into}${why("the scores are similar")}`];
     }
     const verb = html("em", { class: "pruned" }, "pruned");
     const patches = count(frame.prunedNow.size, "patch", "patches");
-    return [`Block ${frame.block} `, verb, ` ${frame.gone} of ${before} tokens, ${patches} in all${why("it knew what mattered")}`];
+    return [`Block ${frame.block} `, verb, ` ${frame.gone} of ${before} tokens, ${patches} in all${why("the scores differ clearly")}`];
   }
 
-  /** From the first frame to the last, one after the other. */
+  /** Show the frames one after the other. */
   play() {
     this.stop();
     if (this.frames.length < 2) return;

@@ -1,4 +1,4 @@
-// Light, dark, or as the system has it. A classic script in the head, so that the first paint is right.
+// Light, dark, or the system's theme. A classic script in the head, so that it runs before the first paint.
 "use strict";
 (() => {
   const KEY = "prunepool-theme";

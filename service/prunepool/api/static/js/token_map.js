@@ -1,4 +1,4 @@
-// The picture that the model sees, with what has become of its patches drawn over it.
+// The input of the model, with the state of each patch drawn over it.
 
 import { by, svg } from "./dom.js";
 import { count } from "./format.js";
@@ -7,14 +7,14 @@ import { outline } from "./outline.js";
 
 const ARROWS = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
 
-/** Draws frames over a photo's crop, and tells what became of the patch that is pointed at. */
+/** Draws frames over a photo's crop, and describes the patch under the pointer. */
 export class TokenMap {
   constructor() {
     this.root = by("map");
     this.canvas = by("crop");
     this.over = by("patches");
-    this.told = by("patch");
-    this.hint = this.told.textContent;
+    this.description = by("patch");
+    this.hint = this.description.textContent;
     this.frames = [];
     this.at = 0;
     this.pointed = null;
@@ -32,14 +32,14 @@ export class TokenMap {
     this.clear();
   }
 
-  /** Nothing is known of the patches. */
+  /** Clear the patches. */
   clear() {
     this.frames = [];
     this.over.replaceChildren();
     this.point(null);
   }
 
-  /** The frames of an answer, to be shown one at a time. */
+  /** Set the frames of an answer; `frame` shows one of them. */
   show(frames, [rows, columns]) {
     this.frames = frames;
     this.rows = rows;
@@ -138,17 +138,17 @@ export class TokenMap {
     this.point(row * this.columns + column);
   }
 
-  /** Mark a patch's group, and tell its way through the model. */
+  /** Mark the group of a patch, and describe its way through the model. */
   point(patch) {
     this.pointed = patch;
     if (patch === null || !this.frames.length) {
       this.spot?.setAttribute("d", "");
-      if (this.told.textContent !== this.hint) this.told.textContent = this.hint;
+      if (this.description.textContent !== this.hint) this.description.textContent = this.hint;
       return;
     }
     const group = groupOf(this.frames[this.at], patch) ?? [patch];
     this.spot.setAttribute("d", outline(group, this.columns, 0));
-    this.told.textContent = this.story(patch);
+    this.description.textContent = this.story(patch);
   }
 
   story(patch) {
@@ -161,7 +161,7 @@ export class TokenMap {
   }
 }
 
-/** Two strokes through each patch. */
+/** Two strokes through each pruned patch. */
 function strokes(patches, columns) {
   return [...patches]
     .map((patch) => {
