@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from typing import NamedTuple
 
-from prunepool.backends.cuda_capture import CapturedGraph
+from torch import Tensor
+
+from prunepool.backends.cuda_capture import CapturedGraph, DeviceEvent
 from prunepool.backends.torch_batch import PixelPart
 from prunepool.reduction.plan import ReductionPlan
+from prunepool.reduction.step import StageRecord
 
 
 class PlanGroup(NamedTuple):
@@ -29,6 +33,28 @@ class BatchPart(NamedTuple):
 
     groups: tuple[PlanGroup, ...]
     graph: CapturedGraph | None
+
+
+class PartResult(NamedTuple):
+    """What a part of a batch has given once the batch's event is passed; logits and decisions in host memory."""
+
+    part: BatchPart
+    logits: Tensor
+    decisions: Tensor
+    stages: list[StageRecord]
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchedParts:
+    """A batch on the device.
+
+    Attributes:
+        results: of its parts.
+        event: after all of them.
+    """
+
+    results: list[PartResult]
+    event: DeviceEvent
 
 
 def split_batch(

@@ -9,17 +9,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from prunepool.backends.batch_parts import BatchPart, PlanGroup, copies, split_batch
-from prunepool.backends.cuda_capture import Accelerator, CapturedGraphs, DeviceEvent, PassOutputs, compute
+from prunepool.backends.batch_parts import (
+    BatchPart,
+    LaunchedParts,
+    PartResult,
+    PlanGroup,
+    copies,
+    split_batch,
+)
+from prunepool.backends.cuda_capture import Accelerator, CapturedGraphs, PassOutputs, compute
 from prunepool.backends.cuda_device import CudaDevice
 from prunepool.backends.registry import BackendOptions, Decisions, LoadedBackend
 from prunepool.backends.torch_batch import (
@@ -41,28 +46,6 @@ from prunepool.reduction.tokens import TokenReduction
 from prunepool.store import StoredModel
 
 log = logging.getLogger(__name__)
-
-
-class PartResult(NamedTuple):
-    """What a part of a batch has given once the batch's event is passed; logits and decisions in host memory."""
-
-    part: BatchPart
-    logits: Tensor
-    decisions: Tensor
-    stages: list[StageRecord]
-
-
-@dataclass(frozen=True, slots=True)
-class LaunchedParts:
-    """A batch on the device.
-
-    Attributes:
-        results: of its parts.
-        event: after all of them.
-    """
-
-    results: list[PartResult]
-    event: DeviceEvent
 
 
 class CudaGraphBackend:

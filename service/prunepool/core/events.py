@@ -1,10 +1,10 @@
-"""What a worker reports to the event loop: it is ready, a batch was run, it has ended."""
+"""What a worker reports to the event loop, and what its supervisor tells the scheduler of it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 from prunepool.core.cost_model import TimedBatch
 from prunepool.core.types import Batch, Output
@@ -68,3 +68,24 @@ class Ended:
 
 
 Event: TypeAlias = Ready | BatchReport | Ended
+
+
+class EventHandler(Protocol):
+    """Takes the events of a supervised worker; on the event loop."""
+
+    def on_up(self, ready: Ready) -> None:
+        """Batches can be given."""
+
+    def on_report(self, report: BatchReport) -> None:
+        """A batch was run."""
+
+    def on_down(self, lost: Batch | None, unstarted: Sequence[Batch]) -> None:
+        """The worker died, or a restart failed.
+
+        Args:
+            lost: the batch that it died of, if it died of one.
+            unstarted: the other batches that it was given; they are not to blame.
+        """
+
+    def on_hopeless(self, error: BaseException) -> None:
+        """Restarts in this process keep failing, the last one with this error; called once."""

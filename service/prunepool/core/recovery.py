@@ -13,15 +13,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Literal, Protocol
 
 from prunepool.core.cost_model import IDLE_S
 from prunepool.core.device_share import FairLock
-from prunepool.core.events import BatchReport, Ended, Event, Ready
+from prunepool.core.events import BatchReport, Ended, Event, EventHandler, Ready
 from prunepool.core.model_gauges import ModelGauges
 from prunepool.core.planner import DeviceState
 from prunepool.core.resilience import Resilience
+from prunepool.core.restarts import RestartBackoff
 from prunepool.core.timer import Timer
 from prunepool.core.types import Batch
 from prunepool.core.worker import Post, Worker
@@ -31,8 +32,6 @@ from prunepool.metrics import Metrics
 _MOST_GIVEN = 2
 #: Until a start has been measured, and the least a caller is told to wait.
 _START_S, _LEAST_RETRY_S = 1.0, 0.1
-#: After so many failed restarts in a row the error is taken to last as long as the process: a CUDA error does.
-_HOPELESS_AFTER = 2
 
 log = logging.getLogger(__name__)
 
@@ -44,34 +43,13 @@ class MakeWorker(Protocol):
         """One that posts its events to `post`."""
 
 
-class Owner(Protocol):
-    """Takes the events of a supervised worker."""
-
-    def on_up(self, ready: Ready) -> None:
-        """Batches can be given."""
-
-    def on_report(self, report: BatchReport) -> None:
-        """A batch was run."""
-
-    def on_down(self, lost: Batch | None, unstarted: Sequence[Batch]) -> None:
-        """The worker died, or a restart failed.
-
-        Args:
-            lost: the batch that it died of, if it died of one.
-            unstarted: the other batches that it was given; they are not to blame.
-        """
-
-    def on_hopeless(self, error: BaseException) -> None:
-        """Restarts in this process keep failing, the last one with this error; called once."""
-
-
 class Supervisor:
     """One model's worker and its successors.
 
     Args:
         name: of the model.
         make_worker: makes the first worker and each that follows.
-        owner: takes the events.
+        handler: takes the events.
         resilience: time limits and pauses.
         metrics: the service's series.
         gauges: where `engine_up` is set.
@@ -84,7 +62,7 @@ class Supervisor:
         name: str,
         make_worker: MakeWorker,
         *,
-        owner: Owner,
+        handler: EventHandler,
         resilience: Resilience,
         metrics: Metrics,
         gauges: ModelGauges,
@@ -93,7 +71,7 @@ class Supervisor:
     ) -> None:
         self._name = name
         self._make_worker = make_worker
-        self._owner = owner
+        self._handler = handler
         self._resilience = resilience
         self._clock = clock
         self._metrics = metrics
@@ -104,8 +82,7 @@ class Supervisor:
         self._worker: Worker | None = None
         self._given: deque[Batch] = deque()
         self._device_lock = device_lock
-        #: Deaths since a batch last succeeded, and restarts that failed since one last succeeded.
-        self._deaths = self._failed_restarts = 0
+        self._backoff = RestartBackoff(resilience.first_delay_s, resilience.max_delay_s)
         self._start_s = _START_S
         self._started_at = 0.0
         self._restart_at = 0.0
@@ -180,7 +157,7 @@ class Supervisor:
             self._limit_batch()
 
     async def stop(self) -> None:
-        """End the worker, or leave it behind if it does not stop in time; the owner gets no more events."""
+        """End the worker, or leave it behind if it does not stop in time; the handler gets no more events."""
         self._timer.cancel()
         self._state = "stopped"
         self._set_up_gauge(0)
@@ -199,7 +176,7 @@ class Supervisor:
             log.error("%s: the engine did not stop within %g s and is left behind", self._name, timeout_s)
 
     def _launch(self) -> None:
-        if self._deaths:
+        if self._backoff.restarting:
             self._restarts.inc()
         self._state = "starting"
         self._set_up_gauge(0)
@@ -230,21 +207,21 @@ class Supervisor:
         self._timer.cancel()
         self._state = "up"
         self._error = None
-        self._failed_restarts = 0
+        self._backoff.started()
         self._start_s = self._clock() - self._started_at
         self._set_up_gauge(1)
-        self._owner.on_up(ready)
+        self._handler.on_up(ready)
         if self._first_start is not None and not self._first_start.done():
             self._first_start.set_result(None)
 
     def _on_report(self, report: BatchReport) -> None:
         self._given.popleft()
         if report.outputs:  # not one that did not fit, nor one of expired requests alone
-            self._deaths = 0
+            self._backoff.batch_succeeded()
         self._timer.cancel()
         if self._given:
             self._limit_batch()
-        self._owner.on_report(report)
+        self._handler.on_report(report)
 
     def _set_up_gauge(self, up: int) -> None:
         self._gauges.set(self._metrics.engine_up, up)
@@ -266,7 +243,6 @@ class Supervisor:
     def _fall(self, error: BaseException, lost: Batch | None = None) -> None:
         """The worker is dead: report it, and start another after a pause."""
         self._timer.cancel()
-        restarting = self._state == "starting"
         self._worker = None
         self._error = error
         self._set_up_gauge(0)
@@ -280,14 +256,12 @@ class Supervisor:
             )
             self._first_start.set_exception(plain)
             return
-        self._deaths += 1
-        self._failed_restarts += restarting
-        limits = self._resilience
-        delay = min(limits.first_delay_s * 2 ** min(self._deaths - 1, 60), limits.max_delay_s)
+        hopeless = self._backoff.died(starting=self._state == "starting")
+        delay_s = self._backoff.delay_s
         self._state = "down"
-        self._restart_at = self._clock() + delay
-        self._timer.start(delay, self._launch)
+        self._restart_at = self._clock() + delay_s
+        self._timer.start(delay_s, self._launch)
         unstarted = [batch for batch in given if batch is not lost]
-        self._owner.on_down(lost if len(unstarted) < len(given) else None, unstarted)
-        if restarting and self._failed_restarts == _HOPELESS_AFTER:
-            self._owner.on_hopeless(error)
+        self._handler.on_down(lost if len(unstarted) < len(given) else None, unstarted)
+        if hopeless:
+            self._handler.on_hopeless(error)

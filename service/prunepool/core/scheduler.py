@@ -27,6 +27,7 @@ from prunepool.core.ratio_policy import RatioPolicy
 from prunepool.core.recovery import Supervisor
 from prunepool.core.redelivery import Redelivery
 from prunepool.core.resilience import Resilience
+from prunepool.core.restarts import HOPELESS_AFTER
 from prunepool.core.scheduler_metrics import SchedulerMetrics
 from prunepool.core.served_model import ServedModel
 from prunepool.core.types import Batch, BatchItem, Limits, RatioSpec, Request, Result
@@ -105,7 +106,7 @@ class Scheduler:
         self._supervisor = Supervisor(
             name,
             self._make_worker,
-            owner=self,
+            handler=self,
             resilience=resilience,
             metrics=metrics,
             gauges=self.gauges,
@@ -316,7 +317,7 @@ class Scheduler:
     def on_hopeless(self, error: BaseException) -> None:
         """Restarts in this process keep failing: only another process can have the device back."""
         cause = f"{type(error).__name__}: {error}"
-        self._when_hopeless(f"{self._name}: 2 restarts in a row failed, the last with {cause}")
+        self._when_hopeless(f"{self._name}: {HOPELESS_AFTER} restarts in a row failed, the last with {cause}")
 
     def _end_grace_period(self) -> None:
         if not self._supervisor.up:
