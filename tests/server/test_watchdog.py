@@ -74,3 +74,17 @@ async def test_one_that_is_being_started_is_not_pinged(process: Process) -> None
         await asyncio.sleep(0)
     watching.cancel()
     assert (process.pings, process.replaced) == (0, 0)
+
+
+async def test_pings_that_time_out_are_a_second_apart_and_not_two(process: Process) -> None:
+    async def time_out(method: str, *arguments: str, timeout_s: float | None = None) -> object:
+        assert timeout_s is not None
+        await asyncio.sleep(timeout_s)
+        raise EngineUnavailable("no answer", retry_after=1.0)
+
+    process.call = time_out  # type: ignore[method-assign]
+    watching = asyncio.create_task(watch(process, ping_s=0.02, most_missed=10))
+    for _ in range(15):  # as long as it takes to miss ten of them, and half as long again
+        await asyncio.sleep(0.02)
+    watching.cancel()
+    assert process.replaced == 1

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable, Mapping
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, ForkServerProcess, SpawnContext, SpawnProcess
 from typing import Any
@@ -208,6 +209,7 @@ def _start(process: ForkServerProcess | SpawnProcess) -> None:
 
     Ctrl-C goes to every process of a terminal, also to one that is still importing.
     """
+    resource_tracker.ensure_running()  # starting it later would unblock them again
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, PARENTS_SIGNALS)
     try:
         process.start()

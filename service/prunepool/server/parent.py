@@ -266,6 +266,7 @@ async def _unless(stopped: asyncio.Event, starting: Coroutine[Any, Any, None]) -
     signalled.cancel()
     if work not in done:
         work.cancel()
+        await asyncio.gather(work, return_exceptions=True)  # what it failed of meanwhile is no news
         return False
     try:
         work.result()

@@ -40,17 +40,22 @@ async def watch(process: Watched, ping_s: float = PING_S, most_missed: int = MOS
         ping_s: seconds between two pings.
         most_missed: unanswered pings in a row after which it is replaced.
     """
-    missed = 0
+    loop = asyncio.get_running_loop()
+    missed, pause_s = 0, ping_s
     while True:
-        await asyncio.sleep(ping_s)
+        await asyncio.sleep(pause_s)
+        pause_s = ping_s
         if not process.up:
             missed = 0
             continue
+        pinged = loop.time()
         try:
             await process.call("ping", timeout_s=ping_s)
             missed = 0
         except PrunepoolError:
             missed += 1
+            # A ping that goes unanswered has taken its whole time-out: the next one is due.
+            pause_s = max(0.0, ping_s - (loop.time() - pinged))
         if missed >= most_missed and process.up:
             _log.error("process does not answer and is replaced", name=process.name, pings_missed=missed)
             process.replace()
