@@ -1,10 +1,10 @@
-"""Open an untrusted image file: only known formats, within limits that its header decides.
+"""Open an untrusted image file: known formats only, within limits that are checked in its header.
 
-Pillow's plugins are called directly, never through `Image.open`: each file is given to the one plugin of
-its own signature, and its size is judged by the limit of the request, not by Pillow's process-wide one. The
-other guards bound what a small file can make the plugins do, each against a case that was measured: scans
-of a JPEG (each a pass over all pixels), strips and fractions of a TIFF (a Python object each), run
-lengths in a BMP (decoded in Python), fax rows (a line in the log each), and headers of very many parts.
+Pillow's plugins are called directly, not through `Image.open`: a file goes only to the plugin of its signature, and
+its size is checked against the request's limit instead of Pillow's process-wide one. The other checks bound the
+work that a small file can cause in a plugin; each is against a case that was measured: scans of a JPEG (each is a
+pass over all pixels), strips and fractions of a TIFF (each is a Python object), run lengths in a BMP (decoded in
+Python), fax rows (each logs a line), and headers of very many parts.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from PIL.WebPImagePlugin import WebPImageFile
 from prunepool.errors import ImageTooLarge, ImageUndecodable, UnsupportedMediaType
 from prunepool.imaging.signatures import foreign_format
 
-#: Longest side of any image: JPEG and GIF cannot be longer, and a row costs memory however short it is.
+#: Longest side of any image: JPEG and GIF allow no more, and even a very short row costs memory.
 _MAX_SIDE = 65_535
-#: A JPEG of the largest size may have this many scans, a smaller one proportionally more (encoders make 10).
+#: Scans allowed in a JPEG of the largest size; a smaller one may have proportionally more (encoders write 10).
 _MAX_SCANS_AT_FULL_SIZE = 20
 _MAX_JPEG_MARKERS = 20_000
-#: Offsets (8 bytes at most) of one strip a row and plane of the longest image.
+#: Bytes of the strip offsets of the longest image: 8 for each row of each of 4 planes.
 _MAX_TIFF_NUMBERS = 8 * 4 * _MAX_SIDE
-#: By Pillow's names. Left out are fax (libtiff writes a line to stderr for each broken row) and what no
-#: photo is stored in.
+#: By Pillow's names. Excluded are fax (libtiff writes a line to stderr for each broken row) and compressions that
+#: are not used for photos.
 _TIFF_COMPRESSIONS = (
     "raw",
     "packbits",
@@ -46,7 +46,7 @@ _TIFF_COMPRESSIONS = (
     "zstd",
 )
 _TIFF_BYTES = (TiffTags.BYTE, TiffTags.ASCII, TiffTags.UNDEFINED)
-#: Reads that any file may take; each format has more in proportion to its length.
+#: Reads allowed for any file; each format may have more in proportion to the file's length.
 _BASE_READS = 5_000
 
 _SERVED = "JPEG, PNG, WebP, GIF, BMP or TIFF"
@@ -56,13 +56,13 @@ _START_OF_SCAN, _END_OF_IMAGE, _WITHOUT_LENGTH = 0xDA, 0xD9, (0x01, 0xD8)
 
 @dataclass(frozen=True, slots=True)
 class ImageLimits:
-    """What an image may cost.
+    """Limits on the cost of decoding an image.
 
     Attributes:
-        max_pixels: width times height, as its header says.
+        max_pixels: the largest width × height, as stated in the header.
 
     Raises:
-        ValueError: a limit below one pixel.
+        ValueError: the limit is below one pixel.
     """
 
     max_pixels: int = 50_000_000
@@ -73,7 +73,7 @@ class ImageLimits:
 
 
 class _BoundedReader(io.BytesIO):
-    """Bytes that may be read so many times: plugins parse headers in Python, part by part."""
+    """Bytes with a limited number of reads: plugins parse headers in Python, part by part."""
 
     def __init__(self, data: bytes, reads: int) -> None:
         super().__init__(data)
@@ -87,14 +87,14 @@ class _BoundedReader(io.BytesIO):
 
 
 class _JpegImageFile(JpegImageFile):
-    """A JPEG whose metadata is read only for its orientation, and later."""
+    """A JPEG whose metadata is read later, and only for its orientation."""
 
     def _read_dpi_from_exif(self) -> None:
         pass
 
 
 class _TiffImageFile(TiffImageFile):
-    """A TIFF whose tags are no longer than an image needs, and whose nested directories are not read."""
+    """A TIFF with a limit on the length of its tags, and without its nested directories."""
 
     def _setup(self) -> None:
         for tag, value in self.tag_v2._tagdata.items():
@@ -127,20 +127,20 @@ _CONTAINERS = (
 
 
 def open_image(data: bytes, limits: ImageLimits) -> ImageFile:
-    """Open a file and judge its header; no pixel is decoded.
+    """Open a file and check its header; no pixel is decoded.
 
     Args:
         data: the whole file.
-        limits: what it may cost.
+        limits: on its cost.
 
     Returns:
         The image, not loaded.
 
     Raises:
-        ImageUndecodable: empty, not an image, broken, or made to be costly.
-        ImageTooLarge: more pixels than allowed.
-        UnsupportedMediaType: a format, or a variant of one, that is not served.
-        Exception: anything a Pillow plugin raises.
+        ImageUndecodable: the file is empty, not an image, broken, or crafted to be costly.
+        ImageTooLarge: it has more pixels than allowed.
+        UnsupportedMediaType: its format, or the variant of it, is not supported.
+        Exception: whatever a Pillow plugin raises.
     """
     if not data:
         raise ImageUndecodable("the image is empty (0 bytes)")
@@ -160,10 +160,10 @@ def open_image(data: bytes, limits: ImageLimits) -> ImageFile:
 
 
 def check_size(name: str, size: tuple[int, int], limits: ImageLimits) -> None:
-    """Judge an image by its header.
+    """Check the size of an image, as stated in its header.
 
     Raises:
-        ImageTooLarge: more pixels than allowed, or a side longer than any format but strips has.
+        ImageTooLarge: it has more pixels than allowed, or a side is too long.
     """
     width, height = size
     if width * height > limits.max_pixels:
@@ -192,7 +192,7 @@ def _check_compression(name: str, image: ImageFile) -> None:
 
 
 def _webp_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height of the canvas; None where the header is too short or unknown to say."""
+    """Width and height of the canvas; None if the header is too short or of an unknown kind."""
     kind, head = data[12:16], data[20:30]
     if len(head) < 10:
         return None
@@ -209,7 +209,7 @@ def _webp_size(data: bytes) -> tuple[int, int] | None:
 def _check_scans(data: bytes, size: tuple[int, int], limits: ImageLimits) -> None:
     pixels = size[0] * size[1]
     allowed = _MAX_SCANS_AT_FULL_SIZE * max(1, limits.max_pixels // pixels)
-    # Thumbnails and chance make this count too high, never too low: the markers are walked only then.
+    # Thumbnails and chance can make this count too high, never too low: only then are the markers parsed.
     if data.count(bytes((0xFF, _START_OF_SCAN))) <= allowed:
         return
     scans, at = 0, 2

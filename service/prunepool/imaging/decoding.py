@@ -1,4 +1,4 @@
-"""From bytes, or from a Pillow image, to the model's crop."""
+"""Decode bytes, or a Pillow image, into the model's crop."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from prunepool.imaging.containers import ImageLimits, open_image
 from prunepool.imaging.geometry import Preprocess, resize_and_crop
 from prunepool.imaging.pixels import to_rgb, transposition
 
-#: A JPEG decoded at a reduced scale keeps at least this many times the resized short side.
+#: A JPEG decoded at a reduced scale has a short side of at least this many times the resized one.
 _DRAFT_FACTOR = 2
 
 
 def decode(
     data: bytes, preprocess: Preprocess, limits: ImageLimits, *, draft: bool = True
 ) -> NDArray[np.uint8]:
-    """Decode one image file into the model's crop; may be called from many threads at once.
+    """Decode an image file into the model's crop; thread-safe.
 
     Args:
         data: the whole file: JPEG, PNG, WebP, GIF, BMP or TIFF.
-        preprocess: what the model wants to see.
-        limits: what the image may cost.
-        draft: decode a JPEG much larger than needed at 1/2, 1/4 or 1/8 of its size. Faster, and the pixels
-            differ a little from those of the full decode.
+        preprocess: the model's input.
+        limits: on the image's cost.
+        draft: whether to decode a JPEG that is much larger than needed at 1/2, 1/4 or 1/8 of its size: faster, with
+            pixels that differ slightly from those of a full decode.
 
     Returns:
         uint8 RGB, [size, size, 3], contiguous.
 
     Raises:
-        ImageUndecodable: empty, not an image, truncated or broken.
-        ImageTooLarge: more pixels than allowed.
-        UnsupportedMediaType: an image of a format that is not served, named where it is known.
+        ImageUndecodable: the data is empty, not an image, truncated or broken.
+        ImageTooLarge: the image has more pixels than allowed.
+        UnsupportedMediaType: its format is not supported; the message names it if it is known.
     """
     with _pillow_errors_as_ours():
         image = open_image(data, limits)
@@ -51,24 +51,24 @@ def decode(
 
 
 def preprocess_image(image: Image.Image, preprocess: Preprocess) -> NDArray[np.uint8]:
-    """The model's crop of a Pillow image of any mode, turned upright by its metadata.
+    """Convert a Pillow image of any mode into the model's crop, turned upright by its metadata.
 
     Args:
-        image: one that the caller trusts; Pillow's own errors pass through.
-        preprocess: what the model wants to see.
+        image: one that the caller trusts; Pillow's errors are not translated.
+        preprocess: the model's input.
 
     Returns:
         uint8 RGB, [size, size, 3], contiguous.
 
     Raises:
-        ImageUndecodable: floating-point pixels of which none is finite.
+        ImageUndecodable: it has floating-point pixels, and none is finite.
     """
     image.load()
     return resize_and_crop(to_rgb(image), preprocess, transposition=transposition(image))
 
 
 def _draft(image: Image.Image, preprocess: Preprocess) -> int:
-    """Have a large JPEG decoded at a reduced scale; by how much it is reduced."""
+    """Ask for a reduced scale of a large JPEG; return the factor by which it is reduced."""
     if not isinstance(image, JpegImageFile):
         return 1
     width = image.width
@@ -87,6 +87,6 @@ def _pillow_errors_as_ours() -> Iterator[None]:
         raise ImageTooLarge(str(error)) from error
     except MemoryError as error:
         raise ImageTooLarge("decoding the image takes more memory than there is") from error
-    except Exception as error:  # plugins raise nearly anything on bad input: none of it may cost a worker
+    except Exception as error:  # plugins raise nearly anything on bad input
         reason = str(error)[:200] or type(error).__name__
         raise ImageUndecodable(f"the image cannot be decoded: {reason}") from error

@@ -1,4 +1,4 @@
-"""Resize and centre crop, to the pixel as timm's evaluation transform does them."""
+"""Resize and centre crop, pixel for pixel as timm's evaluation transform does."""
 
 from __future__ import annotations
 
@@ -13,24 +13,25 @@ _RESAMPLING = {
     "bicubic": Image.Resampling.BICUBIC,
     "bilinear": Image.Resampling.BILINEAR,
     "lanczos": Image.Resampling.LANCZOS,
+    "nearest": Image.Resampling.NEAREST,
 }
 
-#: A longer strip is cut to this many times its short side. Resizing it whole would cost memory without
-#: bound (1×5000 pixels become 248×1,240,000), and the centre crop sees only its middle.
+#: A longer strip is cut to this many times its short side. Resizing all of it would need unbounded memory
+#: (1×5000 pixels become 248×1,240,000), and the centre crop shows only its centre.
 _MAX_ASPECT = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Preprocess:
-    """What a model wants to see.
+    """The input that a model takes.
 
     Attributes:
-        size: pixels a side of the square crop.
+        size: input resolution: height and width of the square crop, in pixels.
         crop_pct: the crop's share of the resized short side, above 0 and at most 1.
-        interpolation: `bicubic`, `bilinear` or `lanczos`; all antialiased.
+        interpolation: `bicubic`, `bilinear`, `lanczos` (all antialiased) or `nearest`.
 
     Raises:
-        ValueError: a value outside of that.
+        ValueError: a value is none of these.
     """
 
     size: int = 224
@@ -65,10 +66,10 @@ def resize_and_crop(
 
     Args:
         image: RGB, as stored.
-        preprocess: the size wanted.
-        scale: by how much the decoder has reduced the image already.
-        full_size: width and height before that; unset, the image's own.
-        transposition: what turns it upright.
+        preprocess: the model's input.
+        scale: the factor by which the decoder has reduced the image.
+        full_size: width and height before that; None for the image's own.
+        transposition: turns the image upright; None if it is.
 
     Returns:
         uint8, [size, size, 3], contiguous and writable.
@@ -78,7 +79,7 @@ def resize_and_crop(
     resized = image.resize(
         _resized_size(right - left, bottom - top, preprocess.short_side),
         _RESAMPLING[preprocess.interpolation],
-        # The size before the reduction decides: a reduced image ends within its last row and column.
+        # By the size before the reduction: a reduced image ends inside its last row and column.
         box=(left / scale, top / scale, right / scale, bottom / scale),
     )
     if transposition is not None:
@@ -89,14 +90,14 @@ def resize_and_crop(
 
 
 def central_region(width: int, height: int) -> tuple[int, int, int, int]:
-    """Left, top, right and bottom of the part that is resized: all of it, but for very long strips."""
+    """Left, top, right and bottom of the part that is resized: all of it, except for very long strips."""
     longest = _MAX_ASPECT * min(width, height)
     cut_x, cut_y = max(0, (width - longest) // 2), max(0, (height - longest) // 2)
     return cut_x, cut_y, width - cut_x, height - cut_y
 
 
 def _resized_size(width: int, height: int, short: int) -> tuple[int, int]:
-    # Multiplied before it is divided, and truncated, as torchvision does.
+    # Multiply, divide, truncate: in the order of torchvision.
     if width <= height:
         return short, int(short * height / width)
     return int(short * width / height), short

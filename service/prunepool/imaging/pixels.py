@@ -1,4 +1,4 @@
-"""Whatever a Pillow image holds, as upright 8-bit RGB."""
+"""Convert the pixels of any Pillow image to upright 8-bit RGB."""
 
 from __future__ import annotations
 
@@ -29,31 +29,32 @@ _MAX_EXIF_BYTES = 1 << 20
 
 
 def transposition(image: Image.Image) -> Image.Transpose | None:
-    """What turns a loaded image upright, or None if it is.
+    """The transposition that turns a loaded image upright, or None if it is.
 
-    Pillow itself turns a TIFF when it loads it. Metadata that is broken or longer than 1 MiB means upright:
-    viewers show such a photo too.
+    Pillow turns a TIFF itself when it loads it. An image with metadata that is broken or longer than 1 MiB counts
+    as
+    upright: viewers show such a photo too.
     """
     if len(image.info.get("exif") or b"") > _MAX_EXIF_BYTES:
         return None
     try:
         return _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # its parsers raise nearly anything; the pixels are not concerned
+    except Exception:  # the metadata parsers raise nearly anything; the pixels are unaffected
         return None
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """The image as 8-bit RGB, transparency over white.
+    """Convert an image to 8-bit RGB, with transparency composited over white.
 
     Raises:
-        ImageUndecodable: floating-point pixels of which none is finite.
+        ImageUndecodable: it has floating-point pixels, and none is finite.
     """
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return Image.fromarray(_eight_bits(image)).convert("RGB")
     if image.has_transparency_data:
-        # Pillow goes from premultiplied grey to no other mode than this.
+        # Pillow converts premultiplied grey to no mode but LA.
         translucent = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
         page = Image.new("RGB", image.size, "white")
         page.paste(translucent, (0, 0), translucent)
@@ -62,7 +63,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image) -> NDArray[np.uint8]:
-    """One channel of integers or floats, uint8 [height, width]; a colour that stands for nothing is white."""
+    """Scale one channel of integers or floats to uint8 [height, width]; a transparent value becomes white."""
     tags = getattr(image, "tag_v2", {})
     values = np.asarray(image)
     if tags.get(_SAMPLE_FORMAT) == (1,) and values.dtype == np.int32:
@@ -83,7 +84,7 @@ def _eight_bits(image: Image.Image) -> NDArray[np.uint8]:
 
 
 def _range(values: NDArray[np.generic], *, twelve_bits: bool) -> tuple[float, float]:
-    """The values that become black and white."""
+    """The values that are mapped to black and to white."""
     if values.dtype.kind == "u" and values.dtype.itemsize == 2:
         return 0.0, 4095.0 if twelve_bits else 65535.0
     finite = np.isfinite(values)

@@ -1,4 +1,4 @@
-"""Names for files that people send and that are not served, so that the refusal can say what was sent."""
+"""Names of file formats that are not supported, so that an error message can say what was sent."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SIGNATURES = (
     (b"\x1a\x45\xdf\xa3", "Matroska or WebM video"),
 )
 
-#: Major brands of ISO base media files; any other is taken for video.
+#: Major brands of ISO base media files; any other counts as video.
 _BRANDS = {
     b"heic": "HEIC",
     b"heix": "HEIC",
@@ -37,7 +37,7 @@ _BRANDS = {
 
 
 def foreign_format(data: bytes) -> str | None:
-    """The name of a well-known format, by its first bytes; None if it is not known."""
+    """The name of a well-known format by its first bytes; None if it is unknown."""
     for signature, name in _SIGNATURES:
         if data.startswith(signature):
             return name

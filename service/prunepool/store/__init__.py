@@ -1,4 +1,4 @@
-"""The model store: one folder a model, with its manifest and its weights. Needs no torch."""
+"""The model store: one folder per model, with its manifest and its weights. It needs no torch."""
 
 from prunepool.store.folders import check_name
 from prunepool.store.geometry import Geometry

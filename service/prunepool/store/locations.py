@@ -1,4 +1,4 @@
-"""Which folder is the model store, where nobody says."""
+"""The default location of the model store, and the packaged models."""
 
 from __future__ import annotations
 

@@ -13,22 +13,22 @@ from prunepool.store.profile import Ascending, ProfilePoint, Ratio, Share, Text,
 #: The reduction method that means the plans of the paper, whatever else the manifest says.
 PAPER = "ppt-paper"
 
-#: No dot or dash in front, no slash at all: safe as a folder, in a URL and in a shell.
+#: No leading dot or dash and no slash: safe as a folder name, in a URL and in a shell.
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
-#: One path component, so that a manifest can never point out of its folder.
+#: One path component, so that a manifest cannot point outside its folder.
 WEIGHTS_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*\.safetensors$"
 
 _FROZEN = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
 
 class Weights(BaseModel):
-    """The file of weights beside the manifest, and how to tell that it is still the same.
+    """The file of weights beside the manifest, and its checksum.
 
     Attributes:
         file: its name, a safetensors file.
         sha256: of the file, 64 hexadecimal digits.
-        dtype: of the tensors; `mixed` where they differ.
-        parameters: numbers in all tensors together.
+        dtype: of the tensors; `mixed` if they differ.
+        parameters: number of parameters in all tensors together.
     """
 
     model_config = _FROZEN
@@ -40,15 +40,15 @@ class Weights(BaseModel):
 
 
 class ReductionDefaults(BaseModel):
-    """What a reduction plan takes where a request leaves it open.
+    """Defaults for reduction plans.
 
     Attributes:
-        method: the reduction method where the profile holds no plans: a name in
+        method: the reduction method if the profile holds no plans: a name in
             :data:`prunepool.reduction.methods.METHODS`, or `ppt-paper`, which means the paper's plans and ignores
             blocks, thresholds and profile.
         blocks: 0-based reducing blocks, ascending; None for the method's own.
         thresholds: score variance from which an image is pruned, one for each block; None for the paper's.
-        default_ratio: the ratio that `auto` applies where nothing else decides.
+        default_ratio: the ratio that `auto` applies if nothing else decides.
         max_ratio: the largest ratio; None for what the architecture allows.
     """
 
@@ -70,7 +70,7 @@ class ReductionDefaults(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        """Refuse what no plan can be made of."""
+        """Refuse values that make no plan."""
         if self.blocks is not None and (not self.blocks or list(self.blocks) != sorted(set(self.blocks))):
             raise ValueError("blocks must be one or more ascending block indices")
         method = METHODS["ppt" if self.method == PAPER else self.method]
@@ -85,24 +85,24 @@ class ReductionDefaults(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What a `model.json` says.
+    """The contents of a `model.json`.
 
     Attributes:
         schema_version: of this layout.
         name: of the model; inside a store, the name of its folder.
         architecture: timm's name, without a tag.
-        input_size: pixels a side.
+        input_size: input resolution: height and width in pixels.
         mean: per channel, of pixels scaled to 0 … 1.
         std: per channel, of pixels scaled to 0 … 1.
-        crop_pct: share of the resized image's side that the centre crop keeps.
+        crop_pct: the centre crop's share of the resized image's side.
         interpolation: of the resize.
-        labels: one a class, in the order of the logits.
+        labels: one for each class, in the order of the logits.
         licence: of the weights.
         origin: where the weights came from.
-        weights: the file.
-        geometry: of the network; None in manifests of older releases, which have it computed.
+        weights: the file of weights.
+        geometry: of the network; None in manifests of older releases, for which it is computed.
         reduction: defaults for the reduction plan.
-        profile: figures measured per ratio.
+        profile: plans and measurements for several ratios.
     """
 
     model_config = _FROZEN
@@ -129,7 +129,7 @@ class Manifest(BaseModel):
 
     @property
     def planned(self) -> tuple[ProfilePoint, ...]:
-        """The points of the profile that say how the model is reduced; none with `ppt-paper`."""
+        """The points of the profile that hold a plan; none if the method is `ppt-paper`."""
         if self.reduction.method == PAPER:
             return ()
         return tuple(point for point in self.profile or () if point.removed)
@@ -156,7 +156,7 @@ class Manifest(BaseModel):
     @field_validator("profile")
     @classmethod
     def _ascending(cls, profile: tuple[ProfilePoint, ...] | None) -> tuple[ProfilePoint, ...] | None:
-        """Refuse a profile out of order."""
+        """Refuse a profile whose ratios do not ascend."""
         ratios = [point.ratio for point in profile or ()]
         if ratios != sorted(set(ratios)):
             raise ValueError("the ratios of its points must ascend")

@@ -24,7 +24,7 @@ def parse(document: bytes, source: str) -> Manifest:
         source: its path, for the message.
 
     Raises:
-        ManifestInvalid: not JSON, or not what a manifest must be; one line with file, key, value and limit.
+        ManifestInvalid: it is not JSON or not a valid manifest; one line with file, key, value and limit.
     """
     try:
         return Manifest.model_validate_json(document, strict=True)
@@ -36,7 +36,7 @@ def read(path: Path) -> Manifest:
     """Read a manifest from its file.
 
     Raises:
-        ManifestInvalid: it cannot be read, or :func:`parse` refuses it.
+        ManifestInvalid: the file cannot be read, or :func:`parse` refuses it.
     """
     try:
         document = path.read_bytes()
@@ -46,10 +46,10 @@ def read(path: Path) -> Manifest:
 
 
 def render(manifest: Manifest) -> bytes:
-    """The JSON of a manifest, as it stands in `model.json`.
+    """The JSON of a manifest, as in `model.json`.
 
     Raises:
-        ManifestInvalid: a value that was put in past validation (`model_copy(update=…)`).
+        ManifestInvalid: a value is invalid; `model_copy(update=…)` does not validate.
     """
     text = manifest.model_dump_json(indent=2, exclude_none=True) + "\n"
     document = text.encode()
@@ -58,11 +58,11 @@ def render(manifest: Manifest) -> bytes:
 
 
 def write(manifest: Manifest, folder: Path) -> None:
-    """Write `model.json` into a folder, in one step: a reader sees the old one or the new one.
+    """Write `model.json` into a folder atomically: a reader sees the old or the new one.
 
     Raises:
         ManifestInvalid: see :func:`render`.
-        OSError: no space, no permission.
+        OSError: there is no space or no permission.
     """
     document = render(manifest)
     draft = folder / f".{FILE_NAME}.{secrets.token_hex(4)}"
@@ -77,7 +77,7 @@ def write(manifest: Manifest, folder: Path) -> None:
 
 
 def explain(error: ValidationError) -> str:
-    """A validation error in one line: the first problem's key, value and limit, and how many there are."""
+    """Describe a validation error in one line: the first problem, and the number of others."""
     problems = error.errors(include_url=False)
     first: Mapping[str, Any] = problems[0]
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
@@ -90,7 +90,7 @@ def explain(error: ValidationError) -> str:
         return f"{key} is not a known key{more}"
     limit = first["msg"].removeprefix("Value error, ")
     if not key and first["type"] == "value_error":
-        return f"{limit}{more}"  # of several keys, which it names
+        return f"{limit}{more}"  # the message names its keys itself
     value = repr(first["input"])
     shown = value if len(value) <= 100 else value[:100] + "…"
     return f"{key or 'the document'} is {shown}: {limit[:1].lower()}{limit[1:]}{more}"

@@ -1,4 +1,4 @@
-"""One model of the store: its manifest, its folder, and whether its weights are still the same."""
+"""One model of the store: its manifest, its folder, and the checksum of its weights."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def sha256_of(path: Path, advance: Callable[[int], None] | None = None) -> str:
 
     Args:
         path: the file.
-        advance: called with the bytes read since its last call.
+        advance: called with the number of bytes read since the last call.
     """
     digest = hashlib.sha256()
     with path.open("rb") as file:
@@ -33,10 +33,10 @@ def sha256_of(path: Path, advance: Callable[[int], None] | None = None) -> str:
 
 
 def tensor_shapes(path: Path) -> Mapping[str, tuple[int, ...]]:
-    """The shape of every tensor of a safetensors file, from its header alone.
+    """The shape of every tensor of a safetensors file, read from its header.
 
     Raises:
-        WeightsInvalid: it is not one.
+        WeightsInvalid: the file is not safetensors.
     """
     try:
         with safe_open(path, framework="numpy") as file:
@@ -48,11 +48,11 @@ def tensor_shapes(path: Path) -> Mapping[str, tuple[int, ...]]:
 
 @dataclass(frozen=True, slots=True)
 class StoredModel:
-    """A model with a valid manifest; its weights may still be missing or changed.
+    """A model with a valid manifest; its weights have not been checked.
 
     Attributes:
-        manifest: what its model.json says.
-        folder: where it is.
+        manifest: read from its model.json.
+        folder: the model's folder.
         packaged: whether it is part of the installed package, and so read-only.
     """
 
@@ -65,7 +65,7 @@ class StoredModel:
         """The file of weights.
 
         Raises:
-            WeightsInvalid: it is not there, or is a link that leaves the model's folder.
+            WeightsInvalid: the file is missing, or is a link to outside the model's folder.
         """
         path = self.folder / self.manifest.weights.file
         if not path.is_file():
@@ -78,10 +78,10 @@ class StoredModel:
         """Compare the weights with their recorded sha256.
 
         Args:
-            advance: called with the bytes read since its last call.
+            advance: called with the number of bytes read since the last call.
 
         Raises:
-            WeightsInvalid: missing, unreadable or changed; names both hashes.
+            WeightsInvalid: they are missing, unreadable or changed; names both hashes.
         """
         path = self.weights_path
         try:
@@ -94,7 +94,7 @@ class StoredModel:
             )
 
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """The shape of every tensor, from the file's header alone.
+        """The shape of every tensor, read from the file's header.
 
         Raises:
             WeightsInvalid: the file is missing or is not safetensors.

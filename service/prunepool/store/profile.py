@@ -1,4 +1,4 @@
-"""The profile of a model: how it is reduced at measured points of its dial, and what that costs."""
+"""The profile of a model: plans at several points of its dial, with what was measured there."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _OPEN = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False, protected_na
 
 
 class Speed(BaseModel):
-    """How much faster a plan ran than the dense model, both taking turns.
+    """Speed of a plan relative to the dense model; both were timed alternately.
 
     Attributes:
-        speedup: images per second over those of the dense model.
-        device: where.
-        dtype: in which number format.
-        batch: images at a time.
+        speedup: images per second divided by those of the dense model.
+        device: the device it was timed on.
+        dtype: the dtype it was timed in.
+        batch: batch size.
     """
 
     model_config = _OPEN
@@ -41,8 +41,8 @@ class Validation(BaseModel):
     Attributes:
         images: how many.
         of: what they are, in the plural, as `ImageNet validation photos`.
-        top1: share of images whose best class was right.
-        top5: share of images with the right class among the best five.
+        top1: share of images whose best class is correct.
+        top5: share of images with the correct class among the best five.
     """
 
     model_config = _OPEN
@@ -56,24 +56,23 @@ class Validation(BaseModel):
 class ProfilePoint(BaseModel):
     """One point of the dial: its plan, and the figures measured with it.
 
-    Keys that are not listed here are kept as they are, so that a newer measurement does not make an older
-    release refuse the model.
+    Unknown keys are kept, so that an older release accepts a model with newer measurements.
 
     Attributes:
         ratio: the reduction ratio.
         gmacs: billions of multiply-accumulates for one image.
         method: its reduction method; a name in :data:`prunepool.reduction.methods.METHODS`.
         blocks: the reducing blocks.
-        removed: tokens that leave at each. Without it, the point says nothing of how the model is reduced.
-        thresholds: score variance from which an image is pruned, one a stage.
-        images: how many were measured.
-        top1: share of images whose best class was right.
-        top5: share of images with the right class among the best five.
-        agreement: share of images whose best class was that of the dense model.
-        kl: mean divergence of the answer from the dense model's, in nats.
-        drop: what was lost against the dense model, in points: of top-1 where there were labels, else of
-            agreement. Below 0 where more was right than before.
-        intervals: for a figure's name, the ends of its 95 % confidence interval.
+        removed: tokens removed at each of them. Without it, the point holds no plan.
+        thresholds: score variance from which an image is pruned, one for each block.
+        images: number of images that were measured.
+        top1: share of images whose best class is correct.
+        top5: share of images with the correct class among the best five.
+        agreement: share of images whose best class is that of the dense model.
+        kl: mean KL divergence of the prediction from the dense model's, in nats.
+        drop: loss against the dense model in percentage points: of top-1 if there were labels, else of agreement.
+            Negative if the plan is better than the dense model.
+        intervals: the ends of the 95 % confidence interval, by the figure's name.
         speed: where it was measured.
         validation: where it was measured. It is for people; `max_accuracy_drop` goes by `drop`.
     """

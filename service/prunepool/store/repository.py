@@ -1,4 +1,4 @@
-"""What can be served: the models of the store, and folders elsewhere that the operator named."""
+"""The models that a server can load: those of the store, and folders that the operator named."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from prunepool.store.store import ModelStore
 
 
 class Repository:
-    """Models by name; no name becomes a path.
+    """Models by name. A name from a request is never used as a path.
 
     Args:
-        store: the folder of models; read anew whenever it is asked.
+        store: the model store; read anew at every call.
     """
 
     def __init__(self, store: ModelStore) -> None:
@@ -20,17 +20,17 @@ class Repository:
         self._named: dict[str, str] = {}
 
     def declare(self, references: Iterable[str]) -> tuple[str, ...]:
-        """Let models that the operator names be served, wherever they are.
+        """Allow models that the operator names, wherever they are.
 
         Args:
             references: names in the store, or folders with a model.json.
 
         Returns:
-            The name of each, once.
+            Their names, each once.
 
         Raises:
-            ModelNotFound: no such model.
-            ManifestInvalid: its model.json does not say what it must.
+            ModelNotFound: there is no such model.
+            ManifestInvalid: its model.json is invalid.
         """
         found = {self._store.open(reference).manifest.name: reference for reference in references}
         self._named.update(found)
@@ -41,10 +41,10 @@ class Repository:
         return tuple(sorted({*self._store.names(), *self._named}))
 
     def reference(self, name: str) -> str:
-        """What the store opens a model of that name by: its name, or a folder that was declared.
+        """What to pass to :meth:`ModelStore.open` for a model: its name, or a folder that was declared.
 
         Raises:
-            ModelNotFound: none of that name.
+            ModelNotFound: there is no model of that name.
         """
         names = self.names()
         if name not in names:

@@ -1,10 +1,10 @@
 """The model store: finding, verifying, adding and removing models.
 
-A store is a folder of models. Behind it may lie the models that are packaged with prunepool: they are found and
-read like the others, never written, and a model of the same name in the folder hides them.
+A store is a folder of models. It may have the models that are packaged with prunepool behind it: they are found and
+read like the others, but never written, and a model of the same name in the folder hides them.
 
-Every change is one rename within the store's file system: a reader, or a second writer, sees a model whole
-or not at all.
+Every change is one rename within the store's file system: readers and other writers see a model either complete or
+not at all.
 """
 
 from __future__ import annotations
@@ -55,20 +55,20 @@ class ModelStore:
         """Every model in the store, by name.
 
         Raises:
-            ManifestInvalid: one of them cannot be used.
+            ManifestInvalid: the manifest of one of them is invalid.
         """
         return tuple(self.open(name) for name in self.names())
 
     def open(self, name_or_folder: str | Path) -> StoredModel:
-        """Find a model and read its manifest; the weights are not looked at.
+        """Find a model and read its manifest; the weights are not read.
 
         Args:
             name_or_folder: its name, or the path of any folder with a model.json. A name in the store comes
                 first, then one of a packaged model.
 
         Raises:
-            ModelNotFound: neither; names what there is.
-            ManifestInvalid: its model.json does not say what it must.
+            ModelNotFound: there is neither; names the models that there are.
+            ManifestInvalid: its model.json is invalid.
         """
         name = str(name_or_folder)
         for root in (self.root, self.packaged):
@@ -85,8 +85,8 @@ class ModelStore:
         """Open a model and compare its weights with their recorded sha256.
 
         Raises:
-            ModelNotFound: no such model.
-            ManifestInvalid: its model.json does not say what it must.
+            ModelNotFound: there is no such model.
+            ManifestInvalid: its model.json is invalid.
             WeightsInvalid: its weights are missing or changed.
         """
         model = self.open(name_or_folder)
@@ -94,10 +94,10 @@ class ModelStore:
         return model
 
     def check_free(self, name: str) -> None:
-        """Find out before long work that a name is taken.
+        """Check that a name can be used; meant to be called before long work.
 
         Raises:
-            InvalidParameter: it is no name.
+            InvalidParameter: the name is invalid.
             ModelError: a model of that name is in the store, or packaged.
         """
         if self._folder(name).exists():
@@ -112,9 +112,7 @@ class ModelStore:
 
     @contextmanager
     def staging(self) -> Iterator[Path]:
-        """A new folder on the store's file system to prepare a model in.
-
-        What is still there at the end is removed, so that a failure leaves nothing.
+        """A new folder on the store's file system to prepare a model in; removed at the end if it is still there.
 
         Raises:
             ModelError: the store cannot be written, or its disk is full.
@@ -128,16 +126,16 @@ class ModelStore:
             shutil.rmtree(folder, ignore_errors=True)
 
     def add(self, manifest: Manifest, staged: Path, *, replace: bool = False) -> StoredModel:
-        """Take a prepared model into the store, after comparing its weights with the manifest.
+        """Add a prepared model to the store, after comparing its weights with the manifest.
 
         Args:
             manifest: of the model.
-            staged: a folder from :meth:`staging` with the weights in it; it becomes the model's.
-            replace: whether a model of that name gives way; else it is an error.
+            staged: a folder from :meth:`staging` that holds the weights; it becomes the model's folder.
+            replace: whether to replace a model of that name.
 
         Raises:
             WeightsInvalid: the weights in `staged` are not those of the manifest.
-            ModelError: a model of that name is there already, or the store cannot be written.
+            ModelError: the name is taken, or the store cannot be written.
         """
         StoredModel(manifest, staged).verify()
         target = self._folder(manifest.name)
@@ -153,11 +151,11 @@ class ModelStore:
         raise ModelError(f"{target} was taken again {_ATTEMPTS} times by other writers; nothing was added")
 
     def remove(self, name: str) -> None:
-        """Take a model out of the store and delete its files; its manifest need not be valid.
+        """Remove a model from the store and delete its files; its manifest may be invalid.
 
         Raises:
-            ModelNotFound: no such model in the store.
-            ModelError: it cannot be deleted, or is packaged.
+            ModelNotFound: there is no such model in the store.
+            ModelError: the model is packaged, or cannot be deleted.
         """
         self.check_removable(name)
         hidden = self._hidden()
@@ -168,11 +166,11 @@ class ModelStore:
             raise ModelError(f"cannot remove {name!r} from {self.root}: {error.strerror or error}") from error
 
     def check_removable(self, name: str) -> None:
-        """Find out before anybody is asked that a model cannot be removed.
+        """Check that a model can be removed; meant to be called before the user is asked to confirm.
 
         Raises:
-            ModelNotFound: no such model in the store.
-            ModelError: it is packaged.
+            ModelNotFound: there is no such model in the store.
+            ModelError: the model is packaged.
         """
         if holds(self.root, name):
             return
@@ -184,14 +182,14 @@ class ModelStore:
         raise self._not_found(name)
 
     def update_manifest(self, name_or_folder: str | Path, manifest: Manifest) -> StoredModel:
-        """Replace a model's manifest in one step; its weights stay.
+        """Replace a model's manifest atomically; its weights stay.
 
-        A packaged model stays as it is: a copy of it with this manifest goes into the store, and hides it.
+        A packaged model is not changed: a copy of it with this manifest goes into the store and hides it.
 
         Raises:
-            ModelNotFound: no such model.
-            ManifestInvalid: a value it may not have, or another name than the model's.
-            ModelError: it cannot be written.
+            ModelNotFound: there is no such model.
+            ManifestInvalid: a value is invalid, or the name is not the model's.
+            ModelError: the manifest cannot be written.
         """
         model = self.open(name_or_folder)
         if manifest.name != model.manifest.name:
@@ -210,7 +208,7 @@ class ModelStore:
         return StoredModel(manifest, model.folder)
 
     def work_file(self, model: StoredModel, name: str) -> Path:
-        """Where a file of work on a model goes: beside it, or into the store if it is packaged.
+        """The path of a working file for a model: in its folder, or in the store if the model is packaged.
 
         Raises:
             ModelError: the store cannot be written.
@@ -223,7 +221,7 @@ class ModelStore:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """Say which store it was that could not be written."""
+        """Turn an OSError into a ModelError that names the store."""
         try:
             yield
         except OSError as error:
@@ -233,7 +231,7 @@ class ModelStore:
         return self.root / check_name(name)
 
     def _hidden(self) -> Path:
-        """A path in the store that no name can be."""
+        """A path in the store that no valid name can have."""
         return self.root / f".trash-{secrets.token_hex(8)}"
 
     def _is_packaged(self, name: str) -> bool:
