@@ -1,4 +1,4 @@
-"""Figures of GPUs, from a library that says what NVIDIA's would."""
+"""GPU metrics, from a fake of NVIDIA's library."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class NotSupportedError(Exception):
 
 
 class TwoGpus:
-    """A card, and a slice of one that does not tell its power."""
+    """A GPU, and a MIG slice without a power reading."""
 
     NVMLError = NotSupportedError
 

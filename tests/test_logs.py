@@ -1,4 +1,4 @@
-"""Log lines, ours and the libraries', in the form and from the level that is asked for."""
+"""Log lines of ours and of libraries have the configured form and level."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_the_console_is_for_people(configure: Configure) -> None:
 
 
 @pytest.mark.parametrize(("level", "written"), [("debug", 3), ("info", 2), ("warning", 1), ("error", 0)])
-def test_less_severe_lines_are_left_out(configure: Configure, level: str, written: int) -> None:
+def test_lines_below_the_level_are_left_out(configure: Configure, level: str, written: int) -> None:
     stream = configure("json", level)
     log = structlog.stdlib.get_logger("ours")
     log.debug("a")
@@ -91,7 +91,7 @@ def test_less_severe_lines_are_left_out(configure: Configure, level: str, writte
     assert len(stream.getvalue().splitlines()) == written
 
 
-def test_the_server_s_chatter_is_for_debugging(configure: Configure) -> None:
+def test_details_of_the_server_are_logged_at_debug_level(configure: Configure) -> None:
     stream = configure("json", "info")
     logging.getLogger("uvicorn.error").info("Started server process")
     assert stream.getvalue() == ""
@@ -104,7 +104,7 @@ def test_configuring_again_does_not_double_the_lines(configure: Configure) -> No
     assert len(stream.getvalue().splitlines()) == 1
 
 
-def test_afterwards_all_is_as_it_was() -> None:
+def test_afterwards_logging_is_restored() -> None:
     root = logging.getLogger()
     before = (list(root.handlers), root.level, structlog.get_config())
     with logging_to(StringIO(), "json", "error"):

@@ -1,4 +1,4 @@
-"""What a process that runs models asks of the machine."""
+"""The settings of OpenMP and malloc."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ print(held >> 20, psutil.Process().memory_info().rss >> 20)
 """
 
 
-def test_waiting_threads_soon_sleep_unless_told_otherwise() -> None:
+def test_waiting_threads_soon_sleep_by_default() -> None:
     environment: dict[str, str] = {}
     set_openmp_wait_policy(environment)
     assert environment["OMP_WAIT_POLICY"] == "PASSIVE"
@@ -72,7 +72,7 @@ def test_what_the_operator_set_stays(policy: str) -> None:
     assert environment == {"OMP_WAIT_POLICY": policy}
 
 
-def test_how_long_the_operator_lets_threads_look_stays() -> None:
+def test_the_operator_s_spin_count_stays() -> None:
     environment = {"GOMP_SPINCOUNT": "7"}
     set_openmp_wait_policy(environment)
     assert environment["GOMP_SPINCOUNT"] == "7"
@@ -82,7 +82,7 @@ glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc
 
 
 def observed(*environment: str) -> tuple[int, int, str]:
-    """New pages, heaps beside the first, and what was asked of the C library."""
+    """Return new pages, further heaps, and the parameters that were set."""
     command = [sys.executable, "-c", LAYERS, *environment]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     pages, heaps, asked = done.stdout.split()
@@ -113,14 +113,14 @@ def test_what_the_operator_tunes_of_malloc_stays() -> None:
 
 
 @glibc
-def test_what_is_free_between_blocks_that_stay_goes_back() -> None:
+def test_free_memory_between_lasting_blocks_is_returned() -> None:
     command = [sys.executable, "-c", GAPS]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     held, left = map(int, done.stdout.split())
     assert left < held - 80
 
 
-def test_another_c_library_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_c_library_is_not_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ctypes.CDLL", lambda name: object())
     assert tune_malloc({}) == ()
     trim_heap()

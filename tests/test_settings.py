@@ -1,4 +1,4 @@
-"""What each setting may be, and where it may come from."""
+"""The values and the sources of settings."""
 
 from __future__ import annotations
 

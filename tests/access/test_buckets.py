@@ -1,4 +1,4 @@
-"""A token bucket never lets more through than its rate and burst, and never makes anyone wait longer."""
+"""A token bucket never exceeds its rate and burst, and never makes a caller wait longer than needed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ requests = st.lists(st.tuples(st.floats(0, 100), st.integers(1, 200)), min_size=
 
 
 def run(rate: Rate, asked: list[tuple[float, int]]) -> list[tuple[float, int]]:
-    """When how many images were let through."""
+    """The times and numbers of accepted images."""
     bucket, now, passed = full(rate, 0.0), 0.0, []
     for pause, images in asked:
         now += pause
@@ -27,9 +27,7 @@ def run(rate: Rate, asked: list[tuple[float, int]]) -> list[tuple[float, int]]:
 
 
 @given(rates, requests)
-def test_in_no_stretch_of_time_more_than_burst_and_rate_allow(
-    rate: Rate, asked: list[tuple[float, int]]
-) -> None:
+def test_no_period_exceeds_burst_and_rate(rate: Rate, asked: list[tuple[float, int]]) -> None:
     passed = run(rate, asked)
     for first, (start, _) in enumerate(passed):
         images = 0
@@ -80,7 +78,7 @@ def test_ten_images_a_second(after_s: float, images: int, wait_s: float) -> None
     assert take(rate, empty, images, after_s)[1] == pytest.approx(wait_s, abs=1e-6)
 
 
-def test_rest_fills_up_to_the_burst_and_not_beyond() -> None:
+def test_a_pause_fills_the_bucket_up_to_the_burst() -> None:
     rate = Rate(per_s=10, burst=5)
     assert take(rate, full(rate, 0.0), 6, 1e6)[1] > 0
 

@@ -1,4 +1,4 @@
-"""The file of keys: what it may say, and how lines come and go."""
+"""The file of keys: parsing, adding and removing."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_key_is_long_random_and_fits_a_header() -> None:
         assert key.replace("-", "").replace("_", "").isalnum()
 
 
-def test_a_file_that_is_not_there_yet_is_made_for_its_owner_alone(file: KeysFile) -> None:
+def test_a_new_file_is_readable_by_its_owner_only(file: KeysFile) -> None:
     file.add(Key("alice", DIGEST))
     assert file.path.stat().st_mode & 0o777 == 0o600
     assert file.read() == {"alice": Key("alice", DIGEST)}
@@ -64,7 +64,7 @@ def test_what_is_written_is_what_is_read(written: list[Key]) -> None:
     assert parse(text, NOWHERE) == {key.name: key for key in written}
 
 
-def test_other_lines_stay_as_they_are(file: KeysFile) -> None:
+def test_other_lines_stay_unchanged(file: KeysFile) -> None:
     text = f'# ours\nbob = {{ sha256 = "{OTHER}" }} # until May'
     file.path.write_text(text)
     file.add(Key("alice", DIGEST, Rate(0.5, 3.0), date(2026, 1, 31)))
@@ -74,7 +74,7 @@ def test_other_lines_stay_as_they_are(file: KeysFile) -> None:
     assert file.path.read_text() == f"# ours\n{added}"
 
 
-def test_a_name_that_begins_like_another_stays(file: KeysFile) -> None:
+def test_a_name_with_the_same_prefix_stays(file: KeysFile) -> None:
     file.add(Key("al", digest_of("pp_1")))
     file.add(Key("al-2", digest_of("pp_2")))
     file.remove("al")
@@ -82,7 +82,7 @@ def test_a_name_that_begins_like_another_stays(file: KeysFile) -> None:
 
 
 @pytest.mark.parametrize("text", [f'[bob]\nsha256 = "{OTHER}"\n', f'bob.sha256 = "{OTHER}"\n'])
-def test_a_key_that_is_not_one_line_is_left_to_people(file: KeysFile, text: str) -> None:
+def test_a_key_that_is_not_on_one_line_is_not_removed(file: KeysFile, text: str) -> None:
     file.path.write_text(text)
     assert set(file.read()) == {"bob"}
     with pytest.raises(InvalidParameter, match="by hand"):
@@ -90,21 +90,21 @@ def test_a_key_that_is_not_one_line_is_left_to_people(file: KeysFile, text: str)
     assert file.path.read_text() == text
 
 
-def test_a_name_is_taken_once(file: KeysFile) -> None:
+def test_a_name_can_be_used_once(file: KeysFile) -> None:
     file.add(Key("alice", DIGEST))
     with pytest.raises(InvalidParameter, match="NAME"):
         file.add(Key("alice", bytes(32)))
     assert file.read()["alice"].digest == DIGEST
 
 
-def test_who_is_not_there_cannot_be_removed(file: KeysFile) -> None:
+def test_an_unknown_key_cannot_be_removed(file: KeysFile) -> None:
     file.add(Key("alice", DIGEST))
     with pytest.raises(InvalidParameter, match="there are: alice"):
         file.remove("bob")
 
 
 @pytest.mark.parametrize("name", ["", "a b", "ä", "a.b", "a=b", "x" * 65, "a\n"])
-def test_names_that_no_line_could_hold(file: KeysFile, name: str) -> None:
+def test_invalid_names(file: KeysFile, name: str) -> None:
     with pytest.raises(InvalidParameter, match="1 to 64 letters"):
         file.add(Key(name, DIGEST))
     assert not file.path.exists()
@@ -121,7 +121,7 @@ def test_mode_and_link_survive_a_change(file: KeysFile, tmp_path: Path) -> None:
     assert file.path.stat().st_mode & 0o777 == 0o640
 
 
-def test_nothing_is_left_lying_about(file: KeysFile, tmp_path: Path) -> None:
+def test_no_temporary_file_is_left(file: KeysFile, tmp_path: Path) -> None:
     file.add(Key("alice", DIGEST))
     with pytest.raises(InvalidParameter):
         file.remove("bob")
@@ -150,7 +150,7 @@ def test_nothing_is_left_lying_about(file: KeysFile, tmp_path: Path) -> None:
         (f'alice = {{ sha256 = "{HEX}" }}\nbob = {{ sha256 = "{HEX}" }}', "is the same key as 'alice'"),
     ],
 )
-def test_what_a_file_may_not_say(file: KeysFile, text: str, said: str) -> None:
+def test_invalid_files(file: KeysFile, text: str, said: str) -> None:
     file.path.write_text(text)
     with pytest.raises(InvalidParameter) as error:
         file.read()
@@ -170,7 +170,7 @@ def test_no_file_is_named(file: KeysFile) -> None:
         file.read()
 
 
-def test_bytes_that_are_no_text(file: KeysFile) -> None:
+def test_bytes_that_are_not_text(file: KeysFile) -> None:
     file.path.write_bytes(b"\xff\xfe")
     with pytest.raises(InvalidParameter, match="not UTF-8"):
         file.read()

@@ -1,4 +1,4 @@
-"""Keys are found, spent and read again."""
+"""Keys are found, charged and reloaded."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Clock:
 
 @dataclass
 class Source:
-    """Keys in memory; counts how often it is looked at."""
+    """Keys in memory; counts the checks."""
 
     keys: dict[str, Key] = field(default_factory=dict)
     version: int = 0
@@ -73,7 +73,7 @@ def test_a_key_finds_its_caller(keyring: Keyring) -> None:
 
 
 @pytest.mark.parametrize("key", ["", "pp_", "pp_alic", "pp_alicee", "PP_ALICE", "alice", "ü" * 1000])
-def test_anything_else_is_nobody_s(keyring: Keyring, key: str) -> None:
+def test_an_unknown_key_is_refused(keyring: Keyring, key: str) -> None:
     with pytest.raises(Unauthorized) as error:
         keyring.identify(key)
     assert key not in error.value.detail or not key
@@ -103,7 +103,7 @@ def test_a_file_that_cannot_be_read_fails_the_start(clock: Clock) -> None:
         Keyring(Source(broken=True), clock)
 
 
-def test_a_start_without_keys_is_worth_a_warning(clock: Clock) -> None:
+def test_a_start_without_keys_logs_a_warning(clock: Clock) -> None:
     with capture_logs() as lines:
         keyring = Keyring(Source(), clock)
     assert [line["log_level"] for line in lines] == ["warning"]
@@ -120,7 +120,7 @@ def test_a_change_is_noticed(keyring: Keyring, source: Source, clock: Clock) -> 
             keyring.identify(revoked)
 
 
-def test_the_file_is_not_looked_at_with_every_request(keyring: Keyring, source: Source, clock: Clock) -> None:
+def test_the_file_is_not_checked_with_every_request(keyring: Keyring, source: Source, clock: Clock) -> None:
     source.looks = source.reads = 0
     for _ in range(1000):
         clock.now += CHECK_INTERVAL_S / 100
@@ -135,7 +135,7 @@ def test_a_reload_does_not_wait(keyring: Keyring, source: Source) -> None:
     assert keyring.identify("pp_new").name == "alice"
 
 
-def test_what_cannot_be_read_changes_nothing_and_is_said_once(
+def test_an_unreadable_file_changes_nothing_and_is_logged_once(
     keyring: Keyring, source: Source, clock: Clock
 ) -> None:
     source.broken, source.version = True, 99
@@ -169,14 +169,14 @@ def test_images_are_counted_not_requests(clock: Clock) -> None:
     caller.spend(4)
 
 
-def test_more_than_ever_fit_at_once_is_no_matter_of_time(clock: Clock) -> None:
+def test_more_images_than_the_burst_are_refused_for_good(clock: Clock) -> None:
     keyring, _ = limited(clock, Rate(10, 5.5))
     with pytest.raises(InvalidParameter, match="images must be at most 5 at once") as error:
         keyring.identify("pp_alice").spend(6)
     assert error.value.status == 422
 
 
-def test_a_look_takes_nothing(clock: Clock) -> None:
+def test_a_check_is_not_charged(clock: Clock) -> None:
     keyring, _ = limited(clock, Rate(10, 1))
     caller = keyring.identify("pp_alice")
     caller.check()
@@ -186,13 +186,13 @@ def test_a_look_takes_nothing(clock: Clock) -> None:
         caller.check()
 
 
-def test_without_a_rate_there_is_no_end(keyring: Keyring) -> None:
+def test_without_a_rate_there_is_no_limit(keyring: Keyring) -> None:
     caller = keyring.identify("pp_alice")
     for _ in range(100):
         caller.spend(1000)
 
 
-def test_reading_again_gives_no_second_burst(clock: Clock) -> None:
+def test_a_reload_gives_no_second_burst(clock: Clock) -> None:
     keyring, _ = limited(clock, Rate(10, 5))
     keyring.identify("pp_alice").spend(5)
     keyring.reload()
@@ -200,7 +200,7 @@ def test_reading_again_gives_no_second_burst(clock: Clock) -> None:
         keyring.identify("pp_alice").spend(1)
 
 
-def test_a_new_rate_holds_from_when_it_is_read(clock: Clock) -> None:
+def test_a_new_rate_applies_from_the_reload(clock: Clock) -> None:
     keyring, source = limited(clock, Rate(10, 5))
     keyring.identify("pp_alice").spend(5)
     source.put(alice(rate=Rate(10, 7)))

@@ -1,4 +1,4 @@
-"""An app over a fake engine, reached without a socket, and a real server over one that holds its answers."""
+"""An app over a fake engine without a socket, and a real server over an engine that holds its results."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ MakeSettings = Callable[..., Settings]
 
 @pytest.fixture
 def make_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> MakeSettings:
-    """Settings from defaults and what the test says, whatever the environment of the tests."""
+    """Make settings from defaults and keywords, without the environment."""
     for name in list(os.environ):
         if name.startswith("PRUNEPOOL_"):
             monkeypatch.delenv(name)

@@ -1,4 +1,4 @@
-"""With keys set, everything needs one but what is said to be open; and a key has its rate in images."""
+"""With keys, every path but the public ones needs one; a key has a rate limit in images."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def clock() -> Clock:
 def keyed(
     make_settings: Any, metrics: Metrics, engine: FakeEngine, clock: Clock, connect: Any
 ) -> Callable[..., httpx.AsyncClient]:
-    """A client of an app that asks for keys."""
+    """A client of an app that requires keys."""
 
     def make(rate: Rate | None = None, **settings: Any) -> httpx.AsyncClient:
         keys = Keys()
@@ -78,12 +78,14 @@ def refusals(metrics: Metrics, code: str) -> float:
 
 
 @pytest.mark.parametrize("path", OPEN + HEALTH + METRICS)
-async def test_what_is_open_needs_no_key(http: httpx.AsyncClient, path: str) -> None:
+async def test_public_paths_need_no_key(http: httpx.AsyncClient, path: str) -> None:
     assert (await http.get(path)).status_code == 200
 
 
 @pytest.mark.parametrize("path", PROTECTED)
-async def test_all_else_does_even_what_is_not_there(http: httpx.AsyncClient, path: str) -> None:
+async def test_every_other_path_needs_one_even_if_it_does_not_exist(
+    http: httpx.AsyncClient, path: str
+) -> None:
     response = await http.get(path)
     assert response.status_code == 401
     assert response.headers["www-authenticate"] == 'Bearer realm="prunepool"'
@@ -99,10 +101,8 @@ def paths_of(routes: Iterable[Any]) -> Iterator[str]:
             yield route.path
 
 
-async def test_every_route_that_is_not_said_to_be_open_is_protected(
-    app: FastAPI, http: httpx.AsyncClient
-) -> None:
-    """A route that somebody adds is found here, whatever it is."""
+async def test_every_route_that_is_not_public_is_protected(app: FastAPI, http: httpx.AsyncClient) -> None:
+    """A new route is found here, whatever it is."""
     paths = set(paths_of(app.routes))
     assert {"/classify", "/models/{name}", "/v2/models/{name}/infer", "/docs"} <= paths
     for path in paths - set(OPEN + HEALTH + METRICS) - {"/static", "/static/docs"}:
@@ -115,7 +115,9 @@ async def test_every_route_that_is_not_said_to_be_open_is_protected(
     "path",
     ["//classify", "/./classify", "/static/../classify", "/healthz/../classify", "/healthz/", "/STATIC/x"],
 )
-async def test_no_detour_leads_around_the_key(http: httpx.AsyncClient, engine: FakeEngine, path: str) -> None:
+async def test_no_other_spelling_of_a_path_avoids_the_key(
+    http: httpx.AsyncClient, engine: FakeEngine, path: str
+) -> None:
     url = httpx.URL("http://test").copy_with(raw_path=path.encode())
     assert (await http.post(url, content=b"photo")).status_code in (401, 404, 405)
     assert engine.calls == []
@@ -170,7 +172,7 @@ async def test_a_key_in_either_header(http: httpx.AsyncClient, headers: dict[str
         {"Cookie": "key=pp_alice"},
     ],
 )
-async def test_anything_else_is_no_key(http: httpx.AsyncClient, headers: Any) -> None:
+async def test_anything_else_is_refused(http: httpx.AsyncClient, headers: Any) -> None:
     assert (await http.post("/classify", content=b"photo", headers=headers)).status_code == 401
 
 
@@ -185,7 +187,7 @@ async def test_health_and_metrics_can_be_protected_too(keyed: Callable[..., http
         assert (await http.get(path, headers=BEARER)).status_code == 200
 
 
-async def test_the_line_has_the_key_s_name_and_never_the_key(
+async def test_the_log_line_has_the_name_of_the_key_but_never_the_key(
     http: httpx.AsyncClient, log_lines: Lines
 ) -> None:
     await http.post("/classify", content=b"photo", headers=BEARER)
@@ -213,7 +215,7 @@ async def test_a_rate_counts_images(
     assert (await http.post("/classify", files=two, headers=BEARER)).status_code == 200
 
 
-async def test_one_key_s_rate_is_no_other_s(keyed: Callable[..., httpx.AsyncClient]) -> None:
+async def test_keys_do_not_share_rates(keyed: Callable[..., httpx.AsyncClient]) -> None:
     http = keyed(Rate(per_s=1, burst=1))
     for _ in range(2):
         assert (
@@ -223,7 +225,7 @@ async def test_one_key_s_rate_is_no_other_s(keyed: Callable[..., httpx.AsyncClie
     assert (await http.post("/classify", content=b"x", headers=BEARER)).status_code == 429
 
 
-async def test_who_has_nothing_left_is_refused_before_the_body_is_read(
+async def test_a_caller_over_its_rate_is_refused_before_the_body_is_read(
     keyed: Callable[..., httpx.AsyncClient], metrics: Metrics
 ) -> None:
     http = keyed(Rate(per_s=1, burst=1))
@@ -239,7 +241,7 @@ async def test_who_has_nothing_left_is_refused_before_the_body_is_read(
     assert refusals(metrics, "rate_limited") == 1
 
 
-async def test_what_is_refused_for_another_reason_costs_nothing(
+async def test_a_request_refused_for_another_reason_is_not_charged(
     keyed: Callable[..., httpx.AsyncClient],
 ) -> None:
     http = keyed(Rate(per_s=1, burst=1))
@@ -248,7 +250,7 @@ async def test_what_is_refused_for_another_reason_costs_nothing(
     assert (await http.post("/classify", content=b"x", headers=BEARER)).status_code == 200
 
 
-async def test_more_images_than_a_key_may_ever_send_at_once(keyed: Callable[..., httpx.AsyncClient]) -> None:
+async def test_more_images_than_the_burst_of_a_key(keyed: Callable[..., httpx.AsyncClient]) -> None:
     http = keyed(Rate(per_s=1, burst=1))
     response = await http.post("/classify", files=[("file", b"x")] * 2, headers=BEARER)
     assert (response.status_code, response.json()["parameter"]) == (422, "images")
@@ -271,7 +273,7 @@ async def test_the_inference_protocol_is_charged_as_well(
     assert refused.status_code == 429
 
 
-async def test_without_a_file_of_keys_none_is_asked_for(
+async def test_without_a_keys_file_no_key_is_required(
     make_app: Callable[..., FastAPI], engine: FakeEngine, connect: Any
 ) -> None:
     http = connect(make_app(engine))
@@ -282,7 +284,7 @@ async def test_without_a_file_of_keys_none_is_asked_for(
 PREFLIGHT = {"Origin": "https://photos.example", "Access-Control-Request-Method": "POST"}
 
 
-async def test_no_page_from_elsewhere_by_default(make_app: Any, engine: FakeEngine, connect: Any) -> None:
+async def test_no_other_origin_by_default(make_app: Any, engine: FakeEngine, connect: Any) -> None:
     http = connect(make_app(engine))
     answer = await http.post("/classify", content=b"x", headers=PREFLIGHT)
     preflight = await http.options("/classify", headers=PREFLIGHT)
@@ -291,7 +293,7 @@ async def test_no_page_from_elsewhere_by_default(make_app: Any, engine: FakeEngi
         assert not [name for name in response.headers if name.startswith("access-control")]
 
 
-async def test_pages_of_origins_that_are_named(keyed: Any) -> None:
+async def test_pages_of_allowed_origins(keyed: Any) -> None:
     http = keyed(cors_origins=("https://photos.example",))
     asked = {
         **PREFLIGHT,

@@ -1,4 +1,4 @@
-"""All bodies together are bounded, and what is refused for want of room is told when to come again."""
+"""The memory of all bodies together is bounded; refused requests get Retry-After."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def budget(clock: Clock) -> BodyMemoryBudget:
     return BodyMemoryBudget(SIZE, clock)
 
 
-def test_what_does_not_fit_beside_others_is_refused(budget: BodyMemoryBudget) -> None:
+def test_a_body_that_does_not_fit_beside_others_is_refused(budget: BodyMemoryBudget) -> None:
     with budget.reserve() as one, budget.reserve() as other:
         one.add(600)
         other.add(400)
@@ -49,7 +49,7 @@ def test_what_does_not_fit_beside_others_is_refused(budget: BodyMemoryBudget) ->
             other.add(1)
 
 
-def test_what_left_makes_room(budget: BodyMemoryBudget) -> None:
+def test_a_released_reservation_makes_room(budget: BodyMemoryBudget) -> None:
     with budget.reserve() as one:
         one.add(SIZE)
     with budget.reserve() as other:
@@ -58,14 +58,14 @@ def test_what_left_makes_room(budget: BodyMemoryBudget) -> None:
     assert budget.held == 0
 
 
-def test_who_is_alone_always_fits(budget: BodyMemoryBudget) -> None:
+def test_a_single_body_always_fits(budget: BodyMemoryBudget) -> None:
     with budget.reserve() as one, budget.reserve():
         one.add(SIZE)
         one.add(SIZE)
         assert budget.held == 2 * SIZE
 
 
-def test_a_length_that_is_only_declared_takes_nothing(budget: BodyMemoryBudget) -> None:
+def test_a_declared_length_reserves_nothing(budget: BodyMemoryBudget) -> None:
     with budget.reserve() as one, budget.reserve() as other:
         one.check(SIZE)
         other.add(SIZE)
@@ -73,7 +73,9 @@ def test_a_length_that_is_only_declared_takes_nothing(budget: BodyMemoryBudget) 
             one.check(1)
 
 
-def test_the_refused_are_told_how_long_bodies_are_held(budget: BodyMemoryBudget, clock: Clock) -> None:
+def test_retry_after_is_the_average_time_for_which_bodies_are_held(
+    budget: BodyMemoryBudget, clock: Clock
+) -> None:
     for _ in range(100):
         with budget.reserve() as one:
             one.add(1)
@@ -86,7 +88,7 @@ def test_the_refused_are_told_how_long_bodies_are_held(budget: BodyMemoryBudget,
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 700)), max_size=60))
-def test_it_never_holds_more_than_it_may_or_one_alone_brings(steps: list[tuple[int, int]]) -> None:
+def test_the_budget_is_never_exceeded_except_by_a_single_body(steps: list[tuple[int, int]]) -> None:
     budget = BodyMemoryBudget(SIZE, lambda: 0.0)
     contexts = {i: budget.reserve() for i in range(4)}
     places = {i: context.__enter__() for i, context in contexts.items()}
@@ -126,7 +128,7 @@ def test_a_body_is_held_until_it_is_answered(live: Callable[..., Any], held: Any
     assert held_bytes(metrics) == 0
 
 
-async def test_a_body_of_undeclared_length_finds_no_room_while_it_is_read(
+async def test_a_body_of_undeclared_length_is_refused_while_it_is_read(
     make_app: Callable[..., FastAPI], engine: FakeEngine, connect: Any
 ) -> None:
     http = connect(make_app(engine, max_buffered_bytes=SIZE))
@@ -168,7 +170,9 @@ def test_the_inference_protocol_counts_what_a_body_unpacks_to(live: Callable[...
         first.result(TIMEOUT_S)
 
 
-def test_who_goes_away_leaves_nothing_behind(live: Callable[..., Any], held: Any, metrics: Metrics) -> None:
+def test_a_client_that_disconnects_releases_its_reservation(
+    live: Callable[..., Any], held: Any, metrics: Metrics
+) -> None:
     server = live(held)
     head = b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: 600\r\n\r\n"
     with socket.create_connection(server.address) as connection:

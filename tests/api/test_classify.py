@@ -1,4 +1,4 @@
-"""POST /classify from outside: what is asked reaches the engine, and what it says comes back as described."""
+"""POST /classify: requests reach the engine, and its results are returned as documented."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ async def test_explain_adds_the_token_map(http: httpx.AsyncClient) -> None:
     ],
     ids=["query", "header", "form", "json", "json and query"],
 )
-async def test_options_reach_the_engine_from_every_place(
+async def test_options_reach_the_engine_from_every_source(
     http: httpx.AsyncClient, engine: FakeEngine, request_: dict[str, Any]
 ) -> None:
     assert (await http.post("/classify", **request_)).status_code == 200
@@ -185,7 +185,7 @@ async def test_a_named_model_answers(make_app: Callable[..., FastAPI], connect: 
     assert (await http.post("/classify", content=PHOTO)).json()["model"] == "a"
 
 
-async def test_options_are_held_against_the_model_that_is_named(
+async def test_options_are_checked_against_the_named_model(
     make_app: Callable[..., FastAPI], connect: Any
 ) -> None:
     http = connect(make_app(FakeEngine([fake_model("a"), fake_model("b", classes=3)])))
@@ -201,7 +201,7 @@ async def test_a_bad_image_has_the_status_of_its_error(http: httpx.AsyncClient) 
     problem(await http.post("/classify", content=b"bad"), 400, "image_undecodable")
 
 
-async def test_an_image_that_cannot_even_be_unpacked_does_too(http: httpx.AsyncClient) -> None:
+async def test_an_image_with_invalid_base64_does_too(http: httpx.AsyncClient) -> None:
     problem(await http.post("/classify", json={"image": "%%"}), 400, "image_undecodable")
 
 
@@ -254,7 +254,7 @@ async def test_an_unexpected_error_leaks_nothing_and_is_logged(
     assert logged["request_id"] == response.headers["x-request-id"]
 
 
-async def test_an_unexpected_error_spoils_only_its_own_entry(
+async def test_an_unexpected_error_affects_only_its_own_entry(
     make_app: Callable[..., FastAPI], connect: Any
 ) -> None:
     response = await connect(make_app(Broken())).post("/classify", files=files(b"one", b"two"))

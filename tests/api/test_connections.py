@@ -1,4 +1,4 @@
-"""Only so many connections: idle ones give way, and who finds no place is told so."""
+"""The number of connections is limited: idle ones are closed, otherwise new ones get an error."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def server(live: Callable[..., Any]) -> Any:
 
 
 def connected(stack: ExitStack, server: Any, said: bytes = b"") -> socket.socket:
-    """A connection that has said something."""
+    """A connection that has sent a request."""
     connection = stack.enter_context(socket.create_connection(server.address, timeout=TIMEOUT_S))
     connection.sendall(said)
     return connection
@@ -70,7 +70,7 @@ def is_open(connection: socket.socket) -> bool:
         return False
 
 
-def test_the_connection_that_was_idle_longest_gives_way(stack: ExitStack, server: Any) -> None:
+def test_the_connection_idle_longest_is_closed_for_a_new_one(stack: ExitStack, server: Any) -> None:
     first, second, third = (connected(stack, server) for _ in range(MOST))
     assert is_open(first)  # asked something, so that the second is idle longest now
     assert is_open(third)
@@ -81,7 +81,7 @@ def test_the_connection_that_was_idle_longest_gives_way(stack: ExitStack, server
     assert is_open(third)
 
 
-def test_where_none_is_idle_the_newcomer_is_told_to_come_again(
+def test_without_an_idle_connection_a_new_one_gets_retry_after(
     stack: ExitStack, server: Any, metrics: Metrics
 ) -> None:
     for _ in range(MOST):
@@ -98,7 +98,7 @@ def test_where_none_is_idle_the_newcomer_is_told_to_come_again(
     assert metrics.registry.get_sample_value("prunepool_http_requests_total", labels) == 1
 
 
-def test_a_place_is_free_again_when_its_connection_ends(stack: ExitStack, server: Any) -> None:
+def test_a_closed_connection_makes_room_for_a_new_one(stack: ExitStack, server: Any) -> None:
     first, *_ = [busy(stack, server) for _ in range(MOST)]
     assert answer_of(connected(stack, server)).startswith(b"HTTP/1.1 503 ")
     first.close()
@@ -107,7 +107,7 @@ def test_a_place_is_free_again_when_its_connection_ends(stack: ExitStack, server
         assert (status, time.monotonic() < end) == (503, True)
 
 
-def test_an_answer_that_is_waited_for_is_not_idle(
+def test_a_connection_that_waits_for_a_response_is_not_idle(
     stack: ExitStack, live: Callable[..., Any], held: Any
 ) -> None:
     server = live(held, max_connections=MOST)

@@ -1,4 +1,4 @@
-"""Who is waited for, who is refused, and for how long."""
+"""The drain: which requests it waits for, which it refuses, and for how long."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def drain(clock: Clock) -> Drain:
     return Drain(10.0, clock)
 
 
-async def test_before_it_begins_everything_is_taken(drain: Drain) -> None:
+async def test_before_the_drain_every_request_is_accepted(drain: Drain) -> None:
     async with drain.receiving():
         pass
     async with drain.answering():
@@ -40,7 +40,7 @@ async def test_before_it_begins_everything_is_taken(drain: Drain) -> None:
     assert (drain.started, drain.in_flight) == (False, 0)
 
 
-async def test_new_requests_are_refused_for_as_long_as_it_may_take(drain: Drain, clock: Clock) -> None:
+async def test_new_requests_are_refused_until_the_drain_times_out(drain: Drain, clock: Clock) -> None:
     drain.begin()
     clock.now += 4
     with pytest.raises(Draining, match="new requests") as error:
@@ -49,7 +49,7 @@ async def test_new_requests_are_refused_for_as_long_as_it_may_take(drain: Drain,
     assert error.value.retry_after == 6
 
 
-async def test_beginning_again_changes_nothing(drain: Drain, clock: Clock) -> None:
+async def test_beginning_twice_changes_nothing(drain: Drain, clock: Clock) -> None:
     drain.begin()
     clock.now += 4
     drain.begin()
@@ -97,12 +97,12 @@ async def test_every_accepted_request_is_waited_for(drain: Drain) -> None:
     assert await finished
 
 
-async def test_with_nothing_under_way_it_is_over_at_once(drain: Drain) -> None:
+async def test_with_nothing_in_flight_the_drain_ends_at_once(drain: Drain) -> None:
     drain.begin()
     assert await drain.finished()
 
 
-async def test_its_time_ends_with_requests_under_way(drain: Drain, clock: Clock) -> None:
+async def test_the_drain_times_out_with_requests_in_flight(drain: Drain, clock: Clock) -> None:
     drain.begin()
     async with drain.answering():
         clock.now += 10
@@ -110,7 +110,7 @@ async def test_its_time_ends_with_requests_under_way(drain: Drain, clock: Clock)
         assert drain.in_flight == 1
 
 
-async def test_an_abandoned_request_is_told(drain: Drain) -> None:
+async def test_an_abandoned_request_gets_an_error(drain: Drain) -> None:
     async def respond() -> None:
         async with drain.answering():
             await asyncio.Event().wait()

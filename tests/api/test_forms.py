@@ -1,4 +1,4 @@
-"""Every form of a body, unpacked; and that nothing in a body can do worse than be refused by name."""
+"""Every form of a body is parsed, or refused by name."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_an_empty_body_holds_no_image(content_type: str | None) -> None:
     "content_type",
     ["text/plain", "application/x-www-form-urlencoded", "video/mp4", "nonsense", "multipart/mixed"],
 )
-def test_another_content_type_is_refused_with_those_there_are(content_type: str) -> None:
+def test_another_content_type_is_refused_with_the_allowed_ones(content_type: str) -> None:
     with pytest.raises(UnsupportedMediaType, match=r"image/\*.*multipart/form-data.*application/json"):
         parse(content_type, b"x")
 
@@ -152,7 +152,7 @@ def test_json_with_a_list_is_answered_with_a_list(count: int) -> None:
     assert found == ParsedBody((b"photo",) * count, as_list=True)
 
 
-def test_a_bad_entry_of_a_list_spoils_only_itself() -> None:
+def test_a_bad_entry_of_a_list_fails_alone() -> None:
     good, bad, other = parse(*json({"images": [b64(b"a"), "%%%", "data:text/html;base64,AAAA"]})).images
     assert good == b"a"
     assert isinstance(bad, ImageUndecodable)
@@ -200,7 +200,7 @@ def test_what_is_not_json_is_refused(body: bytes) -> None:
         "data:image/png;charset=x;base64,/+8=",
     ],
 )
-def test_base64_in_all_its_spellings(text: str) -> None:
+def test_base64_in_every_notation(text: str) -> None:
     assert decode_image_text(text) == b"\xff\xef"
 
 
@@ -219,7 +219,7 @@ def test_any_bytes_survive_base64(data: bytes) -> None:
 
 
 @given(st.text("AZaz09+/-_= \n", max_size=40))
-def test_where_the_pieces_end_does_not_matter(text: str) -> None:
+def test_the_boundaries_of_pieces_do_not_matter(text: str) -> None:
     """Whatever the pieces, the whole text is taken or refused as the standard library does."""
     text = text.translate(str.maketrans("-_", "+/", " \n"))
     # Python before 3.13 takes padding behind a complete group, later ones do not.
@@ -285,7 +285,7 @@ JSON_VALUES = st.recursive(
 
 
 @given(TYPES, st.one_of(st.binary(), FORM_PIECES, JSON_VALUES))
-def test_no_body_does_worse_than_being_refused(content_type: str | None, body: bytes) -> None:
+def test_any_body_is_parsed_or_refused(content_type: str | None, body: bytes) -> None:
     found: ParsedBody | None = None
     refusal: dict[str, object] = {}
     try:
@@ -301,12 +301,12 @@ def test_no_body_does_worse_than_being_refused(content_type: str | None, body: b
 
 
 @pytest.mark.parametrize("part", ["[]", "{}", "1", '"a"'])
-def test_json_of_very_many_parts_is_refused_before_it_is_read(part: str) -> None:
+def test_json_with_too_many_elements_is_refused_before_parsing(part: str) -> None:
     body = b'{"images": [' + b",".join([part.encode()] * 2_000) + b"]}"
     with pytest.raises(InvalidParameter, match="at most 1016 brackets and commas"):
         parse_body("application/json", body, 4)
 
 
-def test_json_of_as_many_data_urls_as_there_may_be_is_read() -> None:
+def test_json_with_the_largest_number_of_data_urls_is_parsed() -> None:
     body = orjson.dumps({"images": ["data:image/jpeg;base64,AAAA"] * 128, "top_k": 1})
     assert len(parse_body("application/json", body, 128).images) == 128

@@ -1,4 +1,4 @@
-"""What a probe, Prometheus and a curious caller see."""
+"""The routes for probes, Prometheus and the list of models."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from prunepool.testing import FakeEngine, fake_model
 
 
 @pytest.mark.parametrize("ready", [True, False])
-async def test_alive_whatever_the_engine_is(http: httpx.AsyncClient, engine: FakeEngine, ready: bool) -> None:
+async def test_alive_whatever_the_state_of_the_engine(
+    http: httpx.AsyncClient, engine: FakeEngine, ready: bool
+) -> None:
     engine.ready = ready
     response = await http.get("/healthz")
     assert (response.status_code, response.json()) == (200, {"alive": True})
@@ -34,7 +36,7 @@ async def test_ready(http: httpx.AsyncClient) -> None:
     assert (response.status_code, response.json()) == (200, {"ready": True, "missing": []})
 
 
-async def test_not_ready_says_what_is_missing(http: httpx.AsyncClient, engine: FakeEngine) -> None:
+async def test_an_unready_server_says_what_is_missing(http: httpx.AsyncClient, engine: FakeEngine) -> None:
     engine.ready = False
     response = await http.get("/readyz")
     assert (response.status_code, response.json()) == (503, {"ready": False, "missing": ["engine"]})
@@ -47,7 +49,7 @@ async def test_a_drain_ends_readiness_at_once(http: httpx.AsyncClient, app: Fast
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])
-async def test_probes_may_ask_for_the_head_only(http: httpx.AsyncClient, path: str) -> None:
+async def test_probes_may_use_head(http: httpx.AsyncClient, path: str) -> None:
     response = await http.head(path)
     assert (response.status_code, response.content) == (200, b"")
 
@@ -59,7 +61,7 @@ async def test_metrics_are_those_of_the_injected_registry(http: httpx.AsyncClien
     assert 'prunepool_queue_requests{model="fake"} 3.0' in response.text
 
 
-async def test_metrics_as_open_metrics_where_asked_for(http: httpx.AsyncClient) -> None:
+async def test_metrics_as_open_metrics_on_request(http: httpx.AsyncClient) -> None:
     response = await http.get("/metrics", headers={"Accept": "application/openmetrics-text"})
     assert response.headers["content-type"].startswith("application/openmetrics-text")
     assert response.text.endswith("# EOF\n")

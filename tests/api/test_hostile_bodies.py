@@ -1,4 +1,4 @@
-"""Whatever the body, the answer is one that is meant: no crash, no 5xx, no memory that stays."""
+"""Hostile bodies cause no crash, no 5xx and no memory leak."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Asked:
 
 
 class DecodingEngine(FakeEngine):
-    """Decodes encoded images for real, as far as they can be."""
+    """Decodes encoded images."""
 
     async def infer(self, image: EncodedBody, options: Options) -> Inference:
         if isinstance(image, bytes):
@@ -75,7 +75,7 @@ class DecodingEngine(FakeEngine):
 
 
 class App:
-    """The service, asked without a socket."""
+    """The service without a socket."""
 
     def __init__(self, runner: asyncio.Runner) -> None:
         self._runner = runner
@@ -100,7 +100,7 @@ def app() -> Iterator[App]:
 
 
 def check(response: httpx.Response, asked: Asked) -> None:
-    """It is an answer, or a refusal in the shape of its place."""
+    """Check that the response is a result, or an error in the form of its API."""
     assert response.status_code < 500, response.text
     if asked.path.startswith("/v2"):
         assert response.status_code == 200 or set(response.json()) == {"error"}
@@ -399,7 +399,7 @@ PARSERS: dict[str, tuple[Callable[[bytes], object], list[bytes]]] = {
 @pytest.mark.timeout(0)
 @pytest.mark.parametrize("name", [*PARSERS, "app"])
 def test_memory_and_descriptors_do_not_grow(app: App, name: str) -> None:
-    """After a while, a long run of hostile bodies leaves nothing behind."""
+    """A long run of hostile bodies leaks neither memory nor descriptors."""
     rng = random.Random(name)
     if name == "app":
         seeds = [SEEDS[key] for key in sorted(SEEDS)]

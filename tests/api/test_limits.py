@@ -1,4 +1,4 @@
-"""A body's length is limited, declared or not, before it costs anything."""
+"""The length of a body is limited, declared or not."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def http(make_app: Callable[..., FastAPI], engine: FakeEngine, connect: Any) -> 
     return client
 
 
-async def test_a_body_of_just_the_limit_is_taken(http: httpx.AsyncClient) -> None:
+async def test_a_body_of_the_limit_is_accepted(http: httpx.AsyncClient) -> None:
     assert (await http.post("/classify", content=b"x" * LIMIT)).status_code == 200
 
 
@@ -45,13 +45,13 @@ async def test_a_longer_body_of_undeclared_length_is_refused_too(http: httpx.Asy
 
 @pytest.fixture
 def reservation() -> Iterator[BodyReservation]:
-    """Where there is room enough."""
+    """A reservation in a large budget."""
     with BodyMemoryBudget(10 * LIMIT, lambda: 0.0).reserve() as made:
         yield made
 
 
 def request_with(headers: dict[str, str], *, chunks: list[bytes]) -> tuple[Request, list[bytes]]:
-    """A request and the chunks of it that nobody has taken yet."""
+    """A request, and its chunks that are not read yet."""
     scope = {
         "type": "http",
         "headers": [(name.encode(), value.encode()) for name, value in headers.items()],

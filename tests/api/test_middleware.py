@@ -1,4 +1,4 @@
-"""Every request has an id, a log line, and an answer in one of the two shapes."""
+"""Every request has an id, a log line, and a result or a problem document."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ async def test_a_given_id_is_echoed_in_every_answer(http: httpx.AsyncClient, pat
 
 
 @pytest.mark.parametrize("given", [None, "", "x" * 129, "ü", "tab\there", "escape\x1b[31m"])
-async def test_no_id_or_an_unfit_one_is_replaced(http: httpx.AsyncClient, given: str | None) -> None:
+async def test_a_missing_or_invalid_id_is_replaced(http: httpx.AsyncClient, given: str | None) -> None:
     headers = {} if given is None else {"X-Request-ID": given.encode("utf-8")}
     response = await http.get("/healthz", headers=headers)
     assert uuid.UUID(response.headers["x-request-id"]).version == 4
 
 
-async def test_one_line_a_request(http: httpx.AsyncClient, log_lines: Lines) -> None:
+async def test_one_log_line_per_request(http: httpx.AsyncClient, log_lines: Lines) -> None:
     await http.post("/classify?reduction_ratio=0.5", content=b"photo", headers={"X-Request-ID": "r1"})
     (line,) = log_lines()
     assert line.pop("timestamp")
@@ -52,13 +52,13 @@ async def test_one_line_a_request(http: httpx.AsyncClient, log_lines: Lines) -> 
     }
 
 
-async def test_the_line_of_an_error_has_its_code(http: httpx.AsyncClient, log_lines: Lines) -> None:
+async def test_the_log_line_of_an_error_has_its_code(http: httpx.AsyncClient, log_lines: Lines) -> None:
     await http.post("/classify", content=b"bad")
     (line,) = log_lines()
     assert (line["status"], line["code"]) == (400, "image_undecodable")
 
 
-async def test_the_line_of_several_images_counts_them(http: httpx.AsyncClient, log_lines: Lines) -> None:
+async def test_the_log_line_of_several_images_counts_them(http: httpx.AsyncClient, log_lines: Lines) -> None:
     await http.post("/classify", files=[("file", b"one"), ("file", b"bad"), ("file", b"bad too")])
     (line,) = log_lines()
     assert (line["images"], line["failed"], line["codes"]) == (3, 2, "image_undecodable")
@@ -70,7 +70,9 @@ async def test_image_data_is_never_logged(http: httpx.AsyncClient, log_lines: Li
     assert not any("secret-image" in str(line) or "c2Vj" in str(line) for line in log_lines())
 
 
-async def test_probes_and_scrapes_are_not_worth_a_line(http: httpx.AsyncClient, log_lines: Lines) -> None:
+async def test_probes_and_scrapes_are_logged_at_debug_level(
+    http: httpx.AsyncClient, log_lines: Lines
+) -> None:
     for path in ("/healthz", "/readyz", "/metrics"):
         await http.get(path)
     assert log_lines() == []
@@ -114,7 +116,7 @@ async def test_an_error_outside_every_handler_is_a_problem_and_leaks_nothing(
 
 
 @pytest.mark.parametrize("body_complete", [False, True], ids=["while sending", "while waiting"])
-async def test_a_client_that_goes_away_gets_no_answer_but_a_line(
+async def test_a_client_that_disconnects_gets_no_response_but_a_log_line(
     make_app: Callable[..., FastAPI], held: Any, log_lines: Lines, body_complete: bool
 ) -> None:
     app = make_app(held)
@@ -161,7 +163,7 @@ async def test_a_client_that_goes_away_gets_no_answer_but_a_line(
         ("GET", "/v2/made-up", None, ("/v2/{path}", "404", "model_not_found")),
     ],
 )
-async def test_every_request_is_counted_once_under_labels_that_are_few(
+async def test_every_request_is_counted_once_with_few_labels(
     http: httpx.AsyncClient, metrics: Metrics, method: str, path: str, body: bytes | None, counted: Any
 ) -> None:
     for _ in range(2):

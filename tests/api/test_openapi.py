@@ -1,4 +1,4 @@
-"""The OpenAPI document says everything that clients are generated from."""
+"""The OpenAPI document has everything that client generators need."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_every_form_of_a_body_is_there(document: dict[str, Any]) -> None:
     )
 
 
-def test_every_option_is_in_every_place(document: dict[str, Any]) -> None:
+def test_every_option_is_documented_for_every_source(document: dict[str, Any]) -> None:
     operation = document["paths"]["/classify"]["post"]
     content = operation["requestBody"]["content"]
     options = {

@@ -1,4 +1,4 @@
-"""Examples of the OpenAPI document are true, and its errors are those that can happen: all, and no others."""
+"""The examples of the OpenAPI document are real, and its errors are exactly those that can happen."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_every_error_has_an_example_of_each_of_its_codes(document: dict[str, Any
                 assert f"`{code}`" in response["description"]
 
 
-def test_every_example_is_what_its_schema_says(document: dict[str, Any]) -> None:
+def test_every_example_matches_its_schema(document: dict[str, Any]) -> None:
     checked = 0
     for name, operation in operations(document):
         for where, content in media(operation):
@@ -95,10 +95,10 @@ def test_every_example_is_what_its_schema_says(document: dict[str, Any]) -> None
     assert checked > 30
 
 
-async def test_all_examples_of_parameters_together_are_a_good_request(
+async def test_all_parameter_examples_together_are_a_valid_request(
     document: dict[str, Any], http: httpx.AsyncClient
 ) -> None:
-    """The documentation's page fills them in for who tries it out."""
+    """Swagger UI fills them in."""
     given = [p for p in document["paths"]["/classify"]["post"]["parameters"] if "example" in p]
     assert len(given) > 4
     response = await http.post(
@@ -110,7 +110,7 @@ async def test_all_examples_of_parameters_together_are_a_good_request(
     assert response.status_code == 200, response.text
 
 
-async def test_the_examples_of_requests_are_taken(document: dict[str, Any], http: httpx.AsyncClient) -> None:
+async def test_the_request_examples_are_accepted(document: dict[str, Any], http: httpx.AsyncClient) -> None:
     content = document["paths"]["/classify"]["post"]["requestBody"]["content"]
     for example in examples_of(content["application/json"]).values():
         response = await http.post("/classify", json=example)
@@ -122,7 +122,7 @@ async def test_the_examples_of_requests_are_taken(document: dict[str, Any], http
     assert (await http.post("/classify", files=files, data=form)).status_code == 200
 
 
-def test_where_keys_are_asked_for_it_says_where(
+def test_with_keys_the_document_says_which_routes_need_one(
     make_settings: Any, metrics: Metrics, engine: FakeEngine, document: dict[str, Any]
 ) -> None:
     assert set(document["components"]["securitySchemes"]) == {"bearer", "header"}
@@ -143,7 +143,7 @@ class Keys:
 
 
 class Breaking(FakeEngine):
-    """Fails as nobody foresaw, once it is told to."""
+    """Fails unexpectedly once `broken` is set."""
 
     broken = False
 
@@ -165,7 +165,7 @@ class Breaking(FakeEngine):
 
 
 class World:
-    """An app that asks for keys everywhere, and everything that can go wrong with it."""
+    """An app that requires keys everywhere, and every error that it can cause."""
 
     def __init__(self, make_settings: Any, metrics: Metrics) -> None:
         self.engine = Breaking()
@@ -275,7 +275,7 @@ PROVOKED: dict[str, dict[str, Provoke]] = {
 }
 
 
-def test_the_errors_that_are_listed_are_those_that_are_provoked(document: dict[str, Any]) -> None:
+def test_the_documented_errors_are_those_provoked_here(document: dict[str, Any]) -> None:
     listed = {
         name: {
             code
@@ -290,7 +290,7 @@ def test_the_errors_that_are_listed_are_those_that_are_provoked(document: dict[s
 @pytest.mark.parametrize(
     ("name", "code"), [(name, code) for name, codes in PROVOKED.items() for code in codes]
 )
-async def test_every_error_that_is_listed_can_happen(
+async def test_every_documented_error_can_happen(
     make_settings: Any, metrics: Metrics, name: str, code: str
 ) -> None:
     world = World(make_settings, metrics)

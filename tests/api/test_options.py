@@ -1,4 +1,4 @@
-"""Options are read strictly, whatever place they come from."""
+"""Options are read strictly, from every source."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def query(**values: object) -> list[RawOption]:
     return [RawOption("query", name, value) for name, value in values.items()]
 
 
-def test_nothing_given_leaves_everything_open() -> None:
+def test_without_options_nothing_is_set() -> None:
     assert read_options([]) == Options()
 
 
@@ -70,20 +70,20 @@ def test_auto_is_a_ratio() -> None:
         ("model", "m" * 201),
     ],
 )
-def test_what_cannot_be_read_is_refused_by_name(name: str, value: Any) -> None:
+def test_an_unreadable_value_is_refused_by_name(name: str, value: Any) -> None:
     with pytest.raises(InvalidParameter) as error:
         read_options(query(**{name: value}))
     assert error.value.parameter == name
     assert error.value.extra["limit"]
 
 
-def test_an_unknown_option_is_refused_with_those_there_are() -> None:
+def test_an_unknown_option_is_refused_with_the_known_ones() -> None:
     with pytest.raises(InvalidParameter, match=r"top_n must be left out.*top_k.*; got '3'") as error:
         read_options(query(top_n="3"))
     assert error.value.parameter == "top_n"
 
 
-def test_an_unknown_name_is_not_repeated_at_any_length() -> None:
+def test_an_unknown_name_is_shortened_in_the_error() -> None:
     with pytest.raises(InvalidParameter) as error:
         read_options(query(**{"x" * 10_000: "y" * 10_000}))
     assert len(error.value.detail) < 500
@@ -99,7 +99,7 @@ def test_a_wrong_header_is_named_as_the_header() -> None:
     assert error.value.parameter == HEADER
 
 
-def test_two_places_that_agree_are_fine() -> None:
+def test_the_same_value_twice_is_accepted() -> None:
     given = [RawOption("query", "top_k", "3"), RawOption("JSON body", "top_k", 3)]
     assert read_options(given).top_k == 3
 
@@ -113,7 +113,7 @@ def test_two_places_that_agree_are_fine() -> None:
     ],
     ids=["query and body", "twice in the query", "header and query"],
 )
-def test_two_places_that_contradict_each_other_are_refused(given: list[RawOption]) -> None:
+def test_two_different_values_are_refused(given: list[RawOption]) -> None:
     with pytest.raises(InvalidParameter, match=r"given once, or the same each time"):
         read_options(given)
 

@@ -1,4 +1,4 @@
-"""The page and the API's documentation work without a request to anywhere else."""
+"""The page and the API documentation load nothing from other servers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def test_everything_that_a_page_loads_is_served_here(http: httpx.AsyncClie
 
 
 @pytest.mark.parametrize("path", ["/", "/docs"])
-async def test_a_page_may_load_nothing_from_elsewhere(http: httpx.AsyncClient, path: str) -> None:
+async def test_the_page_loads_nothing_from_other_origins(http: httpx.AsyncClient, path: str) -> None:
     policy = (await http.get(path)).headers["content-security-policy"]
     directives = {
         name: sources for name, _, sources in (part.strip().partition(" ") for part in policy.split(";"))
@@ -53,9 +53,7 @@ async def test_the_page_runs_no_inline_script_or_style(http: httpx.AsyncClient) 
 
 
 @pytest.mark.parametrize("path", ["/", "/docs", "/static/js/main.js", "/static/samples/church.jpg"])
-async def test_a_browser_is_told_to_guess_nothing_and_to_tell_nobody(
-    http: httpx.AsyncClient, path: str
-) -> None:
+async def test_responses_forbid_sniffing_and_referrers(http: httpx.AsyncClient, path: str) -> None:
     headers = (await http.get(path)).headers
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["referrer-policy"] == "no-referrer"
@@ -63,9 +61,7 @@ async def test_a_browser_is_told_to_guess_nothing_and_to_tell_nobody(
 
 
 @pytest.mark.parametrize("path", ["/", "/static/js/main.js", "/static/css/theme.css"])
-async def test_what_a_browser_has_is_not_sent_again_and_what_is_new_is(
-    http: httpx.AsyncClient, path: str
-) -> None:
+async def test_a_cached_file_is_sent_again_only_if_it_changed(http: httpx.AsyncClient, path: str) -> None:
     first = await http.get(path)
     assert first.headers["cache-control"] == "no-cache"
     known = await http.get(path, headers={"If-None-Match": first.headers["etag"]})
@@ -74,7 +70,7 @@ async def test_what_a_browser_has_is_not_sent_again_and_what_is_new_is(
     assert (changed.status_code, changed.content) == (200, first.content)
 
 
-async def test_a_change_is_seen_even_where_size_and_time_are_the_same(tmp_path: Path) -> None:
+async def test_a_change_is_noticed_even_if_size_and_time_are_equal(tmp_path: Path) -> None:
     served = httpx.ASGITransport(PageFiles(directory=tmp_path))
     tags = []
     async with httpx.AsyncClient(transport=served, base_url="http://test") as client:
@@ -85,7 +81,7 @@ async def test_a_change_is_seen_even_where_size_and_time_are_the_same(tmp_path: 
     assert tags[0] != tags[1]
 
 
-async def test_the_page_can_be_asked_for_without_its_body(http: httpx.AsyncClient) -> None:
+async def test_the_page_answers_head(http: httpx.AsyncClient) -> None:
     asked = await http.head("/")
     assert (asked.status_code, asked.content) == (200, b"")
 
@@ -122,7 +118,7 @@ async def test_every_element_that_a_script_looks_for_is_on_the_page(http: httpx.
     assert wanted <= set(ids)
 
 
-async def test_who_has_no_script_is_told_how_to_ask(http: httpx.AsyncClient) -> None:
+async def test_without_javascript_the_page_shows_a_command(http: httpx.AsyncClient) -> None:
     page = (await http.get("/")).text
     assert re.search(r"<noscript>.*curl.*classify.*</noscript>", page, re.DOTALL)
 

@@ -1,4 +1,4 @@
-"""What a proxy says of its client is believed of the proxies that are named, and of nobody else."""
+"""The client address of a proxy is used only if the proxy is trusted."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ def client_logged(server: Any, log_lines: Lines, forwarded: str | None) -> objec
 
 
 @pytest.mark.parametrize("settings", [{}, {"trusted_proxies": "10.0.0.0/8"}])
-def test_a_stranger_is_not_believed(live: Start, log_lines: Lines, settings: dict[str, Any]) -> None:
+def test_the_headers_of_an_unknown_proxy_are_ignored(
+    live: Start, log_lines: Lines, settings: dict[str, Any]
+) -> None:
     server = live(FakeEngine(), **settings)
     assert client_logged(server, log_lines, "203.0.113.7") == "127.0.0.1"
 
@@ -41,7 +43,7 @@ def test_a_stranger_is_not_believed(live: Start, log_lines: Lines, settings: dic
         ('no "address', "no%20%22address"),
     ],
 )
-def test_a_named_proxy_is_and_its_clients_own_claims_are_not(
+def test_a_trusted_proxy_is_believed_but_not_its_clients(
     live: Start, log_lines: Lines, forwarded: str | None, client: str
 ) -> None:
     server = live(FakeEngine(), trusted_proxies="127.0.0.1, 10.0.0.0/8")

@@ -1,4 +1,4 @@
-"""Requests made from the OpenAPI document, right ones and wrong ones: no 5xx, and answers as described."""
+"""Requests generated from the OpenAPI document, valid and invalid: no 5xx, and documented responses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A real server on a real socket: gone clients, endless headers, taken ports, and leaving."""
+"""A real server on a real socket: disconnecting clients, endless headers, ports in use, shutdown."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def post(body: bytes, *, length: int | None = None, headers: bytes = b"") -> byt
 
 
 def answer_on(connection: socket.socket) -> tuple[int, dict[str, Any]]:
-    """Status and JSON of the one answer on a connection."""
+    """Return status and JSON of the only response on a connection."""
     received = b""
     while b"\r\n\r\n" not in received:
         received += connection.recv(65536)
@@ -54,7 +54,7 @@ def test_it_serves(live: Start) -> None:
     assert "server" not in response.headers
 
 
-def test_a_gone_client_gives_up_its_place_and_harms_no_neighbour(live: Start, held: Any) -> None:
+def test_a_disconnected_client_frees_its_place_and_affects_no_other(live: Start, held: Any) -> None:
     server = live(held)
     with ThreadPoolExecutor(1) as pool:
         neighbour = pool.submit(httpx.post, f"{server.url}/classify", content=b"photo", timeout=TIMEOUT_S)
@@ -68,7 +68,7 @@ def test_a_gone_client_gives_up_its_place_and_harms_no_neighbour(live: Start, he
         assert neighbour.result().status_code == 200
 
 
-def test_a_gone_client_gives_up_all_its_images(live: Start, held: Any) -> None:
+def test_a_disconnected_client_cancels_all_its_images(live: Start, held: Any) -> None:
     server = live(held)
     with connect(server) as connection:
         connection.sendall(
@@ -109,7 +109,7 @@ def test_headers_that_do_not_end_are_refused(live: Start) -> None:
     ],
     ids=["tls", "words", "no header", "nul", "two lengths", "smuggling", "negative length"],
 )
-def test_what_is_no_http_is_a_problem(live: Start, sent: bytes) -> None:
+def test_bytes_that_are_not_http_get_a_problem_document(live: Start, sent: bytes) -> None:
     with connect(live(FakeEngine())) as connection:
         connection.sendall(sent)
         status, document = answer_on(connection)
@@ -149,7 +149,7 @@ def test_a_drain_answers_what_was_accepted_and_refuses_the_rest(live: Start, hel
     assert server.join() == 0
 
 
-def test_a_drain_that_takes_too_long_tells_who_waits_and_counts_them(live: Start, held: Any) -> None:
+def test_a_drain_that_times_out_fails_and_counts_the_remaining_requests(live: Start, held: Any) -> None:
     server = live(held, drain_timeout_s=0.2)
     with ThreadPoolExecutor(1) as pool:
         accepted = pool.submit(httpx.post, f"{server.url}/classify", content=b"photo", timeout=TIMEOUT_S)
@@ -159,7 +159,7 @@ def test_a_drain_that_takes_too_long_tells_who_waits_and_counts_them(live: Start
     assert server.join() == 1
 
 
-def test_no_connection_is_taken_after_the_end(live: Start) -> None:
+def test_no_connection_is_accepted_after_the_end(live: Start) -> None:
     server = live(FakeEngine())
     server.stop()
     assert server.join() == 0
@@ -167,7 +167,7 @@ def test_no_connection_is_taken_after_the_end(live: Start) -> None:
         connect(server)
 
 
-def test_a_taken_port_is_named() -> None:
+def test_a_port_in_use_is_named() -> None:
     with bind("127.0.0.1", 0) as taken:
         taken.listen()
         port = taken.getsockname()[1]
@@ -175,7 +175,7 @@ def test_a_taken_port_is_named() -> None:
             bind("127.0.0.1", port)
 
 
-def test_a_host_that_is_not_there_is_named() -> None:
+def test_an_unknown_host_is_named() -> None:
     with pytest.raises(CannotListen, match=r"cannot listen on no\.such\.host\.invalid"):
         bind("no.such.host.invalid", 0)
 

@@ -1,4 +1,4 @@
-"""A client that sends slowly, or not at all, or does not read, holds a connection only so long."""
+"""A client that sends slowly, sends nothing or does not read keeps its connection for a limited time."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def problem_in(answer: bytes) -> dict[str, Any]:
 
 
 def trickle(connection: socket.socket, first: bytes, then: bytes) -> bytes:
-    """Send a little, then one byte after the other for as long as there is somebody; what came back."""
+    """Send some bytes, then single bytes until the server closes; return what it sent."""
     received = b""
     connection.settimeout(0.02)
     connection.sendall(first)
@@ -101,7 +101,7 @@ def test_the_inference_protocol_s_bodies_too(live: Start) -> None:
     assert set(json.loads(answer.partition(b"\r\n\r\n")[2])) == {"error"}
 
 
-def test_a_connection_that_says_nothing_is_closed_without_a_word(live: Start) -> None:
+def test_a_silent_connection_is_closed_without_a_response(live: Start) -> None:
     with connect(live(FakeEngine(), request_timeout_s=LIMIT_S)) as connection:
         assert until_closed(connection) == b""
 
@@ -111,8 +111,8 @@ def test_empty_lines_are_no_request(live: Start) -> None:
         assert problem_in(trickle(connection, b"\r\n", b"\r\n"))["code"] == "request_timeout"
 
 
-def test_a_body_that_nobody_waits_for_is_not_read_for_ever(live: Start) -> None:
-    """The answer is there before the body: without a limit the rest would be read and thrown away."""
+def test_a_body_after_its_response_is_not_read_for_ever(live: Start) -> None:
+    """The response comes before the body: without a limit the rest would be read for nothing."""
     head = b"POST /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n"
     with connect(live(FakeEngine(), request_timeout_s=LIMIT_S)) as connection:
         answer = trickle(connection, head, b"x")
@@ -141,7 +141,7 @@ def test_a_second_request_that_stops_halfway(live: Start) -> None:
     assert b"HTTP/1.1 408 " in answer
 
 
-def test_who_waits_for_an_answer_is_not_slow(live: Start, held: Any) -> None:
+def test_a_client_that_waits_for_a_response_is_not_slow(live: Start, held: Any) -> None:
     server = live(held, request_timeout_s=LIMIT_S)
     with connect(server) as connection:
         connection.sendall(HEAD % 5 + b"photo" + b"POST /class")
@@ -162,7 +162,7 @@ def test_an_idle_connection_is_closed(live: Start) -> None:
     assert answer.startswith(b"HTTP/1.1 200 ")
 
 
-def test_slow_clients_leave_room_for_others(live: Start) -> None:
+def test_slow_clients_do_not_block_others(live: Start) -> None:
     server = live(FakeEngine(), request_timeout_s=TIMEOUT_S)
     with ThreadPoolExecutor(1) as pool:
         slow = [connect(server) for _ in range(50)]
@@ -174,7 +174,7 @@ def test_slow_clients_leave_room_for_others(live: Start) -> None:
             connection.close()
 
 
-def test_the_log_says_who_was_cut_off(live: Start, log_lines: Any) -> None:
+def test_the_log_names_the_client_that_was_cut_off(live: Start, log_lines: Any) -> None:
     server = live(FakeEngine(), request_timeout_s=LIMIT_S)
     with connect(server) as connection:
         trickle(connection, b"GET / HTTP/1.1\r\nX-Slow: ", b"s")
@@ -190,7 +190,7 @@ def test_the_log_says_who_was_cut_off(live: Start, log_lines: Any) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's TCP_USER_TIMEOUT")
-def test_an_answer_that_is_not_taken_is_given_up(live: Start) -> None:
+def test_a_response_that_is_not_read_is_given_up(live: Start) -> None:
     server = live(FakeEngine(), request_timeout_s=LIMIT_S)
     images = b",".join([b'"AAAA"'] * 128)
     body = b'{"images": [%b], "explain": true}' % images

@@ -16,7 +16,7 @@ from prunepool.testing import FakeEngine
 
 @dataclass(frozen=True)
 class Result:
-    """How a command ended."""
+    """The result of a command."""
 
     status: int
     out: str
@@ -51,7 +51,7 @@ def run(folder: Path, capfd: pytest.CaptureFixture[str]) -> Run:
 
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
-    """What the commands build instead of loading a model."""
+    """The engine that commands use instead of loading a model."""
     made = FakeEngine()
     monkeypatch.setattr(factory, "create_local_service", lambda settings, metrics: made)
     return made
@@ -59,7 +59,7 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
 
 @pytest.fixture
 def refused() -> Callable[[Result], str]:
-    """The one line of a wrong call."""
+    """Return the only line of a call with wrong usage."""
 
     def check(result: Result) -> str:
         assert (result.status, result.out) == (2, "")

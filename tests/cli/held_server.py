@@ -1,4 +1,4 @@
-"""Run the real `prunepool serve` over an engine that holds its answers until SIGUSR1.
+"""Runs the real `prunepool serve` over an engine that holds its results until SIGUSR1.
 
 It writes `held` for each request that it holds. With HELD_SERVER_FAILS set it cannot start.
 """

@@ -1,4 +1,4 @@
-"""Every command that asks a server can show it a key."""
+"""Every command that uses a server can send a key."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ COMMANDS = {
 
 @pytest.fixture
 def alice(run: Run) -> str:
-    """Her key."""
+    """Alice's key."""
     key: str = run("keys", "create", "alice", "--api-keys-file", "keys.toml").out.strip()
     return key
 
 
 @pytest.fixture
 def url(folder: Path, alice: str, serving: Any) -> Iterator[str]:
-    """A server that asks for it."""
+    """A server that requires it."""
     (folder / "photos").mkdir()
     for name in ("one", "two"):
         (folder / "photos" / f"{name}.jpg").write_bytes(name.encode())
@@ -48,7 +48,7 @@ def test_the_variable(run: Run, url: str, alice: str, command: str, monkeypatch:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_without_one_the_server_s_words_are_shown(run: Run, url: str, command: str) -> None:
+def test_without_one_the_server_s_error_is_shown(run: Run, url: str, command: str) -> None:
     refused = run(*COMMANDS[command], "--url", url)
     assert refused.status == 1
     assert refused.err.startswith("prunepool: an API key is needed")

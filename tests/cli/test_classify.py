@@ -50,7 +50,7 @@ def test_a_file_gets_a_line(run: Run, engine: FakeEngine, photos: Path) -> None:
 
 
 @pytest.mark.parametrize("by_server", [False, True])
-def test_without_a_profile_an_accuracy_cannot_be_asked_for(
+def test_without_a_profile_max_accuracy_drop_is_refused(
     run: Run, engine: FakeEngine, server: tuple[str, FakeEngine], photos: Path, by_server: bool
 ) -> None:
     where = ("--url", server[0]) if by_server else ()
@@ -183,7 +183,7 @@ def test_a_ratio_that_the_server_refuses_is_a_wrong_call(
     assert "between 0 and 0.8724; got 0.9" in line
 
 
-def test_no_server_is_said_once(run: Run, photos: Path) -> None:
+def test_a_missing_server_is_reported_once(run: Run, photos: Path) -> None:
     with bind("127.0.0.1", 0) as nobody:
         result = run("classify", "photos", "--url", url_of(nobody))
     (line,) = result.err.splitlines()

@@ -1,4 +1,4 @@
-"""`prunepool keys`: made, listed, revoked; and a real server that notices."""
+"""`prunepool keys`: create, list, revoke; and a real server that reloads them."""
 
 from __future__ import annotations
 
@@ -64,14 +64,14 @@ def test_the_list_has_no_hashes(run: Run, folder: Path) -> None:
         assert key.digest.hex() not in shown
 
 
-def test_a_revoked_key_is_gone(run: Run, folder: Path) -> None:
+def test_a_revoked_key_is_removed(run: Run, folder: Path) -> None:
     run("keys", "create", "alice", *FILE)
     run("keys", "create", "bob", *FILE)
     assert run("keys", "revoke", "alice", *FILE).status == 0
     assert set(KeysFile(folder / "keys.toml").read()) == {"bob"}
 
 
-def test_the_file_of_the_settings_is_meant(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_file_in_the_settings_is_used(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PRUNEPOOL_API_KEYS_FILE", "elsewhere.toml")
     assert run("keys", "create", "alice").status == 0
     assert (folder / "elsewhere.toml").exists()
@@ -97,7 +97,7 @@ def test_a_wrong_call_is_one_line(run: Run, refused: Any, folder: Path, argument
     assert not (folder / "keys.toml").exists()
 
 
-def test_a_taken_name_is_refused(run: Run, refused: Any) -> None:
+def test_a_name_in_use_is_refused(run: Run, refused: Any) -> None:
     run("keys", "create", "alice", *FILE)
     assert "NAME must be one that keys.toml does not have yet" in refused(
         run("keys", "create", "alice", *FILE)
@@ -115,9 +115,7 @@ def test_a_folder_that_is_not_there_is_one_line(run: Run) -> None:
     ("text", "said"),
     [(None, "(No such file or directory)"), ("alice = 1\n", "('alice': it must be { sha256")],
 )
-def test_a_server_does_not_start_with_keys_that_it_cannot_read(
-    folder: Path, text: str | None, said: str
-) -> None:
+def test_a_server_does_not_start_with_unreadable_keys(folder: Path, text: str | None, said: str) -> None:
     if text is not None:
         (folder / "keys.toml").write_text(text)
     command = [sys.executable, str(SERVER), "serve", "--port", "0", *FILE]
@@ -148,7 +146,7 @@ def serving(*flags: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
 
 
 @pytest.mark.e2e
-def test_a_hangup_makes_the_server_read_its_keys_again(run: Run, folder: Path) -> None:
+def test_sighup_makes_the_server_reload_its_keys(run: Run, folder: Path) -> None:
     alice = run("keys", "create", "alice", *FILE).out.strip()
     with serving(*FILE) as (process, url):
 

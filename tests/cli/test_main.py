@@ -1,4 +1,4 @@
-"""The command as a whole: fast help, one line for a wrong call."""
+"""The command as a whole: fast help, one line for wrong usage."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ Call = Callable[..., Result]
 
 @pytest.fixture
 def store(tmp_path: Path, root: Path) -> ModelStore:
-    """A store with the embedded model in it, to do with as one likes."""
+    """A temporary store with the embedded model."""
     store = ModelStore(tmp_path / "store")
     embedded = ModelStore(root / "model_store").open(EMBEDDED)
     with store.staging() as folder:
@@ -128,7 +128,7 @@ def test_packaged_models_are_there_from_the_start(call: Call, stranger: Path) ->
     assert not stranger.exists(), "reading makes no folder"
 
 
-def test_a_packaged_model_is_not_removed_and_nobody_is_asked(call: Call, stranger: Path) -> None:
+def test_a_packaged_model_is_not_removed_and_there_is_no_prompt(call: Call, stranger: Path) -> None:
     line = one_line(call("remove", EMBEDDED), 1)
     assert line == (
         f"'{EMBEDDED}' is packaged with prunepool, in {PACKAGED}, and read-only; "
@@ -168,7 +168,7 @@ def test_one_broken_model_does_not_hide_the_others(call: Call, store: ModelStore
     assert call("list").out.count("\n") >= 3
 
 
-def test_an_empty_store_says_where_it_looked(call: Call, tmp_path: Path) -> None:
+def test_an_empty_store_names_its_folder(call: Call, tmp_path: Path) -> None:
     result = call("list", "--model-store", str(tmp_path / "none"))
     assert result.status == 0
     assert result.out.startswith(f"no models in {tmp_path / 'none'}, for there is no such folder; ")
@@ -180,7 +180,7 @@ def test_the_option_wins_over_the_environment(call: Call, tmp_path: Path) -> Non
     assert call("list", "--model-store", str(tmp_path / "other")).out.startswith("no models in ")
 
 
-def test_show_says_all_there_is(call: Call, store: ModelStore) -> None:
+def test_show_has_every_figure(call: Call, store: ModelStore) -> None:
     shown = call("show", EMBEDDED).out
     lines = dict(line.split("  ", 1) for line in shown.splitlines() if "  " in line)
     lines = {key: value.strip() for key, value in lines.items()}
@@ -271,7 +271,9 @@ def test_remove_with_yes(call: Call, store: ModelStore) -> None:
 @pytest.mark.parametrize(
     ("answer", "status", "left"), [("y\n", 0, ()), ("n\n", 1, (EMBEDDED,)), ("\n", 1, (EMBEDDED,))]
 )
-def test_remove_asks(store: ModelStore, answer: str, status: int, left: tuple[str, ...]) -> None:
+def test_remove_asks_for_confirmation(
+    store: ModelStore, answer: str, status: int, left: tuple[str, ...]
+) -> None:
     result = prunepool("remove", EMBEDDED, "--model-store", str(store.root), stdin=answer)
     assert result.returncode == status
     assert "and its weights? [y/N]" in result.stderr
@@ -283,7 +285,7 @@ def test_remove_without_an_answer_keeps_the_model(store: ModelStore) -> None:
     assert store.names() == (EMBEDDED,)
 
 
-def test_remove_for_machines_does_not_ask(call: Call, store: ModelStore) -> None:
+def test_remove_with_json_needs_yes(call: Call, store: ModelStore) -> None:
     refusal = one_line(call("remove", EMBEDDED, "--json"), 2)
     assert refusal.startswith("--json does not ask for confirmation, so it needs --yes")
     assert store.names() == (EMBEDDED,)
@@ -326,7 +328,7 @@ def test_add_takes_what_is_given(call: Call, store: ModelStore, weights: Path, t
     assert (manifest.crop_pct, manifest.interpolation, manifest.origin) == (1.0, "bilinear", "lab")
 
 
-def test_add_asks_for_force_to_replace(call: Call, store: ModelStore, weights: Path, tmp_path: Path) -> None:
+def test_add_needs_force_to_replace(call: Call, store: ModelStore, weights: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy.safetensors"
     copy.write_bytes(weights.read_bytes())
     arguments = ("add", str(copy), "--name", EMBEDDED, "--architecture", "deit_tiny_patch16_224")

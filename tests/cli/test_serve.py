@@ -113,7 +113,7 @@ def test_a_wrong_file_is_named(run: Run, refused: Any, folder: Path, text: str, 
     assert said in refused(run("serve"))
 
 
-def test_a_taken_port_is_one_line(run: Run, engine: Any) -> None:
+def test_a_port_in_use_is_one_line(run: Run, engine: Any) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         result = run("serve", "--port", str(port))
@@ -173,7 +173,7 @@ def start(folder: Path) -> Iterator[Start]:
 
 
 @pytest.mark.e2e
-def test_it_says_what_it_serves_and_where(start: Start) -> None:
+def test_it_announces_model_and_address(start: Start) -> None:
     process = start()
     assert re.fullmatch(
         r"prunepool \S+ serves fake on cpu in float32 at http://127\.0\.0\.1:\d+ \(ready in \d+\.\d s\)\n",
@@ -206,7 +206,7 @@ def test_a_signal_loses_no_accepted_request(start: Start, sent: signal.Signals) 
 
 
 @pytest.mark.e2e
-def test_a_drain_that_takes_too_long_fails_and_says_how_many_were_left(start: Start) -> None:
+def test_a_drain_that_times_out_fails_with_the_number_of_requests(start: Start) -> None:
     process = start("--drain-timeout-s", "0.3")
     with ThreadPoolExecutor(1) as pool:
         accepted = pool.submit(httpx.post, f"{process.url}/classify", content=b"photo", timeout=TIMEOUT_S)

@@ -1,4 +1,4 @@
-"""`prunepool settings`, and the page that it writes the table of."""
+"""`prunepool settings`, and the table in docs/configuration.md."""
 
 from __future__ import annotations
 

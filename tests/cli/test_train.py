@@ -74,7 +74,7 @@ def test_from_random_weights_to_a_model_and_on_from_it(
         (["--architecture", "deit_tiny_patch16_224", "--labels", "folders"], "needs --class-names"),
     ],
 )
-def test_a_wrong_call_says_what_is_missing(
+def test_wrong_usage_names_what_is_missing(
     arguments: list[str], complaint: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = [

@@ -1,4 +1,4 @@
-"""Both clients against the real app, and against answers that only a broken or busy server gives."""
+"""Both clients against the real app, and against the responses of broken or busy servers."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def test_one_bad_image_of_many_that_are_one(call: Call, url: str) -> None:
 
 
 @both
-def test_a_token_map_comes_where_asked_for(call: Call, url: str) -> None:
+def test_a_token_map_on_request(call: Call, url: str) -> None:
     token_map = call(url, "classify", b"photo", explain=True, reduction_ratio=0.5).token_map
     assert token_map.grid == (14, 14)
     assert len(token_map.tokens) == 98
@@ -182,13 +182,13 @@ def test_readiness_is_no_error(call: Call, url: str, engine: FakeEngine) -> None
     assert call(url, "readiness") == Readiness(False, ("engine",))
 
 
-def test_every_option_has_its_place() -> None:
-    """What the engine takes, the client can say."""
+def test_every_option_exists_in_the_client() -> None:
+    """The client has every option of the engine."""
     assert set(ClassifyOptions.__annotations__) == {field.name for field in fields(Options)}
 
 
 @both
-def test_an_error_is_raised_as_what_it_was(call: Call, url: str) -> None:
+def test_an_error_is_raised_as_its_class(call: Call, url: str) -> None:
     with pytest.raises(InvalidParameter) as error:
         call(url, "classify", b"photo", top_k=99)
     assert (error.value.parameter, error.value.extra["limit"]) == ("top_k", "an integer between 1 and 10")
@@ -210,7 +210,7 @@ def test_a_file_that_cannot_be_read(call: Call, tmp_path: Path) -> None:
 
 
 class Busy:
-    """Refuses so many times, then lists its models; remembers the waits in between."""
+    """Refuses a number of times, then lists its models; records the waits."""
 
     def __init__(self, refusals: int, status: int = 503, **headers: str) -> None:
         self.left = refusals
@@ -250,13 +250,13 @@ class Busy:
 
 @pytest.mark.parametrize("way", [Busy.call, Busy.call_async])
 @pytest.mark.parametrize("status", [503, 429])
-def test_a_refusal_that_passes_is_waited_out_as_long_as_the_server_says(way: Call, status: int) -> None:
+def test_a_temporary_refusal_is_retried_after_retry_after(way: Call, status: int) -> None:
     busy = Busy(2, status, **{"Retry-After": "3"})
     assert way(busy, Retries(jitter=0)) == []
     assert (busy.asked, busy.waited) == (3, [3.0, 3.0])
 
 
-def test_without_the_header_the_document_says_how_long() -> None:
+def test_without_the_header_the_document_has_the_wait() -> None:
     busy = Busy(1)
     busy.call(Retries(jitter=0))
     assert busy.waited == [0.5]
@@ -275,14 +275,14 @@ def test_after_the_last_attempt_the_refusal_is_raised() -> None:
     assert busy.asked == 3
 
 
-def test_a_wait_that_is_too_long_is_not_waited() -> None:
+def test_too_long_a_wait_is_not_retried() -> None:
     busy = Busy(1, **{"Retry-After": "31"})
     with pytest.raises(Overloaded) as error:
         busy.call(Retries(longest_wait_s=30))
     assert (busy.asked, error.value.retry_after) == (1, 31.0)
 
 
-def test_what_does_not_pass_is_not_tried_again() -> None:
+def test_other_errors_are_not_retried() -> None:
     busy = Busy(1, 504)
     with pytest.raises(errors.DeadlineExceeded):
         busy.call(Retries())
@@ -304,19 +304,19 @@ def fixed(response: httpx.Response) -> Client:
         httpx.Response(302, headers={"Location": "http://elsewhere"}),
     ],
 )
-def test_an_answer_of_another_kind_of_server_is_said_to_be_one(response: httpx.Response) -> None:
+def test_a_response_of_another_server_is_unexpected(response: httpx.Response) -> None:
     with fixed(response) as client, pytest.raises(UnexpectedAnswer):
         client.classify(b"photo")
 
 
-def test_a_proxy_s_refusal_may_pass_too() -> None:
+def test_a_proxy_s_refusal_is_retried_too() -> None:
     response = httpx.Response(503, text="no upstream", headers={"Retry-After": "7"})
     with fixed(response) as client, pytest.raises(Unavailable) as error:
         client.classify(b"photo")
     assert error.value.retry_after == 7
 
 
-def test_a_timeout_is_no_answer() -> None:
+def test_a_timeout_is_an_unreachable_server() -> None:
     def late(request: httpx.Request) -> httpx.Response:
         raise httpx.ReadTimeout("timed out", request=request)
 
@@ -333,7 +333,7 @@ CLASSES = [
 
 
 @pytest.mark.parametrize("kind", CLASSES)
-def test_every_error_survives_the_way(kind: type[PrunepoolError]) -> None:
+def test_every_error_survives_the_transport(kind: type[PrunepoolError]) -> None:
     made: PrunepoolError
     if issubclass(kind, InvalidParameter):
         made = kind("top_k", 99, "an integer")
@@ -363,7 +363,7 @@ def test_a_key_goes_with_every_request(call: Call, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("key", ["", "a b", "ü", "x\r\nX-Evil: 1"])
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
-def test_a_key_that_no_header_can_hold_is_refused_and_not_shown(kind: Any, key: str) -> None:
+def test_an_invalid_key_is_refused_and_not_shown(kind: Any, key: str) -> None:
     with pytest.raises(InvalidParameter, match="api_key must be printable ASCII") as error:
         kind("http://x", api_key=key)
     assert not key or key not in error.value.detail
@@ -371,7 +371,7 @@ def test_a_key_that_no_header_can_hold_is_refused_and_not_shown(kind: Any, key: 
 
 @pytest.mark.parametrize("url", ["localhost:8000", "ftp://x", "http://", ""])
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
-def test_a_url_that_is_none(kind: Any, url: str) -> None:
+def test_an_invalid_url(kind: Any, url: str) -> None:
     with pytest.raises(InvalidParameter, match="url must be http"):
         kind(url)
 
@@ -390,7 +390,7 @@ def test_a_key_does_not_follow_a_redirect() -> None:
     assert asked == ["x"]
 
 
-def test_how_long_it_waits_is_the_caller_s_choice() -> None:
+def test_the_caller_sets_the_timeouts() -> None:
     seen: list[dict[str, float | None]] = []
 
     def note(request: httpx.Request) -> httpx.Response:
@@ -402,7 +402,7 @@ def test_how_long_it_waits_is_the_caller_s_choice() -> None:
     assert seen == [{"connect": 2, "read": 5, "write": 5, "pool": None}]
 
 
-def test_an_answer_that_takes_too_long_is_given_up(held: HeldEngine) -> None:
+def test_too_slow_a_response_is_given_up(held: HeldEngine) -> None:
     with (
         serving(Settings.model_construct(drain_timeout_s=0.1), held) as url,
         Client(url, timeout_s=0.2) as client,

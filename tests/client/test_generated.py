@@ -1,4 +1,4 @@
-"""A client that a generator makes from the OpenAPI document works against the real server."""
+"""A client generated from the OpenAPI document works with the real server."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def generator(root: Path) -> str:
 
 @pytest.fixture(scope="module")
 def keyed(serving: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server that asks for a key."""
+    """A server that requires a key."""
     path = tmp_path_factory.mktemp("keys") / "keys.toml"
     KeysFile(path).add(Key("alice", digest_of("pp_alice")))
     with serving(Settings.model_construct(api_keys_file=path), FakeEngine()) as url:
@@ -44,7 +44,7 @@ def keyed(serving: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
 def generated(
     generator: str, keyed: str, root: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[SimpleNamespace]:
-    """The modules of a client made from what a server says of itself; no part of it is left out."""
+    """Generate a client from a server's OpenAPI document, without omissions."""
     folder = tmp_path_factory.mktemp("generated")
     document = folder / "openapi.json"
     document.write_text(json.dumps(httpx.get(f"{keyed}/openapi.json").json()))

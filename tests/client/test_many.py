@@ -1,4 +1,4 @@
-"""Any number of images, a few at a time: order, errors in their place, and what ends a run."""
+"""`classify_many`: order, errors, concurrency, and what ends a run."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def answer(label: str) -> dict[str, Any]:
 
 
 def respond(request: httpx.Request) -> httpx.Response:
-    """An echo of the image, or the error that it asks for."""
+    """Return the image, or the error that it names."""
     image = request.content.decode()
     if image.startswith("error "):
         _, status, code = image.split()
@@ -96,7 +96,7 @@ def test_no_images(stream: Stream) -> None:
 
 
 @both
-def test_files_bytes_and_what_gets_them(stream: Stream, tmp_path: Path) -> None:
+def test_files_bytes_and_functions(stream: Stream, tmp_path: Path) -> None:
     (tmp_path / "file.jpg").write_bytes(b"from a file")
     images = [tmp_path / "file.jpg", b"bytes", lambda: b"made when needed"]
     results = stream(images)
@@ -131,7 +131,7 @@ def test_an_error_of_one_image_stands_in_its_place(stream: Stream, tmp_path: Pat
     ("image", "kind"),
     [(b"error 401 unauthorized", Unauthorized), (b"error 422 invalid_parameter", InvalidParameter)],
 )
-def test_an_error_that_all_would_meet_ends_the_run(stream: Stream, image: bytes, kind: Any) -> None:
+def test_an_error_that_affects_every_image_ends_the_run(stream: Stream, image: bytes, kind: Any) -> None:
     with pytest.raises(kind):
         stream(itertools.chain([b"one", image], itertools.repeat(b"more")))
 
@@ -158,7 +158,7 @@ def test_options_are_those_of_every_image(stream: Stream) -> None:
 
 
 class Counting:
-    """Notes how many are worked on at the same time."""
+    """Records the largest concurrency."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -175,7 +175,7 @@ class Counting:
 
 
 class Source:
-    """Numbers, and how many have been taken."""
+    """Numbers, and how many were iterated."""
 
     def __init__(self) -> None:
         self.taken = 0
@@ -186,7 +186,7 @@ class Source:
             yield self.taken
 
 
-async def test_never_more_at_once_than_asked_for() -> None:
+async def test_concurrency_is_never_exceeded() -> None:
     counting = Counting()
 
     async def work(item: int) -> int:
@@ -200,7 +200,7 @@ async def test_never_more_at_once_than_asked_for() -> None:
     assert counting.most == 7
 
 
-def test_never_more_threads_at_once_than_asked_for() -> None:
+def test_the_number_of_threads_is_never_exceeded() -> None:
     counting = Counting()
     together = threading.Barrier(3)
 
@@ -230,7 +230,7 @@ async def test_a_slow_first_does_not_stop_the_others() -> None:
     assert results == list(range(8))
 
 
-async def test_images_are_taken_as_they_are_needed() -> None:
+async def test_images_are_iterated_as_needed() -> None:
     source = Source()
 
     async def work(item: int) -> int:
@@ -243,7 +243,7 @@ async def test_images_are_taken_as_they_are_needed() -> None:
     await stream.aclose()
 
 
-def test_images_are_taken_as_they_are_needed_by_threads_too() -> None:
+def test_threads_iterate_images_as_needed_too() -> None:
     source = Source()
     stream = in_order_by_threads(source, lambda item: item, 4)
     for _ in range(3):
@@ -252,7 +252,7 @@ def test_images_are_taken_as_they_are_needed_by_threads_too() -> None:
     stream.close()  # type: ignore[attr-defined]
 
 
-async def test_who_stops_early_leaves_nothing_behind() -> None:
+async def test_stopping_early_leaves_nothing_behind() -> None:
     dropped = []
 
     async def work(item: int) -> int:
@@ -292,7 +292,7 @@ async def test_a_failure_ends_the_others() -> None:
 
 @pytest.mark.parametrize("terminal", [True, False])
 @both
-def test_a_bar_where_somebody_looks(
+def test_a_bar_on_a_terminal(
     stream: Stream, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], terminal: bool
 ) -> None:
     monkeypatch.setenv("TERM", "xterm")

@@ -1,4 +1,4 @@
-"""The examples of docs/clients.md run as they stand there."""
+"""The examples in docs/clients.md run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When traces are made at all, and that they reach a collector, or do no harm where there is none."""
+"""When tracing is enabled, that traces reach a collector, and that a missing one does no harm."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ COLLECTOR = "http://127.0.0.1:4318"
         (COLLECTOR, {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}, True),
     ],
 )
-def test_traces_are_made_where_they_are_asked_for(
+def test_tracing_is_enabled_by_setting_or_variables(
     endpoint: str | None, environment: dict[str, str], answer: bool
 ) -> None:
     assert tracing_enabled(endpoint, environment) is answer
@@ -50,7 +50,7 @@ def test_traces_are_made_where_they_are_asked_for(
 @pytest.mark.parametrize(
     "environment", [{"OTEL_TRACES_EXPORTER": "zipkin"}, {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}]
 )
-def test_what_cannot_be_done_is_refused(environment: dict[str, str]) -> None:
+def test_an_unsupported_exporter_is_refused(environment: dict[str, str]) -> None:
     (name,) = environment
     with pytest.raises(InvalidParameter, match=name):
         tracing_enabled(COLLECTOR, environment)
@@ -58,7 +58,7 @@ def test_what_cannot_be_done_is_refused(environment: dict[str, str]) -> None:
 
 
 class Collector(ThreadingHTTPServer):
-    """Takes traces, as a collector does."""
+    """Receives traces like a collector."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -118,7 +118,7 @@ def serving(folder: Path, *flags: str, **variables: str) -> Iterator[tuple[subpr
 
 
 def ended(process: subprocess.Popen[str]) -> list[dict[str, object]]:
-    """Its log lines, after it has ended as it should."""
+    """Return its log lines after a clean exit."""
     process.terminate()
     _, err = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 0, err
@@ -148,7 +148,7 @@ def test_traces_reach_a_collector_the_last_ones_too(tmp_path: Path, collector: C
 
 
 @pytest.mark.e2e
-def test_a_collector_that_is_not_there_does_no_harm(tmp_path: Path) -> None:
+def test_a_missing_collector_does_no_harm(tmp_path: Path) -> None:
     with (
         bind("127.0.0.1", 0) as nobody,
         # Seconds for which an export is tried again.
@@ -179,7 +179,7 @@ single.serve(Settings(port=0), announce, lambda settings, metrics: FakeEngine())
 
 
 @pytest.mark.e2e
-def test_nothing_is_imported_that_is_not_used(tmp_path: Path) -> None:
+def test_without_tracing_opentelemetry_is_not_imported(tmp_path: Path) -> None:
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PRUNEPOOL_", "OTEL_"))}
     done = subprocess.run(
         [sys.executable, "-c", STARTED],
@@ -200,7 +200,7 @@ def test_nothing_is_imported_that_is_not_used(tmp_path: Path) -> None:
 def test_without_the_extra_our_setting_is_refused_and_the_variables_are_warned_of(
     tmp_path: Path, by: str
 ) -> None:
-    """The extra is hidden from the process by a package of the same name that is not there."""
+    """A failing package of the same name hides the extra from the process."""
     (tmp_path / "hide.py").write_text(
         "import sys\nsys.modules['opentelemetry.exporter'] = None\n"
         "import runpy\nsys.argv = sys.argv[1:]\nrunpy.run_path(sys.argv[0], run_name='__main__')\n"
@@ -226,7 +226,7 @@ def test_without_the_extra_our_setting_is_refused_and_the_variables_are_warned_o
         assert json.loads(err.splitlines()[0])["level"] == "warning"
 
 
-def test_the_last_traces_are_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_last_export_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     from prunepool.tracing import export
 
     monkeypatch.setattr(export, "_SHUTDOWN_TIMEOUT_S", 0.05)

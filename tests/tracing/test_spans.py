@@ -1,4 +1,4 @@
-"""One span a request, one an image with its stages in it, and a link to the batch."""
+"""A span for each request and image, with the image's stages and a link to its batch."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def attributes(span: ReadableSpan) -> dict[str, Any]:
     return dict(span.attributes or {})
 
 
-async def test_a_request_and_what_became_of_it(traced: Traced) -> None:
+async def test_a_request_and_its_images(traced: Traced) -> None:
     await traced.http.post("/classify?reduction_ratio=0.5", content=b"photo")
     (request,) = traced.named("POST /classify")
     assert request.kind is SpanKind.SERVER
@@ -61,7 +61,7 @@ async def test_a_request_and_what_became_of_it(traced: Traced) -> None:
     assert [span.name for span in stages] == ["decode", "queue", "inference"]
 
 
-async def test_stages_follow_each_other_as_long_as_they_took(traced: Traced) -> None:
+async def test_the_spans_of_stages_are_consecutive(traced: Traced) -> None:
     await traced.http.post("/classify", content=b"photo")
     times = {
         span.name: (span.start_time - EPOCH_NS, span.end_time - EPOCH_NS)
@@ -138,7 +138,7 @@ async def test_the_inference_protocol_is_traced_too(traced: Traced) -> None:
     assert parent(span) == ids(request)
 
 
-async def test_a_refusal_by_the_server_is_an_error(traced: Traced, engine: FakeEngine) -> None:
+async def test_a_server_error_is_an_error_of_the_span(traced: Traced, engine: FakeEngine) -> None:
     engine.error = Overloaded("full", retry_after=1)
     await traced.http.post("/classify", content=b"photo")
     (request,), (image,) = traced.named("POST /classify"), traced.named("image")
@@ -147,7 +147,7 @@ async def test_a_refusal_by_the_server_is_an_error(traced: Traced, engine: FakeE
     assert traced.named("inference") == []
 
 
-async def test_a_failure_nobody_foresaw_is_told_without_its_words(
+async def test_an_unexpected_error_is_recorded_without_its_message(
     traced: Traced, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fail(*_: object) -> None:
@@ -169,21 +169,21 @@ async def test_the_caller_s_trace_is_continued(traced: Traced) -> None:
 
 
 @pytest.mark.parametrize("given", ["", "00-zz-zz-01", f"00-{'0' * 32}-{PARENT_ID}-01", "x" * 1000])
-async def test_a_context_that_is_none_begins_a_new_trace(traced: Traced, given: str) -> None:
+async def test_an_invalid_context_begins_a_new_trace(traced: Traced, given: str) -> None:
     response = await traced.http.post("/classify", content=b"photo", headers={"traceparent": given})
     assert response.status_code == 200
     (request,) = traced.named("POST /classify")
     assert parent(request) is None
 
 
-async def test_a_caller_who_does_not_record_is_not_recorded(make: Callable[..., Traced]) -> None:
+async def test_an_unsampled_caller_is_not_recorded(make: Callable[..., Traced]) -> None:
     traced = make(ParentBased(ALWAYS_ON))
     headers = {"traceparent": f"00-{TRACE_ID}-{PARENT_ID}-00"}
     assert (await traced.http.post("/classify", content=b"photo", headers=headers)).status_code == 200
     assert traced.spans == ()
 
 
-async def test_a_sampler_that_takes_nothing(make: Callable[..., Traced]) -> None:
+async def test_a_sampler_that_drops_everything(make: Callable[..., Traced]) -> None:
     traced = make(ALWAYS_OFF)
     assert (await traced.http.post("/classify", content=b"photo")).status_code == 200
     assert traced.spans == ()
@@ -212,7 +212,7 @@ async def test_image_data_is_in_no_span(traced: Traced) -> None:
     assert "c2Vj" not in everything
 
 
-async def test_everything_else_is_the_engine_s(engine: FakeEngine) -> None:
+async def test_every_other_call_goes_to_the_engine(engine: FakeEngine) -> None:
     provider = TracerProvider(shutdown_on_exit=False)
     traced = TracedEngine(engine, provider)
     engine.ready = False

@@ -46,7 +46,7 @@ def test_another_coding_is_refused_by_name(coding: str) -> None:
 
 
 @given(codings)
-def test_just_the_limit_is_taken(coding: str) -> None:
+def test_a_body_of_the_limit_is_accepted(coding: str) -> None:
     assert len(decompress(compress(bytes(LIMIT), coding), coding, LIMIT)) == LIMIT
 
 
@@ -69,7 +69,7 @@ def test_a_bomb_is_refused_with_the_limit(coding: str, size: int) -> None:
     ],
     ids=["cut", "empty", "followed", "doubled", "other"],
 )
-def test_what_is_no_stream_is_refused(coding: str, change: object, said: str) -> None:
+def test_an_invalid_stream_is_refused(coding: str, change: object, said: str) -> None:
     assert callable(change)
     with pytest.raises(InvalidParameter, match=said):
         decompress(change(compress(b"photo", coding)), coding, LIMIT)
@@ -100,7 +100,7 @@ def test_any_bytes_are_taken_or_refused(data: bytes, coding: str) -> None:
         (",,;q=1,", "identity"),
     ],
 )
-def test_the_answer_comes_as_the_client_likes_it(header: str | None, coding: str) -> None:
+def test_the_response_has_the_coding_that_the_client_prefers(header: str | None, coding: str) -> None:
     assert accepted(header) == coding
 
 

@@ -1,4 +1,4 @@
-"""Loading and unloading by callers: what is asked of the engine's control, and who may ask."""
+"""Loading and unloading models: the calls to the model control, and who may make them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LOAD, UNLOAD = "/v2/repository/models/b/load", "/v2/repository/models/a/unload"
 
 
 class Control:
-    """Notes what it is asked."""
+    """Records its calls."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, str]] = []
@@ -62,7 +62,7 @@ def make(make_settings: Any, metrics: Metrics, connect: Any, control: Control) -
         ("models/a_jpeg/unload", ("unload", "a")),
     ],
 )
-async def test_a_model_is_meant_by_its_name_or_that_of_a_view(
+async def test_a_model_is_found_by_its_name_or_that_of_a_view(
     make: Any, control: Control, path: str, asked: tuple[str, str]
 ) -> None:
     response = await make().post(f"/v2/repository/{path}")
@@ -71,7 +71,7 @@ async def test_a_model_is_meant_by_its_name_or_that_of_a_view(
 
 
 @pytest.mark.parametrize("path", ["models/nope/load", "models/nope/unload"])
-async def test_one_that_is_not_there_is_refused(make: Any, control: Control, path: str) -> None:
+async def test_an_unknown_model_is_refused(make: Any, control: Control, path: str) -> None:
     response = await make().post(f"/v2/repository/{path}")
     assert response.status_code == 404
     assert "'nope'" in response.json()["error"]

@@ -94,7 +94,7 @@ def photos(batch: np.ndarray = PHOTOS) -> list[triton.InferInput]:
 
 
 async def logits(engine: FakeEngine) -> np.ndarray:
-    """What the engine says of everything that it has been asked so far."""
+    """Return the engine's results for every call so far."""
     asked = list(engine.calls)
     return np.stack([(await engine.infer(image, options)).logits for image, options in asked])
 
@@ -224,7 +224,7 @@ async def test_negative_dimensions_are_refused(address: str) -> None:
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
-async def test_overload_says_when_to_try_again(address: str, engine: FakeEngine) -> None:
+async def test_overload_has_retry_after(address: str, engine: FakeEngine) -> None:
     engine.error = Overloaded("full", retry_after=2.5)
     request = service_pb2.ModelInferRequest(model_name="m_jpeg", raw_input_contents=[b"\x01\x00\x00\x00x"])
     request.inputs.add(name="images", datatype="BYTES", shape=[1, 1])
@@ -237,7 +237,7 @@ async def test_overload_says_when_to_try_again(address: str, engine: FakeEngine)
     assert (trailing["retry-after"], trailing["x-request-id"]) == ("3", "r1")
 
 
-async def test_what_nobody_foresaw_leaks_nothing(
+async def test_an_unexpected_error_leaks_nothing(
     client: triton_aio.InferenceServerClient, engine: FakeEngine, log_lines: Any
 ) -> None:
     engine.error = ZeroDivisionError("a secret")  # type: ignore[assignment]
@@ -248,14 +248,14 @@ async def test_what_nobody_foresaw_leaks_nothing(
     assert any("a secret" in str(line.get("exception")) for line in log_lines())
 
 
-async def test_a_call_has_its_line(client: triton_aio.InferenceServerClient, log_lines: Any) -> None:
+async def test_a_call_has_a_log_line(client: triton_aio.InferenceServerClient, log_lines: Any) -> None:
     await client.infer("m", tensors(1.0), headers={"x-request-id": "r1"})
     line = log_lines()[-1]
     assert (line["event"], line["request_id"], line["status"]) == ("call", "r1", "OK")
     assert (line["method"], line["model"]) == ("inference.GRPCInferenceService/ModelInfer", "m")
 
 
-async def test_what_is_not_served_is_unimplemented(client: triton_aio.InferenceServerClient) -> None:
+async def test_an_unknown_call_is_unimplemented(client: triton_aio.InferenceServerClient) -> None:
     with pytest.raises(InferenceServerException) as caught:
         await client.get_trace_settings()
     assert caught.value.status() == "StatusCode.UNIMPLEMENTED"
@@ -298,7 +298,7 @@ async def test_the_caller_s_deadline_is_the_image_s(
     assert (of_parameter, none) == (5, None)
 
 
-async def test_a_caller_that_goes_away_takes_its_image_along(address: str, engine: FakeEngine) -> None:
+async def test_a_caller_that_disconnects_cancels_its_image(address: str, engine: FakeEngine) -> None:
     begun, dropped = asyncio.Event(), asyncio.Event()
 
     async def infer(image: Image, options: Options) -> Inference:
@@ -318,7 +318,7 @@ async def test_a_caller_that_goes_away_takes_its_image_along(address: str, engin
         await asyncio.wait([call])
 
 
-async def test_while_draining_nothing_new_is_taken(
+async def test_while_draining_new_requests_are_refused(
     client: triton_aio.InferenceServerClient, drain: Drain
 ) -> None:
     drain.begin()
@@ -354,7 +354,7 @@ class Source:
 
 @pytest.fixture
 async def locked(serve: Serve) -> AsyncIterator[triton_aio.InferenceServerClient]:
-    """A client of a server that asks for keys."""
+    """A client of a server that requires keys."""
     async with triton_aio.InferenceServerClient(await serve(Keyring(Source(), time.monotonic))) as made:
         yield made
 
@@ -363,7 +363,7 @@ def holding(key: str) -> dict[str, str]:
     return {"authorization": f"Bearer {key * 43}"}
 
 
-async def test_a_key_is_asked_for(locked: triton_aio.InferenceServerClient, metrics: Metrics) -> None:
+async def test_a_key_is_required(locked: triton_aio.InferenceServerClient, metrics: Metrics) -> None:
     for headers in (None, holding("c")):
         with pytest.raises(InferenceServerException) as caught:
             await locked.infer("m", tensors(1.0), headers=headers)
@@ -372,7 +372,7 @@ async def test_a_key_is_asked_for(locked: triton_aio.InferenceServerClient, metr
     assert metrics.registry.get_sample_value("prunepool_grpc_calls_total", labels) == 2
 
 
-async def test_who_has_a_key_is_answered(locked: triton_aio.InferenceServerClient, log_lines: Any) -> None:
+async def test_a_valid_key_is_accepted(locked: triton_aio.InferenceServerClient, log_lines: Any) -> None:
     result = await locked.infer("m", tensors(1.0), headers=holding("a"))
     assert result.as_numpy("logits").shape == (1, 10)
     assert log_lines()[-1]["key"] == "alice"
@@ -392,7 +392,7 @@ async def test_a_key_has_its_rate(locked: triton_aio.InferenceServerClient) -> N
     assert caught.value.status() == "StatusCode.RESOURCE_EXHAUSTED"
 
 
-async def test_a_message_that_finds_no_room_is_told_when_to_come_again(
+async def test_a_message_that_does_not_fit_into_memory_gets_retry_after(
     client: triton_aio.InferenceServerClient, budget: BodyMemoryBudget
 ) -> None:
     with budget.reserve() as other:
@@ -404,7 +404,7 @@ async def test_a_message_that_finds_no_room_is_told_when_to_come_again(
     assert budget.held == 0
 
 
-async def test_a_taken_port_is_told(
+async def test_a_port_in_use_is_reported(
     engine: FakeEngine, drain: Drain, metrics: Metrics, make_settings: Any
 ) -> None:
     with bind("127.0.0.1", 0) as taken:

@@ -1,4 +1,4 @@
-"""The protocol over plain HTTP: shapes of answers and errors, and what no client sends on purpose."""
+"""The protocol over plain HTTP: responses, errors, and invalid requests."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ INFER = "/v2/models/fake_jpeg/infer"
 
 
 def error(response: httpx.Response) -> str:
-    """The message, where an answer is an error of the protocol and nothing else."""
+    """Return the message of an error of the protocol."""
     assert response.headers["content-type"] == "application/json"
     document = response.json()
     assert set(document) == {"error"}
@@ -40,7 +40,7 @@ def error(response: httpx.Response) -> str:
     return message
 
 
-async def test_the_server_says_what_it_is(http: httpx.AsyncClient) -> None:
+async def test_the_server_describes_itself(http: httpx.AsyncClient) -> None:
     document = (await http.get("/v2")).json()
     assert document["name"] == "prunepool"
     assert {"classification", "binary_tensor_data", "model_configuration", "statistics"} <= set(
@@ -129,7 +129,7 @@ async def test_the_configuration_of_encoded_images(http: httpx.AsyncClient) -> N
     assert (document["input"][0]["data_type"], document["input"][0]["dims"]) == ("TYPE_STRING", [1])
 
 
-async def test_no_more_images_are_promised_than_fit(make_app: Callable[..., FastAPI], connect: Any) -> None:
+async def test_max_batch_size_is_limited_by_the_body(make_app: Callable[..., FastAPI], connect: Any) -> None:
     http = connect(make_app(FakeEngine(), max_body_bytes=3 * 602112, max_images_per_request=100))
     configs = [(await http.get(f"/v2/models/{name}/config")).json() for name in ("fake", "fake_jpeg")]
     assert [config["max_batch_size"] for config in configs] == [3, 100]
@@ -154,7 +154,7 @@ async def test_no_more_images_are_promised_than_fit(make_app: Callable[..., Fast
         ("GET", "/v2/", "nothing is served at GET /v2/"),
     ],
 )
-async def test_what_is_not_there_is_an_error_of_the_protocol(
+async def test_an_unknown_path_is_an_error_of_the_protocol(
     http: httpx.AsyncClient, method: str, path: str, said: str
 ) -> None:
     response = await http.request(method, path)
@@ -178,7 +178,7 @@ async def test_an_image_alone_and_nothing_else(http: httpx.AsyncClient, engine: 
     assert engine.calls == [(b"photo", Options(model="fake"))]
 
 
-async def test_the_content_type_is_not_looked_at(http: httpx.AsyncClient) -> None:
+async def test_the_content_type_is_ignored(http: httpx.AsyncClient) -> None:
     headers = {"Content-Type": "multipart/form-data; boundary=x"}
     assert (await http.post(INFER, content=json.dumps(PHOTO), headers=headers)).status_code == 200
 
@@ -285,13 +285,13 @@ async def test_a_client_without_parameters_has_the_query_and_the_header(
     assert engine.calls[0][1].reduction_ratio == 0.5
 
 
-async def test_what_contradicts_itself_is_refused(http: httpx.AsyncClient) -> None:
+async def test_different_values_are_refused(http: httpx.AsyncClient) -> None:
     document = {**PHOTO, "parameters": {"reduction_ratio": 0.25}}
     response = await http.post(INFER, json=document, params={"reduction_ratio": 0.5})
     assert "0.5 (query) and 0.25 (parameters)" in error(response)
 
 
-async def test_parameters_of_other_servers_are_passed_over(http: httpx.AsyncClient) -> None:
+async def test_parameters_of_other_servers_are_ignored(http: httpx.AsyncClient) -> None:
     parameters = {
         "sequence_id": 1,
         "sequence_start": True,
@@ -334,7 +334,7 @@ async def test_a_tensor_that_is_not_finite_is_refused(
     assert "image 1 of 2, counted from 0: image must be" in error(response)
 
 
-async def test_a_bad_image_spoils_its_request_and_is_named(http: httpx.AsyncClient, binary: Binary) -> None:
+async def test_a_bad_image_fails_its_request_and_is_named(http: httpx.AsyncClient, binary: Binary) -> None:
     body, headers = binary(b"\x02\x00\x00\x00ok\x03\x00\x00\x00bad", shape=[2, 1], datatype="BYTES")
     response = await http.post(INFER, content=body, headers=headers)
     assert response.status_code == 400
@@ -347,22 +347,20 @@ async def test_a_single_bad_image_needs_no_number(http: httpx.AsyncClient, binar
 
 
 @pytest.mark.parametrize("images", [1, 3])
-async def test_overload_says_when_to_try_again(
-    http: httpx.AsyncClient, engine: FakeEngine, images: int
-) -> None:
+async def test_overload_has_retry_after(http: httpx.AsyncClient, engine: FakeEngine, images: int) -> None:
     engine.error = Overloaded("full", retry_after=2.5)
     given = {"name": "images", "shape": [images, 1], "datatype": "BYTES", "data": ["cGhvdG8="] * images}
     response = await http.post(INFER, json={"inputs": [given]})
     assert (response.status_code, response.headers["retry-after"], error(response)) == (503, "3", "full")
 
 
-async def test_a_deadline_that_passed_is_told(http: httpx.AsyncClient, engine: FakeEngine) -> None:
+async def test_a_missed_deadline_is_an_error(http: httpx.AsyncClient, engine: FakeEngine) -> None:
     engine.error = DeadlineExceeded("too late")
     response = await http.post(INFER, json=PHOTO)
     assert (response.status_code, error(response)) == (504, "too late")
 
 
-async def test_while_draining_nothing_new_is_taken(app: FastAPI, http: httpx.AsyncClient) -> None:
+async def test_while_draining_new_requests_are_refused(app: FastAPI, http: httpx.AsyncClient) -> None:
     app.state.context.drain.begin()
     response = await http.post(INFER, json=PHOTO)
     assert response.status_code == 503
@@ -370,7 +368,7 @@ async def test_while_draining_nothing_new_is_taken(app: FastAPI, http: httpx.Asy
     assert int(response.headers["retry-after"]) >= 1
 
 
-async def test_what_nobody_foresaw_has_the_shape_and_leaks_nothing(
+async def test_an_unexpected_error_has_the_protocol_s_form_and_leaks_nothing(
     http: httpx.AsyncClient, engine: FakeEngine, log_lines: Any
 ) -> None:
     engine.error = ZeroDivisionError("a secret")  # type: ignore[assignment]
@@ -382,7 +380,7 @@ async def test_what_nobody_foresaw_has_the_shape_and_leaks_nothing(
     assert line["code"] == "internal_error"
 
 
-async def test_an_answer_has_its_request_id_and_its_line(http: httpx.AsyncClient, log_lines: Any) -> None:
+async def test_a_response_has_a_request_id_and_a_log_line(http: httpx.AsyncClient, log_lines: Any) -> None:
     response = await http.post(
         INFER, json={**PHOTO, "parameters": {"reduction_ratio": 0.5}}, headers={"X-Request-ID": "r1"}
     )
@@ -407,20 +405,20 @@ async def test_the_repository_lists_every_view_and_its_state(
 
 
 @pytest.mark.parametrize("body", ["[]", "{", '{"ready": 1}'])
-async def test_a_wrong_question_to_the_repository_is_refused(http: httpx.AsyncClient, body: str) -> None:
+async def test_an_invalid_repository_request_is_refused(http: httpx.AsyncClient, body: str) -> None:
     response = await http.post("/v2/repository/index", content=body)
     assert response.status_code == 422
     assert error(response)
 
 
 @pytest.mark.parametrize("body", ["", "{}", '{"parameters": {}}'])
-async def test_loading_what_is_served_is_no_work(http: httpx.AsyncClient, body: str) -> None:
+async def test_loading_a_loaded_model_does_nothing(http: httpx.AsyncClient, body: str) -> None:
     response = await http.post("/v2/repository/models/fake/load", content=body)
     assert (response.status_code, response.json()) == (200, {"name": "fake", "load": True})
 
 
 @pytest.mark.parametrize("parameters", [{"config": "{}"}, {"file:1/model": "x"}, [1]])
-async def test_loading_in_another_way_is_refused(http: httpx.AsyncClient, parameters: Any) -> None:
+async def test_loading_with_parameters_is_refused(http: httpx.AsyncClient, parameters: Any) -> None:
     response = await http.post("/v2/repository/models/fake/load", json={"parameters": parameters})
     assert response.status_code == 422
     assert "parameters" in error(response)
@@ -496,7 +494,7 @@ async def test_statistics_count_failures_apart(http: httpx.AsyncClient) -> None:
     assert found["inference_stats"]["fail"]["ns"] > 0
 
 
-async def test_a_client_that_goes_away_gets_no_answer_and_is_no_failure(
+async def test_a_client_that_disconnects_is_not_counted_as_a_failure(
     scheduled: httpx.AsyncClient, gate: Gate, binary: Binary, tensor: Any, log_lines: Any
 ) -> None:
     gate.close()
@@ -552,7 +550,7 @@ def post(path: str, body: bytes, headers: dict[str, str]) -> httpx.Response:
 
 @given(st.data(), st.sampled_from(["m", "m_jpeg"]), codings)
 @examples(4)
-def test_no_request_is_the_server_s_fault(data: st.DataObject, name: str, coding: str | None) -> None:
+def test_no_request_causes_a_server_error(data: st.DataObject, name: str, coding: str | None) -> None:
     tensors = name == "m"
     attached = bytes(48) if tensors else b"\x05\x00\x00\x00photo"
     given = {

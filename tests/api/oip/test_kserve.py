@@ -26,7 +26,7 @@ Serving = Callable[..., AbstractContextManager[str]]
 
 @pytest.fixture(scope="module")
 def said(root: Path, serving: Serving) -> dict[str, Any]:
-    """What the clients say of everything that they asked, in one run."""
+    """Run all clients' calls once; return their results."""
     python = root / ".venv-interop" / "bin" / "python"
     if not python.exists():
         pytest.skip("needs KServe's client (make interop)")
@@ -46,7 +46,7 @@ def said(root: Path, serving: Serving) -> dict[str, Any]:
 
 
 def logits_of(images: list[Any], ratio: float) -> np.ndarray:
-    """What the engine says, asked directly."""
+    """Return the engine's result, called directly."""
     engine = FakeEngine([fake_model("m", input_size=SIZE)])
     options = Options(reduction_ratio=ratio)
     return np.stack([asyncio.run(engine.infer(image, options)).logits for image in images])
@@ -101,7 +101,7 @@ def test_classes(said: dict[str, Any]) -> None:
     assert second.split(":")[1:] == [str(next_best), f"class {next_best}"]
 
 
-def test_errors_come_with_their_words(said: dict[str, Any]) -> None:
+def test_errors_keep_their_messages(said: dict[str, Any]) -> None:
     status, text = said["http"]["unknown model"]
     assert status == 404
     assert text.startswith("no model named 'x' is served; there are: m, m_jpeg")

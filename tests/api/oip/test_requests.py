@@ -1,4 +1,4 @@
-"""What an inference request asks for, and what it may not."""
+"""Parsing of inference requests, valid and invalid."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ONE = np.arange(12, dtype=np.float32).reshape(1, 3, 2, 2)
 
 
 def message(view: View = TENSORS, **changes: Any) -> dict[str, Any]:
-    """A request that is right, all in JSON; `changes` are to its input."""
+    """A valid request in JSON; `changes` are made to its input."""
     data: Any = ONE.ravel().tolist()
     given: dict[str, Any] = {"name": "images", "shape": [1, 3, 2, 2], "datatype": "FP32", "data": data}
     if view.encoded:
@@ -58,7 +58,7 @@ def test_a_tensor_behind_the_json() -> None:
     same(parsed(document, ONE.tobytes()).images, ONE)
 
 
-def test_a_tensor_in_json_whose_length_is_told_all_the_same() -> None:
+def test_a_tensor_in_json_with_the_length_header() -> None:
     same(parsed(message(), b"").images, ONE)
 
 
@@ -93,21 +93,21 @@ def test_the_id_and_the_parameters_are_kept() -> None:
     assert (request.id, request.parameters) == ("7", {"reduction_ratio": 0.5, "unknown": [1]})
 
 
-def test_what_other_servers_know_is_passed_over() -> None:
+def test_unknown_parameters_are_ignored() -> None:
     document = {**message(parameters={"whatever": 1}), "model_name": "m", "model_version": "1"}
     assert parsed(document).id is None
 
 
-def test_all_outputs_come_in_json_unless_told_otherwise() -> None:
+def test_all_outputs_come_in_json_by_default() -> None:
     assert parsed(message()).outputs == (OutputSpec("logits", False), OutputSpec("probabilities", False))
 
 
-def test_all_outputs_come_in_bytes_if_told_so() -> None:
+def test_all_outputs_come_in_bytes_on_request() -> None:
     outputs = parsed({**message(), "parameters": {"binary_data_output": True}}).outputs
     assert outputs == (OutputSpec("logits", True), OutputSpec("probabilities", True))
 
 
-def test_an_output_decides_for_itself() -> None:
+def test_an_output_overrides_the_default_form() -> None:
     outputs = [
         {"name": "probabilities", "parameters": {"binary_data": False, "classification": 3}},
         {"name": "logits"},
@@ -144,30 +144,30 @@ def test_an_output_decides_for_itself() -> None:
         ({"parameters": {"binary_data_size": 48}}, "inputs.images.data must be left out"),
     ],
 )
-def test_an_input_that_is_not_taken_is_named(change: dict[str, Any], said: str) -> None:
+def test_an_invalid_input_is_named(change: dict[str, Any], said: str) -> None:
     assert said in refused(message(**change))
 
 
 @pytest.mark.parametrize("shape", [[1, 2], [0, 1], [4, 1], [], [1, 1, 1]])
-def test_a_shape_that_is_none_of_photos_is_refused(shape: list[int]) -> None:
+def test_another_shape_is_refused(shape: list[int]) -> None:
     said = refused(message(IMAGES, shape=shape), view=IMAGES)
     assert "inputs.images.shape must be [n, 1] with n from 1 to 3" in said
 
 
 @pytest.mark.parametrize("size", [0, 47, 49, -1, 48.0, "48", True, 2**70])
-def test_a_size_of_the_bytes_that_is_not_theirs_is_refused(size: Any) -> None:
+def test_a_wrong_binary_size_is_refused(size: Any) -> None:
     text = orjson.dumps(message(data=..., parameters={"binary_data_size": "SIZE"}))
     text = text.replace(b'"SIZE"', orjson.dumps(size) if size != 2**70 else str(size).encode())
     with pytest.raises(InvalidParameter):
         parse(text + ONE.tobytes(), str(len(text)), TENSORS)
 
 
-def test_bytes_that_nobody_announced_are_refused() -> None:
+def test_unannounced_bytes_are_refused() -> None:
     assert "body must be as long as" in refused(message(), b"more")
 
 
 @pytest.mark.parametrize("length", ["-1", "+1", "1.0", "", " 1", "one", "9" * 18, "9" * 5000, "１"])
-def test_a_length_of_the_json_that_is_none_is_refused(length: str) -> None:
+def test_an_invalid_length_of_the_json_is_refused(length: str) -> None:
     with pytest.raises(InvalidParameter, match="Inference-Header-Content-Length must be a number from 0 to"):
         parse(orjson.dumps(message()), length, TENSORS)
 
@@ -180,7 +180,7 @@ def test_a_tensor_alone_of_another_length_is_refused() -> None:
 @pytest.mark.parametrize(
     "text", [b"", b"[]", b"null", b"{}", b"{", b"\xff", b'{"inputs": [NaN]}', b'{"inputs": 1}']
 )
-def test_what_is_no_request_is_refused(text: bytes) -> None:
+def test_an_invalid_request_is_refused(text: bytes) -> None:
     with pytest.raises(InvalidParameter):
         parse(text, None, TENSORS)
 
@@ -208,7 +208,7 @@ def test_no_input_is_refused() -> None:
         ("logits", "outputs must be valid"),
     ],
 )
-def test_an_output_that_is_not_there_is_named(outputs: Any, said: str) -> None:
+def test_an_unknown_output_is_named(outputs: Any, said: str) -> None:
     assert said in refused({**message(), "outputs": outputs})
 
 
@@ -217,7 +217,7 @@ def test_an_id_is_a_text(identifier: Any) -> None:
     assert "id must be valid" in refused({**message(), "id": identifier})
 
 
-def test_a_million_faults_are_told_as_one() -> None:
+def test_a_million_errors_are_reported_as_one() -> None:
     said = refused({"inputs": [{"name": "images", "datatype": "FP32", "shape": ["x"] * 1_000_000}]})
     assert len(said) < 200
 
@@ -240,7 +240,7 @@ lengths = st.none() | st.integers(-2, 400).map(str) | st.text(max_size=5)
     st.binary(max_size=60),
     st.sampled_from([TENSORS, IMAGES]),
 )
-def test_any_request_is_taken_or_refused(
+def test_any_request_is_accepted_or_refused(
     to_input: dict[str, Any], to_request: dict[str, Any], length: str | None, attached: bytes, view: View
 ) -> None:
     body = orjson.dumps({**message(view, **to_input), **to_request}) + attached
@@ -253,7 +253,7 @@ def test_any_request_is_taken_or_refused(
 
 
 @given(st.data(), st.sampled_from([TENSORS, IMAGES]))
-def test_any_cut_or_flip_of_a_binary_request_is_taken_or_refused(data: st.DataObject, view: View) -> None:
+def test_any_damaged_binary_request_is_accepted_or_refused(data: st.DataObject, view: View) -> None:
     attached = b"\x05\x00\x00\x00photo" if view.encoded else ONE.tobytes()
     document = message(view, data=..., parameters={"binary_data_size": len(attached)})
     text = orjson.dumps(document)
@@ -266,7 +266,7 @@ def test_any_cut_or_flip_of_a_binary_request_is_taken_or_refused(data: st.DataOb
         parse(bytes(body[:cut]), str(length), view)
 
 
-def test_json_of_a_million_lists_is_refused_before_it_is_read() -> None:
+def test_json_of_a_million_lists_is_refused_before_parsing() -> None:
     text = b'{"inputs": [' + b"[]," * 1_000_000 + b"1]}"
     with pytest.raises(InvalidParameter, match="at most 1000000 brackets"):
         parse(text, None, TENSORS)

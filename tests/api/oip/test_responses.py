@@ -1,4 +1,4 @@
-"""Answers, read by the decoder of the real client."""
+"""Responses, decoded by the real client."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_an_answer_in_json_is_json_alone() -> None:
     assert orjson.loads(encoded.body)["outputs"][0]["data"] == [0.5, -1.0, 3.25, 0.1]
 
 
-def test_the_length_of_the_json_is_told_where_bytes_follow() -> None:
+def test_the_length_of_the_json_is_a_header_if_bytes_follow() -> None:
     encoded = encode(asked(OutputSpec("logits", True)), VIEW, [answer()])
     assert encoded.header_length is not None
     assert encoded.body[encoded.header_length :] == LOGITS.tobytes()
@@ -112,16 +112,16 @@ def test_the_id_is_echoed() -> None:
     assert (document["id"], document["model_name"], document["model_version"]) == ("7", "m", "1")
 
 
-def test_no_id_is_made_up() -> None:
+def test_without_an_id_the_response_has_none() -> None:
     assert "id" not in decoded(encode(asked(OutputSpec("logits", True)), VIEW, [answer()])).get_response()
 
 
-def test_what_was_done_about_tokens_is_told() -> None:
+def test_the_token_reduction_is_a_parameter() -> None:
     document = decoded(encode(asked(OutputSpec("logits", True)), VIEW, [answer()])).get_response()
     assert document["parameters"] == {"reduction_ratio": 0.5, "gmacs": 0.75, "reason": "requested"}
 
 
-def test_what_was_done_to_several_images_is_summed_up() -> None:
+def test_the_token_reduction_of_several_images_is_summed_up() -> None:
     answers = [
         answer(applied=0.25, gmacs=0.875, reason="auto:idle"),
         answer(applied=0.75, gmacs=0.625, reason="auto:load"),

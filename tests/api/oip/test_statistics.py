@@ -1,4 +1,4 @@
-"""Counts of what happened, in the shape that Triton's clients read."""
+"""Statistics, in the form that Triton's clients read."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ def test_images_of_one_batch_are_one_execution() -> None:
     assert (counts(made)["inference_count"], counts(made)["execution_count"]) == (3, 1)
 
 
-def test_a_batch_that_comes_back_between_others_is_one_execution() -> None:
+def test_a_batch_that_returns_between_others_is_one_execution() -> None:
     made = statistics()
     for batch in (1, 2, 1, 3, 2):
         made.inferred("m", answer(batch=batch, size=2))
     assert counts(made)["execution_count"] == 3
 
 
-def test_executions_are_told_by_size() -> None:
+def test_executions_are_counted_by_batch_size() -> None:
     made = statistics()
     for batch, size, inference in ((0, 1, 3.0), (1, 4, 5.0), (2, 4, 6.0)):
         made.inferred("m", answer(batch=batch, size=size, inference=inference))

@@ -1,4 +1,4 @@
-"""Tensors in JSON and in bytes: what goes in comes out, and nothing else is taken."""
+"""Tensors in JSON and in bytes: round trips, and refusals."""
 
 from __future__ import annotations
 
@@ -90,16 +90,16 @@ def test_too_few_or_too_many_bytes_are_refused_with_both_numbers(length: int) ->
         None,
     ],
 )
-def test_what_is_not_the_numbers_of_the_shape_is_refused(data: Any) -> None:
+def test_values_that_do_not_match_the_shape_are_refused(data: Any) -> None:
     with pytest.raises(InvalidParameter, match=r"x must be 4 numbers, .* shape \[2, 2\]"):
         tensors.floats_of_json("x", data, [2, 2])
 
 
-def test_a_number_that_float32_cannot_hold_is_infinite() -> None:
+def test_a_number_too_large_for_float32_is_infinite() -> None:
     assert tensors.floats_of_json("x", [1e300, -1e39], [2]).tolist() == [math.inf, -math.inf]
 
 
-def test_a_long_text_among_many_numbers_takes_no_room() -> None:
+def test_a_long_text_among_many_numbers_takes_no_memory() -> None:
     with pytest.raises(InvalidParameter):
         tensors.floats_of_json("x", ["x" * 1_000_000, *range(1_000_000)], [1_000_001])
 
@@ -117,7 +117,7 @@ def test_a_long_text_among_many_numbers_takes_no_room() -> None:
         (b"\x01\x00\x00\x00a\x00\x00", 2),
     ],
 )
-def test_what_is_not_so_many_elements_is_refused(data: bytes, count: int) -> None:
+def test_another_number_of_elements_is_refused(data: bytes, count: int) -> None:
     with pytest.raises(InvalidParameter, match=f"x must be {count} elements"):
         tensors.elements_of_bytes("x", memoryview(data), count)
 
@@ -125,12 +125,12 @@ def test_what_is_not_so_many_elements_is_refused(data: bytes, count: int) -> Non
 @pytest.mark.parametrize(
     "data", [None, "aGk=", [], ["aGk="] * 3, [1, 2], [None, "aGk="], [["aGk=", "aGk="], 1]]
 )
-def test_what_is_not_so_many_texts_is_refused(data: Any) -> None:
+def test_another_number_of_texts_is_refused(data: Any) -> None:
     with pytest.raises(InvalidParameter, match="x must be 2 texts, the images in base64"):
         tensors.images_of_json("x", data, 2)
 
 
-def test_a_text_that_is_no_base64_is_no_image() -> None:
+def test_a_text_that_is_not_base64_is_refused() -> None:
     with pytest.raises(ImageUndecodable, match="base64"):
         tensors.images_of_json("x", ["no base64!"], 1)
 

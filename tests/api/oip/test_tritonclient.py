@@ -24,7 +24,7 @@ PHOTOS = np.array([[b"\xff\xd8one"], [b"\xff\xd8two"]], np.object_)
 
 @pytest.fixture(autouse=True)
 def quiet(log_lines: object) -> None:
-    """The server's lines are nobody's business here."""
+    """Discard the server's log."""
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def same(result: Any, expected: Sequence[np.ndarray]) -> None:
 
 
 async def logits(engine: FakeEngine) -> list[np.ndarray]:
-    """What the engine says of everything that it has been asked so far."""
+    """Return the engine's results for every call so far."""
     return [(await engine.infer(image, options)).logits for image, options in list(engine.calls)]
 
 
@@ -178,7 +178,7 @@ def test_the_ratio_is_a_parameter(client: triton.InferenceServerClient, ratio: A
     assert told["reason"] == ("auto:default" if ratio == "auto" else "requested")
 
 
-def test_what_the_client_sends_of_itself_is_no_error(client: triton.InferenceServerClient) -> None:
+def test_parameters_that_the_client_adds_are_no_error(client: triton.InferenceServerClient) -> None:
     result = client.infer(
         "m", tensors(1.0), sequence_id=7, sequence_start=True, priority=1, timeout=1000, model_version="1"
     )
@@ -250,7 +250,7 @@ def test_statistics(client: triton.InferenceServerClient) -> None:
 
 # This client asks for health and drops the answer without reading it, which aiohttp minds.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-async def test_aio_everything_that_is_no_inference(aio: triton_aio.InferenceServerClient) -> None:
+async def test_aio_every_call_but_inference(aio: triton_aio.InferenceServerClient) -> None:
     assert await aio.is_server_live()
     assert await aio.is_server_ready()
     assert await aio.is_model_ready("m")
