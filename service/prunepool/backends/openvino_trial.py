@@ -104,15 +104,14 @@ def _trial(
     images = model.normalise(torch.from_numpy(sample_photos(size)))
     own = [plan for plan in dict.fromkeys(plans) if not plan.dense and openvino.runs(plan)]
     middle = own[len(own) // 2] if own else DENSE
-    compared = dict.fromkeys((DENSE, middle, *own[:1], *own[-1:]))
+    ends = (DENSE, *own[:1], *own[-1:])
     if network.dtype == torch.float32:
-        verify(network, openvino, _with_both_branches(network, middle, images, compared), images)
+        verify(network, openvino, (*ends, split_plan(network, middle, images)), images)
     else:
-        exact = copy.deepcopy(network).float()
+        exact, photos = copy.deepcopy(network).float(), images.float()
         exact_pass = cache.get(network, family, size, dtype=torch.float32)
-        photos = images.float()
-        verify(exact, exact_pass, _with_both_branches(exact, middle, photos, compared), photos)
-        if not all(as_close(network, exact, openvino, plan, images) for plan in compared):
+        verify(exact, exact_pass, (*ends, split_plan(exact, middle, photos)), photos)
+        if not all(as_close(network, exact, openvino, plan, images) for plan in (middle, *ends)):
             return 0
     if not faster(network, openvino, middle, images[:1]):
         return 0
@@ -120,17 +119,14 @@ def _trial(
     return max_batch_size if faster(network, openvino, middle, images[:several], rounds=3) else 1
 
 
-def _with_both_branches(
-    network: ReducingViT, plan: ReductionPlan, images: Tensor, plans: Iterable[ReductionPlan]
-) -> list[ReductionPlan]:
-    """The plans, and where the method decides by a threshold one that prunes half of the images at each stage."""
-    uses_threshold = not plan.dense and METHODS[plan.method].uses_threshold
-    return [*plans, split_plan(network, plan, images)] if uses_threshold else [*plans]
-
-
 @torch.inference_mode()
 def split_plan(network: ReducingViT, plan: ReductionPlan, images: Tensor) -> ReductionPlan:
-    """The plan with thresholds that have half of these images pruned and half pooled at every stage."""
+    """The plan with thresholds that have half of these images pruned and half pooled at every stage.
+
+    A plan whose method reads no thresholds stays as it is.
+    """
+    if not METHODS[plan.method].uses_threshold:
+        return plan
     thresholds = list(plan.thresholds)
     for i, block in enumerate(plan.blocks):
         stages = network(images, [(replace(plan, thresholds=tuple(thresholds)), len(images))]).stages
