@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 pytestmark = pytest.mark.e2e
 
@@ -19,6 +20,17 @@ for arguments in ({"frontends": 2}, {"devices": "cpu,cpu"}, {"grpc_port": 0}, {"
     except InvalidParameter as error:
         print(error.extra["parameter"])
 print(app({"max_queue_requests": 7})._bound_deployment.name)
+"""
+
+_DEPLOYMENTS = """
+from ray.serve import Application
+from prunepool.ray_app.serve import app
+
+def names(application):
+    bound = application._bound_deployment
+    return {bound.name}.union(*(names(one) for one in bound.init_args if isinstance(one, Application)))
+
+print(*sorted(names(app({}))))
 """
 
 
@@ -35,6 +47,14 @@ def test_settings_that_are_rays_to_make_are_refused(python: Path) -> None:
     assert done.stdout.split() == ["frontends", "frontends", "grpc_port", "model_control", "Ingress"], (
         done.stderr
     )
+
+
+def test_the_committed_configuration_names_the_deployments_of_the_application(
+    python: Path, root: Path
+) -> None:
+    application = yaml.safe_load((root / "docker/ray/serve.yaml").read_text())["applications"][0]
+    done = subprocess.run([python, "-c", _DEPLOYMENTS], capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == sorted(one["name"] for one in application["deployments"]), done.stderr
 
 
 @pytest.mark.timeout(180)

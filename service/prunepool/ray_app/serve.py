@@ -25,10 +25,11 @@ def app(arguments: dict[str, Any]) -> serve.Application:
     """
     settings = Settings(**arguments)
     check(settings)
-    figures = _deployment(MetricsAggregator, "MetricsAggregator", ray_actor_options={"num_cpus": 0}).bind()
+    # The names of deployments are the users': Ray refuses a configuration that names one which is not there.
+    aggregator = _deployment(MetricsAggregator, "Figures", ray_actor_options={"num_cpus": 0}).bind()
     engines = _deployment(EngineReplica, "Engine", max_ongoing_requests=settings.max_queue_requests)
     ingress = _deployment(serve.ingress()(IngressReplica), "Ingress", max_ongoing_requests=1000)
-    return ingress.bind(settings, engines.bind(settings, figures), figures)
+    return ingress.bind(settings, engines.bind(settings, aggregator), aggregator)
 
 
 def _deployment(of: type, name: str, **options: Any) -> serve.Deployment:
@@ -37,7 +38,7 @@ def _deployment(of: type, name: str, **options: Any) -> serve.Deployment:
 
 
 def check(settings: Settings) -> None:
-    """See that nothing is asked for that is Ray's to do.
+    """Refuse settings that Ray decides.
 
     Raises:
         InvalidParameter: names the setting.
