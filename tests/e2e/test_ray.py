@@ -58,6 +58,14 @@ def test_the_committed_configuration_names_the_deployments_of_the_application(
 
 
 @pytest.mark.timeout(180)
+def test_an_engine_replica_by_itself(python: Path, root: Path) -> None:
+    program = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/ray_app/test_engine.py"]
+    done = subprocess.run(program, cwd=root, capture_output=True, text=True, timeout=170)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "skipped" not in done.stdout, done.stdout
+
+
+@pytest.mark.timeout(180)
 def test_answers_are_those_of_the_plain_server(python: Path, root: Path, tmp_path: Path) -> None:
     report = tmp_path / "ray.json"
     program = [python, root / "loadtests/ray_cluster.py", "--only", "parity", "--json", report]

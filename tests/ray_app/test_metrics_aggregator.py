@@ -7,7 +7,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from prunepool.ray_app.metrics_aggregator import FORGET_S, Collected, MetricsAggregator
+from prunepool.ray_app.metrics_aggregator import EXPIRE_S, MergedCollector, MetricsAggregator
 
 
 def registry(images: int) -> CollectorRegistry:
@@ -17,16 +17,16 @@ def registry(images: int) -> CollectorRegistry:
     return made
 
 
-def exposed(collected: Collected) -> list[Any]:
+def exposed(collector: MergedCollector) -> list[Any]:
     shown = CollectorRegistry()
-    shown.register(collected)
+    shown.register(collector)
     return list(text_string_to_metric_families(generate_latest(shown).decode()))
 
 
 def test_series_of_replicas_are_told_apart() -> None:
-    collected = Collected("ingress", registry(1))
-    collected.others = {"engine": list(registry(2).collect()), "ingress": list(registry(7).collect())}
-    families = exposed(collected)
+    collector = MergedCollector("ingress", registry(1))
+    collector.others = {"engine": list(registry(2).collect()), "ingress": list(registry(7).collect())}
+    families = exposed(collector)
     images = {s.labels["replica"]: s.value for f in families for s in f.samples if s.name == "images_total"}
     assert images == {"ingress": 1, "engine": 2}, "its own are those of now"
     names = [family.name for family in families]
@@ -37,12 +37,12 @@ def test_series_of_replicas_are_told_apart() -> None:
     }
 
 
-async def test_a_replica_that_is_gone_is_forgotten() -> None:
+async def test_reports_of_a_silent_replica_expire() -> None:
     now = 0.0
-    figures = MetricsAggregator(lambda: now)
-    await figures.tell("a", [])
-    now = FORGET_S - 1
-    await figures.tell("b", [])
-    assert set(await figures.all()) == {"a", "b"}
-    now = FORGET_S + 1
-    assert set(await figures.all()) == {"b"}
+    aggregator = MetricsAggregator(lambda: now)
+    await aggregator.report("a", [])
+    now = EXPIRE_S - 1
+    await aggregator.report("b", [])
+    assert set(await aggregator.reports()) == {"a", "b"}
+    now = EXPIRE_S + 1
+    assert set(await aggregator.reports()) == {"b"}

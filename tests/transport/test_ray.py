@@ -67,21 +67,21 @@ class Handle:
         self.deaths = 0
         self.silent = False
         self.heard = asyncio.Event()
-        self.state = Method(self._state)
-        self.answer = Method(self._answer)
+        self.status = Method(self._status)
+        self.submit = Method(self._submit)
 
     def _next(self) -> tuple[str, FakeCore]:
         self.turn += 1
         name = sorted(self.replicas)[self.turn % len(self.replicas)]
         return name, self.replicas[name]
 
-    async def _state(self) -> tuple[str, bytes]:
+    async def _status(self) -> tuple[str, bytes]:
         if self.silent:
             raise Died
         name, core = self._next()
         return name, encode(Status(core.default_model, dict(core.loads()), tuple(core.offers().values())))
 
-    async def _answer(self, submitted: bytes, pixels: bytes) -> tuple[str, bytes]:
+    async def _submit(self, submitted: bytes, pixels: bytes) -> tuple[str, bytes]:
         name, core = self._next()
         submit = decode_for_engine(submitted)
         assert isinstance(submit, Submit)
@@ -243,13 +243,13 @@ async def test_a_status_request_that_fails_is_not_the_last(
     handle: Handle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("prunepool.transport.ray.STATUS_EVERY_S", 0.0)
-    client, state = RayCoreClient(handle, (Died,), 5.0, LIMITS, time.monotonic), handle.state
+    client, status = RayCoreClient(handle, (Died,), 5.0, LIMITS, time.monotonic), handle.status
 
     async def fails() -> None:
-        handle.state = state
+        handle.status = status
         raise RuntimeError("what nobody thought of")
 
-    handle.state = Method(fails)
+    handle.status = Method(fails)
     await client.start()
     assert client.loads()["m"].missing is None
     await client.close(0.0)

@@ -1,4 +1,4 @@
-"""How many engine replicas there should be, by what those that are there predict.
+"""How many engine replicas there must be, by what the present ones predict.
 
 Ray runs this in its controller, from a copy of this file alone: it imports nothing of ours.
 """
@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-#: What an engine replica says of itself.
+#: The metrics that an engine replica reports to Ray.
 DRAIN_S, SPENT = "prunepool_drain_s", "prunepool_auto_spent"
 
 
 class Context(Protocol):
-    """What Ray tells a policy; `ray.serve.config.AutoscalingContext` is one."""
+    """What Ray passes to a policy; `ray.serve.config.AutoscalingContext` is one."""
 
     @property
     def current_num_replicas(self) -> int:
@@ -21,17 +21,17 @@ class Context(Protocol):
 
     @property
     def target_num_replicas(self) -> int:
-        """How many there shall be, as last decided."""
+        """How many there must be, as last decided."""
 
     @property
     def aggregated_metrics(self) -> Mapping[str, Mapping[Any, float]] | None:
-        """The mean of each figure of each replica over `look_back_period_s`."""
+        """The mean of each metric of each replica over `look_back_period_s`."""
 
 
 class ByDrain:
-    """As many replicas as leave each so much work, and so much of `auto`'s reserve.
+    """Keeps the work of each replica, and its use of `auto`'s reserve, at a target.
 
-    Delays and the least and most replicas are Ray's settings.
+    Delays and the least and most replicas are settings of Ray.
 
     Args:
         drain_s: predicted seconds of work that a replica may have ahead, on average over time; below the 60 % of
@@ -46,12 +46,12 @@ class ByDrain:
         self._spent = spent
 
     def __call__(self, context: Context) -> tuple[float, dict[str, Any]]:
-        """The number wanted, and nothing to be remembered."""
-        figures = context.aggregated_metrics or {}
-        drain_s, spent = figures.get(DRAIN_S, {}), figures.get(SPENT, {})
+        """The number of replicas wanted, and no state for the next call."""
+        metrics = context.aggregated_metrics or {}
+        drain_s, spent = metrics.get(DRAIN_S, {}), metrics.get(SPENT, {})
         if not drain_s or not spent:
-            return context.target_num_replicas, {}  # nothing is known yet: no reason to change anything
-        # Those that have said nothing yet are taken to be as the others.
+            return context.target_num_replicas, {}  # no replica has reported yet: change nothing
+        # Replicas that have not reported yet count as the mean of the others.
         number = max(1, context.current_num_replicas)
         wanted = max(_mean(drain_s) / self._drain_s, _mean(spent) / self._spent)
         return number * wanted, {}

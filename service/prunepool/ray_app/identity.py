@@ -1,4 +1,4 @@
-"""Which replica this is, for log lines and figures."""
+"""The name of this replica, in log lines and metrics."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from prunepool.settings import Settings
 
 
 def replica_logging(settings: Settings, stack: ExitStack) -> str:
-    """Our log lines, with the name of this replica in them."""
+    """Log as everywhere, with the name of this replica in each line; returns the name."""
     name: str = serve.get_replica_context().replica_id.unique_id
     stack.enter_context(logging_to(sys.stderr, settings.log_format, settings.log_level, name))
     return name

@@ -1,4 +1,4 @@
-"""All engine replicas, as an ingress sees them through Ray's handle; Ray chooses which one is asked."""
+"""The `CoreClient` of an ingress replica: calls engine replicas through Ray's handle; Ray chooses which one."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from prunepool.transport.messages import (
     submit_of,
 )
 
-#: Seconds between two status requests, and after which a replica that was silent counts as gone.
+#: Seconds between two status requests, and after which a silent replica counts as disconnected.
 STATUS_EVERY_S, SILENCE_S = 0.5, 5.0
-#: How long one status request may take; a start may take longer.
+#: How long a status request may take.
 _STATUS_S = 2.0
-#: How long a request looks for a replica that serves its model, while models change.
+#: While models change: how long a request is tried until a replica serves its model, and the pause between tries.
 _CHANGE_S = 20.0
 _PAUSE_S = 0.05
 _RETRY_S = 5.0
@@ -42,8 +42,8 @@ class RayCoreClient:
 
     Args:
         handle: Ray's, to :class:`prunepool.ray_app.engine.EngineReplica`.
-        lost: what Ray raises where a replica died with a request.
-        wait_s: how long a request may take, waiting for a replica included.
+        lost: what Ray raises for a call to a replica that has died.
+        wait_s: how long a request may take, seconds; waiting for a replica included.
         limits: of this ingress.
         clock: seconds, monotonic.
     """
@@ -63,9 +63,9 @@ class RayCoreClient:
         self._limits = limits
         self._clock = clock
         self._sequence = itertools.count()
-        self._heard: dict[str, tuple[float, Status]] = {}
-        self._following: asyncio.Task[None] | None = None
-        self._found = asyncio.Event()
+        self._statuses: dict[str, tuple[float, Status]] = {}
+        self._polling: asyncio.Task[None] | None = None
+        self._reported = asyncio.Event()
         self._default = ""
         self._offers: dict[str, ModelOffer] = {}
 
@@ -75,7 +75,7 @@ class RayCoreClient:
         return self._default
 
     def offers(self) -> Mapping[str, ModelOffer]:
-        """What some replica serves, by name."""
+        """What some replica serves, by name; what was served last, while none has reported."""
         return self._offers
 
     def loads(self) -> Mapping[str, ModelLoad]:
@@ -83,32 +83,32 @@ class RayCoreClient:
         return {name: self._load(name) for name in self._offers}
 
     async def start(self) -> None:
-        """Returns when a replica has reported."""
-        self._following = asyncio.create_task(self._follow())
-        await self._found.wait()
+        """Connect; returns as soon as one replica has reported."""
+        self._polling = asyncio.create_task(self._poll())
+        await self._reported.wait()
 
     def begin_drain(self) -> None:
-        """Ray has stopped sending requests here already."""
+        """Nothing to do: Ray has stopped sending requests here already, and replicas serve other ingresses."""
 
     async def close(self, timeout_s: float) -> bool:
-        """Ask for no more reports."""
-        if self._following is not None:
-            self._following.cancel()
+        """Disconnect."""
+        if self._polling is not None:
+            self._polling.cancel()
         return True
 
     async def refresh(self) -> None:
-        """Ask one replica for its status; it may not be there to answer."""
+        """Ask one replica for its status; one that does not answer in time is left to the next request."""
         try:
             async with asyncio.timeout(_STATUS_S):
-                replica, reported = await self._handle.state.remote()
+                replica, reported = await self._handle.status.remote()
         except self._silent:
             return
         status = decode_for_frontend(reported)
         if not isinstance(status, Status):
             raise TypeError(f"a replica sent {type(status).__name__} instead of its status")
-        self._heard[replica] = self._clock(), status
+        self._statuses[replica] = self._clock(), status
         self._update()
-        self._found.set()
+        self._reported.set()
 
     @contextmanager
     def reserve(
@@ -124,7 +124,7 @@ class RayCoreClient:
         yield RayReservation(self, model, generation)
 
     async def submit(self, model: str, generation: str, request: Request) -> Result:
-        """The result of a replica. While models change, replicas differ in what they serve: it asks again.
+        """Have a replica answer a request. While models change, replicas serve different ones: it tries again.
 
         Args:
             model: its name.
@@ -133,14 +133,14 @@ class RayCoreClient:
 
         Raises:
             ModelReplaced: no replica that reported serves this generation.
-            PrunepoolError: what a replica says instead of answering, or that there is none.
+            PrunepoolError: why a replica cannot answer, or that there is none.
         """
         message = submit_of(next(self._sequence), model, generation, request, None)
         data = request.pixels.tobytes()
         until = self._clock() + _CHANGE_S
         while True:
             try:
-                return await self._ask(message, data, request)
+                return await self._try_replicas(message, data, request)
             except (ModelNotFound, ModelReplaced):
                 offer = self._offers.get(model)
                 if offer is None or self._clock() > until:
@@ -150,10 +150,10 @@ class RayCoreClient:
                     raise ModelReplaced(detail, retry_after=0.1) from None
                 await asyncio.sleep(_PAUSE_S)
 
-    async def _ask(self, message: Submit, data: bytes, request: Request) -> Result:
-        """The result of one replica; of another one, if it dies."""
+    async def _try_replicas(self, message: Submit, data: bytes, request: Request) -> Result:
+        """Call one replica, and another one if it dies."""
         for died in (False, True):
-            response = self._handle.answer.remote(encode(relative(message, self._clock())), data)
+            response = self._handle.submit.remote(encode(relative(message, self._clock())), data)
             try:
                 async with asyncio.timeout(self._wait_s):
                     replica, replied = await response
@@ -172,18 +172,18 @@ class RayCoreClient:
                 raise
         reply = decode_for_frontend(replied)
         if isinstance(reply, Completed):
-            self._note(replica, reply)
+            self._update_load(replica, reply)
             return reply.result
         if isinstance(reply, Status):
             raise TypeError("a replica sent its status instead of a result")
         request.attempts += reply.attempts
         raise error_of(reply.error)
 
-    async def _follow(self) -> None:
+    async def _poll(self) -> None:
         while True:
             try:
                 await self.refresh()
-            except Exception:  # one bad report must not be the last
+            except Exception:  # a bad report must not end the polling
                 _log.exception("an engine replica could not be asked for its status")
             self._update()
             await asyncio.sleep(STATUS_EVERY_S)
@@ -197,25 +197,25 @@ class RayCoreClient:
     def _recent(self) -> list[Status]:
         """The last status of each replica that is not silent, the latest first."""
         since = self._clock() - SILENCE_S
-        heard = sorted(self._heard.values(), key=lambda one: one[0], reverse=True)
-        return [status for at, status in heard if at >= since]
+        latest = sorted(self._statuses.values(), key=lambda one: one[0], reverse=True)
+        return [status for at, status in latest if at >= since]
 
     def _update(self) -> None:
         since = self._clock() - SILENCE_S
-        self._heard = {name: heard for name, heard in self._heard.items() if heard[0] >= since}
+        self._statuses = {name: last for name, last in self._statuses.items() if last[0] >= since}
         if recent := self._recent():
             self._default = recent[0].default
             self._offers = {o.info.name: o for status in reversed(recent) for o in status.offers or ()}
 
-    def _note(self, replica: str, reply: Completed) -> None:
-        """A result says as well how much is ahead where it came from."""
-        if replica not in self._heard:
+    def _update_load(self, replica: str, reply: Completed) -> None:
+        """Take the load of a replica from a result that it sent."""
+        if replica not in self._statuses:
             return
-        _, status = self._heard[replica]
+        _, status = self._statuses[replica]
         load = status.loads.get(reply.model)
         if load is not None:
             status.loads[reply.model] = msgspec.structs.replace(load, drain_s=reply.drain_s)
-            self._heard[replica] = self._clock(), status
+            self._statuses[replica] = self._clock(), status
 
 
 class RayReservation:
