@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from prunepool.core.backend import OutOfMemory
+from prunepool.core.ratio_policy import DefaultRatio, LoadSnapshot
 from prunepool.core.types import Batch, Limits, Output, RatioSpec
 from prunepool.core.worker import Worker
-from prunepool.errors import DeadlineExceeded, EngineUnavailable
+from prunepool.errors import DeadlineExceeded, EngineUnavailable, PrunepoolError
 from prunepool.testing import FakeBackend, Gate
 
 Tasks = list[asyncio.Task[Any]]
@@ -575,3 +576,39 @@ async def test_closing_while_the_engine_is_down_starts_no_other(rig: Any, until:
     await answers(tasks)
     await rig.clock.advance(1e6)
     assert len(rig.backends) == 1
+
+
+async def test_a_request_that_another_process_may_have_died_of_runs_alone(rig: Any) -> None:
+    scheduler = await rig.start({"gate": rig.gate})
+    rig.gate.close()
+    first = await rig.submit(scheduler, 1)
+    suspect = rig.request(7)
+    suspect.attempts = 1
+    tasks = [*first, asyncio.create_task(scheduler.submit(suspect)), *await rig.submit(scheduler, 2, 3)]
+    await asyncio.sleep(0)
+    rig.gate.open()
+    await asyncio.gather(*tasks)
+    assert [batch for batch in rig.ran if 7 in batch] == [[7]]
+    assert [2, 3] in rig.ran
+
+
+async def test_a_policy_that_fails_leaves_what_the_device_runs_alone(rig: Any) -> None:
+    class Fails(DefaultRatio):
+        broken = False
+
+        def plan(self, load: LoadSnapshot) -> Any:
+            if self.broken:
+                raise ZeroDivisionError
+            return super().plan(load)
+
+    policy = Fails(0.5)
+    scheduler = await rig.start(policy=policy)
+    rig.gate.close()
+    (running,) = await rig.submit(scheduler, 1)
+    await rig.gate.arrived(1)
+    policy.broken = True
+    waiting = await rig.submit(scheduler, *range(2, 40))
+    rig.gate.open()
+    assert (await running).output.logits.argmax() == 1
+    failed = await asyncio.gather(*waiting, return_exceptions=True)
+    assert {type(one) for one in failed} == {PrunepoolError}

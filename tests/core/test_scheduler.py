@@ -9,7 +9,14 @@ import pytest
 
 from prunepool.core.ratio_policy import LoadSnapshot, RatioChoice
 from prunepool.core.types import Batch, Limits, Output, RatioSpec, Request
-from prunepool.errors import DeadlineExceeded, Draining, EngineUnavailable, Overloaded, PrunepoolError
+from prunepool.errors import (
+    DeadlineExceeded,
+    Draining,
+    EngineUnavailable,
+    ModelReplaced,
+    Overloaded,
+    PrunepoolError,
+)
 from prunepool.testing import FakeBackend, Gate
 
 DENSE = RatioSpec(0.0, 0.0)
@@ -464,3 +471,28 @@ async def test_a_policy_that_fails_leaves_nobody_waiting(rig: Any, caplog: pytes
     scheduler = await rig.start(policy=Broken())
     found = await answers(await rig.submit(scheduler, 1, 2))
     assert [type(one) for one in found] == [PrunepoolError, PrunepoolError]
+
+
+async def test_a_second_close_shortens_the_first(rig: Any) -> None:
+    scheduler = await rig.start()
+    rig.gate.close()
+    (task,) = await rig.submit(scheduler, 1)
+    patient = asyncio.create_task(scheduler.close(30.0))
+    await rig.clock.advance(1.0)
+    hasty = asyncio.create_task(scheduler.close(2.0))
+    await asyncio.sleep(0)
+    await rig.clock.advance(2.0)
+    assert (task.done(), isinstance(task.exception(), Draining)) == (True, True)
+    rig.gate.open()
+    assert (await patient, await hasty) == (False, False)
+
+
+async def test_a_retired_scheduler_says_that_its_model_was_replaced(rig: Any) -> None:
+    scheduler = await rig.start()
+    with scheduler.accept(DENSE) as hold:
+        scheduler.retire()
+        await scheduler.close(0.0)
+        with pytest.raises(ModelReplaced):
+            await scheduler.answer(rig.request(), hold)
+    with pytest.raises(ModelReplaced):
+        scheduler.accept(DENSE)

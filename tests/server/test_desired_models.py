@@ -20,6 +20,8 @@ class Engine:
         up: whether it serves.
         broken: a reference that it cannot load.
         dies: whether it ends at the next call.
+        uncommittable: raised by the next commit.
+        unloadable: raised by every unload.
         log: every call.
     """
 
@@ -30,6 +32,8 @@ class Engine:
         self.prepared: list[str] = []
         self.broken = ""
         self.dies = False
+        self.uncommittable: Exception | None = None
+        self.unloadable: Exception | None = None
         self.log: list[tuple[str, str]] = []
 
     async def served(self) -> list[str]:
@@ -44,6 +48,10 @@ class Engine:
 
     async def commit(self, name: str) -> None:
         await self._called("commit", name)
+        if self.uncommittable is not None:
+            error, self.uncommittable = self.uncommittable, None
+            self.prepared.clear()
+            raise error
         self.prepared.remove(name)
         if name not in self.names:
             self.names.append(name)
@@ -55,10 +63,14 @@ class Engine:
 
     async def unload(self, name: str) -> None:
         await self._called("unload", name)
+        if self.unloadable is not None:
+            raise self.unloadable
         self.names.remove(name)
 
     async def set_default(self, name: str) -> None:
         await self._called("set_default", name)
+        if name not in self.names:
+            raise ModelNotFound(f"no model named {name}")
         self.default = name
 
     async def _called(self, method: str, name: str) -> None:
@@ -90,9 +102,9 @@ async def test_a_model_of_the_store_is_loaded_by_name(repository: Repository) ->
     models = DesiredModels([engine], repository, ["a"])
     assert models.loadable() == ("a", "b", "c")
     await models.load("b")
-    assert (engine.names, models.served()) == (["a", "b"], ("a", "b"))
+    assert (engine.names, models.names()) == (["a", "b"], ("a", "b"))
     await models.unload("b")
-    assert (engine.names, models.served()) == (["a"], ("a",))
+    assert (engine.names, models.names()) == (["a"], ("a",))
 
 
 @pytest.mark.parametrize("name", ["nope", "../outside", "/etc", "", "."])
@@ -129,7 +141,7 @@ async def test_what_callers_loaded_stays_and_is_looked_at_anew(repository: Repos
     engine.log.clear()
     await models.follow(["a"])
     assert [name for method, name in engine.log if method == "prepare"] == ["a", "b"]
-    assert models.served() == ("a", "b")
+    assert models.names() == ("a", "b")
 
 
 async def test_one_that_cannot_be_served_does_not_keep_others_from_it(repository: Repository) -> None:
@@ -137,14 +149,14 @@ async def test_one_that_cannot_be_served_does_not_keep_others_from_it(repository
     engine.broken = "b"
     models = DesiredModels([engine], repository, ["a"])
     await models.follow(["a", "b", "c"])
-    assert (models.served(), engine.names) == (("a", "c"), ["a", "c"])
+    assert (models.names(), engine.names) == (("a", "c"), ["a", "c"])
 
 
 async def test_settings_that_name_nothing_that_is_there_change_nothing(repository: Repository) -> None:
     engine = Engine("a", "b")
     models = DesiredModels([engine], repository, ["a", "b"])
     await models.follow(["nope"])
-    assert (models.served(), engine.default, engine.log) == (("a", "b"), "a", [])
+    assert (models.names(), engine.default, engine.log) == (("a", "b"), "a", [])
 
 
 async def test_changes_wait_for_each_other(repository: Repository) -> None:
@@ -162,7 +174,7 @@ async def test_a_load_that_fails_on_one_engine_changes_none(repository: Reposito
         await models.load("b")
     assert [engine.names for engine in engines] == [["a"]] * 3
     assert not any(engine.prepared for engine in engines)
-    assert models.served() == ("a",)
+    assert models.names() == ("a",)
 
 
 async def test_an_engine_that_dies_meanwhile_keeps_no_other_from_the_change(repository: Repository) -> None:
@@ -202,7 +214,7 @@ async def test_without_an_engine_nothing_is_changed(repository: Repository) -> N
     for change in (models.load("c"), models.unload("b")):
         with pytest.raises(EngineUnavailable):
             await change
-    assert models.served() == ("a", "b")
+    assert models.names() == ("a", "b")
 
 
 async def test_the_default_cannot_be_unloaded_nor_what_is_not_served(repository: Repository) -> None:
@@ -217,9 +229,46 @@ async def test_every_change_is_told_before_it_counts_as_done(repository: Reposit
     told: list[tuple[str, ...]] = []
 
     async def note() -> None:
-        told.append(models.served())
+        told.append(models.names())
 
     models = DesiredModels([Engine("a")], repository, ["a"], note)
     await models.load("b")
     await models.unload("b")
     assert told == [("a", "b"), ("a",)]
+
+
+async def test_what_an_engine_does_not_serve_can_be_unloaded(repository: Repository) -> None:
+    """It could not load it when it started."""
+    there, lacking = Engine("a", "b"), Engine("a")
+    lacking.unloadable = ModelNotFound("no model named b")
+    models = DesiredModels([lacking, there], repository, ["a", "b"])
+    await models.unload("b")
+    assert (there.names, models.names()) == (["a"], ("a",))
+
+
+async def test_an_engine_that_cannot_commit_converges_and_the_others_commit(repository: Repository) -> None:
+    """It restarted between the two steps, and its successor has prepared nothing."""
+    engines = [Engine("a"), Engine("a"), Engine("a")]
+    engines[1].uncommittable = ModelNotFound("no model named b is prepared")
+    models = DesiredModels(engines, repository, ["a"])
+    await models.load("b")
+    assert [engine.names for engine in engines] == [["a", "b"]] * 3
+
+
+async def test_what_could_not_be_unloaded_is_tried_again(repository: Repository) -> None:
+    engine = Engine("a", "b")
+    engine.broken = "c"
+    models = DesiredModels([engine], repository, ["a", "b"])
+    await models.follow(["c"])  # c cannot be loaded, so a stays the default, and cannot be unloaded
+    assert engine.names == ["a"]
+    engine.broken = ""
+    await models.follow(["c"])
+    assert (engine.names, engine.default) == (["c"], "c")
+
+
+async def test_the_default_is_one_for_all_engines(repository: Repository) -> None:
+    engines = [Engine("a", "b"), Engine("a")]  # the second could not load b
+    models = DesiredModels(engines, repository, ["a", "b"])
+    await models.follow(["b", "a"])
+    assert [engine.default for engine in engines] == ["b", "b"]
+    assert models.references[0] == "b"

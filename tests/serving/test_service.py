@@ -4,6 +4,8 @@ import asyncio
 import io
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -633,3 +635,19 @@ async def test_models_on_one_device_reckon_with_each_others_work(make: Make, dev
         await engine.infer(tensor(0), hurried)
     gate.open()
     await busy
+
+
+async def test_a_request_that_was_accepted_is_answered_though_its_model_is_replaced_as_the_drain_begins(
+    make: Make, slow: Slow
+) -> None:
+    service = make(served(), decode=slow)
+    await service.start()
+    task = asyncio.create_task(service.classify(bytes([7]), Options()))
+    await slow.gate.arrived(1)
+    replacing = asyncio.create_task(service.load(replace(served(), generation="2")))
+    await asyncio.sleep(0)
+    service.begin_drain()
+    slow.gate.open()
+    assert (await task).predictions[0].index == 7
+    with suppress(Draining):
+        await replacing

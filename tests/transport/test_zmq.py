@@ -438,3 +438,25 @@ async def test_where_all_engines_refuse_the_caller_is_told(rig: Rig) -> None:
     with pytest.raises(EngineUnavailable, match="being restarted"):
         await engine.infer(tensor(0), Options())
     assert [len(core.asked) for core in cores] == [1, 1]
+
+
+async def test_what_was_not_sent_counts_as_no_death(rig: Rig) -> None:
+    """The connection is gone, and the event that says so has not been read."""
+    first, second = FakeCore(), FakeCore()
+    engine = await rig.start(first, second)
+    await rig.lose(0)
+    answers = await asyncio.gather(*(engine.infer(tensor(i), Options()) for i in range(6)))
+    assert [answer.logits.argmax() for answer in answers] == list(range(6))
+
+
+async def test_what_a_dead_engine_had_is_suspect_to_the_next_one(rig: Rig) -> None:
+    first, second = FakeCore(), FakeCore()
+    first.free.clear()
+    second.free.clear()
+    engine = await rig.start(first, second)
+    tasks = [asyncio.create_task(engine.infer(tensor(i), Options())) for i in range(2)]
+    await until(lambda: first.asked and second.asked)
+    await rig.lose(0)
+    second.free.set()
+    await asyncio.gather(*tasks)
+    assert [request.attempts for request in second.asked] == [0, 1]

@@ -32,7 +32,7 @@ class CoreConfig:
     """How a core serves its models.
 
     Attributes:
-        max_ratio: `auto` never goes beyond; None leaves it to the model.
+        max_ratio: upper bound of `auto`; None: the model's own limit.
         limits: of each model's queue and batches.
         resilience: time-outs and pauses around a failing device.
         escalate_below: images whose best two probabilities are closer than this are run again, unreduced;
@@ -49,12 +49,12 @@ class CoreConfig:
     unload_timeout_s: float = 30.0
 
 
-class Reservation:
+class CoreReservation:
     """A request that a core has accepted; a context that gives it up at its end.
 
     Args:
         entry: the model.
-        hold: what counts it as accepted.
+        hold: its in-flight hold.
     """
 
     def __init__(self, entry: ModelEntry, hold: Hold) -> None:
@@ -72,7 +72,7 @@ class Reservation:
         self._hold.release()
         return await self._entry.second_pass(request, result)
 
-    def __enter__(self) -> Reservation:
+    def __enter__(self) -> CoreReservation:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -84,7 +84,7 @@ class Core:
 
     Args:
         models: what is served from the start, the default first; at least one.
-        config: how.
+        config: of all models.
         metrics: the service's series.
         policy: makes a model's ratio policy; if not given, the one that holds the latency target, if there is
             one.
@@ -127,7 +127,7 @@ class Core:
 
     def reserve(
         self, model: str, generation: str, ratio_spec: RatioSpec, deadline: float | None
-    ) -> Reservation:
+    ) -> CoreReservation:
         """Accept a request that may still have to be decoded.
 
         Args:
@@ -144,7 +144,7 @@ class Core:
         entry = self._registry.find(model)
         if generation != entry.model.generation:
             raise ModelReplaced(f"{model} has been replaced since its options were read", retry_after=0.1)
-        return Reservation(entry, entry.scheduler.accept(ratio_spec, deadline))
+        return CoreReservation(entry, entry.scheduler.accept(ratio_spec, deadline))
 
     async def start(self) -> None:
         """Load and warm up every model, one after the other; returns when all are ready.
@@ -209,7 +209,8 @@ class Core:
             model,
             policy=self._policy(info),
             metrics=self._metrics,
-            # A GPU that computes ahead hides what a small run costs besides: there, sizes were not compared.
+            # On a CPU alone: a GPU launches the next batch during the current one, which hides per-batch overhead,
+            # so that warm-up timings do not tell which batch size pays.
             limits=replace(self._config.limits, only_what_pays=info.device == "cpu"),
             resilience=self._config.resilience,
             auto_maximum=info.auto_limit(self._config.max_ratio),
@@ -222,7 +223,7 @@ class Core:
         return scheduler
 
     def _profile(self, model: ServedModel) -> Sequence[TimedBatch]:
-        """The warm-up profile of an earlier process; nothing, if that was of another model of its name."""
+        """The warm-up profile of an earlier process; empty if it is that of a different model of the same name."""
         timed = self._profiles.pop(model.name, ())
         dense_image = effort({0.0: 1}, model.costs.gmacs)
         return timed if any(one.effort == dense_image for one in timed) else ()

@@ -23,6 +23,7 @@ class InFlight:
         self._decoding: Counter[RatioSpec] = Counter()
         self._empty = asyncio.Event()
         self._empty.set()
+        self._waiting: set[asyncio.Timeout] = set()
 
     @property
     def decoding(self) -> Mapping[RatioSpec, int]:
@@ -43,9 +44,21 @@ class InFlight:
     async def wait_empty(self, timeout_s: float) -> bool:
         """Wait until nothing is in flight; whether that happened within `timeout_s` seconds."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                await self._empty.wait()
+            async with asyncio.timeout(timeout_s) as scope:
+                self._waiting.add(scope)
+                try:
+                    await self._empty.wait()
+                finally:
+                    self._waiting.discard(scope)
         return not self.count
+
+    def limit_wait(self, timeout_s: float) -> None:
+        """Have :meth:`wait_empty` calls that are waiting now return within `timeout_s` seconds."""
+        latest = asyncio.get_running_loop().time() + timeout_s
+        for scope in self._waiting:
+            when = scope.when()
+            if when is None or when > latest:
+                scope.reschedule(latest)
 
     def _decode(self, ratio_spec: RatioSpec | None, step: int) -> None:
         if ratio_spec is None:

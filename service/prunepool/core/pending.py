@@ -36,6 +36,11 @@ class PendingRequests:
         self._batch_ids = batch_ids
         self._futures: dict[Request, asyncio.Future[Result]] = {}
 
+    @property
+    def requests(self) -> list[Request]:
+        """Every pending request."""
+        return list(self._futures)
+
     def open(self, request: Request) -> asyncio.Future[Result]:
         """A future for a request's result."""
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()

@@ -17,7 +17,7 @@ from prunepool.core.device_share import ModelBacklog
 from prunepool.core.prediction import Predictor
 from prunepool.core.profiling import worthwhile
 from prunepool.core.ratio_policy import LoadSnapshot, RatioPolicy
-from prunepool.core.types import Batch, Costs, Limits, RatioSpec, Request
+from prunepool.core.types import Batch, BatchItem, Costs, Limits, RatioSpec, Request
 
 
 class DeviceState(NamedTuple):
@@ -103,7 +103,13 @@ class Planner:
 
     def add(self, request: Request, now: float) -> None:
         """Queue an accepted request."""
-        self.batcher.add(request, self._policy.forecast(request.ratio_spec, now))
+        ratio = self._policy.forecast(request.ratio_spec, now)
+        if request.attempts:
+            # It may be what a process died of: in a batch by itself, it takes no other request with it.
+            reason = "auto:load" if request.ratio_spec.requested is None else "requested"
+            self.batcher.put_back([BatchItem(request, ratio, reason)])
+        else:
+            self.batcher.add(request, ratio)
 
     def due(self, now: float, *, device_busy: bool) -> bool:
         """Whether to give the device a batch; while it runs one, only a batch that gains nothing by waiting."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, Protocol
 
 from prunepool.core.cost_model import IDLE_S
@@ -104,6 +104,11 @@ class Supervisor:
     def busy(self) -> bool:
         """Whether the device has work."""
         return bool(self._given)
+
+    @property
+    def given(self) -> Sequence[Batch]:
+        """The batches given and not yet reported."""
+        return self._given
 
     @property
     def device(self) -> DeviceState:

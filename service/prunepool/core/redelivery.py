@@ -18,7 +18,7 @@ class Redelivery:
         batcher: the queue.
         pending: the futures of its requests.
         grace: the restart grace period.
-        unavailable: makes an error, of a text or of what the worker's state is.
+        unavailable: builds an error from a message, or from the worker's state if None.
     """
 
     def __init__(
@@ -32,12 +32,12 @@ class Redelivery:
         self._pending = pending
         self._grace = grace
         self._unavailable = unavailable
-        self._grace_over = False
+        self._grace_expired = False
 
     @property
-    def grace_over(self) -> bool:
-        """Whether the worker has been away for longer than requests wait for it."""
-        return self._grace_over
+    def grace_expired(self) -> bool:
+        """Whether the grace period expired before the worker was back."""
+        return self._grace_expired
 
     def worker_died(self, lost: Batch | None, unstarted: Sequence[Batch]) -> None:
         """Put back what a worker had when it died.
@@ -70,16 +70,16 @@ class Redelivery:
         self._batcher.put_back(items[middle:])
 
     def give_up(self) -> None:
-        """Fail the queue: the grace period is over and the worker is not back."""
-        self._grace_over = True
+        """Fail the queue: the grace period expired and the worker is not back."""
+        self._grace_expired = True
         self._pending.fail(self._batcher.clear(), self._unavailable(None))
 
     def worker_is_up(self) -> None:
         """Requests may wait again."""
-        self._grace_over = False
+        self._grace_expired = False
 
     def batch_succeeded(self) -> None:
-        """The worker is well: the grace period is over for good."""
+        """A batch succeeded: cancel the grace period."""
         self._grace.batch_succeeded()
 
     def cancel(self) -> None:

@@ -30,7 +30,7 @@ class ModelEntry(NamedTuple):
     shadow: Shadow | None = None
 
     async def second_pass(self, request: Request, result: Result) -> Result:
-        """The result, or the dense model's where the first was unsure; a sample of the others is compared."""
+        """Escalate an unsure result to a dense run, then offer the result to the shadow sample."""
         if self.escalation is not None:
             result = await self.escalation.settle(request, result)
         if self.shadow is not None:
@@ -63,7 +63,7 @@ class ModelRegistry:
         self._unload_timeout_s = unload_timeout_s
         self._entries = {model.name: make(model, True) for model in models}
         self._prepared: dict[str, ModelEntry] = {}
-        #: Served no longer, but not yet done with what they had accepted.
+        #: Schedulers of replaced, unloaded and aborted models that are still draining.
         self._leaving: set[Scheduler] = set()
         self._draining = False
         self.default = next(iter(self._entries))
@@ -137,6 +137,7 @@ class ModelRegistry:
             before.scheduler.gauges.deactivate()
         entry.scheduler.gauges.activate()
         if before is not None:
+            before.scheduler.retire()
             await self._stop(before.scheduler, self._unload_timeout_s)
 
     async def abort(self, name: str) -> None:
@@ -157,6 +158,7 @@ class ModelRegistry:
             raise RequestError(f"{name} answers requests that name no model, so it cannot be unloaded")
         del self._entries[name]
         scheduler.gauges.remove()
+        scheduler.retire()
         await self._stop(scheduler, self._unload_timeout_s)
 
     def set_default(self, name: str) -> None:

@@ -1,8 +1,8 @@
 """One model's queue and device: accepts requests, forms batches, and gives each request a result or an error.
 
 It lives on one event loop, so it needs no lock. The backend has a thread of its own (worker.py), which is replaced
-when it fails (recovery.py). An idle device gets at once what waits. While it runs, requests collect: a full batch
-follows without a pause, and one that is not full stays open until the device is free.
+when it fails (recovery.py). An idle device gets waiting requests at once. While a batch runs, requests queue up: a
+full batch follows without a pause, and one that is not full stays open until the device is free.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from prunepool.core.scheduler_metrics import SchedulerMetrics
 from prunepool.core.served_model import ServedModel
 from prunepool.core.types import Batch, BatchItem, Limits, RatioSpec, Request, Result
 from prunepool.core.worker import Post, Worker
-from prunepool.errors import Draining, EngineUnavailable, PrunepoolError
+from prunepool.errors import Draining, EngineUnavailable, ModelReplaced, PrunepoolError
 from prunepool.metrics import Metrics
 
-#: The reason of an item that only an idle device runs.
+#: The reason of an item of the shadow sample, which only an idle device runs.
 SPARE = "spare"
 #: How long warm-up profiling may take, so that the first predictions are good.
 _PROFILE_BUDGET_S = 2.0
@@ -54,7 +54,7 @@ class Scheduler:
         resilience: time-outs and pauses around a failing device.
         auto_maximum: the largest ratio of `auto` for a request that sets no bound, for the gauge of what `auto`
             would choose now; what the model can do, if not given.
-        active: whether its gauges are shown; not those of a model that is not served yet.
+        active: whether to export its gauges; False until a prepared model is committed.
         device: where it runs, with other models; a device of its own, if not given.
         warm_up_profile: of an earlier process on the same device; the first start then times nothing.
         clock: seconds, monotonic; arrivals and deadlines of requests are on it.
@@ -96,6 +96,7 @@ class Scheduler:
         self._pending = PendingRequests(model.generation, model.applied)
         self._in_flight = InFlight()
         self._draining = False
+        self._retired = False
         self._closed = False
         self._closing: asyncio.Task[bool] | None = None
         self._waking = False
@@ -158,7 +159,7 @@ class Scheduler:
         self._when_hopeless = callback
 
     def spare(self, request: Request) -> asyncio.Future[Result]:
-        """Run one image by itself on a device that is :attr:`idle`, outside of all limits and series.
+        """Run one image by itself on a device that is :attr:`idle`, bypassing admission limits and metrics.
 
         Requests that come meanwhile wait for it as for any batch. It is not run again if the worker dies.
 
@@ -171,7 +172,7 @@ class Scheduler:
         assert self.idle
         assert request.ratio_spec.requested is not None
         ratio = request.ratio_spec.requested
-        request.attempts = 1  # a death is then the second, after which it is given up
+        request.attempts = 1  # so that a death of the worker fails it instead of requeueing it
         future = self._pending.open(request)
         self._supervisor.give(Batch((BatchItem(request, ratio, SPARE),), self._costs.gmacs(ratio)))
         return future
@@ -193,7 +194,7 @@ class Scheduler:
             deadline: when an answer becomes worthless, or None.
 
         Returns:
-            What counts it as accepted: release it once the request is answered or given up.
+            The in-flight hold; release it once the request is answered or given up.
 
         Raises:
             Draining: the server is stopping.
@@ -239,7 +240,7 @@ class Scheduler:
             raise too_late(request, now)
         if self._closed:
             raise self._stopping()
-        if self._redelivery.grace_over:
+        if self._redelivery.grace_expired:
             raise self._unavailable()
         hold.decoded()
         self._planner.add(request, now)
@@ -256,13 +257,20 @@ class Scheduler:
         """Refuse what comes from now on; what has a place is still answered."""
         self._draining = True
 
+    def retire(self) -> None:
+        """Refuse new requests with `ModelReplaced`: the model is served no longer, or in another generation."""
+        self._retired = True
+        self.begin_drain()
+
     async def close(self, timeout_s: float) -> bool:
         """Drain within `timeout_s`, then stop the worker; whether everything that was accepted was answered.
 
-        Idempotent: later calls wait for the first.
+        Idempotent: later calls wait for the first, which then has no more time than they give.
         """
         if self._closing is None:
             self._closing = asyncio.create_task(self._close(timeout_s))
+        else:
+            self._in_flight.limit_wait(timeout_s)
         return await asyncio.shield(self._closing)
 
     async def _close(self, timeout_s: float) -> bool:
@@ -343,9 +351,11 @@ class Scheduler:
             self._series.set_queue(len(self._batcher), self.drain_s)
         except Exception:
             log.exception("%s: no batch could be formed", self._name)
-            # A bug, in the policy for one: the requests that it was about must not wait for ever.
+            # A bug, perhaps in a policy: fail what is queued rather than let it hang. The device runs on.
             self._batcher.clear()
-            self._pending.fail_all(PrunepoolError("the scheduler failed to form a batch"))
+            running = {item.request for batch in self._supervisor.given for item in batch.items}
+            error = PrunepoolError("the scheduler failed to form a batch")
+            self._pending.fail([one for one in self._pending.requests if one not in running], error)
         event = self._batcher.next_event(now)
         self._set_alarm(None if event is None else event - now)
 
@@ -376,7 +386,7 @@ class Scheduler:
         self._alarm = None if delay_s is None else loop.call_later(delay_s, self._pump)
 
     def _make_worker(self, *, post: Post) -> Worker:
-        """A worker; only the first profiles, if speed matters at all: what is learnt in service is better."""
+        """Make a worker. Only the first one profiles: later ones keep the cost model, corrected in service."""
         limits = self._limits
         matters = min(limits.max_batch_s, limits.max_queue_s, limits.target_s) < math.inf
         profiles = matters and not self._planner.cost_model.fitted
@@ -397,7 +407,9 @@ class Scheduler:
             detail or self._supervisor.outage, retry_after=self._supervisor.retry_after()
         )
 
-    def _stopping(self) -> Draining:
+    def _stopping(self) -> Draining | ModelReplaced:
+        if self._retired:
+            return ModelReplaced(f"{self._name} was replaced or unloaded", retry_after=0.1)
         return Draining(
             "the server is stopping and takes no more requests", retry_after=max(1.0, self.drain_s)
         )

@@ -50,8 +50,8 @@ class Request:
         ratio_spec: what it asks for.
         arrival: when it was accepted.
         deadline: when an answer becomes worthless, or None.
-        explain: whether the answer shall carry a token map.
-        attempts: how often an engine died while it ran a batch with it in it.
+        explain: whether the result must have a token map.
+        attempts: how many workers or processes died while they had it; after the first it runs in a batch alone.
     """
 
     pixels: Pixels

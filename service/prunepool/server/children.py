@@ -22,7 +22,7 @@ _FIRST_DELAY_S, _MAX_DELAY_S = 0.1, 30.0
 _PROVEN_S = 10.0
 _log = structlog.stdlib.get_logger("prunepool.transport")
 
-#: Makes what a process is told when it is started, from its end of the pipe and its generation.
+#: Makes what a process is told when it is started, from its end of the pipe and its incarnation.
 Spec = Callable[[Connection, int], object]
 
 
@@ -146,11 +146,11 @@ class Child:
     async def _keep(self) -> None:
         """Run one process after the other, until one may leave."""
         loop = asyncio.get_running_loop()
-        generation = failures = 0
+        incarnation = failures = 0
         while not self._leaving:
             started = loop.time()
             try:
-                await self._run_one(generation)
+                await self._run_one(incarnation)
             except Exception:  # no process can be had now; whatever it is, supervision goes on
                 _log.exception("process could not be started", name=self.name)
             self._on_death()
@@ -164,18 +164,18 @@ class Child:
             delay_s = min(_FIRST_DELAY_S * 2 ** min(max(failures - 1, 0), 60), _MAX_DELAY_S)
             _log.error("process died", name=self.name, status=self.status, again_in_s=delay_s)
             await asyncio.sleep(delay_s)
-            generation += 1
+            incarnation += 1
 
-    async def _run_one(self, generation: int) -> None:
+    async def _run_one(self, incarnation: int) -> None:
         ours, theirs = self._context.Pipe()
         try:
             process = self._process = self._context.Process(
-                target=self._run, args=(self._spec(theirs, generation),), name=self.name
+                target=self._run, args=(self._spec(theirs, incarnation),), name=self.name
             )
             self._pipe = ControlPipe(ours, self._handlers, lambda: None)
             _start(process)
             theirs.close()
-            _log.info("process started", name=self.name, pid=process.pid, generation=generation)
+            _log.info("process started", name=self.name, pid=process.pid, incarnation=incarnation)
             await _ended(process)
             process.join()
             self.status = process.exitcode

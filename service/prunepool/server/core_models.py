@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from prunepool.core.core import Core
 from prunepool.core.model_info import ModelInfo
@@ -27,6 +28,7 @@ class CoreModels:
         self._core = core
         self._open = open_model
         self._check = check
+        self._preparing: asyncio.Task[Any] | None = None
 
     async def served(self) -> Sequence[str]:
         """Names of the models that are served."""
@@ -34,19 +36,26 @@ class CoreModels:
 
     async def prepare(self, reference: str) -> bool:
         """Warm a model up beside those that are served; whether there is anything to commit."""
-        model = await asyncio.to_thread(self._open, reference)
-        self._check(model.info())
-        if self._core.serves(model):
-            return False
-        await self._core.prepare(model)
-        return True
+        self._preparing = asyncio.current_task()
+        try:
+            model = await asyncio.to_thread(self._open, reference)
+            self._check(model.info())
+            if self._core.serves(model):
+                return False
+            await self._core.prepare(model)
+            return True
+        finally:
+            self._preparing = None
 
     async def commit(self, name: str) -> None:
         """Serve a prepared model, in the place of the one of its name."""
         await self._core.commit(name)
 
     async def abort(self, name: str) -> None:
-        """Forget a prepared model, if there is one."""
+        """Forget a model that is prepared, or being prepared, if there is one."""
+        if self._preparing is not None and self._preparing is not asyncio.current_task():
+            self._preparing.cancel()
+            await asyncio.wait([self._preparing])
         await self._core.abort(name)
 
     async def unload(self, name: str) -> None:

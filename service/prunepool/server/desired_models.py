@@ -24,7 +24,7 @@ class EngineControl(Protocol):
 
     @property
     def up(self) -> bool:
-        """Whether it serves; one that does not converges when it does again."""
+        """Whether it is ready; an engine that is down converges when it is back."""
 
     async def served(self) -> Sequence[str]:
         """Names of the models that it serves."""
@@ -36,7 +36,7 @@ class EngineControl(Protocol):
             reference: its name in the store, or its folder.
 
         Returns:
-            Whether there is anything to commit: it is not served as it is already.
+            Whether a commit is needed; False if this generation is served already.
 
         Raises:
             EngineUnavailable: the engine has ended.
@@ -95,7 +95,7 @@ class DesiredModels:
         others = (reference for name, reference in self._desired.items() if name != self._default)
         return (self._desired[self._default], *others)
 
-    def served(self) -> tuple[str, ...]:
+    def names(self) -> tuple[str, ...]:
         """Names of the models that are to be served."""
         return tuple(self._desired)
 
@@ -104,12 +104,12 @@ class DesiredModels:
         return self._repository.names()
 
     async def load(self, name: str) -> None:
-        """Serve a model, or serve it anew if it has changed; returns when it answers.
+        """Serve a model, or replace it if its files have changed; returns when it answers.
 
         Raises:
             ModelNotFound: none of that name can be loaded.
             EngineUnavailable: no engine is there.
-            PrunepoolError: it cannot be served; what was served is served on, by every engine.
+            PrunepoolError: it cannot be served; every engine keeps serving what it had.
         """
         async with self._one_at_a_time:
             await self._load(name)
@@ -139,50 +139,42 @@ class DesiredModels:
             try:
                 asked = await asyncio.to_thread(self._repository.declare, references)
             except PrunepoolError as error:
-                _log.error("models stay as they were", why=error.detail)
+                _log.error("settings were not followed, models are unchanged", why=error.detail)
                 return
             for name in dict.fromkeys((*asked, *self._desired)):
-                with _logged(name):
+                with _logged("load", name):
                     await self._load(name)
-            with _logged(asked[0]):
+            with _logged("set_default", asked[0]):
                 await self._set_default(asked[0])
             for name in set(self._desired).intersection(self._configured).difference(asked):
-                with _logged(name):
+                with _logged("unload", name):
                     await self._unload(name)
-            self._configured = asked
-            _log.info("models read", served=", ".join(self._desired))
+            # What could not be unloaded is tried again the next time.
+            left = [name for name in self._configured if name in self._desired and name not in asked]
+            self._configured = (*asked, *left)
+            _log.info("settings followed", models=", ".join(self._desired))
 
     async def converge(self, engine: EngineControl) -> None:
-        """Bring an engine that has just started to what is to be served now; what it cannot serve is logged."""
+        """Bring an engine that has just started to what is desired now; what it cannot serve is logged."""
         async with self._one_at_a_time:
-            for name, reference in self._desired.items():
-                with _logged(name):
-                    if await engine.prepare(reference):
-                        await engine.commit(name)
-            with _logged(self._default):
-                await engine.set_default(self._default)
-            with _logged("others"):
-                for name in set(await engine.served()).difference(self._desired):
-                    await engine.unload(name)
+            await self._converge(engine)
             await self._on_change()
 
     async def _load(self, name: str) -> None:
-        reference = self._repository.reference(name)
+        reference = await asyncio.to_thread(self._repository.reference, name)
         prepared: list[EngineControl] = []
         try:
             for engine in self._running():
-                if await _unless_lost(engine, engine.prepare(reference)):
+                if await _unless_down(engine, engine.prepare(reference)):
                     prepared.append(engine)  # noqa: PERF401 - those before a failure count
-            self._running()  # were they all lost meanwhile, nothing is loaded
+            self._running()  # raises if every engine died during prepare
         except BaseException:
             for engine in self._engines:
                 with suppress(PrunepoolError):
                     await engine.abort(name)
             raise
         self._desired[name] = reference
-        for engine in prepared:
-            await _unless_lost(engine, engine.commit(name))
-        await self._on_change()
+        await self._apply("load", name, prepared, lambda engine: engine.commit(name))
         if prepared:
             _log.info("model loaded", model=name)
 
@@ -194,35 +186,63 @@ class DesiredModels:
         if name == self._default:
             raise RequestError(f"{name} answers requests that name no model, so it cannot be unloaded")
         engines = self._running()
-        reference = self._desired.pop(name)
-        try:
-            await asyncio.gather(*(_unless_lost(engine, engine.unload(name)) for engine in engines))
-        except BaseException:
-            self._desired[name] = reference
-            raise
-        await self._on_change()
+        del self._desired[name]
+        await self._apply("unload", name, engines, lambda engine: engine.unload(name))
         _log.info("model unloaded", model=name)
 
     async def _set_default(self, name: str) -> None:
         if name not in self._desired:
             raise ModelNotFound(f"{name} is not served")
-        for engine in self._running():
-            await _unless_lost(engine, engine.set_default(name))
+        engines = self._running()
         self._default = name
+        await self._apply("set_default", name, engines, lambda engine: engine.set_default(name))
+
+    async def _apply(
+        self,
+        action: str,
+        name: str,
+        engines: Sequence[EngineControl],
+        change: Callable[[EngineControl], Awaitable[None]],
+    ) -> None:
+        """Make a change that is desired already on all engines; one that cannot make it converges."""
+        failures = await asyncio.gather(*(change(engine) for engine in engines), return_exceptions=True)
+        for engine, failure in zip(engines, failures, strict=True):
+            if failure is None or not engine.up:  # one that is down converges when it is back
+                continue
+            if not isinstance(failure, Exception):
+                raise failure
+            if not (action == "unload" and isinstance(failure, ModelNotFound)):
+                why = getattr(failure, "detail", None) or f"{type(failure).__name__}: {failure}"
+                _log.error("model change failed on an engine", action=action, model=name, why=why)
+                await self._converge(engine)
         await self._on_change()
 
+    async def _converge(self, engine: EngineControl) -> None:
+        for name, reference in self._desired.items():
+            with _logged("load", name):
+                if await engine.prepare(reference):
+                    await engine.commit(name)
+        with _logged("set_default", self._default):
+            await engine.set_default(self._default)
+        served: Sequence[str] = ()
+        with _logged("list", self._default):
+            served = await engine.served()
+        for name in set(served).difference(self._desired):
+            with _logged("unload", name):
+                await engine.unload(name)
+
     def _running(self) -> list[EngineControl]:
-        """The engines that are there; others converge when they are."""
+        """The engines that run; others converge when they are back."""
         running = [engine for engine in self._engines if engine.up]
         if not running:
-            raise EngineUnavailable("no engine is there to be changed", retry_after=1.0)
+            raise EngineUnavailable("no engine is running", retry_after=1.0)
         return running
 
 
-async def _unless_lost(engine: EngineControl, change: Awaitable[bool | None]) -> bool:
-    """Whether an engine made a change; False for one that ended meanwhile, which converges when it is back."""
+async def _unless_down(engine: EngineControl, change: Awaitable[bool]) -> bool:
+    """The result of a change; False if the engine ended meanwhile: it converges when it is back."""
     try:
-        return bool(await change)
+        return await change
     except EngineUnavailable:
         if engine.up:
             raise
@@ -230,11 +250,11 @@ async def _unless_lost(engine: EngineControl, change: Awaitable[bool | None]) ->
 
 
 @contextmanager
-def _logged(name: str) -> Iterator[None]:
+def _logged(action: str, name: str) -> Iterator[None]:
     """Log what cannot be done with one model, and go on with the others."""
     try:
         yield
     except PrunepoolError as error:
-        _log.error("model stays as it was", model=name, why=error.detail)
+        _log.error("model change failed", action=action, model=name, why=error.detail)
     except Exception:
-        _log.exception("model stays as it was", model=name)
+        _log.exception("model change failed", action=action, model=name)

@@ -69,7 +69,7 @@ async def _serve(spec: EngineSpec, metrics: Metrics) -> int:
         detail = error.detail if isinstance(error, PrunepoolError) else f"{type(error).__name__}: {error}"
         await parent.call("failed", detail)
         return 1
-    if spec.generation:
+    if spec.incarnation:
         for entry in core.entries:
             metrics.engine_restarts.labels(entry.model.name).inc()
     context = zmq.asyncio.Context()

@@ -137,7 +137,7 @@ class Parent:
             for child in self._children:
                 self._run(watch(child))
             places, formats, _ = zip(*(one.said for one in engines), strict=True)
-            served, where = ", ".join(self._models.served()), ",".join(places)
+            served, where = ", ".join(self._models.names()), ",".join(places)
             url, seconds = url_of(self._sockets[0]), time.monotonic() - start
             announce(announcement(served, where, ",".join(dict.fromkeys(formats)), url, seconds))
             await stopped.wait()
@@ -202,7 +202,7 @@ class Parent:
     def _engine(self, number: int) -> Child:
         name = f"engine-{number}"
 
-        def spec(parent: Connection, generation: int) -> EngineSpec:
+        def spec(parent: Connection, incarnation: int) -> EngineSpec:
             default, *others = self._models.references
             settings = self._settings.model_copy(
                 update={
@@ -214,7 +214,7 @@ class Parent:
             )
             # What the first process of this place timed holds for its successors: they are back the sooner.
             profiles = child.said[2] if child.said else "{}"
-            return EngineSpec(self._place(name, number, settings, parent), generation, profiles)
+            return EngineSpec(self._place(name, number, settings, parent), incarnation, profiles)
 
         def on_ready(successor: bool) -> None:
             if successor:  # models may have changed since it was started
@@ -235,7 +235,7 @@ class Parent:
     def _frontend(self, number: int, handlers: dict[str, Handler]) -> Child:
         name = f"frontend-{number}"
 
-        def spec(parent: Connection, generation: int) -> FrontendSpec:
+        def spec(parent: Connection, incarnation: int) -> FrontendSpec:
             place = self._place(name, number, self._settings, parent)
             return FrontendSpec(place, self._sockets[number])
 

@@ -64,12 +64,12 @@ class EngineSpec:
 
     Attributes:
         place: where it belongs.
-        generation: how many there were before it in its place.
+        incarnation: how many there were before it in its place.
         warm_up_profiles: of the one before it, by model, as JSON.
     """
 
     place: Place
-    generation: int
+    incarnation: int
     warm_up_profiles: str
 
 

@@ -1,4 +1,4 @@
-"""The façade: resolves a caller's options, decodes, has a core compute, counts, and says what came of it."""
+"""The façade: resolves a caller's options, decodes, submits the image to a core, counts, and builds the answer."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from prunepool.serving.options import Options, ResolvedOptions, resolve
 from prunepool.serving.types import Classification, Image, Inference, Readiness, Timing
 from prunepool.transport.client import CoreClient, ModelOffer
 
-#: How often a request is prepared anew because its model was replaced meanwhile.
-_MOST_REPLACED = 5
+#: Attempts per request before giving up because its model keeps being replaced.
+_MAX_PREPARE_ATTEMPTS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class ServiceConfig:
 
     Attributes:
         default_ratio: of a caller who names none.
-        max_ratio: `auto` never goes beyond; None leaves it to the model.
+        max_ratio: upper bound of `auto`; None: the model's own limit.
         decode_threads: images decoded at the same time; None: as many as suit the cores.
         image_limits: which images are decoded at all.
     """
@@ -59,8 +59,8 @@ class InferenceService:
     """What the routes call, over any transport.
 
     Args:
-        client: the way to what computes.
-        config: how.
+        client: the transport to the cores.
+        config: of the service.
         metrics: the service's series; each image is counted here, once.
         decode: makes a model's crop of an encoded image; called in a thread of the pool.
         clock: seconds, monotonic.
@@ -108,7 +108,7 @@ class InferenceService:
         return Readiness(not missing, tuple(missing))
 
     async def start(self) -> None:
-        """Connect to what computes; returns when it can be asked.
+        """Connect to the cores; returns when one can be asked.
 
         Raises:
             Exception: whatever kept it from getting ready.
@@ -154,19 +154,30 @@ class InferenceService:
 
     async def _answer(self, image: Image, options: Options) -> tuple[ModelOffer, ResolvedOptions, Inference]:
         arrival = self._clock()
-        with self._counted(options.model or self.default_model) as progress, self._in_flight.hold():
-            for _ in range(_MOST_REPLACED):
+        with self._counted(options.model or self.default_model) as progress:
+            if self._draining:
+                raise Draining("the server is stopping and takes no more requests", retry_after=1.0)
+            return await self._answer_accepted(image, options, arrival, progress)
+
+    async def _answer_accepted(
+        self, image: Image, options: Options, arrival: float, progress: _Progress
+    ) -> tuple[ModelOffer, ResolvedOptions, Inference]:
+        """Answer one image, however often its model is replaced meanwhile."""
+        with self._in_flight.hold():
+            for _ in range(_MAX_PREPARE_ATTEMPTS):
                 name = options.model or self.default_model
                 offer = self._offer(name)
                 try:
                     return await self._answer_by(offer, image, options, arrival, progress)
                 except ModelReplaced:
-                    # Labels, crop and limits are those of the generation that computes, never of another one.
+                    # Resolve again: labels, crop and limits must come from the generation that computes.
                     await asyncio.sleep(0)
                 except ModelNotFound:
                     if options.model or name == self.default_model:
-                        raise  # otherwise another model is the default now
-            raise EngineUnavailable(f"{name} is being replaced again and again", retry_after=1.0)
+                        raise
+                    # The default changed while this request was prepared: retry with the new one.
+            detail = f"{name} was replaced {_MAX_PREPARE_ATTEMPTS} times while this request was prepared"
+            raise EngineUnavailable(detail, retry_after=1.0)
 
     async def _answer_by(
         self, offer: ModelOffer, image: Image, options: Options, arrival: float, progress: _Progress
@@ -174,8 +185,6 @@ class InferenceService:
         config, name = self._config, offer.info.name
         wanted = resolve(options, offer.info, default_ratio=config.default_ratio, max_ratio=config.max_ratio)
         deadline = None if wanted.deadline_s is None else arrival + wanted.deadline_s
-        if self._draining:
-            raise Draining("the server is stopping and takes no more requests", retry_after=1.0)
         in_flight = self._in_flight.count
         with self._client.reserve(
             name, offer.generation, wanted.ratio_spec, deadline, in_flight
@@ -198,7 +207,7 @@ class InferenceService:
         return replace(offer.info, ready=self._client.loads()[offer.info.name].missing is None)
 
     def _timing(self, name: str, decode_s: float, result: Result, total_s: float) -> Timing:
-        # The request's arrival, from which its wait counts, was before the decoding.
+        # queue_s counts from the arrival, which precedes decoding.
         stages = {
             "decode": decode_s,
             "queue": max(0.0, result.queue_s - decode_s),

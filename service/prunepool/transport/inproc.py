@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from prunepool.core.core import Core, Reservation
+from prunepool.core.core import Core, CoreReservation
 from prunepool.core.types import RatioSpec
 from prunepool.transport.client import ModelLoad, ModelOffer
 
@@ -42,7 +42,7 @@ class InprocCoreClient:
 
     def reserve(
         self, model: str, generation: str, ratio_spec: RatioSpec, deadline: float | None, in_flight: int
-    ) -> Reservation:
+    ) -> CoreReservation:
         """Accept a request; see :meth:`prunepool.transport.client.CoreClient.reserve`."""
         return self.core.reserve(model, generation, ratio_spec, deadline)
 

@@ -42,6 +42,7 @@ class Submit(msgspec.Struct, tag=True, frozen=True):
         arrival: when the image came.
         deadline: when an answer becomes worthless, or None.
         explain: whether to return a token map.
+        attempts: how many devices it was on before.
         shape: of the pixels.
         dtype: of the pixels, uint8 or float32.
         slot: where they are in the front end's shared memory; None: they are the message's second part.
@@ -54,6 +55,7 @@ class Submit(msgspec.Struct, tag=True, frozen=True):
     arrival: float
     deadline: float | None
     explain: bool
+    attempts: int
     shape: tuple[int, ...]
     dtype: str
     slot: int | None
@@ -94,7 +96,7 @@ class Failed(msgspec.Struct, tag=True, frozen=True):
     Attributes:
         id: of the request.
         error: why.
-        attempts: how many devices it was on.
+        attempts: how many devices it was on, counting those before this engine.
     """
 
     id: int
@@ -184,6 +186,7 @@ def submit_of(number: int, model: str, generation: str, request: Request, slot: 
         request.arrival,
         request.deadline,
         request.explain,
+        request.attempts,
         pixels.shape,
         pixels.dtype.name,
         slot,
@@ -200,7 +203,10 @@ def request_of(submit: Submit, data: memoryview | bytes) -> Request:
     Raises:
         ValueError: they are not as many as it says.
     """
-    return Request(_pixels(submit, data), submit.ratio_spec, submit.arrival, submit.deadline, submit.explain)
+    pixels = _pixels(submit, data)
+    return Request(
+        pixels, submit.ratio_spec, submit.arrival, submit.deadline, submit.explain, submit.attempts
+    )
 
 
 def _pixels(submit: Submit, data: memoryview | bytes) -> Pixels:

@@ -176,7 +176,7 @@ class RayCoreClient:
             return reply.result
         if isinstance(reply, Status):
             raise TypeError("a replica sent its status instead of a result")
-        request.attempts += reply.attempts
+        request.attempts = reply.attempts
         raise error_of(reply.error)
 
     async def _poll(self) -> None:

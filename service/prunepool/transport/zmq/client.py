@@ -15,12 +15,12 @@ from prunepool.transport.client import ModelLoad, ModelOffer
 from prunepool.transport.early_refusal import FrontendLimits
 from prunepool.transport.messages import submit_of
 from prunepool.transport.zmq.balancer import Candidate, least_loaded
-from prunepool.transport.zmq.connection import Disconnected, EngineConnection, RequestFailed
+from prunepool.transport.zmq.connection import Disconnected, EngineConnection, RequestFailed, Unsent
 from prunepool.transport.zmq.shared_memory import Arena
 
-#: How long an image waits for an engine that works, after the one that had it died.
+#: How long a request waits for another engine after its own died.
 _GRACE_PERIOD_S = 1.0
-#: Until one was seen to come back: starting, loading and warming up.
+#: Assumed restart time until one has been measured: starting, loading and warming up.
 _START_S = 5.0
 _LEAST_RETRY_S = 0.1
 
@@ -64,7 +64,7 @@ class ZmqCoreClient:
         return self._default
 
     def offers(self) -> Mapping[str, ModelOffer]:
-        """What some engine serves, by name; what was served last, while none is there."""
+        """What some engine serves, by name; what was served last, while none is connected."""
         return self._offers
 
     def loads(self) -> Mapping[str, ModelLoad]:
@@ -79,7 +79,9 @@ class ZmqCoreClient:
             self._default = there[0].status.default
             self._offers = {o.info.name: o for one in reversed(there) for o in one.offers}
             for name in self._offers:
-                self._metrics.engine_up.labels(name)  # it is there, with 0, where no engine says so
+                self._metrics.engine_up.labels(
+                    name
+                )  # creates the series, at 0, for models that no engine reports
         now = self._clock()
         if not there and self._outage is None and self._started:
             self._outage = now
@@ -102,7 +104,7 @@ class ZmqCoreClient:
         await asyncio.gather(*(one.refresh() for one in self._connections))
 
     def begin_drain(self) -> None:
-        """Engines serve on: other front ends ask them too."""
+        """Does nothing: other front ends still use the engines."""
 
     async def close(self, timeout_s: float) -> bool:
         """Disconnect; requests that are still pending are lost."""
@@ -142,24 +144,28 @@ class ZmqCoreClient:
             chosen = self._best(model, generation, next(self._turns), refused_by)
             if chosen is None:
                 await self._wait_for_an_engine(model, wait_until)
+                refused_by.clear()
                 continue
             connection = self._connections[chosen.number]
             try:
                 message = submit_of(next(self._sequence), model, generation, request, slot)
                 return await connection.submit(message, data)
             except RequestFailed as failed:
-                request.attempts += failed.attempts
+                before, request.attempts = request.attempts, failed.attempts
                 if isinstance(failed.error, ModelReplaced):
                     await connection.refresh()  # so that the next attempt is for what it serves now
-                elif isinstance(failed.error, EngineUnavailable) and not failed.attempts:
-                    # Its device fails, and its status has not said so yet. No device has had the image.
+                elif isinstance(failed.error, EngineUnavailable) and failed.attempts == before:
+                    # Its device has just failed and its status has not arrived. No device there ran the image.
                     refused_by.add(chosen.number)
-                    if self._best(model, generation, 0, refused_by) is not None:
+                    other = self._best(model, generation, 0, refused_by)
+                    if other is not None or wait_until is not None:
                         continue
                 raise failed.error from None
+            except Unsent:
+                wait_until = wait_until or self._clock() + _GRACE_PERIOD_S
             except Disconnected:
                 request.attempts += 1
-                if wait_until is not None:
+                if request.attempts > 1:
                     detail = "two engines died while they had this image"
                     raise EngineUnavailable(detail, retry_after=self._retry_after()) from None
                 wait_until = self._clock() + _GRACE_PERIOD_S
@@ -177,21 +183,21 @@ class ZmqCoreClient:
 
         Raises:
             ModelNotFound: no engine serves a model of that name.
-            ModelReplaced: the engines that are there serve other generations only.
+            ModelReplaced: the engines that are connected serve other generations only.
         """
         now = self._clock()
-        candidates, others = [], False
+        candidates, other_generation_served = [], False
         for number, one in enumerate(self._connections):
             load = None if one.status is None else one.status.loads.get(model)
             if load is None:
                 continue
             if not any(o.info.name == model and o.generation == generation for o in one.offers):
-                others = True
+                other_generation_served = True
             elif load.missing is None and number not in without:
                 candidates.append(Candidate(number, one.backlogs[model].predicted_s(now, load.image_s)))
         if model not in self._offers:
             raise not_served(model, self._offers)
-        if not candidates and others and self._offers[model].generation != generation:
+        if not candidates and other_generation_served and self._offers[model].generation != generation:
             raise ModelReplaced(f"{model} has been replaced since its options were read", retry_after=0.1)
         return least_loaded(candidates, turn)
 

@@ -39,7 +39,11 @@ _log = structlog.stdlib.get_logger("prunepool.processes")
 
 
 class Disconnected(Exception):
-    """The engine is gone, or does not answer, and with it the requests that it had."""
+    """The engine has died or does not answer, and the requests that it had are lost."""
+
+
+class Unsent(Disconnected):
+    """There is no connection: nothing was sent."""
 
 
 class EngineConnection:
@@ -54,8 +58,8 @@ class EngineConnection:
         heartbeat_s: seconds between two heartbeats.
 
     Attributes:
-        status: the engine's last; None while it is not there.
-        offers: what it serves; what it served last, while it is not there.
+        status: the engine's last; None while it is not connected.
+        offers: what it serves; what it served last, while it is not connected.
         backlogs: what it has to do, by model.
     """
 
@@ -89,7 +93,7 @@ class EngineConnection:
         socket = self._socket
         socket.linger = 0
         socket.sndhwm = socket.rcvhwm = 0
-        # Nothing is kept for an engine that is not there: what it missed goes to another.
+        # Do not queue messages while disconnected: the caller sends the request to another engine.
         socket.immediate = 1
         socket.handshake_ivl = _HANDSHAKE_MS
         socket.reconnect_ivl = _RECONNECT_MS
@@ -119,7 +123,8 @@ class EngineConnection:
 
         Raises:
             RequestFailed: the engine's error instead of a result.
-            Disconnected: the engine is gone.
+            Unsent: there is no connection.
+            Disconnected: the engine died, or stopped answering.
             asyncio.CancelledError: the caller went away; the engine is told.
         """
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
@@ -128,21 +133,24 @@ class EngineConnection:
         try:
             await self._send(submit, pixels)
             return await future
+        except Unsent:
+            self._lose()  # the event that says so is still to come
+            raise
         except asyncio.CancelledError:
-            with suppress(Disconnected):  # an engine that is gone need not be told
+            with suppress(Disconnected):  # then the engine has dropped it already
                 await self._send(Cancel(submit.id))
             raise
         finally:
             del self._pending[submit.id]
 
     async def refresh(self) -> None:
-        """Wait for a new status of the engine; returns at once where it is not there."""
+        """Wait for a new status of the engine; returns at once if it is not connected."""
         if self.status is None:
             return
         number = next(self._refreshes)
         future = self._refreshing[number] = asyncio.get_running_loop().create_future()
         try:
-            with suppress(Disconnected):  # then there is no status to wait for
+            with suppress(Disconnected):  # then no status will come
                 await self._send(StatusRequest(number))
                 await future
         finally:
@@ -153,22 +161,22 @@ class EngineConnection:
         try:
             await self._socket.send_multipart(frames, zmq.DONTWAIT)
         except zmq.Again:
-            raise Disconnected("the engine is not there") from None
+            raise Unsent("there is no connection to the engine") from None
 
     async def _keep(self, part: Callable[[], Awaitable[None]]) -> None:
-        """Run a part for ever; whatever ends it counts as a lost connection."""
+        """Run a part for ever; when it ends, for whatever reason, reset the connection."""
         while True:
             try:
                 await part()
             except Exception:
-                _log.exception("a message of an engine could not be read", engine=self._address)
+                _log.exception("engine connection failed and is reset", engine=self._address)
                 await asyncio.sleep(
                     self._heartbeat_s
-                )  # one that fails every time must not take the processor
-            await self._start_anew()
+                )  # a part that fails every time must not take the processor
+            await self._reset()
 
-    async def _start_anew(self) -> None:
-        """Count what the engine had as lost, and have it forget that."""
+    async def _reset(self) -> None:
+        """Fail all requests pending on this engine, and handshake again so that it drops them too."""
         self._lose()
         with suppress(Disconnected):
             await self._send(Handshake(self._frontend))
@@ -186,13 +194,14 @@ class EngineConnection:
             event = (await recv_monitor_message(monitor))["event"]
             self._lose()
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
-                with suppress(Disconnected):  # it is gone again already, which is the next event
+                with suppress(Disconnected):  # lost again already, which is the next event
                     await self._send(Handshake(self._frontend))
 
     async def _watch_heartbeat(self) -> None:
         """Return when the engine has been silent for too long.
 
-        Heartbeats are counted and not timed: a front end that stood still itself finds them in its socket.
+        It counts missed intervals rather than elapsed time: after a stall of this front end, buffered heartbeats
+        are read before the next check.
         """
         missed = 0
         while missed < _MISSED_HEARTBEATS:
@@ -229,7 +238,7 @@ class EngineConnection:
         self.backlogs.clear()
         for future in self._pending.values():
             if not future.done():
-                future.set_exception(Disconnected("the engine is gone"))
+                future.set_exception(Disconnected("the connection to the engine was lost"))
         for waiting in self._refreshing.values():
             _finish(waiting)
         self._on_change()
