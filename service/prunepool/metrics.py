@@ -42,7 +42,7 @@ class Metrics:
     def __init__(self, registry: CollectorRegistry, exposed: CollectorRegistry | None = None) -> None:
         self.registry = registry
         self.exposed = registry if exposed is None else exposed
-        self._asked: dict[Gauge, Callable[[], float]] = {}
+        self._sources: dict[Gauge, Callable[[], float]] = {}
         m = ("model",)
         self.requests = Counter(
             "prunepool_requests_total",
@@ -225,7 +225,7 @@ class Metrics:
             "prunepool_build", "Versions, device and dtype of this process.", registry=self.exposed
         )
 
-    def ask(self, gauge: Gauge, value: Callable[[], float]) -> None:
+    def bind(self, gauge: Gauge, value: Callable[[], float]) -> None:
         """Let a gauge call a function for its value at each scrape.
 
         Args:
@@ -233,13 +233,13 @@ class Metrics:
             value: returns the current value.
         """
         gauge.set_function(value)
-        self._asked[gauge] = value
+        self._sources[gauge] = value
 
-    def ask_no_more(self, gauge: Gauge) -> None:
+    def unbind(self, gauge: Gauge) -> None:
         """Release the function of a gauge."""
-        self._asked.pop(gauge, None)
+        self._sources.pop(gauge, None)
 
-    def publish(self) -> None:
+    def refresh(self) -> None:
         """Store the current values of all gauges, for scrapes by another process."""
-        for gauge, value in self._asked.items():
+        for gauge, value in self._sources.items():
             gauge.set(value())

@@ -34,7 +34,7 @@ from prunepool.imaging import ImageLimits, Preprocess, decode
 from prunepool.logs import logging_to
 from prunepool.metrics import Metrics
 from prunepool.serving.options import Options
-from prunepool.serving.types import Image as EncodedBody
+from prunepool.serving.types import Image as EncodedImage
 from prunepool.serving.types import Inference
 from prunepool.settings import Settings
 from prunepool.testing import FakeEngine, fake_model
@@ -64,7 +64,7 @@ class Asked:
 class DecodingEngine(FakeEngine):
     """Decodes encoded images."""
 
-    async def infer(self, image: EncodedBody, options: Options) -> Inference:
+    async def infer(self, image: EncodedImage, options: Options) -> Inference:
         if isinstance(image, bytes):
             decode(image, Preprocess(size=16), ImageLimits(100_000))
         return await super().infer(image, options)

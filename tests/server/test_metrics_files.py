@@ -29,7 +29,7 @@ for model in ("a", "b"):
     metrics.requests.labels(model, "ok").inc(images)
     metrics.batch_size.labels(model).observe(images)
     metrics.engine_up.labels(model).set(1)
-metrics.ask(metrics.auto_ratio.labels("a"), lambda: images / 10)
+metrics.bind(metrics.auto_ratio.labels("a"), lambda: images / 10)
 print(generate_latest(metrics.exposed).decode(), flush=True)
 if last == "dies":
     os.kill(os.getpid(), signal.SIGKILL)

@@ -123,7 +123,7 @@ class Keyring:
             if hmac.compare_digest(digest, presented):
                 found = caller
         if found is None:
-            raise Unauthorized("the API key is not known here; it may have been revoked")
+            raise Unauthorized("the API key is unknown; it may have been revoked")
         return found
 
     def reload(self) -> None:

@@ -120,7 +120,7 @@ def check_admin(request: Request) -> None:
         check_admin_key(caller)
     origin = request.headers.get("origin")
     if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
-        raise Forbidden(f"pages from {origin[:100]!r} may not load or unload models here")
+        raise Forbidden(f"requests from pages of {origin[:100]!r} may not load or unload models")
 
 
 def check_admin_key(caller: Caller) -> None:
@@ -130,7 +130,7 @@ def check_admin_key(caller: Caller) -> None:
         Forbidden: the key is not an admin's.
     """
     if not caller.admin:
-        raise Forbidden(f"the key {caller.name!r} may not load or unload models: it is not an admin's")
+        raise Forbidden(f"the key {caller.name!r} may not load or unload models: that needs an admin's key")
 
 
 def _caller(request: Request) -> Caller | None:

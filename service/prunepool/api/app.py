@@ -95,7 +95,7 @@ def create_app(
         telemetry=_telemetry(tracing),
     )
     body_memory = BodyMemoryBudget(settings.max_buffered_bytes, time.monotonic)
-    metrics.ask(metrics.body_bytes, lambda: body_memory.held)
+    metrics.bind(metrics.body_bytes, lambda: body_memory.held)
     app.state.context = AppContext(engine, settings, metrics, shared_drain, body_memory, control)
     needs_key = access.needs_key(settings) if keyring is not None else lambda _: False
     app.openapi = lambda: describe.openapi(app, needs_key)  # type: ignore[method-assign]

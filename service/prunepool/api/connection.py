@@ -65,7 +65,9 @@ async def read_body(request: Request, limit: int, reservation: BodyReservation) 
     except TimeoutError:
         if not deadline.expired():
             raise
-        raise RequestTimeout(f"the request did not arrive in time: {size} bytes of its body did") from None
+        raise RequestTimeout(
+            f"the request did not arrive in time: only {size} bytes of its body did"
+        ) from None
     return b"".join(chunks)  # no copy of a body that came in one piece
 
 

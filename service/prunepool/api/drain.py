@@ -81,7 +81,7 @@ class Drain:
             Draining: the server is stopping.
         """
         if self.started:
-            raise self._refusal("new requests are not taken")
+            raise self._refusal("new requests are refused")
         async with self._until_expired(self._receiving, "the request had not arrived completely"):
             yield
 

@@ -102,7 +102,7 @@ UNAUTHORIZED = errors.Unauthorized(
     "an API key is needed: send it as Authorization: Bearer … or as X-API-Key: …"
 )
 NOT_FOUND = errors.ModelNotFound("no model named 'vit' is served; there are: deit_tiny_imagenet1k")
-TIMEOUT = errors.RequestTimeout("the request did not arrive in time: 65536 bytes of its body did")
+TIMEOUT = errors.RequestTimeout("the request did not arrive in time: only 65536 bytes of its body did")
 BODY = errors.BodyTooLarge("the body has 40000000 bytes; the limit is 33554432", limit=33554432)
 PIXELS = errors.ImageTooLarge(
     "the JPEG image has 12000×9000 = 108,000,000 pixels; the limit is 50,000,000",
@@ -119,7 +119,7 @@ RATE = errors.RateLimited(
 )
 UNEXPECTED = errors.PrunepoolError("the server failed unexpectedly; its log says more")
 OVERLOADED = errors.Overloaded("512 images wait for their answers, and 512 is the limit", retry_after=2.4)
-DRAINING = errors.Draining("the server is stopping: new requests are not taken", retry_after=30.0)
+DRAINING = errors.Draining("the server is stopping: new requests are refused", retry_after=30.0)
 ENGINE = errors.EngineUnavailable("deit_tiny_imagenet1k: the engine is being restarted", retry_after=1.0)
 DEADLINE = errors.DeadlineExceeded("the deadline of 50 ms came before the image was decoded")
 

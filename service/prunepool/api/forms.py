@@ -14,7 +14,7 @@ from prunepool.errors import ImageUndecodable, InvalidParameter, PrunepoolError,
 
 #: Bytes. Options are short, so a longer form field is a mistake.
 _MAX_FIELD_BYTES = 1024
-#: More than there are options, so that an option given twice gets the error that says so.
+#: More than there are options, so that an option given twice gets an error that says so.
 _MAX_FIELDS = 32
 #: Brackets and commas that a JSON document may have. Each can become a Python object twenty times its size: without
 #: a limit, the largest body would block the process for seconds.
@@ -70,7 +70,7 @@ def parse_body(content_type: str | None, body: bytes, max_images: int) -> Parsed
 
 
 def is_image(content_type: str | None) -> bool:
-    """Whether a body of this Content-Type is an image itself, so that nothing is left to parse."""
+    """Return whether a body of this Content-Type is an image itself, and needs no parsing."""
     media_type, _ = parse_options_header(content_type)
     return _is_image(media_type.decode("latin-1").strip())
 
@@ -83,14 +83,14 @@ def _parse_multipart(boundary: bytes, body: bytes, max_images: int) -> ParsedBod
     parts = _Parts(max_images)
     try:
         if not boundary:
-            raise FormParserError("there is no boundary")
+            raise FormParserError("no boundary in the Content-Type")
         parser = MultipartParser(boundary, parts.callbacks())  # type: ignore[arg-type]
         parser.write(body)
         parser.finalize()
     except FormParserError as error:
         raise InvalidParameter("body", str(error), "valid multipart/form-data") from error
     if not parts.complete:
-        raise InvalidParameter("body", "one cut short", "complete multipart/form-data")
+        raise InvalidParameter("body", "a truncated one", "complete multipart/form-data")
     if not parts.files:
         raise InvalidParameter("file", None, "a form part of this name holding an image, once or more")
     return ParsedBody(tuple(parts.files), as_list=len(parts.files) > 1, options=tuple(parts.fields))
@@ -143,7 +143,7 @@ class _Parts:
         _, options = parse_options_header(self._disposition)
         self._name = options.get(b"name", b"").decode("utf-8", "replace")
         if not self._name:
-            raise InvalidParameter("body", "a part without one", "made of parts that each have a name")
+            raise InvalidParameter("body", "a part without a name", "made of parts with names")
         if self._name == "file" and len(self.files) == self.max_images:
             raise InvalidParameter(
                 "file", f"more than {self.max_images}", f"given at most {self.max_images} times"

@@ -49,7 +49,7 @@ def load(name: str, flags: Mapping[str, str]) -> LoadedModel:
 
 
 def preprocess_of(model: LoadedModel) -> Any:
-    """How the model's crop is made of a photo."""
+    """Return the preprocessing of the model's input."""
     from prunepool.imaging import Preprocess
 
     manifest = model.manifest

@@ -178,7 +178,7 @@ def _time(name: str, flags: Mapping[str, str], rounds: int, json_file: Path | No
 
 
 def _copied(stored: StoredModel, written: StoredModel) -> str:
-    """Where a packaged model went, which is not written itself; nothing for any other."""
+    """Say where the copy of a packaged model is, which is read-only itself; nothing for other models."""
     return f"; it is a copy now, in {written.folder}" if stored.packaged else ""
 
 

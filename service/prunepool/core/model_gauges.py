@@ -39,7 +39,7 @@ class ModelGauges:
         """Export what `auto` would apply, computed at each scrape: it falls while no request comes."""
         self._ratio_now = ratio_now
         if self._active:
-            self._metrics.ask(self._auto, ratio_now)
+            self._metrics.bind(self._auto, ratio_now)
 
     def activate(self) -> None:
         """Export all gauges from now on."""
@@ -47,7 +47,7 @@ class ModelGauges:
         for (gauge, labels), value in self._values.items():
             gauge.labels(self._model, *labels).set(value)
         if self._ratio_now is not None:
-            self._metrics.ask(self._auto, self._ratio_now)
+            self._metrics.bind(self._auto, self._ratio_now)
 
     def deactivate(self) -> None:
         """Export nothing more."""
@@ -60,7 +60,7 @@ class ModelGauges:
             gauge.remove(self._model, *labels)
         self._values.clear()
         if self._ratio_now is not None:
-            self._metrics.ask_no_more(self._auto)
+            self._metrics.unbind(self._auto)
             self._metrics.auto_ratio.remove(self._model)
             self._ratio_now = None
 

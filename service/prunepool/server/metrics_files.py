@@ -44,7 +44,7 @@ def expose(metrics: Metrics, folder: Path, served: Callable[[], Collection[str]]
 async def publish(metrics: Metrics, every_s: float) -> None:
     """Write down, again and again, what gauges would say if they were asked: a scrape cannot ask this process."""
     while True:
-        metrics.publish()
+        metrics.refresh()
         await asyncio.sleep(every_s)
 
 
@@ -63,7 +63,7 @@ class _Merged:
 
     def collect(self) -> Iterable[Metric]:
         """For prometheus_client's registry."""
-        self._metrics.publish()
+        self._metrics.refresh()
         served = self._served()
         for family in self._files.collect():  # type: ignore[no-untyped-call]
             if family.type == "gauge":

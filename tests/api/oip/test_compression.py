@@ -61,10 +61,10 @@ def test_a_bomb_is_refused_with_the_limit(coding: str, size: int) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda packed: packed[:-1], "cut short"),
-        (lambda packed: b"", "cut short"),
-        (lambda packed: packed + b"x", "more behind it"),
-        (lambda packed: packed + packed, "more behind it"),
+        (lambda packed: packed[:-1], "a truncated one"),
+        (lambda packed: b"", "a truncated one"),
+        (lambda packed: packed + b"x", "bytes after its end"),
+        (lambda packed: packed + packed, "bytes after its end"),
         (lambda packed: b"x" + packed, "body must be valid"),
     ],
     ids=["cut", "empty", "followed", "doubled", "other"],

@@ -43,7 +43,7 @@ def decompress(data: bytes, coding: str, limit: int) -> bytes:
     if len(plain) > limit:
         raise BodyTooLarge(f"the body unpacks to more than the limit of {limit} bytes", limit=limit)
     if not inflater.eof or inflater.unused_data:
-        got = "one with more behind it" if inflater.eof else "one cut short"
+        got = "one with bytes after its end" if inflater.eof else "a truncated one"
         raise InvalidParameter("body", got, f"one complete {coding} stream")
     return plain
 

@@ -63,7 +63,7 @@ async def load(context: AppContext, name: str, body: bytes) -> None:
     if not isinstance(parameters, dict):
         raise InvalidParameter("parameters", type(parameters).__name__, "a JSON object")
     for parameter in parameters:
-        limit = "left out: a model is served as its model.json says"
+        limit = "left out: loading takes no parameters; model.json configures the model"
         raise InvalidParameter(f"parameters.{parameter}"[:100], "something", limit)
     if context.control is None:
         find(context.engine, context.settings, name)

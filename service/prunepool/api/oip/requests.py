@@ -31,7 +31,7 @@ class _Message(BaseModel):
     model_config = ConfigDict(strict=True, extra="ignore")
 
 
-class Input(_Message):
+class InputTensor(_Message):
     """An input tensor."""
 
     name: str
@@ -41,7 +41,7 @@ class Input(_Message):
     data: Any = None
 
 
-class Output(_Message):
+class OutputTensor(_Message):
     """An output tensor that the client requests."""
 
     name: str
@@ -53,8 +53,8 @@ class Header(_Message):
 
     id: str | None = None
     parameters: Parameters = None
-    inputs: Annotated[list[Input], FailFast()]
-    outputs: Annotated[list[Output], FailFast()] = Field(default_factory=list)
+    inputs: Annotated[list[InputTensor], FailFast()]
+    outputs: Annotated[list[OutputTensor], FailFast()] = Field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +166,7 @@ def header_of(document: object) -> Header:
         raise InvalidParameter(name, first["input"], f"valid ({first['msg']})") from error
 
 
-def _images(inputs: list[Input], attached: memoryview, view: View) -> list[Image]:
+def _images(inputs: list[InputTensor], attached: memoryview, view: View) -> list[Image]:
     if [tensor.name for tensor in inputs] != [INPUT]:
         names = ", ".join(tensor.name for tensor in inputs) or None
         raise InvalidParameter("inputs", names, f"one, named {INPUT}")
@@ -181,7 +181,7 @@ def _images(inputs: list[Input], attached: memoryview, view: View) -> list[Image
         _check_length(attached, 0)
         return _images_of_json(tensor.data, count, view)
     if tensor.data is not None:
-        raise InvalidParameter(_DATA, "both", f"left out where {_SIZE} is given")
+        raise InvalidParameter(_DATA, "both", f"left out if {_SIZE} is given")
     if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= len(attached):
         limit = f"a number from 0 to the {len(attached)} bytes behind the JSON"
         raise InvalidParameter(f"inputs.{INPUT}.parameters.{_SIZE}", size, limit)
@@ -215,7 +215,7 @@ def _check_length(attached: memoryview, size: int) -> None:
         raise InvalidParameter("body", f"{len(attached) - size} bytes longer", limit)
 
 
-def _outputs(outputs: list[Output], parameters: dict[str, Any]) -> tuple[OutputSpec, ...]:
+def _outputs(outputs: list[OutputTensor], parameters: dict[str, Any]) -> tuple[OutputSpec, ...]:
     binary = _flag("parameters.binary_data_output", parameters.get("binary_data_output"), default=False)
     if not outputs:
         return tuple(OutputSpec(name, binary) for name in OUTPUTS)
@@ -226,7 +226,7 @@ def _outputs(outputs: list[Output], parameters: dict[str, Any]) -> tuple[OutputS
     return tuple(_output(output, binary) for output in outputs)
 
 
-def _output(output: Output, binary: bool) -> OutputSpec:
+def _output(output: OutputTensor, binary: bool) -> OutputSpec:
     parameters = output.parameters or {}
     where = f"outputs.{output.name}"
     _refuse_shared_memory(where, parameters)
@@ -250,5 +250,5 @@ def _flag(name: str, value: object, *, default: bool) -> bool:
 def _refuse_shared_memory(where: str, parameters: dict[str, Any]) -> None:
     region = "shared_memory_region"
     if region in parameters:
-        limit = "left out: tensors come and go in the body, not in shared memory"
+        limit = "left out: shared memory is not supported; send tensors in the body"
         raise InvalidParameter(f"{where}.parameters.{region}", parameters[region], limit)

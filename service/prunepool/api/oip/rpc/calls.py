@@ -19,7 +19,7 @@ from prunepool.api.oip import repository
 from prunepool.api.oip.execution import TransportHooks, execute, log_fields_of, options_of
 from prunepool.api.oip.requests import InferRequest
 from prunepool.api.oip.router import EXTENSIONS, accepts_requests
-from prunepool.api.oip.rpc.guard import Call
+from prunepool.api.oip.rpc.guard import GrpcCall
 from prunepool.api.oip.rpc.messages import filled, plain_values, request_of_message, response_of
 from prunepool.api.oip.statistics import Statistics
 from prunepool.api.oip.views import View, find, views
@@ -41,7 +41,7 @@ class Calls:
         self._context = context
         self._statistics = statistics
 
-    def unary(self) -> dict[str, Callable[[Any, Call], Any]]:
+    def unary(self) -> dict[str, Callable[[Any, GrpcCall], Any]]:
         """Return the calls with one message in and one out, by name."""
         return {
             "ServerLive": self.server_live,
@@ -57,37 +57,37 @@ class Calls:
             "RepositoryModelUnload": self.repository_unload,
         }
 
-    async def server_live(self, message: Any, call: Call) -> Any:
+    async def server_live(self, message: Any, call: GrpcCall) -> Any:
         """Answer that the process is alive."""
         return service_pb2.ServerLiveResponse(live=True)
 
-    async def server_ready(self, message: Any, call: Call) -> Any:
+    async def server_ready(self, message: Any, call: GrpcCall) -> Any:
         """Answer whether every model accepts requests."""
         return service_pb2.ServerReadyResponse(ready=accepts_requests(self._context))
 
-    async def model_ready(self, message: Any, call: Call) -> Any:
+    async def model_ready(self, message: Any, call: GrpcCall) -> Any:
         """Answer whether a view accepts requests."""
         ready = self._view(message.name, message.version).info.ready and not self._context.drain.started
         return service_pb2.ModelReadyResponse(ready=ready)
 
-    async def server_metadata(self, message: Any, call: Call) -> Any:
+    async def server_metadata(self, message: Any, call: GrpcCall) -> Any:
         """Return the server's name, version and protocol extensions."""
         return service_pb2.ServerMetadataResponse(
             name="prunepool", version=version_of("prunepool"), extensions=EXTENSIONS
         )
 
-    async def model_metadata(self, message: Any, call: Call) -> Any:
+    async def model_metadata(self, message: Any, call: GrpcCall) -> Any:
         """Describe the inputs and outputs of a view."""
         view = self._view(message.name, message.version)
         return filled(service_pb2.ModelMetadataResponse(), view.metadata())
 
-    async def model_config(self, message: Any, call: Call) -> Any:
+    async def model_config(self, message: Any, call: GrpcCall) -> Any:
         """Return a view as a Triton model configuration."""
         view = self._view(message.name, message.version)
         config = view.config(self._context.settings.max_wait_ms / 1000)
         return service_pb2.ModelConfigResponse(config=filled(model_config_pb2.ModelConfig(), config))
 
-    async def model_statistics(self, message: Any, call: Call) -> Any:
+    async def model_statistics(self, message: Any, call: GrpcCall) -> Any:
         """Return the statistics of one view, or of all."""
         if message.name:
             names = [self._view(message.name, message.version).name]
@@ -96,13 +96,13 @@ class Calls:
         counts = {"model_stats": [self._statistics.json(name) for name in names]}
         return filled(service_pb2.ModelStatisticsResponse(), counts)
 
-    async def repository_index(self, message: Any, call: Call) -> Any:
+    async def repository_index(self, message: Any, call: GrpcCall) -> Any:
         """List every view and its state."""
         body = orjson.dumps({"ready": message.ready})
         listed = await repository.index(self._context, body)
         return filled(service_pb2.RepositoryIndexResponse(), {"models": listed})
 
-    async def repository_load(self, message: Any, call: Call) -> Any:
+    async def repository_load(self, message: Any, call: GrpcCall) -> Any:
         """Load a model, or reload it if its model.json has changed."""
         parameters = dict.fromkeys(plain_values(message.parameters))
         body = orjson.dumps({"parameters": parameters})
@@ -110,13 +110,13 @@ class Calls:
         await repository.load(self._context, message.model_name, body)
         return service_pb2.RepositoryModelLoadResponse()
 
-    async def repository_unload(self, message: Any, call: Call) -> Any:
+    async def repository_unload(self, message: Any, call: GrpcCall) -> Any:
         """Unload a model."""
         self._check_admin(call)
         await repository.unload(self._context, message.model_name)
         return service_pb2.RepositoryModelUnloadResponse()
 
-    async def model_infer(self, message: Any, call: Call) -> Any:
+    async def model_infer(self, message: Any, call: GrpcCall) -> Any:
         """Handle an inference request; gRPC cancels it when its caller disconnects."""
         context = self._context
         async with context.drain.receiving():
@@ -126,7 +126,7 @@ class Calls:
             async with context.drain.answering():
                 view = self._view(message.model_name, message.model_version)
                 hooks = TransportHooks(
-                    decode=partial(_decode, message, view, call.left_ms),
+                    decode=partial(_decode, message, view, call.remaining_ms),
                     charge=call.charge,
                     while_connected=nullcontext(),
                     encode=partial(_encode, view),
@@ -135,7 +135,7 @@ class Calls:
                 call.fields.update(log_fields_of(view, results))
                 return response
 
-    async def model_stream_infer(self, messages: AsyncIterator[Any], call: Call) -> AsyncIterator[Any]:
+    async def model_stream_infer(self, messages: AsyncIterator[Any], call: GrpcCall) -> AsyncIterator[Any]:
         """Handle requests one after the other; the error of one does not end the stream."""
         async for message in messages:
             try:
@@ -145,7 +145,7 @@ class Calls:
                 failed = service_pb2.ModelInferResponse(id=message.id)
                 yield service_pb2.ModelStreamInferResponse(error_message=error.detail, infer_response=failed)
 
-    def _check_admin(self, call: Call) -> None:
+    def _check_admin(self, call: GrpcCall) -> None:
         if self._context.control is not None and call.caller is not None:
             check_admin_key(call.caller)
 
@@ -153,7 +153,7 @@ class Calls:
         return find(self._context.engine, self._context.settings, name, version or None)
 
 
-async def _decode(message: Any, view: View, left_ms: float | None) -> tuple[InferRequest, Options]:
+async def _decode(message: Any, view: View, remaining_ms: float | None) -> tuple[InferRequest, Options]:
     # Raw tensors are views of bytes; typed ones are converted element by element, which takes long.
     if message.raw_input_contents:
         request = request_of_message(message, view)
@@ -161,9 +161,9 @@ async def _decode(message: Any, view: View, left_ms: float | None) -> tuple[Infe
         request = await asyncio.to_thread(request_of_message, message, view)
     raw = [RawOption("parameters", name, value) for name, value in request.parameters.items()]
     options = options_of(raw, view)
-    if options.deadline_ms is None and left_ms is not None:
+    if options.deadline_ms is None and remaining_ms is not None:
         # The caller ignores a later response.
-        options = replace(options, deadline_ms=max(left_ms, 1e-3))
+        options = replace(options, deadline_ms=max(remaining_ms, 1e-3))
     return request, options
 
 

@@ -37,17 +37,17 @@ _log = structlog.stdlib.get_logger("prunepool.grpc")
 
 
 @dataclass(slots=True)
-class Call:
+class GrpcCall:
     """A call that passed authentication.
 
     Attributes:
-        left_ms: milliseconds until the caller's deadline; None without one.
+        remaining_ms: milliseconds until the caller's deadline; None without one.
         charge: charges a number of images to the caller's rate limit.
         caller: owner of the key; None if the server has no keys.
         fields: further fields of its log line.
     """
 
-    left_ms: float | None
+    remaining_ms: float | None
     charge: Callable[[int], None]
     caller: Caller | None = None
     fields: dict[str, object] = field(default_factory=dict)
@@ -68,7 +68,7 @@ class Guard:
         self._open = frozenset() if protect_health else _HEALTH
 
     def unary(
-        self, name: str, handle: Callable[[Any, Call], Any]
+        self, name: str, handle: Callable[[Any, GrpcCall], Any]
     ) -> Callable[[Any, Any], Coroutine[Any, Any, Any]]:
         """Wrap a handler of single messages."""
 
@@ -79,20 +79,20 @@ class Guard:
         return guarded
 
     def stream(
-        self, name: str, handle: Callable[[AsyncIterator[Any], Call], AsyncIterator[Any]]
+        self, name: str, handle: Callable[[AsyncIterator[Any], GrpcCall], AsyncIterator[Any]]
     ) -> Callable[[AsyncIterator[Any], Any], AsyncIterator[Any]]:
         """Wrap a handler of a stream; the deadline is that of the stream, not of each message."""
 
         async def guarded(messages: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
             async with self._call(name, context) as call:
-                call.left_ms = None
+                call.remaining_ms = None
                 async for message in handle(messages, call):
                     yield message
 
         return guarded
 
     @asynccontextmanager
-    async def _call(self, name: str, context: Any) -> AsyncIterator[Call]:
+    async def _call(self, name: str, context: Any) -> AsyncIterator[GrpcCall]:
         """Authenticate a call, run it, and turn its error into a status."""
         start = time.perf_counter()
         metadata = Headers(
@@ -104,7 +104,7 @@ class Guard:
         request_id = metadata.get("x-request-id", "")[:128] or str(uuid.uuid4())
         status = grpc.StatusCode.CANCELLED
         remaining_s = context.time_remaining()
-        call = Call(None if remaining_s is None else remaining_s * 1000, lambda images: None)
+        call = GrpcCall(None if remaining_s is None else remaining_s * 1000, lambda images: None)
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             context.set_trailing_metadata((("x-request-id", request_id),))
             try:
@@ -136,7 +136,7 @@ class Guard:
                     **call.fields,
                 )
 
-    def _authenticate(self, name: str, metadata: Headers, call: Call) -> None:
+    def _authenticate(self, name: str, metadata: Headers, call: GrpcCall) -> None:
         if self._keyring is None or name in self._open:
             return
         caller = self._keyring.identify(presented_key(metadata))
