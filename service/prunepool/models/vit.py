@@ -12,17 +12,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
+from prunepool.models.attention import Heads, prefix_attention, self_attention
 from prunepool.models.geometry import network_geometry
-from prunepool.models.packing import (
-    RaggedSegment,
-    equal_length_groups,
-    joined,
-    passes_of,
-    prefix_rows,
-    sizes_of,
-)
+from prunepool.models.packing import RaggedSegment, joined, passes_of, prefix_rows
 from prunepool.reduction.methods import METHODS
 from prunepool.reduction.plan import DENSE, PlanError, ReductionPlan, removable
 from prunepool.reduction.step import StageRecord, Step, StepInputs
@@ -33,9 +26,6 @@ _KEPT_BYTES = 16 * 2**20
 
 #: Neighbouring images of one plan in a batch: the plan and the number of images.
 Group = tuple[ReductionPlan, int]
-
-#: Queries, keys and values, each [B, H, N, D].
-Heads = tuple[Tensor, Tensor, Tensor]
 
 
 class Forward(NamedTuple):
@@ -168,26 +158,9 @@ class ReducingViT(nn.Module):
         self, index: int, block: Any, x: Tensor, segments: list[RaggedSegment], stages: list[StageRecord]
     ) -> tuple[Tensor, list[RaggedSegment]]:
         """One transformer block on the packed tokens [Σ tokens, C]; appends its reductions to `stages`."""
-        attention = block.attn
-        qkv = attention.qkv(block.norm1(x))
-        heads: list[Heads] = []
-        mixed: list[Tensor] = []
-        groups = equal_length_groups(segments)
-        for part, group in zip(
-            qkv.split_with_sizes([sum(s.rows for s in group) for group in groups]), groups, strict=True
-        ):
-            q, k, v = _heads(part, (-1, group[0].tokens, 3, attention.num_heads, attention.head_dim))
-            q, k = attention.q_norm(q), attention.k_norm(k)
-            mixed.append(_attend(q, k, v, sizes_of(group)))
-            counts = [s.images for s in group]
-            heads += zip(
-                q.split_with_sizes(counts),
-                k.split_with_sizes(counts),
-                v.split_with_sizes(counts),
-                strict=True,
-            )
-        x = x + block.ls1(attention.proj(attention.norm(joined(mixed))))
-        x, segments = self._reduce(index, attention.scale, x, segments, heads, stages)
+        mixed, heads = self_attention(block.attn, block.norm1(x), segments)
+        x = x + block.ls1(mixed)
+        x, segments = self._reduce(index, block.attn.scale, x, segments, heads, stages)
         return x + block.ls2(block.mlp(block.norm2(x))), segments
 
     def _last_block(self, block: Any, x: Tensor, segments: Sequence[RaggedSegment]) -> Tensor:
@@ -196,25 +169,9 @@ class ReducingViT(nn.Module):
         The other tokens still provide keys and values. A batch without any reduction does not take this path, so
         that its logits equal timm's to the bit: a matrix product of another shape may round differently.
         """
-        attention = block.attn
         prefix = self.geometry.prefix_tokens
-        width = attention.num_heads * attention.head_dim
-        weight, bias = attention.qkv.weight, attention.qkv.bias
-        y = block.norm1(x)
-        front = prefix_rows(y, segments, prefix)
-        queries = F.linear(front, weight[:width], None if bias is None else bias[:width])
-        pairs = F.linear(y, weight[width:], None if bias is None else bias[width:])
-        mixed = []
-        groups = equal_length_groups(segments)
-        rows = pairs.split_with_sizes([sum(s.rows for s in group) for group in groups])
-        heads = (-1, prefix, 1, attention.num_heads, attention.head_dim)
-        counts = [sum(s.images for s in group) * prefix for group in groups]
-        for part, own, group in zip(rows, queries.split_with_sizes(counts), groups, strict=True):
-            (q,) = _heads(own, heads)
-            k, v = _heads(part, (-1, group[0].tokens, 2, attention.num_heads, attention.head_dim))
-            mixed.append(_attend(attention.q_norm(q), attention.k_norm(k), v, sizes_of(group)))
-        front = prefix_rows(x, segments, prefix)
-        front = front + block.ls1(attention.proj(attention.norm(joined(mixed))))
+        mixed = prefix_attention(block.attn, block.norm1(x), segments, prefix)
+        front = prefix_rows(x, segments, prefix) + block.ls1(mixed)
         out: Tensor = front + block.ls2(block.mlp(block.norm2(front)))
         return out
 
@@ -264,23 +221,3 @@ class ReducingViT(nn.Module):
         if index not in plan.blocks:
             return 0
         return removable(plan.removed[plan.blocks.index(index)], segment.tokens, self.geometry.prefix_tokens)
-
-
-def _heads(rows: Tensor, shape: tuple[int, int, int, int, int]) -> tuple[Tensor, ...]:
-    """Split packed rows into queries, keys, values or some of them, each [B, H, N, D].
-
-    Args:
-        rows: output of a linear layer, [B·N, S·H·D].
-        shape: (B, N, S, H, D); S tensors are returned.
-    """
-    return rows.view(shape).permute(2, 0, 3, 1, 4).unbind(0)
-
-
-def _attend(q: Tensor, k: Tensor, v: Tensor, size: Tensor | None) -> Tensor:
-    """Proportional attention of [B, H, N, D] heads, as packed rows [B·N, H·D].
-
-    While every token stands for one patch there is no bias, so that flash attention kernels can run.
-    """
-    bias = None if size is None else size.log().to(q.dtype)[:, None, None, :]
-    y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-    return y.transpose(1, 2).reshape(q.shape[0] * q.shape[2], -1)
