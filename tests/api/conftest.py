@@ -43,6 +43,21 @@ def make_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> MakeSettin
     return Settings
 
 
+class Clock:
+    """A monotonic clock that a test sets."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """A clock that stands still until the test moves it."""
+    return Clock()
+
+
 @pytest.fixture
 def engine() -> FakeEngine:
     return FakeEngine()

@@ -7,21 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from prunepool.errors import (
-    DeadlineExceeded,
-    Draining,
-    EngineUnavailable,
-    ImageTooLarge,
-    ImageUndecodable,
-    InvalidParameter,
-    ModelNotFound,
-    Overloaded,
-    PrunepoolError,
-    RateLimited,
-    RequestTimeout,
-    Unauthorized,
-    UnsupportedMediaType,
-)
+from prunepool import errors
 
 
 @pytest.fixture
@@ -74,22 +60,24 @@ def test_every_option_is_documented_for_every_source(document: dict[str, Any]) -
 @pytest.mark.parametrize(
     "kind",
     [
-        DeadlineExceeded,
-        Draining,
-        EngineUnavailable,
-        ImageTooLarge,
-        ImageUndecodable,
-        InvalidParameter,
-        ModelNotFound,
-        Overloaded,
-        PrunepoolError,
-        RateLimited,
-        RequestTimeout,
-        Unauthorized,
-        UnsupportedMediaType,
+        errors.DeadlineExceeded,
+        errors.Draining,
+        errors.EngineUnavailable,
+        errors.ImageTooLarge,
+        errors.ImageUndecodable,
+        errors.InvalidParameter,
+        errors.ModelNotFound,
+        errors.Overloaded,
+        errors.PrunepoolError,
+        errors.RateLimited,
+        errors.RequestTimeout,
+        errors.Unauthorized,
+        errors.UnsupportedMediaType,
     ],
 )
-def test_every_error_is_there_as_a_problem(document: dict[str, Any], kind: type[PrunepoolError]) -> None:
+def test_every_error_is_there_as_a_problem(
+    document: dict[str, Any], kind: type[errors.PrunepoolError]
+) -> None:
     response = document["paths"]["/classify"]["post"]["responses"][str(kind.status)]
     assert kind.code in response["description"]
     (content,) = response["content"].items()
