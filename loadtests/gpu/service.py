@@ -104,7 +104,7 @@ def _percentiles(milliseconds: list[float]) -> dict[str, float | None]:
 
 
 def main() -> None:
-    """Serve and ask: recorded runs behind several front ends, then kernel by kernel in one process."""
+    """Serve and ask: CUDA graphs behind several front ends, then eagerly in one process."""
     part = Part.called()
     images = typical(photos(part.photos)) if part.photos else pictures(4 if part.quick else 64, 900, 675)
     cores = len(os.sched_getaffinity(0))

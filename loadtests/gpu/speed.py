@@ -1,4 +1,4 @@
-"""The bare model on a GPU: our recorded runs beside timm's, plain and compiled; memory; share of the peak."""
+"""The bare model on a GPU: our CUDA graphs beside timm's, plain and compiled; memory; share of the peak."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from part import Part, attempt
-from turns import recorded, seconds_of
+from turns import captured, seconds_of
 
 from prunepool.backends.cuda_capture import PassOutputs, compute
 from prunepool.backends.cuda_device import CudaDevice
@@ -56,7 +56,7 @@ class Speed:
     def run(self) -> None:
         """Everything, the cheap first; what needs a compiler last, as far as there is time."""
         for batch in self._batches:
-            self._case(batch, {"timm recorded": lambda images: self._vit(images)})
+            self._case(batch, {"timm graph": lambda images: self._vit(images)})
         self.report["backend"] = attempt(self._backend)
         self._part.save(self.report)
         for batch in self._batches:
@@ -101,11 +101,11 @@ class Speed:
         if share:
             counts = [share] * (len(RATIOS) - 1) + [batch - share * (len(RATIOS) - 1)]
             mix = [self._groups(ratio, n)[0] for ratio, n in zip(RATIOS, counts, strict=True)]
-            # As served: a recorded run for each plan, one after the other; and packed, kernel by kernel.
+            # As served: a CUDA graph for each plan, one after the other; and packed, eagerly.
             pieces = [self._record("", lambda g=g: compute(self._network, images[: g[1]], [g])) for g in mix]
-            runs["mixed, recorded"] = lambda: [piece() for piece in pieces]
+            runs["mixed, graphs"] = lambda: [piece() for piece in pieces]
             runs["mixed, packed"] = lambda: compute(self._network, images, mix)
-            groups["mixed, recorded"] = groups["mixed, packed"] = mix
+            groups["mixed, graphs"] = groups["mixed, packed"] = mix
         rounds, least_s = (1, 0.0) if self._part.quick else (7, 0.05)
         measured = seconds_of(runs, rounds=rounds, least_s=least_s, device=self._device)
         dense = min(measured[name][0] for name in rivals if name.startswith("timm"))
@@ -131,7 +131,7 @@ class Speed:
 
     def _record(self, name: str, function: Callable[[], PassOutputs]) -> Callable[[], object]:
         before = self._device.used() if self._device else 0
-        run = recorded(self._device, function)
+        run = captured(self._device, function)
         if self._device and name:
             self.report["graph_megabytes"][name] = (self._device.used() - before) / 1e6
         return run

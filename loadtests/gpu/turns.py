@@ -13,8 +13,8 @@ from prunepool.backends.cuda_capture import PassOutputs
 from prunepool.backends.cuda_device import CudaDevice
 
 
-def recorded(device: CudaDevice | None, function: Callable[[], PassOutputs]) -> Callable[[], object]:
-    """A function as a recorded run of the device; itself where there is no device to record."""
+def captured(device: CudaDevice | None, function: Callable[[], PassOutputs]) -> Callable[[], object]:
+    """A function as a CUDA graph of the device; itself where there is no device."""
     return function if device is None else device.capture(function)[1]
 
 

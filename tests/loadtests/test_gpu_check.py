@@ -27,7 +27,7 @@ def test_the_short_form_runs_and_reports_every_part(root: Path, tmp_path: Path) 
     report = orjson.loads((tmp_path / "gpu-check.json").read_bytes())
     assert run.returncode == 0, report
     rows = report["speed"]["report"]["rows"]
-    assert {"timm recorded", "ratio 0", "ratio 0.755"} <= {row["candidate"] for row in rows}
+    assert {"timm graph", "ratio 0", "ratio 0.755"} <= {row["candidate"] for row in rows}
     assert all(row["images_per_s"] > 0 for row in rows)
     decoders = report["decode"]["report"]
     assert decoders["torchvision"]["mean_difference"] < 1
