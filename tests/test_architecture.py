@@ -141,6 +141,16 @@ def test_heavy_libraries_stay_where_they_belong(path: Path) -> None:
         assert library not in tops or part in owners, f"{name_of(path)} imports {library} at its top"
 
 
+@pytest.mark.parametrize(
+    "path", [path for path in modules() if part_of(name_of(path)) == "backends"], ids=name_of
+)
+def test_a_backend_s_name_says_whether_it_needs_torch(path: Path) -> None:
+    """Only what computes with PyTorch or CUDA imports torch, and what converts for OpenVINO."""
+    names = ("torch_", "cuda_", "openvino", "dynamic_pass")
+    imported = {name.split(".")[0] for name in imports_of(path)}
+    assert "torch" not in imported or path.name.startswith(names)
+
+
 def test_no_module_hides_outside_the_package() -> None:
     """A folder of Python at the root could shadow a library of the same name (docker)."""
     root = PACKAGE.parent.parent

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from prunepool.backends.batch_parts import (
+from prunepool.backends.cuda_batch import (
     BatchPart,
     LaunchedParts,
     PartResult,
