@@ -19,7 +19,7 @@ from prunepool.core.batcher import expired, trim
 from prunepool.core.cost_model import IDLE_S, TimedBatch, effort
 from prunepool.core.planner import DeviceState, Planner
 from prunepool.core.profiling import ROUNDS, profile_batches
-from prunepool.core.ratio_controller import Controller, levels_for
+from prunepool.core.ratio_controller import Controller, ratio_grid
 from prunepool.core.ratio_policy import DefaultRatio, RatioPolicy
 from prunepool.core.types import Batch, Limits, RatioSpec, Request
 from prunepool.reduction.plan import DENSE, default_blocks, max_ratio, plan_for_ratio
@@ -122,7 +122,7 @@ class Service:
         """Make the controller as the engine does."""
         if self.ratio is not None:
             return DefaultRatio(self.ratio)
-        return Controller(levels_for(self.network.max_ratio), self.target_s)
+        return Controller(ratio_grid(self.network.max_ratio), self.target_s)
 
 
 @dataclass(slots=True)

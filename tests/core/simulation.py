@@ -16,7 +16,7 @@ from prunepool.core.batcher import expired, trim
 from prunepool.core.cost_model import TimedBatch, effort
 from prunepool.core.planner import DeviceState, Planner
 from prunepool.core.profiling import profile_batches
-from prunepool.core.ratio_controller import Controller, levels_for
+from prunepool.core.ratio_controller import Controller, ratio_grid
 from prunepool.core.ratio_policy import RatioPolicy
 from prunepool.core.types import Batch, Limits, RatioSpec, Request
 from prunepool.errors import PrunepoolError
@@ -169,7 +169,7 @@ def simulate(
 ) -> Trace:
     """Let a trace arrive at a server that does what `Scheduler` does, without a loop or a thread."""
     return _Simulation(
-        machine or Machine(), bounds or limits(), policy or Controller(levels_for(MAX_RATIO), TARGET_S)
+        machine or Machine(), bounds or limits(), policy or Controller(ratio_grid(MAX_RATIO), TARGET_S)
     ).run(asks)
 
 

@@ -359,6 +359,8 @@ class Interleavings(RuleBasedStateMachine):
         self.waiting: list[Request] = []
         self.returned: list[list[BatchItem]] = []
         self.running: list[list[BatchItem]] = []
+        self.charged: list[Request] = []
+        self.ran: list[Request] = []
 
     def _all(self) -> list[Request]:
         return [item.request for group in self.returned for item in group] + self.waiting
@@ -396,7 +398,7 @@ class Interleavings(RuleBasedStateMachine):
 
     @rule()
     def take(self) -> None:
-        batch = self.queue.next_batch(self.now, choose)
+        batch = self.queue.next_batch(self.now, choose, charge=self.charged.extend)
         if self.returned:
             expected = self.returned.pop(0)
             assert batch is not None
@@ -425,6 +427,7 @@ class Interleavings(RuleBasedStateMachine):
                 ]
                 assert longer > self.MAX_S or any(self.now + longer > deadline for deadline in kept)
             self.waiting = rest
+            self.ran += got
         assert batch is not None
         self.running.append(list(batch.items))
 
@@ -451,6 +454,10 @@ class Interleavings(RuleBasedStateMachine):
             lambda ratio_spec: choose(Request(PIXELS, ratio_spec, 0.0)).ratio
         ) == Counter(ratios)
         assert self.queue.ratio_specs == Counter(one.ratio_spec for one in self.waiting)
+
+    @invariant()
+    def what_runs_is_charged_once(self) -> None:
+        assert Counter(self.charged) == Counter(self.ran)
 
     @invariant()
     def nothing_that_waits_is_without_an_event(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
@@ -12,8 +13,9 @@ from hypothesis import strategies as st
 from simulation import PIXELS
 
 from prunepool.core.cost_model import CostModel, Effort, TimedBatch
+from prunepool.core.planner import DeviceState, Planner
 from prunepool.core.prediction import Predictor
-from prunepool.core.ratio_controller import Controller, levels_for
+from prunepool.core.ratio_controller import Controller, ratio_grid
 from prunepool.core.ratio_policy import LoadSnapshot, RatioChoice
 from prunepool.core.types import Limits, RatioSpec, Request
 
@@ -160,10 +162,27 @@ def test_it_does_not_come_down_to_where_the_device_could_not_keep_up(controller:
     for _ in range(100):
         now += 1.0
         state = load(asks(5 if round(now) % 5 == 0 else 0, arrival=now), now=now)
-        choose = controller.plan(state)
-        for request in state.waiting:
-            choose(request)
+        controller.plan(state)
+        controller.charge(list(state.waiting), state.predictor)
     assert controller.forecast(AUTO, now) == 0.25
+
+
+@pytest.mark.parametrize("max_batch_s", [0.5, 1.0, math.inf])
+def test_a_request_that_waits_for_a_later_batch_is_work_once(
+    controller: Controller, max_batch_s: float
+) -> None:
+    """Four images every six seconds on a device that does six dense ones, however few go in a batch."""
+    planner = Planner(Costs(), controller, Limits(max_batch_size=4, max_batch_s=max_batch_s))
+    planner.fit_profile([TimedBatch(Effort(1, 1, 0, 0), 1.0)])
+    for now in range(0, 241, 6):
+        if now == 120:
+            controller.plan(load(asks(14, arrival=now), now=now))
+            assert controller.forecast(AUTO, now) == 0.5
+        for request in asks(4, arrival=now):
+            planner.add(request, now)
+        while planner.next_batch(now, device=DeviceState((), None), arriving={}):
+            pass
+    assert controller.forecast(AUTO, now) == 0.0
 
 
 def test_it_does_not_come_down_to_where_the_queue_would_be_long(controller: Controller) -> None:
@@ -222,7 +241,7 @@ def test_a_deadline_knows_what_the_device_has_to_do(controller: Controller) -> N
 def test_no_choice_goes_beyond_what_was_asked_for(
     waiting: list[tuple[RatioSpec, float, float | None]], busy_s: float
 ) -> None:
-    controller = Controller(levels_for(MOST), TARGET_S)
+    controller = Controller(ratio_grid(MOST), TARGET_S)
     requests = [
         Request(PIXELS, ratio_spec, -waited, deadline)
         for ratio_spec, waited, deadline in sorted(waiting, key=lambda one: -one[1])
@@ -240,7 +259,7 @@ def test_no_choice_goes_beyond_what_was_asked_for(
 @given(st.integers(1, 200), st.integers(0, 200), st.floats(0.0, 20.0))
 def test_more_load_never_means_less_reduction(few: int, more: int, busy_s: float) -> None:
     light, heavy = (
-        chosen(Controller(levels_for(MOST), TARGET_S), load(asks(count), busy_s=busy_s)).ratio
+        chosen(Controller(ratio_grid(MOST), TARGET_S), load(asks(count), busy_s=busy_s)).ratio
         for count in (few, few + more)
     )
     assert heavy >= light
@@ -250,17 +269,17 @@ def test_more_load_never_means_less_reduction(few: int, more: int, busy_s: float
 def test_the_grid_ascends_from_0_to_the_limit_in_a_bounded_number_of_points(
     limit: float, measured: list[float]
 ) -> None:
-    levels = levels_for(limit, measured)
+    levels = ratio_grid(limit, measured)
     assert (levels[0], levels[-1]) == (0.0, limit)
     assert 2 <= len(levels) <= 16
     assert all(low < high for low, high in pairwise(levels))
 
 
 def test_the_grid_of_a_model_that_was_measured_goes_through_what_was_measured() -> None:
-    assert levels_for(0.8, [0.5, 0.1, 0.3, 0.0, 0.85]) == (0.0, 0.1, 0.3, 0.5, 0.8)
+    assert ratio_grid(0.8, [0.5, 0.1, 0.3, 0.0, 0.85]) == (0.0, 0.1, 0.3, 0.5, 0.8)
 
 
 def test_the_grid_of_a_model_that_was_not_measured_is_even() -> None:
-    levels = levels_for(0.9)
+    levels = ratio_grid(0.9)
     assert len(levels) == 10
     assert [high - low for low, high in pairwise(levels)] == pytest.approx([0.1] * 9)

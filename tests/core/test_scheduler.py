@@ -198,6 +198,9 @@ async def test_the_ratio_of_auto_is_decided_when_the_batch_is_formed(rig: Any) -
         def plan(self, load: LoadSnapshot) -> Callable[[Request], RatioChoice]:
             return lambda request: RatioChoice(self.now, "auto:load")
 
+        def charge(self, requests: Any, predictor: Any) -> None:
+            pass
+
         def forecast(self, ratio_spec: RatioSpec, now: float) -> float:
             return self.now
 
@@ -217,6 +220,9 @@ async def test_a_policy_sees_what_waits_and_what_runs(rig: Any, monkeypatch: pyt
         def plan(self, load: LoadSnapshot) -> Callable[[Request], RatioChoice]:
             self.seen.append((len(load.waiting), sum(load.ratio_specs.values()), load.busy_s))
             return lambda request: RatioChoice(0.0, "requested")
+
+        def charge(self, requests: Any, predictor: Any) -> None:
+            pass
 
         def forecast(self, ratio_spec: RatioSpec, now: float) -> float:
             return 0.0
@@ -464,6 +470,9 @@ async def test_a_policy_that_fails_leaves_nobody_waiting(rig: Any, caplog: pytes
     class Broken:
         def plan(self, load: LoadSnapshot) -> Callable[[Request], RatioChoice]:
             raise ZeroDivisionError
+
+        def charge(self, requests: Any, predictor: Any) -> None:
+            pass
 
         def forecast(self, ratio_spec: RatioSpec, now: float) -> float:
             return 0.0

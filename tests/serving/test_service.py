@@ -484,6 +484,9 @@ async def test_a_policy_of_ones_own_decides(metrics: Metrics) -> None:
         def plan(self, load: Any) -> Any:
             return lambda request: RatioChoice(0.75, "auto:load")
 
+        def charge(self, requests: Any, predictor: Any) -> None:
+            pass
+
         def forecast(self, ratio_spec: RatioSpec, now: float) -> float:
             return 0.75
 

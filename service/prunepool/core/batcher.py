@@ -1,6 +1,6 @@
 """Dynamic batching: the queue of one model, and which of its requests form the next batch.
 
-Plain data: no clock, no thread, no device; the time is passed in.
+No clock, no thread and no device: the time is passed in.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from prunepool.core.types import Batch, BatchItem, Costs, Limits, RatioSpec, Req
 
 
 def trim(batch: Batch, keep: Callable[[Request], bool], costs: Costs) -> Batch:
-    """A batch without the requests that are not to be kept."""
+    """The batch with only the requests that `keep` accepts."""
     items = tuple(item for item in batch.items if keep(item.request))
     if len(items) == len(batch.items):
         return batch
@@ -26,7 +26,7 @@ def trim(batch: Batch, keep: Callable[[Request], bool], costs: Costs) -> Batch:
 
 
 def expired(request: Request, now: float) -> bool:
-    """Whether an answer would be too late: at the deadline, too, for the answer still has to be computed."""
+    """Whether an answer would be too late. At the deadline it would be: it still has to be computed."""
     return request.deadline is not None and now >= request.deadline
 
 
@@ -35,17 +35,17 @@ class Batcher:
 
     Args:
         limits: the bounds.
-        predictor: how long a batch takes.
+        predictor: predicts how long a batch takes.
     """
 
     def __init__(self, limits: Limits, predictor: Predictor) -> None:
         self._limits = limits
         self._predictor = predictor
-        #: Requests in order of arrival, each with the ratio that it would run at.
+        #: Requests in order of arrival, each with the ratio that it was predicted to run at.
         self._waiting: OrderedDict[Request, float] = OrderedDict()
         self._ratio_specs: Counter[RatioSpec] = Counter()
         self._ratios: Counter[float] = Counter()
-        #: Batches that came back from a device, and their requests that still wait.
+        #: Batches that a device did not complete, and their requests that still wait.
         self._returned: deque[Sequence[BatchItem]] = deque()
         self._returned_waiting: dict[Request, float] = {}
         self._deadlines: list[tuple[float, int, Request]] = []
@@ -56,7 +56,7 @@ class Batcher:
         return len(self._waiting) + len(self._returned_waiting)
 
     def images(self, ratio_of: Callable[[RatioSpec], float]) -> Counter[float]:
-        """How many wait at each ratio, if those whose ratio can still be chosen get it from `ratio_of`."""
+        """How many requests wait at each ratio; `ratio_of` gives that of requests whose ratio is not chosen yet."""
         images = Counter(self._returned_waiting.values())
         for ratio_spec, number in self._ratio_specs.items():
             images[ratio_of(ratio_spec)] += number
@@ -64,12 +64,12 @@ class Batcher:
 
     @property
     def ratio_specs(self) -> Mapping[RatioSpec, int]:
-        """How many of `waiting` there are of each ratio_spec."""
+        """The number of requests in :attr:`waiting` for each ratio_spec."""
         return self._ratio_specs
 
     @property
     def waiting(self) -> Collection[Request]:
-        """The requests whose ratio can still be chosen, oldest first; a view, not a copy."""
+        """The requests whose ratio is not chosen yet, oldest first; a view, not a copy."""
         return self._waiting.keys()
 
     @property
@@ -86,7 +86,7 @@ class Batcher:
 
         Args:
             request: not waiting yet.
-            ratio: the ratio at which it would run now, for the prediction of time.
+            ratio: the ratio at which it would run now, to predict the time of the next batch.
         """
         assert request not in self._waiting
         self._waiting[request] = ratio
@@ -95,14 +95,14 @@ class Batcher:
         self._note_deadline(request)
 
     def put_back(self, items: Sequence[BatchItem]) -> None:
-        """Queue items that came back from a device as a batch of their own, before everything else."""
+        """Queue the items of a batch that a device did not complete, as one batch, ahead of everything else."""
         self._returned.append(items)
         for item in items:
             self._returned_waiting[item.request] = item.ratio
             self._note_deadline(item.request)
 
     def cancel(self, request: Request) -> bool:
-        """Drop a request; whether it was waiting."""
+        """Drop a request; returns whether it was waiting."""
         ratio = self._waiting.pop(request, None)
         if ratio is not None:
             _take_one(self._ratio_specs, request.ratio_spec)
@@ -131,11 +131,11 @@ class Batcher:
         return requests
 
     def ready(self, now: float) -> bool:
-        """Whether an idle device takes a batch now, because it is full or the batching window is over."""
+        """Whether an idle device gets a batch now: the batch is full, or the batching window is over."""
         return self.full or (bool(self._waiting) and now >= self._window_end())
 
     def next_event(self, now: float) -> float | None:
-        """When, after now, the batching window ends or a deadline comes; None: neither does."""
+        """The next time after now at which the batching window ends or a deadline passes; None if there is none."""
         self._sweep()
         times = [self._deadlines[0][0]] if self._deadlines else []
         if self._waiting:
@@ -143,16 +143,24 @@ class Batcher:
         return min((time for time in times if time > now), default=None)
 
     def next_batch(
-        self, now: float, choose: Callable[[Request], RatioChoice], free_at: float | None = None
+        self,
+        now: float,
+        choose: Callable[[Request], RatioChoice],
+        *,
+        charge: Callable[[Sequence[Request]], object] = lambda requests: None,
+        free_at: float | None = None,
     ) -> Batch | None:
         """Take the next batch out of the queue; None if the queue is empty or the batching window is open.
 
-        A request that would make the batch miss a deadline which it could keep without it is left for the next.
+        Stops before a request that would push the batch past a deadline it would otherwise meet.
 
         Args:
             now: the time.
-            choose: decides the ratio of a request; called once for each that is considered.
-            free_at: when the device should take the batch; now, if not given.
+            choose: decides the ratio of a request; called once for each that is considered, also for one that
+                then does not fit.
+            charge: called with the requests of the batch once it is cut. Not called for a batch that was put back:
+                its requests were charged when they first left the queue.
+            free_at: when the device is expected to start the batch; now, if not given.
         """
         while self._returned:
             back = [item for item in self._returned.popleft() if item.request in self._returned_waiting]
@@ -163,24 +171,25 @@ class Batcher:
         start = now if free_at is None else free_at
         items: list[BatchItem] = []
         images: Counter[float] = Counter()
-        promised = math.inf
+        earliest_deadline = math.inf
         for request in self._waiting:
             choice = choose(request)
             images[choice.ratio] += 1
             run_s = self._predictor.run_s(images)
-            if items and (run_s > self._limits.max_batch_s or start + run_s > promised):
+            if items and (run_s > self._limits.max_batch_s or start + run_s > earliest_deadline):
                 break
             items.append(BatchItem(request, choice.ratio, choice.reason))
             if request.deadline is not None and start + run_s <= request.deadline:
-                promised = min(promised, request.deadline)
+                earliest_deadline = min(earliest_deadline, request.deadline)
             if len(items) >= self._predictor.most_images:
                 break
+        charge([item.request for item in items])
         return self._take(items)
 
     def _take(self, items: list[BatchItem]) -> Batch:
         for item in items:
             self.cancel(item.request)
-        # Images of one ratio next to each other are one segment of tokens on the device.
+        # Neighbouring images of one ratio form one ragged segment on the device.
         ordered = tuple(sorted(items, key=lambda item: item.ratio))
         return Batch(ordered, sum(self._predictor.gmacs(item.ratio) for item in ordered))
 
@@ -192,13 +201,13 @@ class Batcher:
             heappush(self._deadlines, (request.deadline, next(self._numbers), request))
 
     def _compact(self) -> None:
-        """Now and then drop the deadlines of requests that no longer wait: they would keep the pixels in memory."""
+        """Drop deadlines of requests that no longer wait once they are the majority: they keep pixels in memory."""
         if len(self._deadlines) > 2 * len(self) + 16:
             self._deadlines = [entry for entry in self._deadlines if self._waits(entry[2])]
             heapify(self._deadlines)
 
     def _sweep(self) -> None:
-        """Drop deadlines of requests that no longer wait from the front."""
+        """Drop the earliest deadlines as long as their requests no longer wait."""
         while self._deadlines and not self._waits(self._deadlines[0][2]):
             heappop(self._deadlines)
 
@@ -207,7 +216,7 @@ class Batcher:
 
 
 def _take_one(counts: Counter[Any], key: object) -> None:
-    """One less; nothing is left of a key that has none."""
+    """Decrement a count; a key whose count is zero is deleted."""
     counts[key] -= 1
     if not counts[key]:
         del counts[key]

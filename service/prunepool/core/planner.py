@@ -125,7 +125,12 @@ class Planner:
         load = LoadSnapshot(
             now, batcher.waiting, batcher.ratio_specs, arriving, busy_s, self.predictor, device.taken
         )
-        return batcher.next_batch(now, self._policy.plan(load), now + self._free_in_s(device, now, 1))
+        return batcher.next_batch(
+            now,
+            self._policy.plan(load),
+            charge=lambda requests: self._policy.charge(requests, self.predictor),
+            free_at=now + self._free_in_s(device, now, 1),
+        )
 
     def busy_s(self, device: DeviceState, now: float) -> float:
         """Predicted seconds until the device has finished the batches that it was given."""

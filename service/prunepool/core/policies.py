@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from prunepool.core.model_info import ModelInfo
-from prunepool.core.ratio_controller import Controller, levels_for
+from prunepool.core.ratio_controller import Controller, ratio_grid
 from prunepool.core.ratio_policy import DefaultRatio, RatioPolicy
 
 
@@ -20,4 +20,4 @@ def levels_of(info: ModelInfo) -> tuple[float, ...]:
     """The ratios that `auto` may take for a model, ascending from 0, where a target is to be held."""
     measured = [point["ratio"] for point in info.profile or ()]
     ratios = [float(ratio) for ratio in measured if isinstance(ratio, float | int)]
-    return levels_for(info.max_reduction_ratio, ratios)
+    return ratio_grid(info.max_reduction_ratio, ratios)

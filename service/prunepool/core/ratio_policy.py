@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -11,7 +11,7 @@ from prunepool.core.types import RatioSpec, Request
 
 
 class RatioChoice(NamedTuple):
-    """A ratio and why that one."""
+    """A ratio, and the reason for it."""
 
     ratio: float
     reason: str
@@ -23,12 +23,12 @@ class LoadSnapshot:
 
     Attributes:
         now: the time.
-        waiting: the requests that wait, oldest first, those of the coming batch among them; valid during
-            the call only.
-        ratio_specs: how many of them there are of each ratio_spec.
+        waiting: the requests that wait, oldest first, including those of the coming batch; valid during the
+            call only.
+        ratio_specs: the number of them for each ratio_spec.
         arriving: accepted requests that are still being decoded, by ratio_spec.
-        busy_s: predicted seconds until the device has finished what it was given, and other models theirs.
-        predictor: how long a run takes.
+        busy_s: predicted seconds until the device is free: it has finished its batches, and other models theirs.
+        predictor: predicts how long a batch takes.
         taken: the share of the device's time that other models have taken recently.
     """
 
@@ -48,7 +48,13 @@ class RatioPolicy(Protocol):
     """
 
     def plan(self, load: LoadSnapshot) -> Callable[[Request], RatioChoice]:
-        """Look at the load, once for each batch; what is returned chooses for the requests of that batch."""
+        """Decide for the load, once for each batch; the returned function chooses for that batch's requests.
+
+        It may be called for a request that then does not fit into the batch.
+        """
+
+    def charge(self, requests: Sequence[Request], predictor: Predictor) -> None:
+        """Count the requests of a batch once it is cut: each exactly once, also if its batch runs again."""
 
     def forecast(self, ratio_spec: RatioSpec, now: float) -> float:
         """The ratio that a ratio_spec would get now, for predicting cost; changes no state."""
@@ -58,7 +64,7 @@ class DefaultRatio:
     """Fixed requests run at what they asked for, `auto` at the model's default.
 
     Args:
-        default: the ratio of `auto`, where the request's maximum allows it.
+        default: the ratio of `auto`, if the request's maximum allows it.
     """
 
     def __init__(self, default: float) -> None:
@@ -67,6 +73,9 @@ class DefaultRatio:
     def plan(self, load: LoadSnapshot) -> Callable[[Request], RatioChoice]:
         """The load changes nothing here."""
         return lambda request: self._choose(request.ratio_spec)
+
+    def charge(self, requests: Sequence[Request], predictor: Predictor) -> None:
+        """The work changes nothing here."""
 
     def forecast(self, ratio_spec: RatioSpec, now: float) -> float:
         """The ratio that a ratio_spec gets at any time."""
