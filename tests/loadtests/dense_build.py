@@ -1,4 +1,4 @@
-"""`prunepool` with the reduction switched off behind the same API: every image runs dense, whatever is asked."""
+"""`prunepool` with the reduction switched off behind the same API: every image runs dense."""
 
 from __future__ import annotations
 

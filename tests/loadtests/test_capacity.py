@@ -1,4 +1,4 @@
-"""The simulation of many replicas is held against the measurement of one, and loses nothing of its own."""
+"""The simulation of replicas reproduces the measurement of one, and loses no request."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_it_reproduces_the_measurement_of_one_machine(speed: Speed) -> None:
     assert all(abs(one["simulated"]["mean_ratio"] - one["measured"]["mean_ratio"]) <= 0.1 for one in auto)
 
 
-def test_a_device_is_found_again_by_the_dense_phases_that_it_made(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_is_recovered_from_its_dense_phases(monkeypatch: pytest.MonkeyPatch) -> None:
     measured = Measurement.of(read("elastic.json"))
 
     def found(fronts: tuple[float, ...], rests: tuple[float, ...], slower: tuple[float, ...]) -> Speed:
@@ -48,19 +48,19 @@ def test_a_device_is_found_again_by_the_dense_phases_that_it_made(monkeypatch: p
     assert found((0.02, 0.03), (0.0, 0.015), (1.0, 1.04)) == device
 
 
-def test_a_run_takes_longer_after_a_rest() -> None:
+def test_a_batch_takes_longer_on_an_idle_device() -> None:
     quiet = Speed(0.01, 0.02, 0.0, 0.005, 0.003, 0.0, 0.0)
     run_s = 0.01 + 0.02 * NETWORK.gmacs(0.0) + 0.003
     seen = Cluster(1, Service(1.0, 0.0, NETWORK), quiet).run([0.0, 1.0, 1.0 + run_s + 0.01])
     assert [one.seconds for one in seen] == pytest.approx([run_s + 0.005, run_s + 0.005, run_s])
 
 
-def test_what_is_said_of_many_was_first_right_about_one() -> None:
+def test_the_committed_report_passed_the_check_against_one_machine() -> None:
     assert show(read("capacity.json")["check"])
 
 
 @pytest.mark.parametrize("routing", ["random", "two", "least"])
-def test_every_request_has_one_fate_though_replicas_die(speed: Speed, routing: str) -> None:
+def test_every_request_has_one_outcome_when_replicas_fail(speed: Speed, routing: str) -> None:
     service = Service(1.0, None, NETWORK)
     cluster = Cluster(3, service, speed, routing=routing, failures=Failures(10.0, 2.0), seed=1)
     times = poisson("", 30.0, 20.0, random.Random(1)).times
@@ -71,7 +71,7 @@ def test_every_request_has_one_fate_though_replicas_die(speed: Speed, routing: s
     assert all(one.seconds >= 0 and math.isfinite(one.seconds) for one in seen)
 
 
-def test_least_requests_answers_more_in_time_than_chance_does(speed: Speed) -> None:
+def test_least_requests_answers_more_in_time_than_random_routing(speed: Speed) -> None:
     def in_time(routing: str) -> int:
         cluster = Cluster(4, Service(1.0, 0.0, NETWORK), speed, routing=routing, seed=2)
         seen = cluster.run(poisson("", 52.0, 30.0, random.Random(2)).times)

@@ -1,4 +1,4 @@
-"""The GPU check runs to its end where there is no GPU, so that it will where there is one."""
+"""The GPU check runs to its end without a GPU, so that it will with one."""
 
 from __future__ import annotations
 

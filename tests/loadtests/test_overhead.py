@@ -1,4 +1,4 @@
-"""What a run of the overhead measurement says, on numbers made by hand; and one short run of the real thing."""
+"""The report of the overhead measurement, on made-up numbers; and one short real run."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_threads_belong_to_parts_by_their_names() -> None:
     assert part_of("ZMQbg/IO/0", main=False) == REST
 
 
-def test_what_was_spent_is_the_difference_of_two_readings() -> None:
+def test_the_cpu_time_is_the_difference_of_two_readings() -> None:
     before = reading(100.0, 50.0, 5.0, 1.0, 200.0, 300.0)
     found = spent(before, reading(110.0, 56.0, 6.5, 2.5, 216.0, 304.0), cores=2)
     assert found.seconds[MODEL] == 12.0
@@ -49,7 +49,7 @@ def test_a_thread_that_was_started_meanwhile_counts() -> None:
     assert found.seconds[DECODING] == 0.5
 
 
-def test_it_is_the_median_of_rounds_that_are_compared_one_by_one() -> None:
+def test_the_result_is_the_median_of_rounds_compared_one_by_one() -> None:
     """A machine that halves its speed in a round changes nothing."""
     http = [phase(9.5), phase(4.75), phase(9.0)]
     found = overhead("", "0", 8, [10.0, 5.0, 10.0], [0.1] * 3, http)
@@ -58,7 +58,7 @@ def test_it_is_the_median_of_rounds_that_are_compared_one_by_one() -> None:
     assert found.shown
 
 
-def test_the_client_is_counted_out_by_its_share_of_the_cores() -> None:
+def test_the_clients_share_of_the_cores_is_deducted() -> None:
     """Two of twenty core seconds: without it, ten ninths."""
     found = overhead("", "0", 8, [10.0], [0.1], [phase(9.0, client=2.0)])
     assert found.kept_without_client == pytest.approx(1.0)
@@ -75,12 +75,12 @@ def test_core_milliseconds_an_image_add_up_to_the_cores_time() -> None:
     [phase(8.9), phase(9.5, errors=("status 503: b''",)), phase(9.5, off=1.5), phase(9.5, off=-1.5)],
     ids=["too slow", "a request failed", "more time than there was", "time is missing"],
 )
-def test_what_is_not_shown_is_told(bad: Phase) -> None:
+def test_a_bad_phase_fails_the_verdict(bad: Phase) -> None:
     assert overhead("", "0", 8, [10.0], [0.1], [phase(9.5)]).shown
     assert not overhead("", "0", 8, [10.0], [0.1], [bad]).shown
 
 
-def test_a_phase_without_an_answer_is_told() -> None:
+def test_a_phase_without_responses_is_reported() -> None:
     silent = dataclasses.replace(phase(0.0, errors=("status 503: b''",)), latencies=())
     with pytest.raises(ValueError, match="503"):
         overhead("", "0", 8, [10.0], [0.1], [silent])
@@ -105,7 +105,7 @@ def test_growth_is_from_the_warm_server_to_the_end() -> None:
 
 @pytest.mark.e2e
 def test_a_short_run_of_the_real_thing(root: Path, tmp_path: Path) -> None:
-    """Whether the overhead is small cannot be told from seconds on a busy machine; that it is measured can."""
+    """Seconds on a busy machine cannot show that the overhead is small, only that it is measured."""
     path = tmp_path / "overhead.json"
     command = [sys.executable, str(root / "loadtests/overhead.py"), "--json", str(path), "--ratios", "0.755"]
     command += ["--model", str(root / "model_store/deit_tiny_imagenette"), "--batches", "4", "--rounds", "1"]

@@ -1,4 +1,4 @@
-"""What a comparison's journal is summed up to."""
+"""The report of a comparison with peers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def rows() -> list[dict[str, Any]]:
     return made
 
 
-def test_ours_is_compared_with_the_best_peer_round_by_round(rows: list[dict[str, Any]]) -> None:
+def test_it_is_compared_with_the_best_peer_round_by_round(rows: list[dict[str, Any]]) -> None:
     found = summary(rows)
     ours = [one for one in found["contenders"] if one["name"] == "prunepool"]
     assert {one["best_peer"] for one in ours} == {"LitServe"}
@@ -60,7 +60,7 @@ def test_without_a_peer_that_has_it_nothing_is_claimed(rows: list[dict[str, Any]
     assert "over_best_peer" not in found["prunepool + OpenVINO"]
 
 
-def test_what_could_not_be_started_is_named(rows: list[dict[str, Any]]) -> None:
+def test_peers_that_did_not_start_are_named(rows: list[dict[str, Any]]) -> None:
     assert summary(rows)["tried"] == [{"name": "mosec", "setting": "one", "failure": "does not answer"}]
 
 

@@ -1,4 +1,4 @@
-"""What phases that took turns say of a speedup, on numbers made by hand."""
+"""Speedups from alternating phases, on made-up numbers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_a_machine_that_slows_down_does_not_change_the_speedup() -> None:
     assert reduced.high - reduced.low < 0.1
 
 
-def test_a_failed_answer_is_not_counted() -> None:
+def test_a_failed_response_is_not_counted() -> None:
     answers, schedule = run([10.0, 10.0], [20.0, 20.0])
     spoilt = [
         Answer(a.phase, a.sent, a.answered, "status 500") if i % 2 else a for i, a in enumerate(answers)
@@ -42,7 +42,7 @@ def test_a_failed_answer_is_not_counted() -> None:
     assert rates == pytest.approx((5.0, 5.0), rel=0.05)
 
 
-def test_a_phase_without_an_answer_is_told() -> None:
+def test_a_phase_without_responses_is_reported() -> None:
     answers, schedule = run([10.0, 10.0], [20.0, 20.0])
     with pytest.raises(ValueError, match="no answer"):
         speedups([one for one in answers if one.phase != schedule[-1].number], schedule, settle_s=1.0)
@@ -57,7 +57,7 @@ def test_a_phase_without_an_answer_is_told() -> None:
         ([9.0, 30.0, 9.0], False),  # large, but it could be chance
     ],
 )
-def test_a_claim_must_be_met_and_sure(reduced: list[float], shown: bool) -> None:
+def test_a_claim_must_be_met_with_confidence(reduced: list[float], shown: bool) -> None:
     answers, schedule = run([10.0] * 3, reduced)
     (verdict,) = judge(speedups(answers, schedule, settle_s=1.0), {"0.755": 1.5}, keep=0.7)
     assert verdict.needed == pytest.approx(1.35)
@@ -70,14 +70,14 @@ def test_the_interval_of_known_numbers() -> None:
     assert interval([1.0]) == (-math.inf, math.inf)
 
 
-def test_a_round_that_others_disturbed_is_left_out() -> None:
+def test_a_disturbed_round_is_left_out() -> None:
     schedule = phases(["0", "0.755"], 3, 10.0, 2.0)
     loud = next(phase for phase in schedule if phase.round == 1)
     kept = quiet_rounds(schedule, lambda start, end: 0.5 if start <= loud.start < end else 0.01, most=0.1)
     assert kept == {0, 2}
 
 
-def test_phases_take_turns_forth_and_back() -> None:
+def test_phases_alternate_in_both_orders() -> None:
     schedule = phases(["0", "a", "b"], 2, 5.0, 3.0)
     assert [phase.ratio for phase in schedule] == ["0", "0", "a", "b", "b", "a", "0"]
     assert [phase.round for phase in schedule] == [-1, 0, 0, 0, 1, 1, 1]
@@ -88,7 +88,7 @@ def test_phases_take_turns_forth_and_back() -> None:
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_shapes_fill_their_time_and_end(name: str) -> None:
+def test_shapes_span_the_run_and_end(name: str) -> None:
     seen = {users_at(SHAPES[name], 40, 100.0, second + 0.5) for second in range(100)}
     assert None not in seen
     assert max(users for users in seen if users is not None) == (20 if name == "soak" else 40)

@@ -1,4 +1,4 @@
-"""Answers a second, however they fall against the ends of the window."""
+"""Responses per second, wherever they fall in the window."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ def test_batches_count_alike_wherever_they_fall(offset: float, batch: int) -> No
     assert throughput(times, 1.0, 9.0) == pytest.approx(batch)
 
 
-def test_what_is_outside_does_not_count() -> None:
+def test_responses_outside_the_window_do_not_count() -> None:
     assert throughput([i / 10 for i in range(100)], 2.0, 5.0) == pytest.approx(10)
 
 
-def test_a_window_with_hardly_an_answer_is_counted() -> None:
+def test_a_window_with_few_responses_is_counted() -> None:
     assert throughput([], 0.0, 4.0) == 0
     assert throughput([1.0, 1.0, 1.0, 1.0], 0.0, 4.0) == 1

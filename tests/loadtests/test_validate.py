@@ -1,4 +1,4 @@
-"""The load test itself: real server, real Locust. What it makes of the rates is in test_speedups.py.
+"""The load test itself: real server, real Locust. test_speedups.py tests the statistics.
 
 Whether a speedup is there cannot be told from seconds on a busy machine; that one is not there can.
 """
@@ -40,13 +40,13 @@ def reported(folder: Path, done: subprocess.CompletedProcess[str]) -> dict[str, 
 
 
 @pytest.mark.nightly  # the other test runs the same, and reads the same report
-def test_a_run_that_shows_it_succeeds(root: Path, tmp_path: Path) -> None:
+def test_a_run_that_reaches_the_claim_succeeds(root: Path, tmp_path: Path) -> None:
     done = validate(root, tmp_path)
     verdict = reported(tmp_path, done)
     assert done.returncode == (0 if verdict["shown"] else 1)
 
 
-def test_a_build_that_only_says_so_fails(root: Path, tmp_path: Path) -> None:
+def test_a_build_without_reduction_fails(root: Path, tmp_path: Path) -> None:
     done = validate(root, tmp_path, "--server", sys.executable, str(DENSE_BUILD))
     assert not reported(tmp_path, done)["shown"]
     assert done.returncode == 1, done.stderr

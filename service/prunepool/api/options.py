@@ -46,7 +46,7 @@ def read_options(raw: Iterable[RawOption]) -> Options:
         name = "reduction_ratio" if item.source == "header" else item.name
         read = _READERS.get(name)
         if read is None:
-            limit = f"left out: it is no option; the options are {', '.join(_READERS)}"
+            limit = f"left out: it is not an option; the options are {', '.join(_READERS)}"
             raise InvalidParameter(item.name[:100], item.value, limit)
         value = read(item.name, item.value)
         first, before = seen.setdefault(name, (item, value))

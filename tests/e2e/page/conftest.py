@@ -1,4 +1,4 @@
-"""The real server with the embedded model, and a real browser that looks at it."""
+"""The real server with the embedded model, and a real browser."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ Visit = Callable[..., Page]
 
 @contextmanager
 def _watched(browser: Browser, site: str, **context: object) -> Iterator[Page]:
-    """A page; at its end, it must have asked nobody else and complained of nothing."""
+    """A page; at the end, check that it made no request to other servers and logged no error."""
     options = {"viewport": {"width": 1280, "height": 900}, "reduced_motion": "reduce", **context}
     made = browser.new_context(**options)  # type: ignore[arg-type]
     made.set_default_timeout(TIMEOUT_MS)

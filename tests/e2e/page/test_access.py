@@ -1,4 +1,4 @@
-"""The page for everybody: by keyboard, by screen reader, on a phone, in the dark; and its pictures."""
+"""Accessibility of the page: keyboard, screen reader, phone, dark theme; and its screenshots."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_everything_can_be_done_by_keyboard(page: Page) -> None:
     expect(page.locator("#label")).to_have_text("church")
 
 
-def test_every_control_that_tab_reaches_shows_where_it_is(page: Page) -> None:
+def test_every_focused_control_has_a_focus_outline(page: Page) -> None:
     reached = set()
     for _ in range(40):
         page.keyboard.press("Tab")
@@ -104,7 +104,7 @@ def test_every_control_that_tab_reaches_shows_where_it_is(page: Page) -> None:
     } <= reached
 
 
-def test_what_changed_is_told_to_who_cannot_see_it(page: Page) -> None:
+def test_changes_are_announced_to_screen_readers(page: Page) -> None:
     with page.expect_response(lambda r: "explain=true" in r.url) as sent:
         page.get_by_role("button", name="Limit").click()
     answer = sent.value.json()
@@ -125,7 +125,7 @@ def test_nothing_is_cut_off_at_the_side(page: Page) -> None:
     assert {width: need for width, need in needed.items() if need > width} == {}
 
 
-def test_a_phone_is_told_to_tap_and_a_mouse_to_point(page: Page, visit: Visit) -> None:
+def test_the_hint_says_tap_on_a_phone_and_point_with_a_mouse(page: Page, visit: Visit) -> None:
     expect(page.locator("#patch")).to_have_text(
         "Point at a patch to see its way through the model.", use_inner_text=True
     )
@@ -143,7 +143,7 @@ def test_on_a_phone_the_dial_stays_in_view_beside_the_map_and_beside_the_answer(
         expect(page.locator("#auto")).to_be_in_viewport(ratio=1)
 
 
-def test_the_choice_of_colours_outlasts_the_visit(visit: Visit) -> None:
+def test_the_choice_of_colours_is_kept(visit: Visit) -> None:
     page = visit(color_scheme="light")
     background = "getComputedStyle(document.body).backgroundColor"
     light = page.evaluate(background)

@@ -1,4 +1,4 @@
-"""The page, as a person uses it: photos, the dial, the map, the answer, and what goes wrong."""
+"""The page as a user sees it: photos, dial, map, answer, and errors."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_the_first_visit_shows_a_sample_its_answer_and_that_of_the_full_model(pa
 
 
 @pytest.mark.parametrize("name", ["golf ball", "parachute", "church", "gas pump"])
-def test_the_model_knows_every_sample_at_both_ends_of_the_dial(page: Page, name: str) -> None:
+def test_every_sample_is_classified_right_at_both_ends_of_the_dial(page: Page, name: str) -> None:
     page.get_by_role("button", name=f"Sample: {name}").click()
     for ratio in (0, 0.875):
         page.locator("#ratio").fill(str(ratio))
@@ -59,7 +59,7 @@ def test_the_model_knows_every_sample_at_both_ends_of_the_dial(page: Page, name:
         expect(page.locator("#agreement")).to_have_text("✓ as the full model")
 
 
-def test_the_dial_spends_what_the_models_plan_says(page: Page, site: str) -> None:
+def test_the_dial_spends_the_gmacs_of_the_plan(page: Page, site: str) -> None:
     model = httpx.get(f"{site}/models/deit_tiny_imagenet1k").json()
     for plan in (p for p in model["plans"] if p["reduction_ratio"] in (0.0, 0.3, 0.7)):
         page.locator("#ratio").fill(str(plan["reduction_ratio"]))
@@ -77,7 +77,7 @@ def test_the_dial_goes_to_the_models_limit_and_says_so(page: Page, site: str) ->
     expect(page.locator("#figures")).to_contain_text("25 of 196")
 
 
-def test_auto_shows_the_ratio_that_the_server_took(page: Page) -> None:
+def test_auto_shows_the_ratio_that_the_server_applied(page: Page) -> None:
     with page.expect_response(lambda r: "reduction_ratio=auto" in r.url) as sent:
         page.get_by_role("switch", name="Auto").check()
     applied = sent.value.json()["reduction"]["applied"]
@@ -87,7 +87,7 @@ def test_auto_shows_the_ratio_that_the_server_took(page: Page) -> None:
     expect(page.get_by_role("switch", name="Auto")).not_to_be_checked()
 
 
-def test_with_auto_the_answer_follows_when_the_servers_ratio_moves(visit: Visit) -> None:
+def test_with_auto_the_answer_follows_the_servers_ratio(visit: Visit) -> None:
     series = 'prunepool_auto_reduction_ratio{model="deit_tiny_imagenet1k"} '
     moved = {"to": None}
 
@@ -110,7 +110,7 @@ def test_with_auto_the_answer_follows_when_the_servers_ratio_moves(visit: Visit)
     expect(page.locator("#notice")).to_be_hidden()
 
 
-def test_the_stages_show_what_the_server_says_of_each_patch(page: Page) -> None:
+def test_the_stages_show_the_token_map_of_the_server(page: Page) -> None:
     with page.expect_response(lambda r: "explain=true" in r.url) as sent:
         page.locator("#ratio").fill("0.7")
     told = sent.value.json()["token_map"]
@@ -129,7 +129,7 @@ def test_the_stages_show_what_the_server_says_of_each_patch(page: Page) -> None:
     expect(page.locator("#stage-text")).to_contain_text(f"Block {told['stages'][-1]['block']}")
 
 
-def test_a_patch_tells_its_way_through_the_model(page: Page) -> None:
+def test_a_patch_is_described_with_its_events(page: Page) -> None:
     with page.expect_response(lambda r: "explain=true" in r.url) as sent:
         page.locator("#ratio").fill("0.7")
     expect(page.locator("#pending")).to_be_hidden()
@@ -148,7 +148,7 @@ def test_a_patch_tells_its_way_through_the_model(page: Page) -> None:
     expect(said).to_contain_text(f"at block {first['block']}")
 
 
-def test_the_stages_play_by_themselves_for_who_has_not_asked_for_calm(visit: Visit) -> None:
+def test_the_stages_play_unless_the_user_prefers_reduced_motion(visit: Visit) -> None:
     page = visit(reduced_motion="no-preference")
     expect(page.locator("#stage")).to_have_js_property("value", "8")
     page.get_by_role("button", name="Play the stages").click()
@@ -189,7 +189,7 @@ def test_photos_can_be_dropped_and_pasted(page: Page, event: str) -> None:
     expect(page.get_by_role("button", name="blue.jpg")).to_be_visible()
 
 
-def test_a_format_that_the_browser_cannot_show_is_still_answered(page: Page) -> None:
+def test_a_format_that_the_browser_cannot_show_is_still_classified(page: Page) -> None:
     tiff = {"name": "scan.tif", "mimeType": "image/tiff", "buffer": jpeg(kind="TIFF")}
     page.locator("#file").set_input_files(tiff)  # type: ignore[arg-type]
     expect(page.locator("#crop")).to_have_attribute("aria-label", "scan.tif, as the model sees it")
@@ -197,7 +197,7 @@ def test_a_format_that_the_browser_cannot_show_is_still_answered(page: Page) -> 
     expect(page.locator("#notice")).to_be_hidden()
 
 
-def test_a_wrong_file_is_explained_in_the_servers_words_and_the_next_photo_works(page: Page) -> None:
+def test_the_servers_error_is_shown_and_the_next_photo_works(page: Page) -> None:
     notes = {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"milk, bread"}
     page.locator("#file").set_input_files(notes)  # type: ignore[arg-type]
     notice = page.get_by_role("alert")
@@ -209,7 +209,7 @@ def test_a_wrong_file_is_explained_in_the_servers_words_and_the_next_photo_works
     expect(notice).to_be_hidden()
 
 
-def test_an_overloaded_server_is_named_and_asked_again_on_demand(page: Page) -> None:
+def test_an_overloaded_server_is_reported_and_retried_on_demand(page: Page) -> None:
     problem = {"title": "Overloaded", "status": 503, "code": "overloaded", "detail": "512 images wait"}
     refuse = {"status": 503, "headers": {"Retry-After": "3"}, "content_type": "application/problem+json"}
     page.route("**/classify?*", lambda route: route.fulfill(body=json.dumps(problem), **refuse), times=1)
@@ -220,7 +220,7 @@ def test_an_overloaded_server_is_named_and_asked_again_on_demand(page: Page) -> 
     expect(page.locator("#notice")).to_be_hidden()
 
 
-def test_a_server_that_is_gone_is_noticed_and_so_is_its_return(page: Page) -> None:
+def test_a_lost_server_is_noticed_and_so_is_its_return(page: Page) -> None:
     page.route("**/metrics", lambda route: route.abort())
     page.route("**/classify?*", lambda route: route.abort())
     expect(page.get_by_role("img", name="The server does not answer")).to_be_visible()
@@ -233,7 +233,7 @@ def test_a_server_that_is_gone_is_noticed_and_so_is_its_return(page: Page) -> No
     expect(page.get_by_role("img", name="Ready")).to_be_visible()
 
 
-def test_a_server_that_asks_for_a_key_gets_it_from_who_has_one(visit: Visit) -> None:
+def test_a_required_key_can_be_entered(visit: Visit) -> None:
     refusal = {
         "title": "Unauthorized",
         "status": 401,
@@ -262,7 +262,7 @@ def test_a_server_that_asks_for_a_key_gets_it_from_who_has_one(visit: Visit) -> 
     expect(page.locator("#label")).to_have_text("golf ball")
 
 
-def test_a_dial_turned_quickly_ends_at_its_last_place(page: Page) -> None:
+def test_a_dial_turned_quickly_ends_at_its_last_value(page: Page) -> None:
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url) if "explain=true" in request.url else None)
     page.evaluate(
@@ -277,7 +277,7 @@ def test_a_dial_turned_quickly_ends_at_its_last_place(page: Page) -> None:
     assert len(asked) == 2  # the first, and the last that was wished for meanwhile
 
 
-def test_both_are_timed_by_turns_and_by_the_median(page: Page) -> None:
+def test_both_are_timed_alternately_with_medians(page: Page) -> None:
     asked: list[str] = []
     page.on(
         "request",
@@ -290,7 +290,7 @@ def test_both_are_timed_by_turns_and_by_the_median(page: Page) -> None:
     assert asked == ["0.755", "0"] * 10
 
 
-def test_the_page_says_how_often_the_model_is_right(page: Page, site: str) -> None:
+def test_the_page_shows_the_accuracy_of_the_model(page: Page, site: str) -> None:
     dense = httpx.get(f"{site}/models/deit_tiny_imagenet1k").json()["profile"][0]["validation"]
     said = page.locator("#accuracy").inner_text().replace("\u202f", " ")
     assert said == (
@@ -372,7 +372,7 @@ def test_the_load_is_sent_counted_and_can_be_stopped(page: Page, site: str) -> N
         (429, "the rate limit of your API key is reached"),
     ],
 )
-def test_a_load_that_is_too_much_is_explained(page: Page, status: int, said: str) -> None:
+def test_too_much_load_is_explained(page: Page, status: int, said: str) -> None:
     problem = {"title": "Refused", "status": status, "code": "refused", "detail": "later"}
     later = {"Retry-After": "60"}
     page.route("**/classify", lambda route: route.fulfill(status=status, headers=later, json=problem))
@@ -394,6 +394,6 @@ def test_the_load_ends_by_itself(visit: Visit) -> None:
     expect(page.get_by_role("button", name="Send load")).to_be_enabled()
 
 
-def test_a_photo_of_any_size_is_not_kept_by_the_page(page: Page, root: Path) -> None:
+def test_the_page_keeps_no_photo(page: Page, root: Path) -> None:
     stored = page.evaluate("[Object.keys(localStorage), Object.keys(sessionStorage), document.cookie]")
     assert stored == [[], [], ""]

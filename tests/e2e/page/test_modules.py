@@ -1,4 +1,4 @@
-"""The page's own arithmetic, run where it will run: in the browser, from the files that are served."""
+"""The page's modules, run in the browser from the served files."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def test_a_score_is_not_rounded_to_certainty(modules: Page, value: float, writte
     assert call(modules, "format", "score", value).replace("\u202f", "").removesuffix("%") == written
 
 
-def test_a_small_figure_is_written_as_people_do(modules: Page) -> None:
+def test_a_small_figure_is_written_with_an_exponent(modules: Page) -> None:
     assert call(modules, "format", "scientific", 0.00021) == "2.1\u202f×\u202f10⁻⁴"
 
 
@@ -180,6 +180,6 @@ def test_a_small_figure_is_written_as_people_do(modules: Page) -> None:
         ),
     ],
 )
-def test_how_often_a_model_is_right(modules: Page, profile: list[dict[str, Any]] | None, said: str) -> None:
+def test_the_accuracy_of_a_model(modules: Page, profile: list[dict[str, Any]] | None, said: str) -> None:
     found = call(modules, "served", "accuracyOf", {"profile": profile}).replace("\u202f", " ")
     assert found == (said and f"At ratio 0 this model is {said}")
