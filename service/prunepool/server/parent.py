@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
-import shutil
 import signal
 import socket
 import sys
@@ -31,7 +30,7 @@ from prunepool.server.desired_models import DesiredModels
 from prunepool.server.engine_child import EngineChild
 from prunepool.server.metrics_files import forget_gauges
 from prunepool.server.observability import announcement
-from prunepool.server.parent_watch import parental_folder
+from prunepool.server.parent_folder import parent_folder, remove
 from prunepool.server.reload import follow_settings
 from prunepool.server.settings_check import check
 from prunepool.server.specs import EngineSpec, FrontendSpec, Place, devices, share_of_cores
@@ -76,7 +75,7 @@ def serve(
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
         sockets = [stack.enter_context(one) for one in _sockets(settings)]
-        parent = Parent(settings, sockets, stack.enter_context(parental_folder()))
+        parent = Parent(settings, sockets, stack.enter_context(parent_folder()))
         stack.enter_context(level_by_signal(settings.log_level, parent.pass_on))
         return runner.run(parent.serve(announce, reread or (lambda: settings)))
 
@@ -178,7 +177,7 @@ class Parent:
             sys.stderr.flush()
             for child in self._children:
                 child.kill()
-            shutil.rmtree(self._folder, ignore_errors=True)
+            remove(self._folder)
             os._exit(128 + number)
 
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -1,0 +1,88 @@
+"""The folder of a server of several processes: sockets and metrics. It does not outlive them.
+
+The parent holds a lock on it for as long as it lives. Whoever gets the lock knows that the parent has died, and
+removes the folder: one of its children, or the next server where the parent died before it had any.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing import util
+from pathlib import Path
+
+_PREFIX = "prunepool-"
+#: In the folder, a link to where multiprocessing has its own sockets: it removes them only if the parent ends well.
+_SOCKETS_OF_MULTIPROCESSING = "multiprocessing"
+#: What a dying process holds, it lets go of one by one.
+_LET_GO_S = 1.0
+#: One that is being made has no lock yet.
+_BEING_MADE_S = 60.0
+
+
+@contextmanager
+def parent_folder() -> Iterator[Path]:
+    """A folder of this process, locked until it ends; those of servers that were killed are removed."""
+    for dead in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        if _is_abandoned(dead):
+            remove_after_parent(dead, timeout_s=0.0)
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        (folder / "metrics").mkdir()
+        (folder / _SOCKETS_OF_MULTIPROCESSING).symlink_to(util.get_temp_dir())
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(handle)
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder that no process needs any more, and what multiprocessing had besides."""
+    with suppress(OSError):  # it was not made yet
+        shutil.rmtree((folder / _SOCKETS_OF_MULTIPROCESSING).readlink(), ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_after_parent(folder: Path, timeout_s: float = _LET_GO_S) -> None:
+    """Remove the folder of a parent that has died; nothing happens if it lives.
+
+    Args:
+        folder: of the parent.
+        timeout_s: seconds that the system may take to end it.
+    """
+    over = time.monotonic() + timeout_s
+    while True:
+        try:
+            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError:  # another process was faster
+            return
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            remove(folder)
+            return
+        except BlockingIOError:
+            if time.monotonic() >= over:
+                return
+            time.sleep(0.02)
+        finally:
+            os.close(handle)
+
+
+def _is_abandoned(folder: Path) -> bool:
+    """Whether a folder may be one that a parent of this user has left."""
+    try:
+        found = folder.lstat()
+    except OSError:  # removed meanwhile
+        return False
+    return (
+        found.st_uid == os.geteuid()
+        and (folder / "metrics").is_dir()
+        and time.time() - found.st_mtime > _BEING_MADE_S
+    )

@@ -1,0 +1,70 @@
+"""What a parent leaves behind when it is killed, and who removes it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from prunepool.server.parent_folder import parent_folder, remove_after_parent
+
+PARENT = """
+import time
+from prunepool.server.parent_folder import parent_folder
+with parent_folder() as folder:
+    print(folder, flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture(autouse=True)
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where temporary files are, for this process and those that it starts."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    return tmp_path
+
+
+@contextmanager
+def parent() -> Iterator[Path]:
+    """The folder of another process, which is killed at the end."""
+    with subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield Path(process.stdout.readline().strip())
+        finally:
+            process.kill()
+
+
+def made_long_ago(folder: Path) -> None:
+    os.utime(folder, (time.time() - 3600,) * 2)
+
+
+def test_a_child_removes_everything_of_a_dead_parent_and_nothing_of_one_that_lives(temporary: Path) -> None:
+    with parent() as folder:
+        remove_after_parent(folder, timeout_s=0.0)
+        assert (folder / "metrics").is_dir()
+    assert any(one != folder for one in temporary.iterdir())  # what multiprocessing has left
+    remove_after_parent(folder)
+    remove_after_parent(folder)  # another child does so as well
+    assert list(temporary.iterdir()) == []
+
+
+def test_the_next_server_removes_what_was_left_by_one_that_had_no_child(temporary: Path) -> None:
+    with parent() as dead:
+        pass
+    with parent() as living, parent() as just_killed, parent_folder() as ours:
+        made_long_ago(living)
+        made_long_ago(dead)
+        foreign = temporary / "prunepool-notes"
+        foreign.mkdir()
+        made_long_ago(foreign)
+        with parent_folder() as another:
+            assert not dead.exists()
+            assert all(one.exists() for one in (living, just_killed, ours, another, foreign))
