@@ -1,1 +1,1 @@
-"""What is measured: accuracy and speed across the dial, and the profile that comes of it."""
+"""Measurements: accuracy and speed across the dial, calibration of profiles, and training."""

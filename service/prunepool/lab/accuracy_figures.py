@@ -1,4 +1,4 @@
-"""The figures of one setting of the dial against the dense model."""
+"""Accuracy figures of one setting of the dial, compared with the dense model."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ _TOP = 5
 
 @dataclass(frozen=True, slots=True)
 class AccuracyFigures:
-    """What was measured at one setting; shares from 0 to 1 unless they are points.
+    """Accuracy figures of one setting; shares are from 0 to 1, points are percentage points.
 
     Attributes:
-        images: how many.
-        agreement: share whose best class was the dense model's.
-        kl: mean divergence from the dense model's answer, in nats; None where it is not known.
-        top1: share whose best class was right; None without labels, as all that follow but `drop`.
-        top5: share with the right class among the best five.
+        images: number of images.
+        agreement: share of images whose best class is the dense model's.
+        kl: mean KL divergence from the dense model's prediction, in nats; None if it is unknown.
+        top1: share of images whose best class is correct; None without labels, like all below except `drop`.
+        top5: share of images with the correct class among the best five.
         ece: expected calibration error, 15 bins.
-        drop: points lost against the dense model: of top-1 with labels, else of agreement.
-        lost: images that the dense model had right and this one has not.
-        gained: images that this one has right and the dense model had not.
-        p_value: of the exact McNemar test on those two.
-        intervals: 95 % bootstrap intervals of agreement, kl, top1, top5 and drop, where those are known.
+        drop: points lost against the dense model: of top-1 if there are labels, else of agreement.
+        lost: images that only the dense model classifies correctly.
+        gained: images that only this setting classifies correctly.
+        p_value: of the exact McNemar test on `lost` and `gained`.
+        intervals: 95 % bootstrap intervals of agreement, kl, top1, top5 and drop, of those that are known.
     """
 
     images: int
@@ -48,8 +48,8 @@ def figures(answers: ModelOutputs, dense: ModelOutputs, *, seed: int) -> Accurac
     """The figures of one setting.
 
     Args:
-        answers: at that setting.
-        dense: of the dense model to the same images.
+        answers: outputs at that setting.
+        dense: outputs of the dense model for the same images.
         seed: of the bootstrap.
     """
     agrees = answers.predicted == dense.predicted
@@ -81,7 +81,7 @@ def figures(answers: ModelOutputs, dense: ModelOutputs, *, seed: int) -> Accurac
 
 
 def mean_divergence(answers: ModelOutputs) -> float:
-    """Mean divergence of the dense model's answers from these, in nats.
+    """Mean KL divergence between these predictions and the dense model's, in nats.
 
     Args:
         answers: with `kl`.

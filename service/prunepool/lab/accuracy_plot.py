@@ -1,4 +1,4 @@
-"""Accuracy against cost: one curve a method, with its confidence band."""
+"""Plot accuracy against cost: one curve for each method, with its confidence band."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _STYLES = (
     ("#e69f00", ">"),
     ("#f0e442", "P"),
 )
-#: Curves that are no method: what the model or the server does by itself.
+#: Curves that are not methods: the model's own dial, and a server.
 _OWN = {DIAL: "this model's dial", "served": "the server"}
 _OWN_STYLE = ("#000000", "o")
 
@@ -37,12 +37,12 @@ def _style(method: str) -> tuple[str, str]:
 
 
 def draw(rows: Sequence[AccuracyRow], path: Path, *, title: str) -> None:
-    """Draw agreement with the dense model, and what is lost in points, against GMACs.
+    """Draw agreement with the dense model, and the loss in points, against GMACs.
 
     Args:
-        rows: of an evaluation; the dense one among them.
-        path: of the PNG.
-        title: over the panels.
+        rows: of an evaluation, the dense one included.
+        path: of the PNG file.
+        title: above the panels.
     """
     dense = next(row for row in rows if row.method == DENSE_ROW)
     others = [row for row in rows if row.method != DENSE_ROW and row.escalate_below is None]

@@ -1,4 +1,4 @@
-"""How fast each setting of the dial is, beside the best dense way to run the same network."""
+"""Benchmark each setting of the dial against the fastest dense way to run the same network."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from prunepool.models.loader import resolve_device
 from prunepool.models.vit import Group, ReducingViT
 from prunepool.reduction.plan import DENSE, ReductionPlan, plan_for_ratio
 
-#: The mix of ratios of the `mixed` candidate, as equal shares of a batch as can be.
+#: Ratios of the `mixed` candidate, in shares of a batch that are as equal as possible.
 MIX = (0.0, 0.25, 0.5, 0.755, 0.85)
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What is measured together.
+    """Candidates that are measured together.
 
     Attributes:
-        dtype: number format.
-        batch: images.
+        dtype: dtype of the passes.
+        batch: batch size.
     """
 
     dtype: torch.dtype
@@ -41,19 +41,19 @@ class SpeedRow:
     """One measured candidate.
 
     Attributes:
-        dtype: number format.
-        batch: images.
+        dtype: dtype of the passes.
+        batch: batch size.
         candidate: its name.
-        ratio: reduction ratio, or None for a rival and for the mix.
-        images_per_s: from the median.
+        ratio: reduction ratio; None for a baseline and for the mix.
+        images_per_s: by the median time.
         low: images/s at the 90th percentile of time.
         high: images/s at the 10th percentile of time.
-        speedup: over timm's best dense run of the same case, by medians of one run; over the best of all rivals
-            if timm was not among them.
-        bound: what the multiply-accumulates alone would allow; None for rivals.
-        rounds: how often it was timed.
-        of_uniform: of the mix, its share of the speed of uniform batches at the same ratios; else None.
-        operations: where the time goes, if asked for and ours.
+        speedup: over timm's fastest dense run of the same case, by medians of one run; over the fastest
+            baseline if timm was not measured.
+        bound: the speedup that the multiply-accumulates alone would allow; None for baselines.
+        rounds: number of timings.
+        of_uniform: for the mix, its share of the speed of uniform batches at the same ratios; else None.
+        operations: time by kind of operation, for prunepool's own candidates if asked for.
     """
 
     dtype: str
@@ -75,14 +75,15 @@ class Benchmark:
 
     Args:
         vit: a timm ViT in float32, evaluation mode.
-        size: pixels a side.
-        device: where to run.
-        ratios: points of the dial; 0 is ours at ratio 0.
-        rivals: names from `RIVALS`; those not installed are left out and named in the report.
-        rounds: measured rounds of each candidate.
-        method: how tokens leave.
-        profiled: whether to look, after timing, where the time goes.
-        openvino: where passes for OpenVINO are kept, if those shall be measured as well.
+        size: input resolution: height and width in pixels.
+        device: the device to run on.
+        ratios: reduction ratios; 0 is prunepool's own dense pass.
+        rivals: baselines by their name in `RIVALS`; those that are not installed are skipped and named in the
+            report.
+        rounds: timed rounds of each candidate.
+        method: the reduction method.
+        profiled: whether to profile operations after timing.
+        openvino: the cache of passes converted for OpenVINO; None not to measure OpenVINO.
     """
 
     def __init__(
@@ -110,17 +111,17 @@ class Benchmark:
         self.missing: set[str] = set()
 
     def steps(self, cases: Sequence[Case]) -> int:
-        """Timed calls of a run, for a progress bar."""
+        """Number of timed calls of a run, for a progress bar."""
         candidates = len(self._rivals) + len(self._ratios) + 1
         converted = len(self._ratios) if self._openvino is not None else 0
         return len(cases) * (candidates + converted) * (self._rounds + 1)
 
     def run(self, cases: Sequence[Case], advance: Callable[[], object] = lambda: None) -> list[SpeedRow]:
-        """Measure every case; candidates of one case take turns."""
+        """Measure every case; the candidates of a case alternate."""
         return [row for case in cases for row in self._case(case, advance)]
 
     def report(self, rows: Sequence[SpeedRow], architecture: str) -> dict[str, object]:
-        """Rows and all that must be known to read them, JSON-serialisable."""
+        """Rows and the conditions they were measured under, JSON-serialisable."""
         return {
             "architecture": architecture,
             "method": self._method,
@@ -167,7 +168,7 @@ class Benchmark:
             row = self._row(case, name, sample, dense, network, groups.get(name))
             if name == "mixed":
                 row = replace(row, of_uniform=_of_uniform(samples, groups[name]))
-            # PyTorch's profiler sees nothing of what OpenVINO does.
+            # PyTorch's profiler cannot see OpenVINO's operations.
             if self._profiled and name in groups and not name.endswith("openvino"):
                 row = replace(row, operations=tuple(operations(candidates[name], self._device)))
             yield row
@@ -205,14 +206,14 @@ class Benchmark:
         return plan_for_ratio(ratio, patches=geometry.patches, depth=geometry.depth, method=self._method)
 
     def _mix(self, network: ReducingViT, batch: int) -> list[Group]:
-        """The batch shared out over the ratios of the mix, the remainder to the last."""
+        """Divide a batch among the ratios of the mix; the last gets the remainder."""
         share = batch // len(MIX)
         counts = [share] * (len(MIX) - 1) + [batch - share * (len(MIX) - 1)]
         return [(self._plan(network, ratio), n) for ratio, n in zip(MIX, counts, strict=True)]
 
 
 def _of_uniform(samples: Mapping[str, Sample], mix: Sequence[Group]) -> float | None:
-    """The mix's share of the speed of uniform batches of its ratios; None where one was not timed."""
+    """The mix's share of the speed of uniform batches of its ratios; None if one of them was not timed."""
     names = [f"ratio {ratio:g}" for ratio in MIX]
     if not all(name in samples for name in names):
         return None

@@ -1,4 +1,6 @@
-"""Choose a model's dial on one half of some images, measure it on the other, and make a profile of it."""
+"""Calibrate a model: choose the plans of its dial on one half of some images, and measure them on the other
+half.
+"""
 
 from __future__ import annotations
 
@@ -19,24 +21,24 @@ from prunepool.models.loaded_model import LoadedModel
 from prunepool.reduction.plan import DENSE, ReductionPlan, max_ratio
 from prunepool.store import ProfilePoint
 
-#: The points of the profile; what the paper's plan costs at each is the limit there.
+#: Ratios of the profile's points; the cost of the paper's plan is the limit at each.
 GRID = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.755, 0.8, 0.87)
-#: Enough to tell shapes apart, by divergence, that differ at all.
+#: Images that suffice to rank shapes by divergence.
 _QUICK_IMAGES = 128
 
-#: Begins a bar, of a name and a length in (image, plan) pairs; what it returns moves it.
+#: Starts a progress bar with a name and a length in (image, plan) pairs; returns the function that advances it.
 Begin = Callable[[str, int], Callable[[int], object]]
 
 
 @dataclass(frozen=True, slots=True)
 class Calibrated:
-    """What came of a calibration.
+    """The result of a calibration.
 
     Attributes:
-        choices: what was chosen, one for each ratio.
+        choices: the chosen plan of each ratio.
         before: the dense model, and the paper's plan at each ratio.
-        after: the dense model, and what was chosen at each ratio, on the same images.
-        tried: what each shape that was looked at lost at the anchors.
+        after: the dense model, and the chosen plan at each ratio, on the same images.
+        tried: the losses of each shape that was tried, at the anchor ratios.
         points: of the profile.
     """
 
@@ -62,18 +64,18 @@ def calibrate(
     """Calibrate a model.
 
     Args:
-        model: which.
-        choose: images to choose on, by divergence from the dense model; labels are not looked at.
-        report: images to measure the figures on.
-        journal: of what was measured before.
-        begin: begins a progress bar.
+        model: the model to calibrate.
+        choose: images to choose on, by divergence from the dense model; their labels are not used.
+        report: images to measure on.
+        journal: earlier measurements.
+        begin: starts a progress bar.
         seed: of the bootstrap.
-        ratios: where plans are chosen.
-        keep: what stays as in the paper, if anything; see :class:`Search`.
-        speed_rounds: how often each plan is timed; 0 leaves speed out.
+        ratios: ratios for which plans are chosen.
+        keep: what is taken from the paper unchanged; see :class:`Search`.
+        speed_rounds: timings of each plan; 0 for none.
 
     Raises:
-        InvalidParameter: a ratio that the paper's plans cannot do.
+        InvalidParameter: the paper's plans cannot reach a ratio.
     """
     geometry = model.geometry
     limit = max_ratio(geometry.patches)
@@ -131,7 +133,7 @@ def calibrate(
 
 
 def _first(batches: Sequence[Crops], images: int) -> Sequence[Crops]:
-    """The first batches, so many that they hold this number of images, or all."""
+    """The first batches that together hold this number of images, or all batches."""
     taken, count = [], 0
     for batch in batches:
         if count >= images:

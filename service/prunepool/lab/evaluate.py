@@ -1,4 +1,4 @@
-"""What each setting of the dial costs in accuracy, for the model's own dial and for other methods."""
+"""Evaluate the accuracy of reduction ratios, by the model's own dial and by other methods."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ DENSE_ROW = "dense"
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One setting to be measured.
+    """A setting to measure.
 
     Attributes:
         method: `dial`, or the method whose default rule made the plan; `dense` for no reduction.
-        ratio: share of the patch tokens that leave.
-        plan: what it comes to.
-        escalate_below: images of a smaller margin get the dense model's answer; None: none.
+        ratio: share of the patch tokens that is removed.
+        plan: its plan.
+        escalate_below: images with a smaller margin get the dense model's prediction; None for no escalation.
     """
 
     method: str
@@ -47,14 +47,14 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class AccuracyRow:
-    """One measured setting.
+    """A measured setting.
 
     Attributes:
         method: see :class:`Setting`.
-        ratio: share of the patch tokens that leave.
+        ratio: share of the patch tokens that is removed.
         gmacs: billions of multiply-accumulates for one image; with escalation, for the mean image.
-        plan: what was run; None where a server did it.
-        figures: what came of it.
+        plan: the plan that was run; None if a server ran it.
+        figures: its accuracy figures.
         escalate_below: see :class:`Setting`.
         escalated: share of the images that were run a second time; None without escalation.
     """
@@ -76,18 +76,18 @@ def settings_of(
     match_gmacs: bool = False,
     escalate_below: Sequence[float] = (),
 ) -> list[Setting]:
-    """What is to be measured: the dense model first, then each method at each ratio.
+    """The settings to measure: the dense model first, then each method at each ratio.
 
     Args:
-        model: whose dial and geometry.
-        methods: `dial` or a method.
-        ratios: ascending or not; 0 is left to the dense model.
-        match_gmacs: instead of the ratios themselves take, for each method, the smallest reduction that
-            costs no more than PPT's plan does at that ratio.
-        escalate_below: each method and ratio is also measured with these margins.
+        model: provides the dial and the geometry.
+        methods: `dial`, or names of methods.
+        ratios: in any order; 0 is covered by the dense model.
+        match_gmacs: whether to take, instead of the ratio, each method's smallest reduction that costs no more
+            than PPT's plan at that ratio.
+        escalate_below: margins with which each method and ratio is measured in addition.
 
     Raises:
-        InvalidParameter: a ratio that a method cannot do, or a cost that it cannot come down to.
+        InvalidParameter: a method cannot reach a ratio or a cost.
     """
     settings = [Setting(DENSE_ROW, 0.0, DENSE)]
     for method in methods:
@@ -123,13 +123,13 @@ def _plan(model: LoadedModel, method: str, ratio: float, match_gmacs: bool) -> R
 def cheapest_within(
     gmacs: float, make: Callable[[int], ReductionPlan], most: int, geometry: Geometry
 ) -> ReductionPlan:
-    """The plan that removes the fewest tokens among those that cost no more than this.
+    """The plan that removes the fewest tokens among those within a cost.
 
     Args:
-        gmacs: the limit.
-        make: the plan for a number of removed tokens; more never cost more.
-        most: the most tokens that it can be asked for.
-        geometry: prices them.
+        gmacs: the limit of the cost.
+        make: returns the plan for a number of removed tokens; removing more never costs more.
+        most: the largest number that `make` accepts.
+        geometry: computes their cost.
 
     Raises:
         InvalidParameter: even the largest reduction costs more.
@@ -156,14 +156,14 @@ def evaluate(
     seed: int,
     advance: Callable[[int], object] = lambda count: None,
 ) -> list[AccuracyRow]:
-    """Measure settings, each against the dense model on the same images.
+    """Measure settings, each compared with the dense model on the same images.
 
     Args:
-        model: whose.
+        model: the model to measure.
         batches: the images.
-        settings: which, :func:`settings_of`.
+        settings: from :func:`settings_of`.
         seed: of the bootstrap.
-        advance: called with how many (image, plan) pairs came off.
+        advance: called with the number of (image, plan) pairs that were completed.
     """
     answers = measure(model, batches, [DENSE, *(s.plan for s in settings)], advance=advance)
     return [_row(model, setting, answers, seed) for setting in settings]
@@ -184,7 +184,7 @@ def _row(
 
 
 def report(model: LoadedModel, rows: Sequence[AccuracyRow], *, seed: int) -> dict[str, object]:
-    """Rows and all that must be known to read them, JSON-serialisable."""
+    """Rows and the conditions they were measured under, JSON-serialisable."""
     return {
         "model": model.name,
         "architecture": model.manifest.architecture,

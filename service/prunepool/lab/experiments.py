@@ -1,4 +1,4 @@
-"""Measures other reducing steps at equal cost: `python -m prunepool.lab.experiments MODEL --images DIR`."""
+"""Measure other reduction steps at equal cost: `python -m prunepool.lab.experiments MODEL --images DIR`."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ Case = tuple[str, ReductionPlan, Step | None]
 
 
 def cases(model: LoadedModel, ratio: float) -> list[Case]:
-    """Every step and the plan it is tried with, none dearer than PPT's at this ratio."""
+    """Every step with the plan that it is tried with; none costs more than PPT at this ratio."""
     found: list[Case] = []
     for method, steps in (("ppt", PPT_VARIANTS), ("fuse", FUSE_VARIANTS)):
         plan = _plan(model, method, ratio)
         found.append(("PPT" if method == "ppt" else "fuse", plan, None))
-        # The variants go by the threshold of PPT, also at the blocks of fuse.
+        # The variants use PPT's threshold, also at the blocks of fuse.
         plain = ReductionPlan(plan.blocks, plan.removed, (7e-5,) * len(plan.blocks))
         found += [(name, plain, step) for name, step in steps.items()]
     return found
@@ -57,7 +57,7 @@ def _plan(model: LoadedModel, method: str, ratio: float) -> ReductionPlan:
 def answers_of(
     model: LoadedModel, batches: Sequence[Crops], case: Case, dense: Sequence[torch.Tensor]
 ) -> ModelOutputs:
-    """The answers of a model that reduces by the step of a case."""
+    """The outputs of a model that reduces by the step of a case."""
     _, plan, step = case
     network = ReducingViT(model.vit.vit, step)
     parts = []

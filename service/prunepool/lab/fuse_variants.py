@@ -1,4 +1,4 @@
-"""Other ways to merge than `reduction.fuse`; what lost is in docs/notes/02-reduction-methods.md."""
+"""Variants of `reduction.fuse`; docs/notes/02-reduction-methods.md has the results."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from prunepool.reduction.tokens import TokenReduction, gather_rows
 
 @dataclass(frozen=True)
 class Fuse:
-    """Each of the tokens that lose least merges into a token that stays; by default what `reduction.fuse` does.
+    """Merge the tokens that lose least into kept tokens; with the defaults, what `reduction.fuse` does.
 
     Attributes:
-        leavers: who may leave: the `even` positions, into odd ones; or the less important `half`, or `all`,
-            each into a more important token.
+        leavers: which tokens may be removed: the `even` positions, merged into odd ones; or the less important
+            `half`, or `all`, each merged into a more important token.
         loss: of merging j into k: `ward` (s_j·s_k / (s_j + s_k)) or `score` (s_j), times (1 − cos).
-        exponent: on the scores in it.
+        exponent: of the scores in the loss.
         metric: what is compared: `tokens`, `keys`, or `values`.
-        mean: what a token weighs in the mean: its `size`, its `score`, or `both`, size times √score.
-        length: from 0, as long as the mean comes out, to 1, as long as the parts were on average, and beyond.
+        mean: a token's weight in the mean: its `size`, its `score`, or `both`: size times √score.
+        length: 0 leaves the mean's length unchanged, 1 restores the mean length of its parts, more exceeds it.
     """
 
     leavers: Literal["even", "half", "all"] = "half"
@@ -51,7 +51,7 @@ class Fuse:
         return self._merged(given, scores, indices)
 
     def _loss(self, given: StepInputs, scores: Tensor) -> Tensor:
-        """What merging each patch token into each other loses, [B, T, T]; infinite where it may not."""
+        """The loss of merging each patch token into each other, [B, T, T]; infinite where that is not allowed."""
         compared = {
             "tokens": given.x,
             "keys": given.mean_keys(),
@@ -91,7 +91,7 @@ class Fuse:
 
 
 _OURS = Fuse()
-#: As it was at first: PPT's matching, and a mean by size.
+#: The first version: PPT's matching, and a mean by size.
 _FIRST = Fuse(leavers="even", loss="score", exponent=0.75, mean="size", length=0.0)
 
 #: Tried at the blocks of `fuse`.

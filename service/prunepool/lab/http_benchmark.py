@@ -1,4 +1,4 @@
-"""Throughput and latency of a running server, seen by clients that wait for each answer."""
+"""Measure throughput and latency of a running server with closed-loop clients."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from prunepool.client.wire import read_response
 
 @dataclass(frozen=True, slots=True)
 class HttpRow:
-    """What clients saw at one setting of the dial.
+    """What clients measured at one reduction ratio.
 
     Attributes:
-        ratio: as asked for: a number, or `auto`.
-        clients: that asked at the same time.
-        images: answered.
-        failed: answers that were not 200.
+        ratio: as requested: a number, or `auto`.
+        clients: number of concurrent clients.
+        images: number of images that were answered.
+        failed: number of responses other than 200.
         images_per_s: median over the phases.
         phases: images/s of each phase.
         p50_ms: median latency over all phases.
@@ -41,20 +41,20 @@ class HttpRow:
 
 
 class HttpBenchmark:
-    """Closed loop: each client sends its next image when the last is answered.
+    """Closed loop: each client sends its next image when the last one is answered.
 
-    The settings take turns in short phases, so that a slow minute of the machine falls on all of them.
+    The settings alternate in short phases, so that a slow minute of the machine affects all of them.
 
     Args:
         url: of the server.
-        images: encoded images, sent in turn.
-        clients: connections that ask at the same time.
-        seconds: of each phase.
-        phases: of each setting.
-        api_key: for a server that asks for one.
+        images: encoded images, sent one after the other.
+        clients: number of concurrent clients.
+        seconds: length of each phase.
+        phases: number of phases of each setting.
+        api_key: for a server that requires one.
 
     Raises:
-        InvalidParameter: a URL or a key that cannot be one.
+        InvalidParameter: the URL or the key is invalid.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class HttpBenchmark:
         """Measure every setting.
 
         Raises:
-            PrunepoolError: there is no server, or it does not answer the first image at the first setting.
+            PrunepoolError: the server cannot be reached, or fails on the first image at the first setting.
         """
         latencies: dict[str, list[float]] = {ratio: [] for ratio in ratios}
         rates: dict[str, list[float]] = {ratio: [] for ratio in ratios}
@@ -99,7 +99,7 @@ class HttpBenchmark:
         return [self._row(ratio, latencies[ratio], rates[ratio], failed[ratio]) for ratio in ratios]
 
     async def _phase(self, http: httpx.AsyncClient, ratio: str, seconds: float) -> tuple[list[float], int]:
-        """Seconds of every answered request, and how many were refused or failed."""
+        """The seconds of every answered request, and the number of refused or failed ones."""
         until = time.perf_counter() + seconds
         seen: list[float] = []
         failed = 0

@@ -15,9 +15,9 @@ from prunepool.errors import ImageUndecodable, InvalidParameter, PrunepoolError
 from prunepool.imaging import ImageLimits, Preprocess, decode
 
 _SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
-#: Columns of a file of labels.
+#: Columns of a label file.
 _FILE, _LABEL = "file", "label_index"
-#: In place of a file of labels: each class has a folder.
+#: Instead of a label file: each class has a folder.
 FOLDERS = "folders"
 
 
@@ -26,8 +26,8 @@ class ImageSet:
     """Images on disk.
 
     Attributes:
-        files: where they are.
-        labels: index of each one's class, int64 [n]; None where nobody said.
+        files: their paths.
+        labels: class index of each image, int64 [n]; None if unknown.
     """
 
     files: tuple[Path, ...]
@@ -37,29 +37,29 @@ class ImageSet:
         return len(self.files)
 
     def subset(self, indices: NDArray[np.int64]) -> ImageSet:
-        """Some of them."""
+        """The images at some indices."""
         labels = None if self.labels is None else self.labels[indices]
         return ImageSet(tuple(self.files[i] for i in indices), labels)
 
     def sample(self, count: int, *, seed: int) -> ImageSet:
-        """So many of them at random, or all if there are no more, in their order."""
+        """A random sample of this size, or all images if there are no more, in their order."""
         if count >= len(self):
             return self
         return self.subset(np.sort(np.random.default_rng(seed).permutation(len(self))[:count]))
 
 
 def find_images(folder: Path, labels: Path | str | None, classes: Sequence[str]) -> ImageSet:
-    """The images of a folder and their classes.
+    """Find the images of a folder and their classes.
 
     Args:
-        folder: where they are, at any depth.
+        folder: searched recursively.
         labels: a CSV with the columns `file` (relative to the folder) and `label_index`: then the images are
             those that it lists. `folders`: each class has a folder, named as its label, or else as many
             folders as there are classes, in alphabetical order. None: no labels.
         classes: the model's labels.
 
     Raises:
-        InvalidParameter: no images, or labels that cannot be read or are not the model's.
+        InvalidParameter: there are no images, or the labels are unreadable or not the model's.
     """
     if not folder.is_dir():
         raise InvalidParameter("images", str(folder), "a folder of images")
@@ -79,7 +79,7 @@ def find_images(folder: Path, labels: Path | str | None, classes: Sequence[str])
 
 
 def _classes_of(folders: Sequence[str], classes: Sequence[str]) -> dict[str, int]:
-    """The class that each folder stands for."""
+    """The class of each folder."""
     if set(folders) <= set(classes):
         return {name: list(classes).index(name) for name in folders}
     if len(folders) == len(classes):
@@ -115,7 +115,7 @@ def _label(text: str, classes: int, where: str) -> int:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Crops:
-    """Some images as the model takes them.
+    """A batch of images as the model's input.
 
     Attributes:
         pixels: uint8 [n, size, size, 3].
@@ -129,10 +129,10 @@ class Crops:
 
 
 def crops(images: ImageSet, preprocess: Preprocess, batch: int) -> Iterator[Crops]:
-    """Decode a set of images, so many at a time.
+    """Decode a set of images in batches.
 
     Raises:
-        ImageUndecodable: one cannot be decoded, or is not there; names it.
+        ImageUndecodable: an image is missing or cannot be decoded; names it.
     """
     limits = ImageLimits()
     for first in range(0, len(images), batch):

@@ -1,4 +1,4 @@
-"""Measurements that outlive the process that made them, so that long work can be taken up again."""
+"""A journal of measurements, so that interrupted work can be resumed."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from prunepool.lab.model_outputs import ModelOutputs
 from prunepool.models.loaded_model import LoadedModel
 from prunepool.reduction.plan import ReductionPlan
 
-#: Changes when the same key would no longer mean the same answers.
+#: To be changed when the same key no longer means the same outputs.
 _VERSION = 3
 
 
 def key_of(model: LoadedModel, plan: ReductionPlan, crops: str) -> str:
-    """What a measurement depends on, as a hash.
+    """A hash of everything that a measurement depends on.
 
     Args:
-        model: its weights and number format count.
-        plan: how it was reduced.
+        model: its weights and dtype are hashed.
+        plan: the reduction plan.
         crops: digest of the images and labels.
     """
     told = {
@@ -43,11 +43,11 @@ def key_of(model: LoadedModel, plan: ReductionPlan, crops: str) -> str:
 
 
 class Journal:
-    """Outputs by key, one JSON object a line; those of an earlier run are there at once.
+    """Outputs by key, in a file of one JSON object per line; earlier runs' outputs are read first.
 
     Args:
-        lines: of an earlier run; a last line that was cut short is passed over.
-        file: where new ones go.
+        lines: of earlier runs; an incomplete last line is skipped.
+        file: new outputs are appended to it.
     """
 
     def __init__(self, lines: bytes, file: BinaryIO | None) -> None:
@@ -64,11 +64,11 @@ class Journal:
         return len(self._found)
 
     def get(self, key: str) -> ModelOutputs | None:
-        """The answers of a key, if they were measured before."""
+        """The outputs of a key, if they were measured before."""
         return self._found.get(key)
 
     def put(self, key: str, answers: ModelOutputs) -> None:
-        """Remember answers."""
+        """Record outputs."""
         self._found[key] = answers
         if self._file is not None:
             self._file.write(orjson.dumps({"key": key, **answers.to_json()}) + b"\n")
@@ -77,7 +77,7 @@ class Journal:
 
 @contextmanager
 def open_journal(path: Path) -> Iterator[Journal]:
-    """The journal in a file, made if it is not there.
+    """Open the journal in a file, which is created if missing.
 
     Raises:
         ModelError: it cannot be read or written.

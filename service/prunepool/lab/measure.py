@@ -21,14 +21,14 @@ def measure(
     journal: Journal | None = None,
     advance: Callable[[int], object] = lambda count: None,
 ) -> dict[ReductionPlan, ModelOutputs]:
-    """A model's answers to images at each of several plans, in the order of the images.
+    """A model's outputs at each of several plans, in the order of the images.
 
     Args:
-        model: whose.
+        model: the model to run.
         batches: the images.
-        plans: at which; equal ones are computed once.
-        journal: of what was measured before; what is measured now goes there.
-        advance: called with how many (image, plan) pairs came off.
+        plans: plans to measure; equal ones are computed once.
+        journal: earlier measurements; new ones are added to it.
+        advance: called with the number of (image, plan) pairs that were completed.
     """
     journal = Journal(b"", None) if journal is None else journal
     wanted = list(dict.fromkeys(plans))
@@ -55,7 +55,7 @@ def _computed(
 ) -> Iterator[tuple[ReductionPlan, ModelOutputs]]:
     count = len(batch.pixels)
     tokens = model.vit.embed(model.normalise(torch.from_numpy(batch.pixels).to(model.device)))
-    # The dense pass leaves behind, on its way, the tokens that each plan starts from.
+    # The dense pass also yields the tokens that each plan starts from.
     hidden = {}
     block = 0
     for start in sorted({start_of(plan) for plan in plans if not plan.dense}):

@@ -1,4 +1,4 @@
-"""What a model answered to each image of a set, as plain arrays."""
+"""A model's outputs for a set of images, as plain arrays."""
 
 from __future__ import annotations
 
@@ -14,16 +14,15 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ModelOutputs:
-    """A model's answers to n images at one setting.
+    """A model's outputs for n images at one setting.
 
     Attributes:
         predicted: index of the best class, int64 [n].
         confidence: its probability, float32 [n].
-        place: how many classes came before the right one, int64 [n]; None without labels.
-        kl: divergence of the dense model's answer from this one in nats, float32 [n]; None where the dense
-            model's probabilities are not known.
-        margin: by how much the best class is more probable than the next, float32 [n]; None where that is not
-            known.
+        place: number of classes ranked above the correct one, int64 [n]; None without labels.
+        kl: KL divergence between this prediction and the dense model's, in nats, float32 [n]; None if the dense
+            model's probabilities are unknown.
+        margin: probability of the best class minus that of the second best, float32 [n]; None if it is unknown.
     """
 
     predicted: NDArray[np.int64]
@@ -34,15 +33,15 @@ class ModelOutputs:
 
     @staticmethod
     def from_logits(logits: Tensor, dense: Tensor, labels: NDArray[np.int64] | None) -> ModelOutputs:
-        """Read them off.
+        """Compute outputs from logits.
 
         Args:
             logits: float32 [n, classes].
-            dense: those of the dense model, float32 [n, classes].
-            labels: the right classes, [n], or None.
+            dense: logits of the dense model, float32 [n, classes].
+            labels: the correct classes, [n], or None.
         """
         log_p, log_q = dense.log_softmax(-1), logits.log_softmax(-1)
-        # Rounding may make a divergence of nothing slightly negative.
+        # Rounding may make a divergence of zero slightly negative.
         kl = (log_p.exp() * (log_p - log_q)).sum(-1).clamp_min(0)
         best, predicted = log_q.max(-1)
         scores = log_q.topk(min(2, log_q.shape[-1]), dim=-1).values.exp()
@@ -62,11 +61,11 @@ class ModelOutputs:
         )
 
     def escalated(self, dense: ModelOutputs, below: float) -> ModelOutputs:
-        """The dense model's answers where these are less sure than that; see `escalate_below`.
+        """Replace outputs with a small margin by the dense model's; see `escalate_below`.
 
         Args:
-            dense: to the same images.
-            below: margins smaller than this are not sure.
+            dense: outputs of the dense model for the same images.
+            below: outputs with a smaller margin are replaced.
         """
         assert self.margin is not None
         again = self.margin < below
@@ -79,7 +78,7 @@ class ModelOutputs:
 
     @staticmethod
     def join(parts: Sequence[ModelOutputs]) -> ModelOutputs:
-        """Outputs for several sets of images, one after the other."""
+        """Concatenate outputs of several sets of images."""
 
         def joined(name: str) -> Any:
             found = [getattr(part, name) for part in parts]
@@ -96,7 +95,7 @@ class ModelOutputs:
 
     @staticmethod
     def from_json(document: dict[str, Any]) -> ModelOutputs:
-        """Back from lists, the same to the bit."""
+        """Restore from lists, exactly."""
 
         def array(name: str, dtype: type) -> Any:
             return None if document[name] is None else np.array(document[name], dtype)

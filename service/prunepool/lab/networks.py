@@ -1,4 +1,4 @@
-"""Networks to time: the geometry is what counts, not the weights."""
+"""Networks for timing: their geometry matters, not their weights."""
 
 from __future__ import annotations
 
@@ -18,6 +18,6 @@ def random_network(architecture: str) -> tuple[nn.Module, int]:
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in vit.parameters():
-            # Zeros and ones, timm's start for some, would make every token alike.
+            # timm initialises some parameters with zeros or ones, which would make all tokens equal.
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.02)
     return vit.requires_grad_(False), vit.patch_embed.img_size[0]

@@ -1,4 +1,4 @@
-"""Where the time of a forward pass goes, by kind of operation."""
+"""Profile a forward pass by kind of operation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-#: What the operations of PyTorch are counted as; what is not named here is `rest`.
+#: Kinds of PyTorch operations; any other is `rest`.
 _KINDS = {
     "linear": ("aten::addmm", "aten::mm", "aten::linear", "mkldnn::_linear_pointwise"),
     "attention": ("attention", "aten::_softmax"),
@@ -45,13 +45,13 @@ _KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """One kind of operation in one candidate.
+    """The time of one kind of operation.
 
     Attributes:
         kind: of operation.
-        ms: that it took in one pass, on the device.
+        ms: milliseconds on the device in one pass.
         share: of the whole pass, 0 to 1.
-        calls: in one pass.
+        calls: number of calls in one pass.
     """
 
     kind: str
@@ -61,14 +61,15 @@ class Share:
 
 
 def operations(run: Callable[[], object], device: torch.device, *, passes: int = 3) -> list[Share]:
-    """Profile a forward pass, the kind that takes longest first.
+    """Profile a forward pass; the kind that takes longest comes first.
 
-    The profiler slows operations down a little, short ones most: the shares say where to look, not how fast it is.
+    The profiler slows operations down, short ones most: the shares show where time goes, not how fast the pass
+    is.
 
     Args:
-        run: one pass, warmed up.
-        device: where it runs.
-        passes: over which the mean is taken.
+        run: runs one pass; already warmed up.
+        device: the device it runs on.
+        passes: number of passes to average over.
     """
     cuda = device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]

@@ -1,4 +1,4 @@
-"""How much faster the plans of a dial run than the dense model."""
+"""Time the plans of a dial against the dense model."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from prunepool.store import ProfilePoint, Speed
 def time_plans(
     model: LoadedModel, plans: Sequence[ReductionPlan], *, rounds: int, batch: int = 32
 ) -> dict[ReductionPlan, Speed]:
-    """How much faster each plan runs than the dense model, all taking turns.
+    """The speedup of each plan over the dense model; all of them alternate.
 
     Args:
-        model: whose.
-        plans: which.
-        rounds: how often each is timed; 0 for not at all.
-        batch: images at a time.
+        model: the model to time.
+        plans: the plans to time.
+        rounds: timings of each; 0 for none.
+        batch: batch size.
     """
     if not rounds:
         return {}
@@ -49,12 +49,13 @@ def time_plans(
 
 
 def timed(model: LoadedModel, points: Sequence[ProfilePoint], *, rounds: int) -> tuple[ProfilePoint, ...]:
-    """The points of a profile with how fast their plans run here; those without a plan as they are.
+    """The points of a profile with the speed of their plans on this machine; points without a plan are
+    unchanged.
 
     Args:
-        model: whose.
-        points: of its profile.
-        rounds: how often each is timed, 1 or more.
+        model: the model to time.
+        points: the points of its profile.
+        rounds: timings of each, at least 1.
     """
     plans = [plan_of(point) if point.removed else None for point in points]
     speeds = time_plans(model, [plan for plan in plans if plan is not None], rounds=rounds)

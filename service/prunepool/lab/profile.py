@@ -1,4 +1,4 @@
-"""From measured figures to the points of a model's profile."""
+"""Turn measured figures into the points of a profile."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from prunepool.store import ProfilePoint, Speed
 def point(
     ratio: float, gmacs: float, plan: ReductionPlan | None, f: AccuracyFigures, speed: Speed | None
 ) -> ProfilePoint:
-    """A point of a profile, its figures rounded to what is known of them.
+    """A point of a profile, with figures rounded to their precision.
 
     Args:
         ratio: of the plan.
         gmacs: of the plan.
         plan: None for the dense model.
-        f: what was measured with it.
-        speed: where it was timed.
+        f: its accuracy figures.
+        speed: its speed, if it was timed.
     """
 
     def rounded(value: float | None, digits: int) -> float | None:

@@ -1,4 +1,4 @@
-"""Other ways to run the same dense network, to be measured beside ours."""
+"""Baselines: other ways to run the same dense network."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Run = Callable[[], object]
 
 
 def timm_eager(vit: nn.Module, images: Tensor) -> Run:
-    """The network as timm gives it."""
+    """The network as timm makes it."""
     return lambda: vit(images)
 
 
@@ -39,7 +39,7 @@ def timm_compiled(vit: nn.Module, images: Tensor) -> Run:
 
 
 def openvino(vit: nn.Module, images: Tensor) -> Run:
-    """OpenVINO on the CPU, told to infer in the network's number format."""
+    """OpenVINO on the CPU, in the network's dtype."""
     import openvino as ov
 
     example = images.float()
@@ -65,7 +65,7 @@ def onnxruntime(vit: nn.Module, images: Tensor) -> Run:
 
 Make = Callable[[nn.Module, Tensor], Run]
 
-#: By name: what makes it, the package it needs, and the number formats it can run (None: all).
+#: By name: the function that makes it, the package it needs, and the dtypes it supports (None: all).
 RIVALS: dict[str, tuple[Make, str, tuple[torch.dtype, ...] | None]] = {
     "timm eager": (timm_eager, "timm", None),
     "timm channels-last": (timm_channels_last, "timm", None),
@@ -76,7 +76,7 @@ RIVALS: dict[str, tuple[Make, str, tuple[torch.dtype, ...] | None]] = {
 
 
 def available(name: str, dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether a rival is installed and can run this number format on this device."""
+    """Whether a baseline is installed and supports this dtype on this device."""
     _, package, dtypes = RIVALS[name]
     cpu_only = package in ("openvino", "onnxruntime")
     return (

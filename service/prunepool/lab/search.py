@@ -1,6 +1,6 @@
-"""Choosing a dial: for each ratio, at the paper's cost, the plan that strays least from the dense model.
+"""Search for a dial: for each ratio, the plan of least loss within the cost of the paper's plan.
 
-Nothing is known here of images: whoever calls it says what a plan's loss is.
+The search knows no images: its caller computes the loss of a plan.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from prunepool.reduction.methods import METHODS
 from prunepool.reduction.plan import ReductionPlan
 from prunepool.store import Geometry
 
-#: What a set of plans loses on the images of one phase, in their order.
+#: Computes the losses of plans on the images of one phase, in the order of the plans.
 Losses = Callable[[str, Sequence[ReductionPlan]], Sequence[float]]
 
-#: What a search leaves as it is in the paper.
+#: What a search takes from the paper unchanged.
 Keep = Literal["split", "plans"]
 
 #: Factors on the threshold of a stage; 0 prunes always, the last pools always.
 _FACTORS = (0.0, 1 / 3, 3.0, 1e6)
-#: Ratios whose costs the shapes are first compared at.
+#: Anchor ratios: shapes are first compared at the costs of these.
 _ANCHORS = (0.5, 0.755)
-#: A loss below this is none.
+#: A loss below this counts as zero.
 _NOTHING = 1e-7
 
 
@@ -35,10 +35,10 @@ class Choice:
     """The plan chosen for one ratio.
 
     Attributes:
-        ratio: of the tokens that leave; what the paper's plan costs there is the limit.
-        shape: what won.
+        ratio: the reduction ratio; the cost of the paper's plan there is the limit.
+        shape: the chosen shape.
         plan: its plan.
-        loss: on the images that it was chosen on; 0 where nothing was chosen.
+        loss: on the images that it was chosen on; 0 if nothing was chosen.
     """
 
     ratio: float
@@ -48,15 +48,15 @@ class Choice:
 
 
 class Search:
-    """Looks for the best dial.
+    """Searches for the best dial.
 
     Args:
         geometry: of the model.
-        ratios: where plans are chosen; ascending, above 0.
-        quick: losses on few images, to leave shapes out.
-        thorough: losses on all images to choose on.
-        keep: what stays as in the paper: its `split` over its blocks, so that only who leaves is chosen; or
-            its `plans`, so that nothing is.
+        ratios: ratios for which plans are chosen; ascending, above 0.
+        quick: computes losses on few images, to discard shapes.
+        thorough: computes losses on all images to choose on.
+        keep: what is taken from the paper unchanged: its `split` over its blocks, so that only the method is
+            chosen; or its `plans`, so that nothing is chosen.
     """
 
     def __init__(
@@ -74,11 +74,11 @@ class Search:
         self._thorough = thorough
         self._keep = keep
         self.paper = paper(geometry.depth)
-        #: Every shape that was looked at, with its losses at the anchors, for the record.
+        #: Every shape that was tried, with its losses at the anchor ratios, for the record.
         self.tried: dict[Shape, tuple[float, ...]] = {}
 
     def plan(self, shape: Shape, ratio: float) -> ReductionPlan | None:
-        """A shape's plan of a ratio, at no more than what the paper's costs there; None if it has none."""
+        """A shape's plan for a ratio, within the cost of the paper's plan; None if there is none."""
         geometry = self._geometry
         removed = round(ratio * geometry.patches)
         fitting = shape.within(geometry.gmacs(self.paper.plan(removed, geometry.patches)), removed, geometry)
@@ -112,7 +112,7 @@ class Search:
         return list(dict.fromkeys([best, self.paper]))
 
     def _rank(self, shapes: Sequence[Shape], phase: str) -> list[Shape]:
-        """The shapes by what they lose at the anchors, the best first."""
+        """The shapes by their loss at the anchor ratios, the best first."""
         anchors = self._anchors()
         plans = {(s, r): plan for s in shapes for r in anchors if (plan := self.plan(s, r)) is not None}
         loss = dict(zip(plans, self._quick(phase, list(plans.values())), strict=True))
@@ -121,15 +121,15 @@ class Search:
         return sorted(shapes, key=self._total)
 
     def _total(self, shape: Shape) -> float:
-        """Relative, so that a cost at which all lose much does not drown the others."""
+        """The sum of relative losses, so that a ratio at which all lose much does not dominate."""
         return sum(math.log(max(loss, _NOTHING)) for loss in self.tried[shape])
 
     def _anchors(self) -> tuple[float, ...]:
-        """The ratios next to the usual ones."""
+        """The ratios next to the usual anchors."""
         return tuple(sorted({min(self._ratios, key=lambda r: abs(r - a)) for a in _ANCHORS}))
 
     def _tuned(self) -> Shape:
-        """The paper's plans with the thresholds that lose least at the last anchor, stage by stage."""
+        """The paper's plans with the thresholds of least loss at the last anchor, chosen stage by stage."""
         patches = self._geometry.patches
         ratio = self._anchors()[-1]
         removed = round(ratio * patches)
@@ -148,13 +148,13 @@ class Search:
 
 
 def best_path(table: Sequence[Sequence[Choice]]) -> list[Choice]:
-    """One choice a ratio, of least relative loss together, that makes a dial.
+    """The choices, one for each ratio, that make a dial and have the least relative loss together.
 
-    A dial must never cost more when more is asked of it: from ratio to ratio more tokens have left at the
-    end, and at no block fewer. A ratio at which nothing can follow is left out.
+    A larger ratio of a dial must never cost more: from ratio to ratio more tokens are removed in all, and no
+    fewer up to any block. A ratio that no choice can continue is left out.
 
     Args:
-        table: for each ratio, ascending, what can be chosen.
+        table: the possible choices for each ratio, ascending.
     """
     # For each choice: the loss of the best path that ends in it, and that path.
     paths: list[tuple[float, list[Choice]]] = [(0.0, [])]
@@ -171,7 +171,7 @@ def best_path(table: Sequence[Sequence[Choice]]) -> list[Choice]:
 
 
 def follows(before: ReductionPlan, after: ReductionPlan) -> bool:
-    """Whether a plan can come after another one on a dial."""
+    """Whether a plan can follow another one on a dial."""
     if sum(before.removed) >= sum(after.removed):
         return False
     blocks = sorted({*before.blocks, *after.blocks})

@@ -1,4 +1,4 @@
-"""The accuracy of a running server, through its HTTP interface."""
+"""Evaluate the accuracy of a running server over HTTP."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from prunepool.lab.evaluate import DENSE_ROW, AccuracyRow
 from prunepool.lab.images import ImageSet
 from prunepool.lab.model_outputs import ModelOutputs
 
-#: Requests under way; each waits for its answer in a thread of its own.
+#: Concurrent requests; each waits for its response in its own thread.
 _CONNECTIONS = 16
 
 
@@ -28,21 +28,21 @@ def evaluate_server(
     seed: int,
     advance: Callable[[int], object] = lambda count: None,
 ) -> list[AccuracyRow]:
-    """Send every image at ratio 0 and at each ratio, one a request.
+    """Send every image at ratio 0 and at each ratio, one image per request.
 
     Args:
         client: of the server.
-        images: as files, which the server decodes.
-        ratios: which; 0 is always measured.
-        model: which served model; None for the default.
+        images: sent as files, which the server decodes.
+        ratios: ratios to measure; 0 is always measured.
+        model: name of the served model; None for the default.
         seed: of the bootstrap.
         advance: called with 1 for each answer.
 
     Returns:
-        Ratio 0 first. What needs all probabilities, the divergence, is not known.
+        Ratio 0 first. The divergence, which needs all probabilities, is unknown.
 
     Raises:
-        PrunepoolError: the server's error for an image, or no answer.
+        PrunepoolError: the server reports an error for an image, or does not answer.
     """
     rows: list[AccuracyRow] = []
     dense: ModelOutputs | None = None
@@ -76,6 +76,6 @@ def _answers(found: Sequence[Classification], labels: NDArray[np.int64] | None) 
 
 
 def _place(answer: Classification, label: int) -> int:
-    """How many classes came before the right one; where it was not told, at least those that were."""
+    """Number of classes ranked above the correct one; if it is not among those returned, the number of those."""
     indices = [prediction.index for prediction in answer.predictions]
     return indices.index(label) if label in indices else len(indices)

@@ -1,4 +1,4 @@
-"""Ways to spend a budget of removed tokens: at which blocks, in which proportions, by which method."""
+"""Shapes of plans: at which blocks, in which proportions and by which method tokens are removed."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from prunepool.reduction.plan import (
 )
 from prunepool.store import Geometry
 
-#: From one stage's removals to the next one's, falling; at a half each stage takes all that it may.
+#: Factors from one stage's removals to the next one's, falling; at a half each stage removes all that it can.
 _FACTORS = tuple((750 - i) / 500 for i in range(501))
 
-#: Variance of normalised scores times n², a threshold on which means the same at any number n of tokens.
+#: Thresholds on the variance of normalised scores times n², which mean the same at any number n of tokens.
 Tau = tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A plan but for how many tokens it removes.
+    """A plan without the number of tokens that it removes.
 
     Attributes:
-        name: what people are told.
+        name: as in reports.
         method: its reduction method.
         blocks: the reducing blocks.
-        shares: proportions of the removals, one a stage; None for the paper's even split.
-        taus: with `ppt`, thresholds on variance · n², one a stage; None for the paper's 7e-5.
+        shares: proportions of the removals, one for each block; None for the paper's even split.
+        taus: for `ppt`, thresholds on variance · n², one for each block; None for the paper's 7e-5.
     """
 
     name: str
@@ -44,10 +44,10 @@ class Shape:
     taus: Tau | None = None
 
     def plan(self, removed: int, patches: int) -> ReductionPlan:
-        """The plan that removes so many of `patches` patch tokens.
+        """The plan that removes `removed` of `patches` patch tokens.
 
         Raises:
-            PlanError: more than half at every stage.
+            PlanError: `removed` is more than half at every stage.
         """
         stages = len(self.blocks)
         if self.shares is None:
@@ -61,19 +61,20 @@ class Shape:
         return ReductionPlan(self.blocks, counts, limits, self.method)
 
     def most(self, patches: int) -> int:
-        """The most tokens that it can remove."""
+        """The most tokens that the shape can remove."""
         return max_removed(patches, len(self.blocks))
 
     def within(self, gmacs: float, removed: int, geometry: Geometry) -> Shape | None:
-        """The same with removals as late as a cost allows: by one factor from each stage to the next.
+        """The same shape with removals as late as a cost allows, falling by one factor from each stage to the
+        next.
 
         Args:
-            gmacs: the cost.
-            removed: tokens that leave in all.
+            gmacs: the limit of the cost.
+            removed: tokens to remove in all.
             geometry: of the model.
 
         Returns:
-            None where no factor is enough, or where so many cannot leave at its blocks.
+            None if no factor suffices, or if its blocks cannot remove so many.
         """
         if removed > self.most(geometry.patches):
             return None
@@ -93,7 +94,7 @@ def paper(depth: int) -> Shape:
 
 
 def candidates(depth: int) -> tuple[Shape, ...]:
-    """What is tried on every model; the paper's own first."""
+    """The shapes that are tried on every model; the paper's own first."""
     paper_blocks = default_blocks(depth)
     quarter, sixth, last = depth // 4, depth // 6, depth - 2
     earlier = tuple(block - 1 for block in paper_blocks)
@@ -123,10 +124,11 @@ def with_tau(shape: Shape, stage: int, tau: float, patches: int, removed: int) -
 
     Args:
         shape: of method `ppt`.
-        stage: which.
-        tau: on variance · n².
+        stage: index of the stage.
+        tau: the threshold on variance · n².
         patches: T, patch tokens at the input.
-        removed: of the plan at which a threshold of 7e-5 is turned into one on variance · n².
+        removed: tokens that the plan removes at which a threshold of 7e-5 is converted into one on variance ·
+            n².
     """
     taus = list(shape.taus or paper_taus(shape, patches, removed))
     taus[stage] = tau

@@ -1,4 +1,4 @@
-"""Images/s against the reduction ratio, with what the multiply-accumulates alone would allow."""
+"""Plot images/s against the reduction ratio, with the bound set by the multiply-accumulates."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from matplotlib.figure import Figure
 
 
 def draw(report: Mapping[str, Any], path: Path) -> None:
-    """Draw a benchmark's report as a PNG, one panel a number format and batch size.
+    """Draw a benchmark's report as a PNG, one panel for each dtype and batch size.
 
     Args:
         report: from :meth:`prunepool.lab.benchmark.Benchmark.report`.
-        path: of the picture.
+        path: of the PNG file.
     """
     panels = [list(rows) for _, rows in groupby(report["rows"], key=lambda r: (r["dtype"], r["batch"]))]
     with mpl.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
@@ -53,7 +53,7 @@ def _panel(axis: Any, rows: list[Mapping[str, Any]]) -> None:
 
 
 def _curve(axis: Any, rows: list[Mapping[str, Any]], **style: str) -> None:
-    """Images/s of one way to run the dial, with its spread."""
+    """Images/s of one way to run the model, with its spread."""
     speeds = [row["images_per_s"] for row in rows]
     below = [row["images_per_s"] - row["low"] for row in rows]
     above = [row["high"] - row["images_per_s"] for row in rows]

@@ -1,4 +1,4 @@
-"""What can be said of a model from its answers to a sample of images, and how sure that is."""
+"""Statistics of a model's outputs on a sample of images, with their uncertainty."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
-#: Resampled means at a time, so that a large sample fits in memory.
+#: Resampled means computed at once, so that a large sample fits in memory.
 _CHUNK = 64
 
 
@@ -20,10 +20,10 @@ def bootstrap_intervals(
     """Percentile bootstrap intervals of means over the same images.
 
     Args:
-        values: one row a quantity, one column an image, [m, n].
+        values: one row per quantity, one column per image, [m, n].
         seed: of the resampling; quantities measured on the same images with one seed are resampled alike.
         level: share of the resampled means within the interval.
-        resamples: how many.
+        resamples: number of resamples.
 
     Returns:
         The two ends for each row.
@@ -40,10 +40,10 @@ def bootstrap_intervals(
 
 
 def mcnemar(before: Flags, after: Flags) -> float:
-    """Exact two-sided McNemar test: could as much be gained and lost by chance if neither were better?
+    """Exact two-sided McNemar test of the hypothesis that neither of two models is better.
 
     Args:
-        before: whether each image was right, bool [n].
+        before: whether each image was classified correctly, bool [n].
         after: the same for the other model, bool [n].
 
     Returns:
@@ -51,7 +51,7 @@ def mcnemar(before: Flags, after: Flags) -> float:
     """
     lost, gained = int((before & ~after).sum()), int((after & ~before).sum())
     discordant, fewer = lost + gained, min(lost, gained)
-    # Exact integers, for a float would overflow from 1,030 images on.
+    # Exact integers: a float would overflow from 1,030 images on.
     tail = sum(comb(discordant, k) for k in range(fewer + 1))
     return min(1.0, float(2 * tail / 2**discordant))
 
@@ -61,8 +61,8 @@ def calibration_error(confidence: NDArray[np.float32], right: Flags, *, bins: in
 
     Args:
         confidence: probability of each best class, [n].
-        right: whether it was right, bool [n].
-        bins: from 0 to 1.
+        right: whether it is correct, bool [n].
+        bins: number of bins from 0 to 1.
 
     Source: Guo et al., "On Calibration of Modern Neural Networks", arXiv 1706.04599.
     """
@@ -72,11 +72,11 @@ def calibration_error(confidence: NDArray[np.float32], right: Flags, *, bins: in
 
 
 def halves(labels: NDArray[np.int64] | None, count: int, *, seed: int) -> tuple[NDArray[np.int64], ...]:
-    """Split images at random into two halves; where there are labels, each class as evenly as can be.
+    """Split images at random into two halves; if there are labels, each class as evenly as possible.
 
     Args:
         labels: the class of each image, [count], or None.
-        count: how many images.
+        count: number of images.
         seed: of the split.
 
     Returns:

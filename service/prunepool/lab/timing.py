@@ -1,4 +1,4 @@
-"""Timing that a noisy machine cannot fool: candidates take turns, and medians of one run are compared."""
+"""Timing on a noisy machine: candidates alternate, and medians of one run are compared."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-#: What takes less is run once more before it is timed: another library's threads, which go on looking for work for
-#: a while after it is done, would take a core from it.
+#: A candidate that takes fewer seconds is run once before it is timed: threads of another library, which look
+#: for work for a while after the last candidate, would take a core from it.
 _SHORT_S = 1.0
 
 
@@ -20,7 +20,7 @@ class Sample:
         median: of all rounds.
         low: the 10th percentile.
         high: the 90th percentile.
-        rounds: how many were measured.
+        rounds: number of measured rounds.
     """
 
     median: float
@@ -49,15 +49,15 @@ def take_turns(
     advance: Callable[[], object] = lambda: None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Sample]:
-    """Time every candidate once a round, so that a slow minute falls on all of them.
+    """Time every candidate once per round, so that a slow minute affects all of them.
 
     Args:
-        candidates: what is timed, by name.
-        rounds: measured rounds; one more goes first and does not count. What is short runs twice a round, and
-            the second time counts.
+        candidates: functions to time, by name.
+        rounds: measured rounds; one more comes first and does not count. A short candidate runs twice per
+            round, and the second run counts.
         wait: returns when the device has finished.
         advance: called after each timed call, for a progress bar.
-        clock: seconds.
+        clock: a monotonic clock, in seconds.
     """
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     short: set[str] = set()

@@ -1,4 +1,4 @@
-"""Other ways to carry out a reducing step, tried and measured; what lost is in docs/notes/02-reduction-methods.md.
+"""Variants of reduction steps that were measured; docs/notes/02-reduction-methods.md has the results.
 
 Each is a :data:`prunepool.reduction.step.Step`.
 """
@@ -56,7 +56,7 @@ def ppt_in_order(given: StepInputs) -> Reduced:
 
 @dataclass
 class AveragedScores:
-    """PPT on scores averaged with those of the reducing blocks before, which travel with their tokens.
+    """PPT on scores averaged with those of earlier reducing blocks, which stay with their tokens.
 
     Attributes:
         weight: of this block's own scores.
@@ -78,12 +78,12 @@ class AveragedScores:
 
 @dataclass(frozen=True)
 class PruneThenPool:
-    """First the lowest scores are dropped, then the most similar of the others merge, in one block.
+    """Drop the tokens with the lowest scores, then merge the most similar of the others, in one block.
 
     After Chen et al., "DiffRate", arXiv 2305.17997, without its learning of how many.
 
     Attributes:
-        share: of what leaves, how much is dropped.
+        share: share of the removed tokens that is dropped.
     """
 
     share: float
@@ -91,7 +91,7 @@ class PruneThenPool:
     def __call__(self, given: StepInputs) -> Reduced:
         """One step."""
         scores = given.scores()
-        # What remains must be able to give up the rest: at most half of it.
+        # Pooling must be able to remove the rest: at most half of what remains.
         dropped = max(round(self.share * given.removed), 2 * given.removed - scores.shape[1])
         first = in_order(prune(scores, dropped, given.prefix))
         nothing = torch.ones(given.x.shape[0], dtype=torch.bool, device=given.x.device)
@@ -104,16 +104,16 @@ class PruneThenPool:
 
 @dataclass(frozen=True)
 class RestToken:
-    """The lowest scores are kept together as one token, their mean weighted by size.
+    """Merge the tokens with the lowest scores into one token, their mean weighted by size.
 
     Attributes:
-        as_one: whether that token counts as one patch, or as all that are in it.
+        as_one: whether that token counts as one patch, or as all patches merged into it.
     """
 
     as_one: bool
 
     def __call__(self, given: StepInputs) -> Reduced:
-        """One step; the lowest-scored token of those that stay gives its place to the rest."""
+        """One step; the merged token takes the place of the lowest-scored kept token."""
         scores = given.scores()
         indices = in_order(prune(scores, given.removed, given.prefix))
         lowest = scores.argsort(dim=-1, descending=True, stable=True)[:, -given.removed - 1] + given.prefix
@@ -125,10 +125,10 @@ class RestToken:
 
 @dataclass(frozen=True)
 class SimilarOrPruned:
-    """Pairs that are similar enough merge; what must leave beyond them is dropped by score.
+    """Merge pairs that are similar enough, and drop the remaining tokens to remove by score.
 
     Attributes:
-        least: cosine from which a pair is similar enough.
+        least: smallest cosine of a pair that is merged.
     """
 
     least: float
@@ -143,7 +143,8 @@ class SimilarOrPruned:
         position = torch.arange(tokens, device=unit.device)
         into = position.expand(len(unit), -1).clone()
         into[:, a] = position[b][partner]
-        # Who leaves first has the lowest rank: similar pairs, then the others by score; receivers stay.
+        # Tokens of the lowest rank are removed first: similar pairs, then the others by score; receivers are
+        # kept.
         rank = F.pad(given.scores(), (prefix, 0), value=torch.inf)
         receives = torch.zeros_like(rank).scatter_add(1, into[:, a], similar.float()) > 0
         rank = rank.masked_fill(receives, torch.inf)

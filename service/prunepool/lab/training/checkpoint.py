@@ -1,4 +1,4 @@
-"""A training run on disk, so that it can be taken up again."""
+"""Checkpoints: the state of a training run on disk."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from prunepool.errors import ModelError
 
 
 def save_checkpoint(state: dict[str, Any], path: Path) -> None:
-    """Write a run's state in one step: what was there stays until the new one is whole.
+    """Write a run's state atomically: the old checkpoint stays until the new one is complete.
 
     Raises:
         ModelError: it cannot be written.
@@ -29,10 +29,10 @@ def save_checkpoint(state: dict[str, Any], path: Path) -> None:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a run's state; nothing but tensors and plain values is read.
+    """Read a run's state; only tensors and plain values are unpickled.
 
     Raises:
-        ModelError: it is none.
+        ModelError: the file is not a checkpoint.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)

@@ -1,4 +1,4 @@
-"""What a training run makes small."""
+"""Training losses."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
 
 def divergence(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean divergence of the student's answer from the teacher's, in nats; logits [B, classes] each."""
+    """Mean KL divergence of the student's prediction from the teacher's, in nats; logits [B, classes] each."""
     log_p = teacher.float().log_softmax(-1)
     return F.kl_div(student.float().log_softmax(-1), log_p, reduction="batchmean", log_target=True)
 
 
 def residual(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean square of what the student has otherwise than the teacher, over the variance of the teacher's.
+    """Mean squared difference between student and teacher, divided by the teacher's variance.
 
     Args:
         student: tokens, [B, N, C].
-        teacher: the same ones of the teacher.
+        teacher: the same tokens of the teacher.
     """
     teacher = teacher.float()
     spread = teacher - teacher.mean(dim=(0, 1), keepdim=True)
@@ -28,21 +28,21 @@ def residual(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def feature_loss(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
-    """Mean residual over the depths at which tokens were looked at."""
+    """Mean residual over the depths at which tokens are compared."""
     return torch.stack([residual(s, t) for s, t in zip(student, teacher, strict=True)]).mean()
 
 
 def label_loss(
     logits: Tensor, labels: Tensor, smoothing: float, partner: Tensor | None, share: Tensor | None
 ) -> Tensor:
-    """Cross entropy with the labels, in nats; of mixed images, with both by their shares.
+    """Cross entropy with the labels, in nats; for mixed images, with both labels by their shares.
 
     Args:
         logits: [B, classes].
         labels: int64 [B].
-        smoothing: of the labels.
-        partner: int64 [B], the image that each was mixed with, or None.
-        share: float32 [B], of its own label.
+        smoothing: label smoothing.
+        partner: int64 [B], the image that each is mixed with, or None.
+        share: float32 [B], weight of its own label.
     """
     own = F.cross_entropy(logits.float(), labels, label_smoothing=smoothing, reduction="none")
     if partner is None or share is None:

@@ -1,4 +1,4 @@
-"""Mixing the images of a batch with each other, which makes a small set of photos last longer."""
+"""Mixup and CutMix: mix the images of a batch with each other."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch import Tensor
 
 
 class Mixed(NamedTuple):
-    """A batch of which each image is mixed with another.
+    """A batch in which each image is mixed with another.
 
     Attributes:
         images: [B, 3, H, W].
-        partner: int64 [B], the image that each was mixed with.
-        share: float32 [B], of the image that is its own.
+        partner: int64 [B], the image that each is mixed with.
+        share: float32 [B], share of the image itself.
     """
 
     images: Tensor
@@ -24,11 +24,12 @@ class Mixed(NamedTuple):
 
 
 def mix(images: Tensor, rng: np.random.Generator) -> Mixed:
-    """Mixup (Zhang et al., arXiv 1710.09412) or else CutMix (Yun et al., arXiv 1905.04899), as often.
+    """Apply mixup (Zhang et al., arXiv 1710.09412) or CutMix (Yun et al., arXiv 1905.04899), each half of the
+    time.
 
     Args:
         images: [B, 3, H, W]; each is mixed with the next, and the last with the first.
-        rng: draws.
+        rng: source of randomness.
     """
     batch, _, height, width = images.shape
     partner = torch.roll(torch.arange(batch, device=images.device), -1)

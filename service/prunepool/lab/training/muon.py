@@ -1,7 +1,7 @@
-"""Muon (Jordan et al., 2024): momentum whose matrix is made orthogonal before the weights follow it.
+"""Muon (Jordan et al., 2024): momentum that is orthogonalised before each update.
 
-torch's own rounds the orthogonalisation to bfloat16, which processors that emulate it do ten times slower
-than float32; here it is done in the weights' own format.
+torch's implementation orthogonalises in bfloat16, which is ten times slower than float32 on CPUs that emulate
+it; this one uses the weights' dtype.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def orthogonalised(matrix: Tensor) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon with Nesterov momentum and decoupled weight decay, its steps as long as AdamW's usually are.
+    """Muon with Nesterov momentum and decoupled weight decay; updates are scaled to the usual size of AdamW's.
 
     Args:
         params: matrices only.
@@ -50,7 +50,7 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: Callable[[], float]) -> float: ...
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Follow the gradients."""
+        """Update the parameters."""
         assert closure is None, "the gradients are there already"
         for group in self.param_groups:
             for parameter in group["params"]:
@@ -67,7 +67,7 @@ class Muon(torch.optim.Optimizer):
         average = state["momentum"]
         average.lerp_(gradient, 1 - group["momentum"])
         direction = orthogonalised(gradient.lerp(average, group["momentum"]))
-        # Root mean square 0.2, whatever the shape: about what AdamW's steps have.
+        # Root mean square 0.2 for any shape: about that of AdamW's updates.
         length = 0.2 * max(parameter.shape) ** 0.5
         parameter.mul_(1 - group["lr"] * group["weight_decay"])
         parameter.add_(direction, alpha=-group["lr"] * length)

@@ -1,4 +1,4 @@
-"""Optimisers and their learning rate."""
+"""Optimisers and the learning rate schedule."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from prunepool.lab.training.recipe import Recipe
 
 
 def make_optimisers(vit: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
-    """The optimisers of a run; between them they have every parameter once.
+    """The optimisers of a run; together they have every parameter exactly once.
 
     Args:
         vit: a timm Vision Transformer.
@@ -40,7 +40,7 @@ def make_optimisers(vit: nn.Module, recipe: Recipe) -> list[torch.optim.Optimize
 
 
 def learning_rate(step: int, recipe: Recipe) -> float:
-    """Up in a line while warming up, then half a cosine down to zero at the last step."""
+    """Linear warm-up, then a half cosine down to zero at the last step."""
     if step < recipe.warmup:
         return recipe.lr * (step + 1) / recipe.warmup
     way = (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)

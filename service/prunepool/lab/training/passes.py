@@ -1,4 +1,4 @@
-"""Forward passes of student and teacher that keep what the losses look at."""
+"""Forward passes of student and teacher that keep the features that the losses compare."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from prunepool.reduction.plan import ReductionPlan
 
 
 class Pass(NamedTuple):
-    """What a forward pass gives.
+    """The results of a forward pass.
 
     Attributes:
         logits: float32 [B, classes].
@@ -24,12 +24,12 @@ class Pass(NamedTuple):
 
 
 def dense_pass(vit: ReducingViT, images: Tensor, patches: Tensor | None) -> Pass:
-    """A pass in which no token leaves on the way.
+    """A forward pass without a reduction.
 
     Args:
         vit: student or teacher.
         images: normalised, [B, 3, H, W].
-        patches: int64 [B, n], of each image, the patches that are looked at; None for all.
+        patches: int64 [B, n], the patches of each image to use; None for all.
     """
     x = _chosen(vit.embed(images), patches, vit.geometry.prefix_tokens)
     features = [x]
@@ -42,7 +42,7 @@ def dense_pass(vit: ReducingViT, images: Tensor, patches: Tensor | None) -> Pass
 
 
 def reduced_pass(vit: ReducingViT, images: Tensor, plan: ReductionPlan) -> Pass:
-    """A pass by a plan; features end where tokens begin to leave."""
+    """A forward pass by a plan; it keeps features up to the first reduction."""
     first = min(b for b, r in zip(plan.blocks, plan.removed, strict=True) if r)
     x = vit.embed(images)
     features = [x]
@@ -53,7 +53,7 @@ def reduced_pass(vit: ReducingViT, images: Tensor, plan: ReductionPlan) -> Pass:
 
 
 def random_patches(images: int, patches: int, count: int, generator: torch.Generator) -> Tensor:
-    """Other `count` of the patches for each image, in their order, int64 [B, count]."""
+    """A random choice of `count` patches for each image, in their order, int64 [B, count]."""
     return torch.rand(images, patches, generator=generator).topk(count, dim=1).indices.sort(dim=1).values
 
 

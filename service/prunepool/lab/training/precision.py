@@ -1,4 +1,4 @@
-"""The number format of training's passes; weights and their averages are float32 always."""
+"""The dtype of training's passes; weights and their averages are always float32."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from prunepool.models.loader import fastest_dtype
 
 
 def amp_dtype(wanted: str, model: LoadedModel) -> torch.dtype:
-    """The format that a setting means; `auto` is bfloat16 where that is measured to be faster.
+    """The dtype that a setting names; `auto` is bfloat16 if it is measured to be faster.
 
     Args:
         wanted: `auto`, `float32` or `bfloat16`.
-        model: float32, on its device.
+        model: in float32, on its device.
 
     Raises:
-        InvalidParameter: another one.
+        InvalidParameter: `wanted` is none of these.
     """
     if wanted == "auto":
         return fastest_dtype(model.vit, model.manifest.input_size)

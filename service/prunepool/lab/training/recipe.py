@@ -1,4 +1,4 @@
-"""What a training run does, apart from the model, the teacher and the images."""
+"""The settings of a training run, except for the model, the teacher and the images."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ Optimiser = Literal["muon", "adamw"]
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """One run. All that is drawn at random follows from the seed and the number of the step.
+    """The settings of one run. Everything random follows from the seed and the number of the step.
 
     Attributes:
-        steps: of the optimiser; the learning rate falls to zero at the last.
-        batch_size: images a step.
-        lr: highest learning rate.
-        warmup: steps in which it rises from zero.
+        steps: optimiser steps; the learning rate reaches zero at the last.
+        batch_size: images per step.
+        lr: peak learning rate.
+        warmup: steps in which the learning rate rises from zero.
         optimiser: `muon` for the blocks' matrices and AdamW for the rest, or AdamW for all.
         weight_decay: of matrices, as a factor of the learning rate.
-        clip: the gradient is scaled down to this norm where it is longer.
-        ema: decay of the moving average of the weights, which is what is kept.
-        label_share: weight of the labels' loss where there is a teacher too; the teacher has the rest.
-        smoothing: of the labels.
-        feature_weight: of what the teacher computes on the way (hidden states and last features), where the
-            teacher has the student's geometry.
-        patches: random patches of each image that student and teacher see; None for all. Batches that are
-            reduced always have all.
+        clip: largest norm of the gradient; a longer one is scaled down.
+        ema: decay of the moving average of the weights; the average is the result.
+        label_share: weight of the label loss if there is also a teacher; the teacher's loss has the rest.
+        smoothing: label smoothing.
+        feature_weight: weight of the feature loss (hidden states and last features), if the teacher has the
+            student's depth and width.
+        patches: number of random patches of each image that student and teacher get; None for all. Batches that
+            are reduced always have all.
         ratios: reduction ratios, one drawn for each batch; 0 is the dense model.
         method: the reduction method at a ratio above 0.
         threshold: score variance from which an image is pruned, with `ppt`.
-        min_area: least share of the photo that a random crop shows.
-        jitter: how far brightness and contrast stray from 1.
+        min_area: smallest share of the photo that a random crop shows.
+        jitter: largest deviation of brightness and contrast from 1.
         mix: share of the batches whose images are mixed with each other (mixup or CutMix).
-        seed: of everything random.
+        seed: seed of everything random.
     """
 
     steps: int = 1000
@@ -60,7 +60,7 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be trained."""
+        """Refuse invalid settings."""
         for name, low, high in _RANGES:
             value = getattr(self, name)
             if not low <= value <= high:
@@ -73,12 +73,12 @@ class Recipe:
             raise InvalidParameter("ratios", list(self.ratios), "one or more, from 0 to below 1")
 
     def as_json(self) -> dict[str, Any]:
-        """Its values by name."""
+        """Settings by name."""
         return {**asdict(self), "ratios": list(self.ratios)}
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Recipe:
-        """Back from :meth:`as_json`."""
+        """Restore from :meth:`as_json`."""
         known = {field.name for field in fields(cls)}
         values = {name: value for name, value in document.items() if name in known}
         return cls(**{**values, "ratios": tuple(values["ratios"])})

@@ -1,4 +1,4 @@
-"""What happened in some steps, in short."""
+"""A summary of several training steps."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ class Report:
     """Means over some steps.
 
     Attributes:
-        steps: done since the run began.
-        dense: mean losses of the batches of which no token left, by name.
-        reduced: of the others.
-        lr: of the last step.
-        gradient: mean norm, before clipping.
-        images_per_s: learned from.
+        steps: number of steps since the run began.
+        dense: mean losses of the batches without a reduction, by name.
+        reduced: mean losses of the other batches.
+        lr: learning rate of the last step.
+        gradient: mean norm of the gradient before clipping.
+        images_per_s: images per second.
     """
 
     steps: int
@@ -33,7 +33,7 @@ class Report:
 
     @classmethod
     def of(cls, steps: Sequence[Step], seconds: float, batch_size: int) -> Self:
-        """The report of one or more steps that took so long together."""
+        """Summarise one or more steps and their total time."""
         return cls(
             steps=steps[-1].step + 1,
             dense=_means([step for step in steps if not step.ratio]),
@@ -44,7 +44,7 @@ class Report:
         )
 
     def as_json(self) -> dict[str, Any]:
-        """Its values by name."""
+        """Values by name."""
         return asdict(self)
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""A training run from start to end: batches, checkpoints, a journal of steps, and the weights that come out."""
+"""A training run from start to end: batches, checkpoints, a journal of steps, and the resulting weights."""
 
 from __future__ import annotations
 
@@ -32,23 +32,23 @@ def train(
     workers: int = 1,
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
-    """Train to the last step; go on from the folder's checkpoint where it has one.
+    """Train to the last step, starting from the folder's checkpoint if there is one.
 
     Args:
-        trainer: as new.
-        images: to learn from.
-        folder: of the checkpoint and the journal.
-        report: gets the means of so many steps.
-        advance: moves a progress bar.
-        report_every: steps.
-        checkpoint_seconds: between checkpoints; one more is written at the end, and one when interrupted.
-        workers: threads that decode.
-        clock: seconds.
+        trainer: a new one.
+        images: the training images.
+        folder: for the checkpoint and the journal.
+        report: called with a summary of every `report_every` steps.
+        advance: advances a progress bar.
+        report_every: steps between two reports.
+        checkpoint_seconds: seconds between checkpoints; another is written at the end and on interruption.
+        workers: number of decoding threads.
+        clock: a monotonic clock, in seconds.
 
     Raises:
         InvalidParameter: the checkpoint is of another recipe, or of other images.
-        ModelError: the loss is no number any more, or a checkpoint cannot be read or written.
-        ImageUndecodable: an image is none.
+        ModelError: the loss is NaN or infinite, or a checkpoint cannot be read or written.
+        ImageUndecodable: a file is not an image.
     """
     path = folder / CHECKPOINT
     if path.exists():
@@ -78,7 +78,7 @@ def train(
     except ModelError:
         raise  # the last checkpoint is better than weights that are no numbers
     except BaseException:
-        # In the middle of an update, half of the weights are a step ahead of the others.
+        # In the middle of an update, some weights are one step ahead of the others.
         if trainer.whole:
             save()
         raise

@@ -1,4 +1,4 @@
-"""Where a run begins, and how its result gets into the store."""
+"""A new student to train, and its result in the store."""
 
 from __future__ import annotations
 
@@ -23,14 +23,15 @@ def new_student(
 
     Args:
         architecture: timm's name.
-        name: what it will be called.
-        labels: one a class.
-        like: another model whose pixels it takes; None for what timm says of the architecture.
+        name: of the model.
+        labels: one for each class.
+        like: a model whose input resolution and normalisation it takes; None for timm's defaults of the
+            architecture.
         device: as in `load_model`.
-        seed: of the weights.
+        seed: seed of the weights.
 
     Raises:
-        ArchitectureUnsupported: timm has it not, or its tokens cannot be reduced.
+        ArchitectureUnsupported: timm has no such architecture, or its tokens cannot be reduced.
     """
     entry = look_up(architecture)
     seen = like or entry
@@ -46,7 +47,7 @@ def new_student(
             "labels": labels,
             "licence": "unknown",
             "origin": "random weights",
-            # Nothing is on disk yet: no file has this hash.
+            # Nothing is on disk yet, so that no file has this hash.
             "weights": Weights(sha256="0" * 64, dtype="float32", parameters=1),
         }
     )
@@ -57,10 +58,10 @@ def new_student(
 
 
 def check_dtype(dtype: str) -> None:
-    """Find out before long work that weights cannot be stored so.
+    """Check that weights can be stored in a dtype; meant to be called before long work.
 
     Raises:
-        InvalidParameter: names the formats that there are.
+        InvalidParameter: they cannot; names the dtypes that are supported.
     """
     if dtype not in _DTYPES:
         raise InvalidParameter("weights", dtype, "one of " + ", ".join(_DTYPES))
@@ -77,21 +78,21 @@ def keep(
     *,
     replace: bool,
 ) -> AddedModel:
-    """Put trained weights into the store. A profile that was measured of other weights stays behind.
+    """Add trained weights to the store, without the student's profile, which was measured with other weights.
 
     Args:
-        store: where to.
-        weights: by timm's names.
-        student: of the model that was trained.
+        store: the store to add to.
+        weights: tensors by timm's names.
+        student: manifest of the model that was trained.
         name: of the result.
         licence: of the result.
         origin: of the result.
         dtype: of the file; see :func:`check_dtype`.
-        replace: whether a model of that name gives way.
+        replace: whether to replace a model of that name.
 
     Raises:
-        WeightsInvalid: a weight that is not finite, or not in this dtype.
-        ModelError: a model of that name is there already, or the store cannot be written.
+        WeightsInvalid: a weight is not finite, or not in this dtype.
+        ModelError: the name is taken, or the store cannot be written.
     """
     description = ModelDescription(
         name=name,

@@ -25,14 +25,14 @@ from prunepool.reduction.plan import DENSE, PlanError, ReductionPlan, plan_for_r
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one step gave.
+    """The results of one step.
 
     Attributes:
         step: its number, from 0.
-        ratio: of the reduction.
-        losses: by name: `loss` and the parts that it is made of.
+        ratio: the reduction ratio.
+        losses: `loss` and its parts, by name.
         lr: learning rate.
-        gradient: norm of the gradient, before it was clipped.
+        gradient: norm of the gradient before clipping.
     """
 
     step: int
@@ -43,21 +43,21 @@ class Step:
 
 
 class Trainer:
-    """A model that learns.
+    """Trains a model.
 
     Args:
-        model: float32, on its device; it is trained in place.
-        teacher: answers what the student learns to answer; None to learn from labels alone.
+        model: in float32, on its device; it is trained in place.
+        teacher: the model to distil; None to learn from labels only.
         recipe: of the run.
-        amp: number format of the passes; the weights stay float32.
+        amp: dtype of the passes; the weights stay float32.
 
     Attributes:
-        step: the next one.
+        step: number of the next step.
         average: the moving average of the weights, by timm's names.
-        whole: whether no update is half done.
+        whole: whether no update is incomplete.
 
     Raises:
-        InvalidParameter: a teacher with other classes or another input, or a ratio that cannot be done.
+        InvalidParameter: the teacher has other classes or another input, or a ratio is out of range.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Trainer:
         """Learn from batches, one step each.
 
         Raises:
-            ModelError: the loss is no number any more.
+            ModelError: the loss is NaN or infinite.
         """
         for batch in batches:
             yield self._learn(batch)
@@ -170,7 +170,7 @@ class Trainer:
 
     @torch.no_grad()
     def _follow(self) -> None:
-        """Move the average; early on it follows faster, so that it forgets where the run began."""
+        """Update the moving average; it decays faster at first, so that it forgets the initial weights."""
         decay = min(self.recipe.ema, (1 + self.step) / (10 + self.step))
         for name, value in self._vit.vit.state_dict().items():
             if value.is_floating_point():
@@ -179,7 +179,7 @@ class Trainer:
                 self.average[name].copy_(value)
 
     def state(self) -> dict[str, Any]:
-        """All that the run needs to go on, on the processor."""
+        """Everything that is needed to resume the run, on the CPU."""
         return {
             "step": self.step,
             "recipe": self.recipe.as_json(),
@@ -190,15 +190,15 @@ class Trainer:
         }
 
     def _from(self) -> dict[str, str | None]:
-        """Which weights the run began with, and whose answers it learns."""
+        """Digests of the initial weights and of the teacher."""
         teacher = None if self._teacher is None else self._teacher.manifest.weights.sha256
         return {"start": self.model.manifest.weights.sha256, "teacher": teacher}
 
     def resume(self, state: dict[str, Any]) -> None:
-        """Go on from a state; the number of steps may be another one.
+        """Resume from a state; the number of steps may differ.
 
         Raises:
-            InvalidParameter: it is of a run with another recipe, start or teacher.
+            InvalidParameter: the state is of a run with another recipe, initial weights or teacher.
         """
         ours = {**self.recipe.as_json(), **self._from()}
         theirs = {**state["recipe"], **state["from"]}
@@ -214,7 +214,7 @@ class Trainer:
 
 
 def _normalised(pixels: Tensor, model: LoadedModel) -> Tensor:
-    """Pixels 0 … 1 as a model takes them."""
+    """Normalise pixels 0 … 1 for a model."""
     mean = torch.tensor(model.manifest.mean, device=pixels.device).view(3, 1, 1)
     std = torch.tensor(model.manifest.std, device=pixels.device).view(3, 1, 1)
     return (pixels - mean) / std

@@ -1,4 +1,4 @@
-"""Random views of photos: another crop each time an image is seen."""
+"""Random views of photos: a different crop each time an image is used."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from prunepool.imaging.pixels import to_rgb, transposition
 from prunepool.lab.images import ImageSet
 from prunepool.lab.training.recipe import Recipe
 
-#: Widths to heights of crops, before they are made square.
+#: Aspect ratios of crops before they are resized to a square.
 _ASPECT = (3 / 4, 4 / 3)
-#: Draws of a box that fits in the photo, before the photo's middle is taken.
+#: Attempts to draw a box that fits in the photo; after them, the photo's centre is used.
 _TRIES = 10
-#: Batches that are prepared while another is learned from.
+#: Batches that are prepared in advance.
 _AHEAD = 2
 
 
@@ -30,7 +30,7 @@ class Views(NamedTuple):
     """A batch.
 
     Attributes:
-        step: that it is for.
+        step: number of its training step.
         pixels: uint8 [B, size, size, 3].
         labels: int64 [B], or None.
     """
@@ -41,13 +41,13 @@ class Views(NamedTuple):
 
 
 def random_view(image: Image.Image, size: int, recipe: Recipe, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """A random part of a photo, made square, perhaps mirrored, a little brighter or paler.
+    """A random crop of a photo, resized to a square, randomly mirrored, with jittered brightness and contrast.
 
     Args:
         image: RGB.
-        size: pixels a side of what is returned.
-        recipe: how far views may differ from the photo.
-        rng: draws.
+        size: height and width of the result, in pixels.
+        recipe: limits how much a view may differ from the photo.
+        rng: source of randomness.
 
     Returns:
         uint8 [size, size, 3].
@@ -69,7 +69,7 @@ def random_view(image: Image.Image, size: int, recipe: Recipe, rng: np.random.Ge
 def _box(
     size: tuple[int, int], min_area: float, rng: np.random.Generator
 ) -> tuple[float, float, float, float]:
-    """Left, top, right and bottom of a part with at least a share of the area, where one fits."""
+    """Left, top, right and bottom of a part with at least a share of the area, if one fits."""
     width, height = size
     for _ in range(_TRIES):
         area = rng.uniform(min_area, 1.0) * width * height
@@ -84,7 +84,7 @@ def _box(
 
 
 def chosen(images: int, step: int, recipe: Recipe) -> NDArray[np.int64]:
-    """Which images a step sees: every image once before any is seen again, in an order of its own each time."""
+    """The images of a step: every image is used once per epoch, in a new order each time."""
     first = step * recipe.batch_size
     places = np.arange(first, first + recipe.batch_size)
     epochs, offsets = np.divmod(places, images)
@@ -96,17 +96,17 @@ def chosen(images: int, step: int, recipe: Recipe) -> NDArray[np.int64]:
 
 
 def views(images: ImageSet, size: int, recipe: Recipe, *, start: int, workers: int) -> Generator[Views]:
-    """The batches of steps `start` to the last, each the same however often the run was interrupted.
+    """The batches from step `start` to the last; they do not depend on interruptions of the run.
 
     Args:
-        images: photos, and their labels.
-        size: pixels a side.
+        images: photos and their labels.
+        size: input resolution: height and width in pixels.
         recipe: of the run.
-        start: first step.
-        workers: threads that decode.
+        start: number of the first step.
+        workers: number of decoding threads.
 
     Raises:
-        ImageUndecodable: one cannot be decoded, or is not there; names it.
+        ImageUndecodable: an image is missing or cannot be decoded; names it.
     """
     limits = ImageLimits()
 
@@ -136,7 +136,7 @@ def views(images: ImageSet, size: int, recipe: Recipe, *, start: int, workers: i
 
 
 def _photo(file: Path, size: int, limits: ImageLimits) -> Image.Image:
-    """A photo as upright RGB, decoded no larger than a crop needs."""
+    """Decode a photo to upright RGB, no larger than a crop needs."""
     try:
         image = open_image(file.read_bytes(), limits)
         image.draft(None, (2 * size, 2 * size))
