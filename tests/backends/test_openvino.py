@@ -100,8 +100,17 @@ FEW = (0, 1, 2, 3, 7, 20, 41, 96)
 MANY = (*range(40), *range(40, PATCHES, 7))
 
 
-@pytest.mark.parametrize("counts", [FEW, pytest.param(MANY, marks=pytest.mark.nightly)], ids=["few", "many"])
-@pytest.mark.parametrize("method", ["ppt", "fuse", "tome"])
+@pytest.mark.parametrize(
+    ("method", "counts"),
+    [
+        pytest.param("ppt", FEW, id="ppt"),
+        pytest.param("fuse", FEW, id="fuse"),
+        *(
+            pytest.param(method, MANY, id=f"{method}, many", marks=pytest.mark.nightly)
+            for method in ("ppt", "fuse", "tome")
+        ),
+    ],
+)
 @torch.inference_mode()
 def test_every_plan_gets_pytorchs_answers(
     method: str, counts: tuple[int, ...], network: ReducingViT, kept: Path, tmp_path: Path
