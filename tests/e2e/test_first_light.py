@@ -75,8 +75,12 @@ def test_answers_do_not_depend_on_the_company(server: Any) -> None:
     jobs = [(jpeg(seed), ratio) for seed in range(4) for ratio in (0.0, 0.3, 0.5, 0.755, 0.87)]
     alone = [ask(server.url, image, reduction_ratio=ratio) for image, ratio in jobs]
     with ThreadPoolExecutor(len(jobs)) as pool:
-        together = list(pool.map(lambda job: ask(server.url, job[0], reduction_ratio=job[1]), jobs))
-    assert max(answer["batch_size"] for answer in together) > 1, "nothing was batched"
+        for _ in range(5):  # on a busy machine requests that were sent at once may come one by one
+            together = list(pool.map(lambda job: ask(server.url, job[0], reduction_ratio=job[1]), jobs))
+            if max(answer["batch_size"] for answer in together) > 1:
+                break
+        else:
+            pytest.fail("nothing was batched")
     for one, other in zip(alone, together, strict=True):
         scores = {p["index"]: p["score"] for p in one["predictions"]}
         for prediction in other["predictions"]:

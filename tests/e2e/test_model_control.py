@@ -84,7 +84,7 @@ def test_models_come_go_and_change_without_a_failed_request(start: Any, root: Pa
                 server.process.send_signal(signal.SIGHUP)
                 wait(lambda: answers[-1][1]["predictions"][0]["label"].startswith("newest "))
             client.unload_model("other")
-        assert {status for status, _ in others + answers} == {200}
+        assert [answer for status, answer in others + answers if status != 200] == []
         words = [answer["predictions"][0]["label"].split()[0] for _, answer in answers]
         assert list(dict.fromkeys(words)) == ["old", "new", "newest"]
 

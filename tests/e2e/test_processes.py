@@ -107,6 +107,8 @@ class Fleet:
     def left(self) -> list[str]:
         """What it has left behind, once it has ended: files, and processes."""
         alive = psutil.wait_procs(self.processes, timeout=10)[1]
+        # Who adopts an orphan may be slow to ask how it ended; it has ended all the same.
+        alive = [one for one in alive if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
         return [path.name for path in self.folder.glob("prunepool-*")] + [str(one) for one in alive]
 
     @contextmanager

@@ -120,7 +120,7 @@ def test_nothing_is_killed_in_its_drain(
     settings = settings_of(objects)
     hook = container(objects).get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
     # With processes of their own, the parent waits longer than one process would.
-    needed = hook + settings.drain_timeout_s + max(server._LAST_WRITES_S, parent._LAST_WRITES_S)
+    needed = hook + settings.drain_timeout_s + max(server._FLUSH_TIMEOUT_S, parent._LAST_WRITES_S)
     assert pod(objects)["terminationGracePeriodSeconds"] > needed + parent._STOP_S
 
 
@@ -200,7 +200,7 @@ def test_auto_reduces_only_after_more_replicas_were_asked_for(built: Built) -> N
     objects = built("overlays/cpu")
     drain, _ = objects["ScaledObject"]["spec"]["triggers"]
     target_s = float(objects["ConfigMap"]["data"]["PRUNEPOOL_TARGET_LATENCY_MS"]) / 1000
-    assert float(drain["metadata"]["threshold"]) < ratio_controller._AIM * target_s
+    assert float(drain["metadata"]["threshold"]) < ratio_controller._STEP_UP_SHARE * target_s
 
 
 def test_prometheus_computes_what_the_autoscaler_should_get(built: Built, tmp_path: Path) -> None:
