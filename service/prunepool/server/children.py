@@ -172,7 +172,7 @@ class Child:
             process = self._process = self._context.Process(
                 target=self._run, args=(self._spec(theirs, incarnation),), name=self.name
             )
-            self._pipe = ControlPipe(ours, self._handlers, lambda: None)
+            self._pipe = ControlPipe(ours, self._handlers, self._on_hang_up)
             _start(process)
             theirs.close()
             _log.info("process started", name=self.name, pid=process.pid, incarnation=incarnation)
@@ -196,6 +196,10 @@ class Child:
         else:
             self._ready.set_result(None)
         self._tell_ready(successor)
+
+    def _on_hang_up(self) -> None:
+        """Its pipe is closed: it is about to end, and does no more of what it was asked."""
+        self._up = False
 
     async def _on_failed(self, why: str) -> None:
         if self._ready.done():
