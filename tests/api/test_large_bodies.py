@@ -67,8 +67,8 @@ class HeldParser:
 FORMS = [
     (form, "prunepool.api.forms.MultipartParser"),
     (base64_json, "prunepool.api.forms.orjson.loads"),
-    (open_inference, "prunepool.api.oip.requests.orjson.loads"),
-    (open_inference_with_length, "prunepool.api.oip.requests.orjson.loads"),
+    (open_inference, "prunepool.api.oip.header.orjson.loads"),
+    (open_inference_with_length, "prunepool.api.oip.header.orjson.loads"),
 ]
 
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
-
-import orjson
-from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
+from typing import Any
 
 from prunepool.api.oip import tensors
+from prunepool.api.oip.header import Header, InputTensor, OutputTensor, header_of_json
 from prunepool.api.oip.views import INPUT, OUTPUTS, View
 from prunepool.errors import InvalidParameter
 from prunepool.serving.types import Image
@@ -19,42 +17,6 @@ _SHAPE = f"inputs.{INPUT}.shape"
 _SIZE = "binary_data_size"
 #: Longer numbers are refused before they are parsed.
 _MAX_DIGITS = 18
-#: Rows of tensors are lists in JSON, so there are many; a list takes twenty times the memory of its brackets.
-_MAX_BRACKETS = 1_000_000
-
-Parameters = dict[str, Any] | None
-# FailFast: describing a million wrong elements would cost more than the request.
-Shape = Annotated[list[Annotated[int, Field(ge=0)]], FailFast()]
-
-
-class _Message(BaseModel):
-    model_config = ConfigDict(strict=True, extra="ignore")
-
-
-class InputTensor(_Message):
-    """An input tensor."""
-
-    name: str
-    datatype: str
-    shape: Shape
-    parameters: Parameters = None
-    data: Any = None
-
-
-class OutputTensor(_Message):
-    """An output tensor that the client requests."""
-
-    name: str
-    parameters: Parameters = None
-
-
-class Header(_Message):
-    """The JSON of a request: its parameters and the description of its tensors."""
-
-    id: str | None = None
-    parameters: Parameters = None
-    inputs: Annotated[list[InputTensor], FailFast()]
-    outputs: Annotated[list[OutputTensor], FailFast()] = Field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +68,7 @@ def parse(body: bytes, header_length: str | None, view: View) -> InferRequest:
     length = None if header_length is None else _length(header_length, len(body))
     if length == 0:
         return _raw(body, view)
-    header = _header_of_json(body if length is None else body[:length])
+    header = header_of_json(body if length is None else body[:length])
     return request_of(header, memoryview(body)[len(body) if length is None else length :], view)
 
 
@@ -140,30 +102,6 @@ def _raw(body: bytes, view: View) -> InferRequest:
     """Make the request of a body that is a single image without JSON."""
     image: Image = body if view.encoded else tensors.floats_of_bytes("body", memoryview(body), view.dims)
     return InferRequest(None, [image], {}, tuple(OutputSpec(name, binary=True) for name in OUTPUTS))
-
-
-def _header_of_json(text: bytes) -> Header:
-    if text.count(b"[") + text.count(b"{") > _MAX_BRACKETS:
-        raise InvalidParameter("body", "one with more", f"JSON with at most {_MAX_BRACKETS} brackets")
-    try:
-        document = orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        raise InvalidParameter("body", str(error), "valid JSON") from error
-    return header_of(document)
-
-
-def header_of(document: object) -> Header:
-    """Validate the JSON of a request.
-
-    Raises:
-        InvalidParameter: a value is missing or of the wrong type.
-    """
-    try:
-        return Header.model_validate(document)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        name = ".".join(map(str, first["loc"])) or "body"
-        raise InvalidParameter(name, first["input"], f"valid ({first['msg']})") from error
 
 
 def _images(inputs: list[InputTensor], attached: memoryview, view: View) -> list[Image]:

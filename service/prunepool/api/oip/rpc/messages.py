@@ -12,7 +12,8 @@ from google.protobuf.message import Message
 from tritonclient.grpc import service_pb2
 
 from prunepool.api.oip import tensors
-from prunepool.api.oip.requests import InferRequest, header_of, request_of
+from prunepool.api.oip.header import header_of
+from prunepool.api.oip.requests import InferRequest, request_of
 from prunepool.api.oip.responses import summary_of, tensors_of
 from prunepool.api.oip.views import VERSION, View
 from prunepool.errors import InvalidParameter
