@@ -152,7 +152,7 @@ def test_what_is_added_goes_to_the_user_or_into_a_store_that_is_there(
 def test_a_packaged_name_is_taken_until_forced(call: Call, weights: Path, stranger: Path) -> None:
     add = ("add", str(weights), "--architecture", "deit_tiny_patch16_224", "--name", EMBEDDED)
     assert one_line(call(*add), 1).startswith(
-        f"a model '{EMBEDDED}' is packaged with prunepool; --force hides it "
+        f"a model '{EMBEDDED}' is packaged with prunepool; use --force to let "
     )
     assert call(*add, "--force").status == 0
     rows = {row["name"]: row["folder"] for row in json.loads(call("list", "--json").out)}
@@ -171,7 +171,7 @@ def test_one_broken_model_does_not_hide_the_others(call: Call, store: ModelStore
 def test_an_empty_store_names_its_folder(call: Call, tmp_path: Path) -> None:
     result = call("list", "--model-store", str(tmp_path / "none"))
     assert result.status == 0
-    assert result.out.startswith(f"no models in {tmp_path / 'none'}, for there is no such folder; ")
+    assert result.out.startswith(f"no models in {tmp_path / 'none'}, because the folder does not exist; ")
     assert json.loads(call("list", "--json", "--model-store", str(tmp_path / "none")).out) == []
 
 
@@ -333,7 +333,8 @@ def test_add_needs_force_to_replace(call: Call, store: ModelStore, weights: Path
     copy.write_bytes(weights.read_bytes())
     arguments = ("add", str(copy), "--name", EMBEDDED, "--architecture", "deit_tiny_patch16_224")
     assert one_line(call(*arguments), 1) == (
-        f"{store.root} already has a model '{EMBEDDED}'; --force replaces it, --name takes another"
+        f"{store.root} already has a model '{EMBEDDED}'; use --force to replace it, or --name to choose "
+        "another"
     )
     assert call(*arguments, "--force").status == 0
     assert store.verify(EMBEDDED).manifest.licence == "unknown"

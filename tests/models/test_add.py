@@ -221,7 +221,7 @@ def test_a_name_that_is_taken_is_refused_unless_replaced(
 ) -> None:
     add(state)
     first = store.open("mine").manifest
-    with pytest.raises(ModelError, match=r"already has a model 'mine'; --force replaces it"):
+    with pytest.raises(ModelError, match=r"already has a model 'mine'; use --force to replace it"):
         add(state, replace(DESCRIPTION, origin="another"))
     assert store.verify("mine").manifest == first
     add(state, replace(DESCRIPTION, origin="another"), replace=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import resource
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from prunepool.errors import ManifestInvalid, ModelError, ModelNotFound, WeightsInvalid
-from prunepool.store import ModelStore, ProfilePoint, StoredModel
+from prunepool.store import ModelStore, ProfilePoint, StoredModel, replacement
+from prunepool.store.exchange import exchange
 
 Add = Callable[..., StoredModel]
 
@@ -46,7 +49,7 @@ def test_weights_other_than_the_manifests_are_not_added(store: ModelStore, add: 
 
 def test_a_second_model_of_a_name_is_refused_and_the_first_stays(store: ModelStore, add: Add) -> None:
     first = add("tiny", value=1.0)
-    with pytest.raises(ModelError, match=r"already has a model 'tiny'; --force replaces it"):
+    with pytest.raises(ModelError, match=r"already has a model 'tiny'; use --force to replace it"):
         add("tiny", value=2.0)
     assert store.verify("tiny") == first
     assert hidden(store) == []
@@ -59,18 +62,161 @@ def test_with_replace_the_second_takes_its_place(store: ModelStore, add: Add) ->
     assert hidden(store) == []
 
 
-def test_a_replacement_that_fails_brings_the_old_model_back(store: ModelStore, add: Add) -> None:
-    class Stuck(type(Path())):  # type: ignore[misc]
-        def rename(self, target: Path) -> Path:
-            raise OSError(errno.EIO, "Input/output error")
+@pytest.fixture(params=["one step", "two steps"])
+def steps(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Replacing with and without the file system's exchange."""
+    if request.param == "two steps":
+        monkeypatch.setattr(replacement, "exchange", lambda one, other: False)
+    return str(request.param)
 
+
+def test_the_file_system_of_the_tests_can_exchange_folders(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).touch()
+    assert exchange(tmp_path / "a", tmp_path / "b")
+    assert [path.name for name in "ab" for path in (tmp_path / name).iterdir()] == ["b", "a"]
+    with pytest.raises(FileNotFoundError):
+        exchange(tmp_path / "a", tmp_path / "c")
+
+
+def test_replacing_and_adding_give_the_new_model_either_way(store: ModelStore, add: Add, steps: str) -> None:
+    for value in (1.0, 2.0, 3.0):
+        added = add("tiny", value=value, replace=True)
+        assert store.verify("tiny") == added
+    assert hidden(store) == []
+
+
+def test_a_reader_finds_a_model_at_any_time_while_it_is_replaced(store: ModelStore, add: Add) -> None:
+    add("tiny")
+    packaged = store.root.rename(store.root.with_name("packaged"))
+    layered = ModelStore(store.root, packaged)
+    add("tiny", value=1.0)
+    done = threading.Event()
+
+    def replace() -> None:
+        try:
+            for value in range(100):
+                add("tiny", value=float(value), replace=True)
+        finally:
+            done.set()
+
+    with ThreadPoolExecutor(1) as pool:
+        replacing = pool.submit(replace)
+        seen = [layered.open("tiny")]
+        while not done.is_set():
+            seen.append(layered.open("tiny"))
+        replacing.result()
+    assert {model.packaged for model in seen} == {False}
+
+
+def stuck(*names: str) -> Callable[[Path, Path], Path]:
+    """`Path.rename` that fails for some folders, by how their names begin."""
+    real = Path.rename
+
+    def rename(self: Path, target: Path) -> Path:
+        if self.name.startswith(names):
+            raise OSError(errno.EIO, "Input/output error")
+        return real(self, target)
+
+    return rename
+
+
+def test_a_replacement_that_fails_leaves_the_old_model(
+    store: ModelStore, add: Add, monkeypatch: pytest.MonkeyPatch
+) -> None:
     old = add("tiny")
-    with store.staging() as folder:
-        shutil.copyfile(old.weights_path, folder / "model.safetensors")
-        with pytest.raises(ModelError, match=r"^cannot write to the store .*: Input/output error$"):
-            store.add(old.manifest, Stuck(folder), replace=True)
+    monkeypatch.setattr(replacement, "exchange", lambda one, other: False)
+    monkeypatch.setattr(Path, "rename", stuck(".staging"))
+    with pytest.raises(ModelError, match=r"^cannot write to the store .*: Input/output error$"):
+        add("tiny", value=2.0, replace=True)
     assert store.verify("tiny") == old
     assert hidden(store) == []
+
+
+def test_a_model_that_cannot_be_moved_back_is_kept_and_the_next_change_restores_it(
+    store: ModelStore, add: Add
+) -> None:
+    old = add("tiny")
+    with pytest.MonkeyPatch.context() as failing:
+        failing.setattr(replacement, "exchange", lambda one, other: False)
+        failing.setattr(Path, "rename", stuck(".staging", ".replaced"))
+        with pytest.raises(
+            ModelError, match=r"previous model is kept as .*\.replaced-tiny-.*cannot be moved"
+        ):
+            add("tiny", value=2.0, replace=True)
+    assert store.names() == ()
+    add("other")
+    assert store.verify("tiny") == old
+    assert hidden(store) == []
+
+
+class Killed(BaseException):
+    """Ends a process's work without any of its clean-up of errors, as SIGKILL does."""
+
+
+def test_a_model_whose_replacement_was_killed_half_way_is_restored(store: ModelStore, add: Add) -> None:
+    def kill(*paths: Path) -> bool:
+        raise Killed
+
+    old = add("tiny")
+    with pytest.MonkeyPatch.context() as killing:
+        killing.setattr(replacement, "exchange", lambda one, other: False)
+        killing.setattr(replacement, "move", kill)
+        with pytest.raises(Killed):
+            add("tiny", value=2.0, replace=True)
+    assert store.names() == ()
+    add("other")
+    assert store.verify("tiny") == old
+    assert hidden(store) == []
+
+
+def test_a_model_that_has_a_successor_is_not_restored(store: ModelStore, add: Add) -> None:
+    new = add("tiny", value=2.0)
+    add("older").folder.rename(store.root / f".replaced-tiny-{'0' * 16}")
+    add("other")
+    assert store.verify("tiny") == new
+    assert hidden(store) == []
+
+
+def test_what_a_process_that_was_killed_left_is_deleted_by_the_next_change(
+    store: ModelStore, add: Add
+) -> None:
+    code = (
+        "import os, signal, sys\n"
+        "from prunepool.store import ModelStore\n"
+        "with ModelStore(sys.argv[1]).staging() as folder:\n"
+        "    (folder / 'model.safetensors').write_bytes(bytes(100))\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(store.root)], check=False)
+    (store.root / f".trash-{'0' * 16}").mkdir()
+    assert len(hidden(store)) == 2
+    add("tiny")
+    assert hidden(store) == []
+
+
+def test_what_is_being_staged_is_not_taken_for_a_leftover(store: ModelStore, add: Add) -> None:
+    with store.staging() as folder:
+        add("tiny")
+        add("tiny", value=2.0, replace=True)
+        store.remove("tiny")
+        assert hidden(store) == [folder]
+
+
+def test_files_of_a_working_file_s_name_are_no_leftovers(store: ModelStore, add: Add) -> None:
+    store.root.mkdir()
+    (store.root / ".tiny-calibration.jsonl").write_text("")
+    add("tiny")
+    assert [path.name for path in hidden(store)] == [".tiny-calibration.jsonl"]
+
+
+def test_replace_never_deletes_a_file_in_a_model_s_place(store: ModelStore, add: Add) -> None:
+    store.root.mkdir()
+    (store.root / "tiny").write_text("precious")
+    with pytest.raises(ModelError, match=r"tiny is not a model .*; it is left as it is$"):
+        add("tiny", replace=True)
+    assert (store.root / "tiny").read_text() == "precious"
 
 
 def test_replace_never_deletes_a_folder_that_is_no_model(store: ModelStore, add: Add) -> None:
@@ -136,12 +282,19 @@ def test_of_many_that_replace_one_name_at_once_the_last_is_whole(store: ModelSto
 
 def test_a_disk_that_fills_up_leaves_nothing(store: ModelStore) -> None:
     def copy() -> None:
-        with store.staging() as folder, files_no_larger_than(1000):
+        with store.staging() as folder, files_no_larger_than(1000), store.writing():
             (folder / "model.safetensors").write_bytes(bytes(100_000))
 
     with pytest.raises(ModelError, match=r"^cannot write to the store .*: File too large$"):
         copy()
     assert list(store.root.iterdir()) == []
+
+
+def test_a_file_that_cannot_be_read_while_staging_is_not_said_to_be_a_store_that_cannot_be_written(
+    store: ModelStore, tmp_path: Path
+) -> None:
+    with pytest.raises(FileNotFoundError), store.staging():
+        (tmp_path / "missing").read_bytes()
 
 
 def test_a_store_that_cannot_be_made_is_named(tmp_path: Path) -> None:

@@ -85,7 +85,9 @@ def test_a_packaged_model_is_not_removed(layered: ModelStore, packaged: Path) ->
 
 
 def test_a_name_that_is_packaged_is_taken_until_forced(layered: ModelStore) -> None:
-    with pytest.raises(ModelError, match="'tiny' is packaged with prunepool; --force hides it"):
+    with pytest.raises(
+        ModelError, match="'tiny' is packaged with prunepool; use --force to let yours take precedence"
+    ):
         layered.check_free("tiny")
     model = layered.open("tiny")
     for replace in (False, True):
@@ -111,6 +113,20 @@ def test_a_changed_manifest_is_that_of_a_copy(layered: ModelStore, packaged: Pat
     assert contents(packaged) == before
     again = changed.manifest.model_copy(update={"profile": None})
     assert layered.update_manifest("tiny", again).manifest.profile is None, "the copy can be written"
+
+
+def test_a_copy_of_a_packaged_model_has_its_subfolders(layered: ModelStore, packaged: Path) -> None:
+    (packaged / "tiny" / "notes").mkdir()
+    (packaged / "tiny" / "notes" / "card.md").write_text("tiny")
+    changed = layered.update_manifest("tiny", layered.open("tiny").manifest)
+    assert (changed.folder / "notes" / "card.md").read_text() == "tiny"
+
+
+def test_a_packaged_file_that_cannot_be_read_is_named(layered: ModelStore, packaged: Path) -> None:
+    (packaged / "tiny" / "card.md").symlink_to("missing")
+    with pytest.raises(ModelError, match=r"tiny/card\.md: cannot be read \(No such file or directory\)$"):
+        layered.update_manifest("tiny", layered.open("tiny").manifest)
+    assert list(layered.root.iterdir()) == []
 
 
 def test_work_on_a_packaged_model_lies_in_the_store(layered: ModelStore, packaged: Path) -> None:

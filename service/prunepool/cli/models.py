@@ -17,7 +17,7 @@ from prunepool.cli.models_input import ForceOption, JsonOption, check_within, pe
 from prunepool.cli.options import UsageError, with_flags
 from prunepool.errors import ModelNotFound, PrunepoolError
 from prunepool.store import ModelStore
-from prunepool.store.folders import is_there
+from prunepool.store.folders import exists
 
 Flags = Mapping[str, str]
 
@@ -40,7 +40,7 @@ def list_models(flags: Flags, as_json: JsonOption = False) -> None:
     elif rows:
         output.print_table(rows, store)
     else:
-        missing = "" if is_there(store.root, Path.is_dir) else ", for there is no such folder"
+        missing = "" if exists(store.root, Path.is_dir) else ", because the folder does not exist"
         typer.echo(f"no models in {store.root}{missing}; --model-store names another")
 
 

@@ -74,7 +74,8 @@ def add_file(
     if not replace:
         store.check_free(description.name)
     with store.staging() as staged:
-        to_safetensors(source, staged / WEIGHTS)
+        with store.writing():
+            to_safetensors(source, staged / WEIGHTS)
         return add_staged(store, staged, description, replace=replace)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from prunepool.errors import ModelError, WeightsInvalid
+from prunepool.store.folders import copy_file
 
 #: Keys under which training scripts store the weights.
 _WRAPPERS = ("state_dict", "model", "model_state_dict")
@@ -40,6 +40,7 @@ def to_safetensors(source: Path, target: Path) -> None:
     Raises:
         WeightsInvalid: the source is missing, unreadable, or holds something else than named tensors.
         ModelError: the target cannot be written.
+        OSError: the same, for a file that is copied unchanged.
     """
     if not source.is_file():
         raise WeightsInvalid(f"{source}: there is no such file")
@@ -48,7 +49,7 @@ def to_safetensors(source: Path, target: Path) -> None:
         weights = _read_safetensors(source)
         named = strip_prefixes(weights)
         if named.keys() == weights.keys():
-            shutil.copyfile(source, target)
+            copy_file(source, target)
             return
     elif suffix in _PICKLED:
         named = strip_prefixes(unwrap(_read_checkpoint(source), source))

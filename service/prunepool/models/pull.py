@@ -28,6 +28,7 @@ from prunepool.models.add import WEIGHTS, AddedModel, ModelDescription, add_stag
 from prunepool.models.catalogue import CatalogueEntry, look_up
 from prunepool.models.labels import imagenet_labels
 from prunepool.store import ModelStore
+from prunepool.store.folders import copy_file
 from prunepool.store.model import sha256_of
 
 #: Seconds to wait for the first response of the hub, unless HF_HUB_ETAG_TIMEOUT says otherwise.
@@ -81,7 +82,8 @@ def pull(
     if not replace:
         store.check_free(name)
     with store.staging() as staged:
-        fetched = fetch(entry.hub_id, staged, hub, advice=_advice(entry, name, hub))
+        with store.writing():
+            fetched = fetch(entry.hub_id, staged, hub, advice=_advice(entry, name, hub))
         added = add_staged(
             store,
             staged,
@@ -132,6 +134,7 @@ def fetch(hub_id: str, folder: Path, hub: Hub, *, advice: str) -> Fetched:
     Raises:
         HubUnreachable: no answer within the hub's timeout, or no such file.
         WeightsInvalid: the file is not the one that the hub announced.
+        ModelError: the copy in the cache cannot be read.
         OSError: it cannot be written.
     """
     # First one request without retries: the library would retry for half a minute before it gave up.
@@ -191,7 +194,7 @@ def _from_cache(hub_id: str, folder: Path) -> str | None:
     path = try_to_load_from_cache(hub_id, WEIGHTS)
     if not isinstance(path, str):
         return None
-    shutil.copyfile(path, folder / WEIGHTS)
+    copy_file(Path(path), folder / WEIGHTS)
     return Path(path).parent.name  # …/snapshots/<commit>/model.safetensors
 
 

@@ -1,27 +1,25 @@
-"""One folder of models: what it holds, and moving a model's folder into and out of it."""
+"""One folder of models: what it holds, and copying files into it."""
 
 from __future__ import annotations
 
-import errno
 import re
-import shutil
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from prunepool.errors import InvalidParameter, ManifestInvalid
+from prunepool.errors import InvalidParameter, ManifestInvalid, ModelError
 from prunepool.store import manifest_file
 from prunepool.store.manifest import NAME_PATTERN, Manifest
 from prunepool.store.manifest_file import FILE_NAME
 
-_OCCUPIED = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
+_CHUNK_BYTES = 1 << 20
 
 
 def check_name(name: str) -> str:
-    """Return a model's name if it can be a folder of the store.
+    """Return a model's name if it is valid as the name of a folder in the store.
 
     Raises:
-        InvalidParameter: it cannot.
+        InvalidParameter: it is not valid.
     """
     if not re.fullmatch(NAME_PATTERN, name):
         raise InvalidParameter(
@@ -34,29 +32,29 @@ def check_name(name: str) -> str:
 
 def holds(root: Path, name: str) -> bool:
     """Whether a folder holds a model of that name, valid or not."""
-    return re.fullmatch(NAME_PATTERN, name) is not None and is_there(root / name / FILE_NAME)
+    return re.fullmatch(NAME_PATTERN, name) is not None and exists(root / name / FILE_NAME)
 
 
 def names_in(root: Path) -> tuple[str, ...]:
-    """Names of the models in a folder, in no order; none if there is no such folder."""
-    if not is_there(root, Path.is_dir):
+    """Names of the models in a folder, unordered; none if the folder does not exist."""
+    if not exists(root, Path.is_dir):
         return ()
     return tuple(folder.name for folder in root.iterdir() if holds(root, folder.name))
 
 
-def is_there(path: Path, kind: Callable[[Path], bool] = Path.is_file) -> bool:
-    """Whether a path exists and is of that kind; one without permission counts as absent, as in Python 3.14."""
+def exists(path: Path, kind: Callable[[Path], bool] = Path.is_file) -> bool:
+    """Whether a path exists and is of a kind; without permission it counts as absent, as in Python 3.14."""
     try:
         return kind(path)
-    except PermissionError:  # the home of a service's user may well be another's
+    except PermissionError:  # the home folder of a service's user often belongs to another user
         return False
 
 
 def read_named(folder: Path) -> Manifest:
-    """The manifest of a model in a store, where folder and model have one name.
+    """The manifest of a model in a store, where a model has the name of its folder.
 
     Raises:
-        ManifestInvalid: it does not say what it must, or another name than the folder's.
+        ManifestInvalid: it is invalid, or its name is not that of the folder.
     """
     path = folder / FILE_NAME
     manifest = manifest_file.read(path)
@@ -67,46 +65,40 @@ def read_named(folder: Path) -> Manifest:
     return manifest
 
 
-def move_in(staged: Path, target: Path, hidden: Path, *, replace: bool) -> bool:
-    """Move a prepared folder to its place; if that fails, what was there before is restored.
+def copy_folder(source: Path, target: Path) -> None:
+    """Copy the files of a folder, and of its subfolders, into an existing one; see :func:`copy_file`."""
+    with _reading(source):
+        paths = tuple(source.iterdir())
+    for path in paths:
+        if path.is_dir():
+            (target / path.name).mkdir()
+            copy_folder(path, target / path.name)
+        else:
+            copy_file(path, target / path.name)
 
-    Args:
-        staged: the prepared folder.
-        target: its place, on the same file system.
-        hidden: where a folder that is replaced goes until it is deleted.
-        replace: whether to replace what is there.
 
-    Returns:
-        False if another writer took the place meanwhile.
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file's bytes, not its mode: the copy of a read-only file can be written.
 
     Raises:
-        OSError: it cannot be moved for another reason.
+        ModelError: the source cannot be read.
+        OSError: the target cannot be written.
     """
-    if replace:
-        set_aside(target, hidden)
+    with _reading(source):
+        file = source.open("rb")
+    with file, target.open("wb") as copy:
+        while True:
+            with _reading(source):
+                chunk = file.read(_CHUNK_BYTES)
+            if not chunk:
+                return
+            copy.write(chunk)
+
+
+@contextmanager
+def _reading(source: Path) -> Iterator[None]:
+    """Turn an OSError into a ModelError that names what cannot be read."""
     try:
-        staged.rename(target)
+        yield
     except OSError as error:
-        with suppress(OSError):
-            hidden.rename(target)
-        if error.errno not in _OCCUPIED:
-            raise
-        return False
-    finally:
-        delete(hidden)
-    return True
-
-
-def set_aside(folder: Path, hidden: Path) -> None:
-    """Hide a folder by one rename; it may be gone already."""
-    with suppress(FileNotFoundError):
-        folder.rename(hidden)
-
-
-def delete(path: Path) -> None:
-    """Delete a folder, or a link but not its target; it may be gone already."""
-    with suppress(FileNotFoundError):
-        if path.is_symlink():
-            path.unlink()
-        else:
-            shutil.rmtree(path)
+        raise ModelError(f"{source}: cannot be read ({error.strerror or error})") from error

@@ -1,32 +1,23 @@
 """The model store: finding, verifying, adding and removing models.
 
 A store is a folder of models. It may have the models that are packaged with prunepool behind it: they are found and
-read like the others, but never written, and a model of the same name in the folder hides them.
+read like the others, but never written, and a model of the same name in the folder takes precedence.
 
-Every change is one rename within the store's file system: readers and other writers see a model either complete or
-not at all.
+A model is prepared in a hidden folder and renamed to its place, so readers and other writers never see half of one.
+Replacing a model is one step if the file system can exchange two folders, as Linux's own can. Otherwise, as on NFS,
+it is two steps: a reader between them finds no model of that name, or the packaged one. If a process dies midway,
+the next change deletes or restores what it left.
 """
 
 from __future__ import annotations
 
-import secrets
-import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from prunepool.errors import ManifestInvalid, ModelError, ModelNotFound
-from prunepool.store import manifest_file
-from prunepool.store.folders import (
-    check_name,
-    delete,
-    holds,
-    is_there,
-    move_in,
-    names_in,
-    read_named,
-    set_aside,
-)
+from prunepool.store import hidden, manifest_file, replacement
+from prunepool.store.folders import check_name, copy_folder, exists, holds, names_in, read_named
 from prunepool.store.manifest import Manifest
 from prunepool.store.manifest_file import FILE_NAME
 from prunepool.store.model import StoredModel
@@ -47,7 +38,7 @@ class ModelStore:
         self.packaged = packaged
 
     def names(self) -> tuple[str, ...]:
-        """Names of all models, sorted; a folder without a model.json is none."""
+        """Names of all models, sorted; a folder without a model.json is not a model."""
         packaged = () if self.packaged is None else names_in(self.packaged)
         return tuple(sorted({*names_in(self.root), *packaged}))
 
@@ -67,7 +58,7 @@ class ModelStore:
                 first, then one of a packaged model.
 
         Raises:
-            ModelNotFound: there is neither; names the models that there are.
+            ModelNotFound: neither exists; names the models that do.
             ManifestInvalid: its model.json is invalid.
         """
         name = str(name_or_folder)
@@ -94,7 +85,7 @@ class ModelStore:
         return model
 
     def check_free(self, name: str) -> None:
-        """Check that a name can be used; meant to be called before long work.
+        """Check that a name can be used; call it before long work, to fail early if the name is taken.
 
         Raises:
             InvalidParameter: the name is invalid.
@@ -102,28 +93,41 @@ class ModelStore:
         """
         if self._folder(name).exists():
             raise ModelError(
-                f"{self.root} already has a model {name!r}; --force replaces it, --name takes another"
+                f"{self.root} already has a model {name!r}; use --force to replace it, or --name to choose "
+                "another"
             )
         if self._is_packaged(name):
             raise ModelError(
-                f"a model {name!r} is packaged with prunepool; --force hides it behind yours, "
-                f"--name takes another"
+                f"a model {name!r} is packaged with prunepool; use --force to let yours take precedence, "
+                "or --name to choose another"
             )
 
     @contextmanager
     def staging(self) -> Iterator[Path]:
-        """A new folder on the store's file system to prepare a model in; removed at the end if it is still there.
+        """A new folder on the store's file system to prepare a model in; deleted at the end unless it was added.
+
+        Write to it within :meth:`writing`.
+
+        Raises:
+            ModelError: the store cannot be written.
+        """
+        hidden.clean(self.root)
+        with ExitStack() as stack:
+            with self.writing():
+                folder = stack.enter_context(hidden.staging(self.root))
+            yield folder
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Turn an OSError of a block that writes to the store into a ModelError that names the store.
 
         Raises:
             ModelError: the store cannot be written, or its disk is full.
         """
-        folder = self.root / f".staging-{secrets.token_hex(8)}"
         try:
-            with self._writing():
-                folder.mkdir(parents=True)
-                yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            yield
+        except OSError as error:
+            raise ModelError(f"cannot write to the store {self.root}: {error.strerror or error}") from error
 
     def add(self, manifest: Manifest, staged: Path, *, replace: bool = False) -> StoredModel:
         """Add a prepared model to the store, after comparing its weights with the manifest.
@@ -139,16 +143,19 @@ class ModelStore:
         """
         StoredModel(manifest, staged).verify()
         target = self._folder(manifest.name)
-        with self._writing():
+        move = replacement.replace if replace else replacement.move
+        with self.writing():
             manifest_file.write(manifest, staged)
             for _ in range(_ATTEMPTS):
                 if not replace:
                     self.check_free(manifest.name)
-                elif target.is_dir() and not (target / FILE_NAME).is_file() and any(target.iterdir()):
+                elif _is_foreign(target):
                     raise ModelError(f"{target} is not a model (it has no {FILE_NAME}); it is left as it is")
-                if move_in(staged, target, self._hidden(), replace=replace):
+                if move(staged, target):
                     return StoredModel(manifest, target)
-        raise ModelError(f"{target} was taken again {_ATTEMPTS} times by other writers; nothing was added")
+        raise ModelError(
+            f"{target} was taken {_ATTEMPTS} times by other writers; nothing was added; try again"
+        )
 
     def remove(self, name: str) -> None:
         """Remove a model from the store and delete its files; its manifest may be invalid.
@@ -158,15 +165,17 @@ class ModelStore:
             ModelError: the model is packaged, or cannot be deleted.
         """
         self.check_removable(name)
-        hidden = self._hidden()
+        hidden.clean(self.root)
+        trash = hidden.trash(self.root)
         try:
-            set_aside(self.root / name, hidden)
-            delete(hidden)
+            with suppress(FileNotFoundError):  # another writer was faster
+                (self.root / name).rename(trash)
+            hidden.delete(trash)
         except OSError as error:
             raise ModelError(f"cannot remove {name!r} from {self.root}: {error.strerror or error}") from error
 
     def check_removable(self, name: str) -> None:
-        """Check that a model can be removed; meant to be called before the user is asked to confirm.
+        """Check that a model can be removed; call it before prompting, to fail before the user confirms.
 
         Raises:
             ModelNotFound: there is no such model in the store.
@@ -184,12 +193,12 @@ class ModelStore:
     def update_manifest(self, name_or_folder: str | Path, manifest: Manifest) -> StoredModel:
         """Replace a model's manifest atomically; its weights stay.
 
-        A packaged model is not changed: a copy of it with this manifest goes into the store and hides it.
+        A packaged model is not changed: a copy of it with this manifest goes into the store and takes precedence.
 
         Raises:
             ModelNotFound: there is no such model.
             ManifestInvalid: a value is invalid, or the name is not the model's.
-            ModelError: the manifest cannot be written.
+            ModelError: the manifest cannot be written, or a packaged file cannot be read.
         """
         model = self.open(name_or_folder)
         if manifest.name != model.manifest.name:
@@ -198,8 +207,8 @@ class ModelStore:
             )
         if model.packaged:
             with self.staging() as staged:
-                for file in model.folder.iterdir():
-                    shutil.copyfile(file, staged / file.name)  # without its mode: the copy can be written
+                with self.writing():
+                    copy_folder(model.folder, staged)
                 return self.add(manifest, staged, replace=True)
         try:
             manifest_file.write(manifest, model.folder)
@@ -215,24 +224,12 @@ class ModelStore:
         """
         if not model.packaged:
             return model.folder / name
-        with self._writing():
+        with self.writing():
             self.root.mkdir(parents=True, exist_ok=True)
         return self.root / f".{model.manifest.name}-{name}"
 
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        """Turn an OSError into a ModelError that names the store."""
-        try:
-            yield
-        except OSError as error:
-            raise ModelError(f"cannot write to the store {self.root}: {error.strerror or error}") from error
-
     def _folder(self, name: str) -> Path:
         return self.root / check_name(name)
-
-    def _hidden(self) -> Path:
-        """A path in the store that no valid name can have."""
-        return self.root / f".trash-{secrets.token_hex(8)}"
 
     def _is_packaged(self, name: str) -> bool:
         return self.packaged is not None and holds(self.packaged, name)
@@ -242,5 +239,12 @@ class ModelStore:
         if names := self.names():
             inventory = ("it has " if self.packaged is None else "there are: ") + ", ".join(names)
         else:
-            inventory = "it is empty" if is_there(self.root, Path.is_dir) else "there is no such folder"
+            inventory = "it is empty" if exists(self.root, Path.is_dir) else "there is no such folder"
         return ModelNotFound(f"no model {name!r} in {where}; {inventory}")
+
+
+def _is_foreign(path: Path) -> bool:
+    """Whether a path holds something that is not a model and not an empty folder."""
+    if not path.exists() or exists(path / FILE_NAME):
+        return False
+    return not path.is_dir() or any(path.iterdir())

@@ -108,5 +108,6 @@ def keep(
     )
     with store.staging() as staged:
         named = {key: value.detach().cpu().to(_DTYPES[dtype]).contiguous() for key, value in weights.items()}
-        save_file(named, staged / WEIGHTS, {"format": "pt"})
+        with store.writing():
+            save_file(named, staged / WEIGHTS, {"format": "pt"})
         return add_staged(store, staged, description, replace=replace)

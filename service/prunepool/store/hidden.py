@@ -1,0 +1,137 @@
+"""Hidden folders of a store, which changes need on their way, and what becomes of them if the process dies.
+
+.staging-…         a model being prepared, or one that was just replaced; locked while its process lives
+.replaced-NAME-…   a model between the two steps of a replacement, see :mod:`prunepool.store.replacement`
+.trash-…           a removed model that is being deleted
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_TOKEN = "-[0-9a-f]{16}"  # noqa: S105 - no secret
+_STAGING = re.compile(r"\.staging" + _TOKEN)
+_TRASH = re.compile(r"\.trash" + _TOKEN)
+_REPLACED = re.compile(r"\.replaced-(?P<name>.+)" + _TOKEN)
+
+log = logging.getLogger(__name__)
+
+
+def trash(root: Path) -> Path:
+    """A new path for a model that is being deleted."""
+    return root / f".trash-{secrets.token_hex(8)}"
+
+
+def replaced(target: Path) -> Path:
+    """A new path for a model that is being replaced."""
+    return target.with_name(f".replaced-{target.name}-{secrets.token_hex(8)}")
+
+
+@contextmanager
+def staging(root: Path) -> Iterator[Path]:
+    """A new folder, locked and deleted at the end; what is in its place by then is deleted.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    while True:
+        folder = root / f".staging-{secrets.token_hex(8)}"
+        folder.mkdir(parents=True)
+        try:
+            handle = os.open(folder, os.O_RDONLY)
+        except FileNotFoundError:
+            continue  # another process took it for a leftover, before the lock
+        if _lock(handle) is not False and folder.exists():
+            break
+        os.close(handle)
+    try:
+        yield folder
+    finally:
+        discard(folder)
+        os.close(handle)
+
+
+def clean(root: Path) -> None:
+    """Delete what processes that died have left in a store; a model that was being replaced is restored.
+
+    What cannot be deleted is logged and left: it takes up space and does no other harm.
+    """
+    try:
+        paths = tuple(root.iterdir())
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return  # there is no store yet, or none that can be changed; the change itself says so
+    for path in paths:
+        if _STAGING.fullmatch(path.name):
+            _discard_abandoned(path)
+        elif _TRASH.fullmatch(path.name):
+            discard(path)
+        elif match := _REPLACED.fullmatch(path.name):
+            _restore(path, root / match["name"])
+
+
+def delete(path: Path) -> None:
+    """Delete a folder or a file, or a link but not its target; it may be deleted by others at the same time."""
+    while os.path.lexists(path):
+        try:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        except FileNotFoundError:
+            continue
+
+
+def _lock(handle: int) -> bool | None:
+    """Lock a folder; False if another process has it, None on a file system without locks."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
+def _discard_abandoned(folder: Path) -> None:
+    """Delete a staging folder unless its process lives, or may live because locks do not work."""
+    if (
+        folder.is_symlink()
+    ):  # a link that was replaced; one of a process that lives is about to be deleted by it
+        discard(folder)
+        return
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        if _lock(handle):
+            discard(folder)
+    finally:
+        os.close(handle)
+
+
+def discard(path: Path) -> None:
+    """Delete a path; if it cannot be deleted, log why."""
+    try:
+        delete(path)
+    except OSError as error:
+        log.warning("%s: a leftover that cannot be deleted (%s)", path, error.strerror or error)
+
+
+def _restore(path: Path, target: Path) -> None:
+    """Move a model that was being replaced back to its place, or delete it if the place is taken."""
+    if os.path.lexists(target):
+        discard(path)
+        return
+    try:
+        path.rename(target)
+    except OSError as error:
+        log.warning("%s: cannot be moved back to %s (%s)", path, target, error.strerror or error)
