@@ -19,7 +19,7 @@ from prunepool.reduction.plan import DENSE, ReductionPlan, plan_for_ratio
 
 Make = Callable[..., list[Crops]]
 
-#: Where tokens leave in most plans: the blocks before are the same for all.
+#: The first reducing block of most plans: they share the blocks before it.
 BLOCKS = (3, 4, 5)
 PLANS = [
     DENSE,

@@ -96,7 +96,7 @@ def test_with_the_split_kept_tokens_are_the_papers(small: LoadedModel) -> None:
         assert (choice.plan.blocks, choice.plan.removed) == (paper_plan.blocks, paper_plan.removed)
 
 
-def test_with_the_split_kept_it_is_chosen_who_leaves(small: LoadedModel) -> None:
+def test_with_the_split_kept_the_method_is_chosen(small: LoadedModel) -> None:
     choices = search(small, lambda p: 0.1 if p.method == "fuse" else 0.2, keep="split").run()
     assert {choice.plan.method for choice in choices} == {"fuse"}
 

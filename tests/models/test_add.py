@@ -1,4 +1,4 @@
-"""What is looked at before weights become a model of the store."""
+"""What is checked before weights are added to the store."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def add(store: ModelStore, tmp_path: Path) -> Callable[..., AddedModel]:
 
 
 def refused(store: ModelStore, work: Callable[[], object]) -> PrunepoolError:
-    """The error of an attempt that must fail and leave the store without a trace of it."""
+    """The error of an attempt that must fail and leave nothing in the store."""
     with pytest.raises(PrunepoolError) as caught:
         work()
     assert not store.root.exists() or list(store.root.iterdir()) == []
@@ -230,7 +230,7 @@ def test_a_name_that_is_taken_is_refused_unless_replaced(
 
 @pytest.mark.shared
 @pytest.mark.parametrize("name", ["deit_tiny_imagenet1k_start", "vit_tiny_patch16_224"])
-def test_real_weights_are_admitted(store: ModelStore, shared: Path, name: str) -> None:
+def test_real_weights_are_added(store: ModelStore, shared: Path, name: str) -> None:
     path = shared / "models" / name / "model.safetensors"
     add_file(store, path, replace(DESCRIPTION, labels=None))
     assert store.verify("mine").weights_path.read_bytes() == path.read_bytes()

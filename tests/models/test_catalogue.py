@@ -1,4 +1,4 @@
-"""What timm knows, and what it does not."""
+"""Finding models in the catalogue of timm."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights of others become one safetensors file, and nothing in them is ever run."""
+"""Conversion to safetensors: nothing in a checkpoint is ever executed."""
 
 from __future__ import annotations
 
@@ -199,13 +199,13 @@ def test_a_prefix_that_only_some_keys_have_stays() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16", "float16"])
-def test_the_number_format_and_parameters_are_found(tmp_path: Path, dtype: str) -> None:
+def test_dtype_and_parameters_are_found(tmp_path: Path, dtype: str) -> None:
     cast = {key: value.to(getattr(torch, dtype)) for key, value in WEIGHTS.items()}
     save_file(cast, tmp_path / "m.safetensors")
     assert inspect(tmp_path / "m.safetensors") == (dtype, 15)
 
 
-def test_formats_that_differ_are_mixed(tmp_path: Path) -> None:
+def test_dtypes_that_differ_are_mixed(tmp_path: Path) -> None:
     save_file(WEIGHTS | {"head.bias": torch.zeros(3).half()}, tmp_path / "m.safetensors")
     assert inspect(tmp_path / "m.safetensors") == ("mixed", 15)
 

@@ -1,4 +1,4 @@
-"""What classes are called."""
+"""Labels of classes."""
 
 from __future__ import annotations
 

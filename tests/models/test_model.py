@@ -132,7 +132,7 @@ def test_an_unknown_dtype_is_refused(tiny_store: Path) -> None:
 
 
 class _Timed(ReducingViT):
-    """Takes a set time in each number format, by a clock of its own."""
+    """Takes a fixed time in each dtype, by its own clock."""
 
     now = 0.0
 

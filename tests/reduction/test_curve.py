@@ -1,4 +1,4 @@
-"""The dial through measured plans: exact at them, and never dearer when more is removed."""
+"""The dial through measured plans: exact at them, and removing more never costs more."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_one_plan_is_scaled() -> None:
     assert plan.thresholds == pytest.approx((1e-4, 2e-4 * (136 / 166) ** 2, 3e-4 * (96 / 146) ** 2))
 
 
-def test_between_two_plans_the_nearest_decides_who_leaves() -> None:
+def test_between_two_plans_the_nearest_decides_the_method() -> None:
     few = ReductionPlan((6,), (20,), (1e-4,), "ppt")
     many = ReductionPlan((3, 6, 9), (40, 40, 40), (0.0,) * 3, "fuse")
     curve = PlanCurve([few, many], patches=T)

@@ -1,4 +1,4 @@
-"""What goes into the store and out of it: whole or not at all, whoever else is at it, whatever fails."""
+"""Changes to the store are atomic, with concurrent writers and when something fails."""
 
 from __future__ import annotations
 

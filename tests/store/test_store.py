@@ -1,4 +1,4 @@
-"""The store: finding a model in it, and whether its weights are still the same."""
+"""The store: finding models and verifying their weights."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def test_a_teacher_of_another_width_teaches_its_answers(fresh: Fresh, coloured: 
     assert set(done.losses) == {"loss", "teacher"}
 
 
-def test_tokens_leave_while_it_learns(fresh: Fresh, coloured: ImageSet) -> None:
+def test_tokens_are_removed_in_training(fresh: Fresh, coloured: ImageSet) -> None:
     recipe = Recipe(steps=8, batch_size=4, lr=1e-3, ratios=(0.755,))
     learner = Trainer(student(fresh), None, recipe)
     before = {name: value.clone() for name, value in learner.average.items()}

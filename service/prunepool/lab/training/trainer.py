@@ -204,7 +204,7 @@ class Trainer:
         theirs = {**state["recipe"], **state["from"]}
         for name in ours:
             if name != "steps" and ours[name] != theirs.get(name):
-                limit = f"{theirs.get(name)!r}, as in the run that is taken up (or start anew with --restart)"
+                limit = f"{theirs.get(name)!r}, as in the run that is resumed (or start anew with --restart)"
                 raise InvalidParameter(name, ours[name], limit)
         self._vit.vit.load_state_dict(state["model"])
         self.average = {name: value.to(self.model.device) for name, value in state["average"].items()}
@@ -236,5 +236,5 @@ def _check_teacher(model: LoadedModel, teacher: LoadedModel) -> None:
         value = f"{theirs.name} with {len(theirs.labels)} classes"
         raise InvalidParameter("teacher", value, f"one with {len(ours.labels)}, as {ours.name}")
     if ours.input_size != theirs.input_size:
-        value = f"{theirs.name} for {theirs.input_size} pixels a side"
-        raise InvalidParameter("teacher", value, f"one for {ours.input_size}, as {ours.name}")
+        value = f"{theirs.name}, with an input resolution of {theirs.input_size}"
+        raise InvalidParameter("teacher", value, f"one with {ours.input_size}, as {ours.name}")
