@@ -14,7 +14,7 @@ import zmq.asyncio
 from fake_core import SIZE, FakeCore
 from pictures import pictures
 
-from prunepool.core.types import Request, Result
+from prunepool.core.types import RatioSpec, Request, Result
 from prunepool.errors import (
     EngineUnavailable,
     ImageUndecodable,
@@ -460,3 +460,27 @@ async def test_what_a_dead_engine_had_is_suspect_to_the_next_one(rig: Rig) -> No
     second.free.set()
     await asyncio.gather(*tasks)
     assert [request.attempts for request in second.asked] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shape"),
+    [
+        (np.uint8, (1, 1, 3)),
+        (np.uint8, (3, SIZE, SIZE)),
+        (np.float32, (SIZE, SIZE, 3)),
+        (np.float64, (3, SIZE, SIZE)),
+    ],
+)
+async def test_pixels_that_no_device_takes_do_not_reach_one(
+    rig: Rig, dtype: str, shape: tuple[int, ...]
+) -> None:
+    core = FakeCore()
+    engine = await rig.start(core)
+    request = Request(np.zeros(shape, dtype), RatioSpec(0.0, 0.0), time.monotonic(), None)
+    with (
+        rig.client.reserve("m", "1", request.ratio_spec, None, 0) as reservation,
+        pytest.raises(InvalidParameter, match="pixels"),
+    ):
+        await reservation.submit(request)
+    assert not core.asked
+    assert (await engine.infer(tensor(3), Options())).logits.argmax() == 3

@@ -10,7 +10,7 @@ import zmq
 import zmq.asyncio
 
 from prunepool.core.types import Request
-from prunepool.errors import PrunepoolError
+from prunepool.errors import InvalidParameter, PrunepoolError
 from prunepool.transport.client import CoreClient, ModelOffer
 from prunepool.transport.messages import (
     Cancel,
@@ -125,10 +125,23 @@ class EngineServer:
         with self._core.reserve(
             model, submit.generation, submit.ratio_spec, submit.deadline, 0
         ) as reservation:
+            self._check_pixels(submit)
             result = await reservation.submit(request)
         load = self._core.loads().get(model)
         drain_s = load.drain_s if load else 0.0
         return Completed(submit.id, model, result, drain_s, self._last_sequence.get(peer, 0))
+
+    def _check_pixels(self, submit: Submit) -> None:
+        """Refuse pixels that would fail on the device, and cost others their answers while it restarts.
+
+        Raises:
+            InvalidParameter: the model takes no pixels of this dtype and shape.
+        """
+        size = self._core.offers()[submit.model].preprocess.size
+        fitting = {"uint8": (size, size, 3), "float32": (3, size, size)}
+        if submit.shape != fitting.get(submit.dtype):
+            got = f"{submit.dtype} {list(submit.shape)}"
+            raise InvalidParameter("pixels", got, f"uint8 [{size}, {size}, 3] or float32 [3, {size}, {size}]")
 
     async def _publish(self) -> None:
         while True:
