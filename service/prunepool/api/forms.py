@@ -90,9 +90,11 @@ def _parse_multipart(boundary: bytes, body: bytes, max_images: int) -> ParsedBod
     except FormParserError as error:
         raise InvalidParameter("body", str(error), "valid multipart/form-data") from error
     if not parts.complete:
-        raise InvalidParameter("body", "a truncated one", "complete multipart/form-data")
+        raise InvalidParameter(
+            "body", f"{len(body)} bytes without the closing boundary", "complete multipart/form-data"
+        )
     if not parts.files:
-        raise InvalidParameter("file", None, "a form part of this name holding an image, once or more")
+        raise InvalidParameter("file", None, "in the form: at least one part named 'file' holding an image")
     return ParsedBody(tuple(parts.files), as_list=len(parts.files) > 1, options=tuple(parts.fields))
 
 
@@ -143,7 +145,10 @@ class _Parts:
         _, options = parse_options_header(self._disposition)
         self._name = options.get(b"name", b"").decode("utf-8", "replace")
         if not self._name:
-            raise InvalidParameter("body", "a part without a name", "made of parts with names")
+            shown = self._disposition.decode("utf-8", "replace")
+            raise InvalidParameter(
+                "body", f"a part with Content-Disposition {shown!r}", "made of parts that each have a name"
+            )
         if self._name == "file" and len(self.files) == self.max_images:
             raise InvalidParameter(
                 "file", f"more than {self.max_images}", f"given at most {self.max_images} times"
@@ -171,9 +176,10 @@ class _Parts:
 
 
 def _parse_json(body: bytes, max_images: int) -> ParsedBody:
-    most = _MAX_JSON_MARKS + _MARKS_PER_IMAGE * max_images
-    if sum(map(body.count, _JSON_MARKS)) > most:
-        raise InvalidParameter("body", "one with more", f"JSON with at most {most} brackets and commas")
+    limit = _MAX_JSON_MARKS + _MARKS_PER_IMAGE * max_images
+    marks = sum(map(body.count, _JSON_MARKS))
+    if marks > limit:
+        raise InvalidParameter("body", marks, f"JSON with at most {limit} brackets and commas")
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:

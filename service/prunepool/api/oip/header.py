@@ -53,8 +53,9 @@ def header_of_json(text: bytes) -> Header:
     Raises:
         InvalidParameter: the text is not JSON, has too many brackets, or a value is missing or of the wrong type.
     """
-    if text.count(b"[") + text.count(b"{") > _MAX_BRACKETS:
-        raise InvalidParameter("body", "one with more", f"JSON with at most {_MAX_BRACKETS} brackets")
+    brackets = text.count(b"[") + text.count(b"{")
+    if brackets > _MAX_BRACKETS:
+        raise InvalidParameter("body", brackets, f"JSON with at most {_MAX_BRACKETS} opening brackets")
     try:
         document = orjson.loads(text)
     except orjson.JSONDecodeError as error:
