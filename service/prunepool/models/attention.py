@@ -1,4 +1,4 @@
-"""timm's plain attention on packed rows: one call for each group of segments of equal length."""
+"""timm's plain attention on packed rows: one call for neighbouring segments of equal length."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
-from prunepool.models.packing import RaggedSegment, equal_length_groups, joined, prefix_rows, sizes_of
+from prunepool.models.packing import RaggedSegment, attention_calls, joined, prefix_rows, sizes_of
 
-#: Queries, keys and values, each [B, H, N, D].
+#: Queries, keys and values of one segment or one call, each [B, H, N, D].
 Heads = tuple[Tensor, Tensor, Tensor]
 
 
@@ -27,19 +27,16 @@ def self_attention(
     Returns:
         The output, [Σ tokens, C], and the heads of each segment.
     """
-    groups = equal_length_groups(segments)
-    rows = attention.qkv(y).split_with_sizes([sum(s.rows for s in group) for group in groups])
-    heads: list[Heads] = []
-    mixed: list[Tensor] = []
-    for part, group in zip(rows, groups, strict=True):
-        q, k, v = _heads(part, (-1, group[0].tokens, 3, attention.num_heads, attention.head_dim))
-        q, k = attention.q_norm(q), attention.k_norm(k)
-        mixed.append(_attend(q, k, v, sizes_of(group)))
-        counts = [s.images for s in group]
-        heads += zip(
-            q.split_with_sizes(counts), k.split_with_sizes(counts), v.split_with_sizes(counts), strict=True
-        )
-    return _projected(attention, mixed), heads
+    calls = attention_calls(segments)
+    qkv = attention.qkv(y).split_with_sizes([sum(s.rows for s in call) for call in calls])
+    split = [_split(attention, rows, call[0].tokens, 3) for rows, call in zip(qkv, calls, strict=True)]
+    out, call_heads = _attention(attention, calls, split)
+    segment_heads: list[Heads] = []
+    for heads, call in zip(call_heads, calls, strict=True):
+        counts = [s.images for s in call]
+        q, k, v = (part.split_with_sizes(counts) for part in heads)
+        segment_heads += zip(q, k, v, strict=True)
+    return out, segment_heads
 
 
 def prefix_attention(attention: Any, y: Tensor, segments: Sequence[RaggedSegment], prefix: int) -> Tensor:
@@ -59,31 +56,49 @@ def prefix_attention(attention: Any, y: Tensor, segments: Sequence[RaggedSegment
     queries = F.linear(
         prefix_rows(y, segments, prefix), weight[:width], None if bias is None else bias[:width]
     )
-    pairs = F.linear(y, weight[width:], None if bias is None else bias[width:])
-    groups = equal_length_groups(segments)
-    rows = pairs.split_with_sizes([sum(s.rows for s in group) for group in groups])
-    counts = [sum(s.images for s in group) * prefix for group in groups]
-    mixed = []
-    for part, own, group in zip(rows, queries.split_with_sizes(counts), groups, strict=True):
-        (q,) = _heads(own, (-1, prefix, 1, attention.num_heads, attention.head_dim))
-        k, v = _heads(part, (-1, group[0].tokens, 2, attention.num_heads, attention.head_dim))
-        mixed.append(_attend(attention.q_norm(q), attention.k_norm(k), v, sizes_of(group)))
-    return _projected(attention, mixed)
+    keys_values = F.linear(y, weight[width:], None if bias is None else bias[width:])
+    calls = attention_calls(segments)
+    q_rows = queries.split_with_sizes([sum(s.images for s in call) * prefix for call in calls])
+    kv_rows = keys_values.split_with_sizes([sum(s.rows for s in call) for call in calls])
+    split = [
+        (*_split(attention, q, prefix, 1), *_split(attention, kv, call[0].tokens, 2))
+        for q, kv, call in zip(q_rows, kv_rows, calls, strict=True)
+    ]
+    return _attention(attention, calls, split)[0]
 
 
-def _projected(attention: Any, mixed: Sequence[Tensor]) -> Tensor:
-    """What follows the attention product in timm: norm, where there is one, and projection."""
-    out: Tensor = attention.proj(attention.norm(joined(mixed)))
-    return out
-
-
-def _heads(rows: Tensor, shape: tuple[int, int, int, int, int]) -> tuple[Tensor, ...]:
-    """Split packed rows into queries, keys, values or some of them, each [B, H, N, D].
+def _attention(
+    attention: Any, calls: Sequence[Sequence[RaggedSegment]], split: Sequence[tuple[Tensor, ...]]
+) -> tuple[Tensor, list[Heads]]:
+    """Attention from the queries, keys and values of each call to the output projection.
 
     Args:
-        rows: output of a linear layer, [B·N, S·H·D].
-        shape: (B, N, S, H, D); S tensors are returned.
+        attention: a timm `Attention`.
+        calls: the segments of each call.
+        split: queries, keys and values of each call, each [B, H, N, D].
+
+    Returns:
+        The output, packed rows [Σ queries, C], and the heads of each call with queries and keys normalised.
     """
+    call_heads = [(attention.q_norm(q), attention.k_norm(k), v) for q, k, v in split]
+    mixed = [_attend(*heads, sizes_of(call)) for heads, call in zip(call_heads, calls, strict=True)]
+    out: Tensor = attention.proj(attention.norm(joined(mixed)))
+    return out, call_heads
+
+
+def _split(attention: Any, rows: Tensor, tokens: int, parts: int) -> tuple[Tensor, ...]:
+    """Split packed rows into queries, keys, values or some of them.
+
+    Args:
+        attention: a timm `Attention`.
+        rows: output of a linear layer, [B·N, S·H·D].
+        tokens: N, rows of each image.
+        parts: S, how many of queries, keys and values the rows hold.
+
+    Returns:
+        S tensors [B, H, N, D].
+    """
+    shape = (-1, tokens, parts, attention.num_heads, attention.head_dim)
     return rows.view(shape).permute(2, 0, 3, 1, 4).unbind(0)
 
 

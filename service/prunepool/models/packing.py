@@ -76,14 +76,14 @@ def joined(parts: Sequence[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(tuple(parts))
 
 
-def equal_length_groups(segments: Sequence[RaggedSegment]) -> list[list[RaggedSegment]]:
-    """Neighbouring segments of one token count, which share one attention call."""
-    return [list(group) for _, group in groupby(segments, key=lambda s: (s.tokens, s.size is None))]
+def attention_calls(segments: Sequence[RaggedSegment]) -> list[list[RaggedSegment]]:
+    """The segments of each attention call: neighbours of equal token count share one."""
+    return [list(call) for _, call in groupby(segments, key=lambda s: (s.tokens, s.size is None))]
 
 
-def sizes_of(group: Sequence[RaggedSegment]) -> Tensor | None:
-    """Patches merged into each token of a group, float32 [images, tokens]; None while all are 1."""
-    sizes = [s.size for s in group if s.size is not None]
+def sizes_of(call: Sequence[RaggedSegment]) -> Tensor | None:
+    """Patches merged into each token of a call's segments, float32 [images, tokens]; None while all are 1."""
+    sizes = [s.size for s in call if s.size is not None]
     return joined(sizes) if sizes else None
 
 

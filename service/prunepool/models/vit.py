@@ -20,8 +20,8 @@ from prunepool.reduction.methods import METHODS
 from prunepool.reduction.plan import DENSE, PlanError, ReductionPlan, removable
 from prunepool.reduction.step import StageRecord, Step, StepInputs
 
-#: On a CPU, the most bytes of a pass's widest activation. Every layer allocates and frees a few such blocks. They
-#: must fit, together, into the memory that the process keeps (prunepool.machine), or their pages are cleared anew.
+#: Upper limit of a pass's widest activation on a CPU, in bytes. Every layer allocates and frees a few such blocks.
+#: Together they must fit in the heap malloc retains (see prunepool.machine); otherwise every layer page-faults.
 _KEPT_BYTES = 16 * 2**20
 
 #: Neighbouring images of one plan in a batch: the plan and the number of images.
@@ -51,7 +51,7 @@ class ReducingViT(nn.Module):
     def __init__(self, vit: nn.Module, step: Step | None = None) -> None:
         super().__init__()
         self.vit: Any = vit
-        # Loaded here, for a compiler that traces a pass can follow no import.
+        # Loaded eagerly: a compiler tracing the forward pass cannot trace an import.
         self._steps = {name: step or method.load() for name, method in METHODS.items()}
         self.geometry = network_geometry(vit)
 
@@ -106,9 +106,9 @@ class ReducingViT(nn.Module):
         Raises:
             PlanError: as :meth:`forward`, or a plan that reduces before `start`.
         """
-        images = tokens.shape[0]
-        if sum(count for _, count in groups) != images:
-            raise PlanError("groups", [count for _, count in groups], f"summing to {images} images")
+        batch_size = tokens.shape[0]
+        if sum(count for _, count in groups) != batch_size:
+            raise PlanError("groups", [count for _, count in groups], f"summing to {batch_size} images")
         for plan, _ in groups:
             if plan.blocks and plan.blocks[-1] >= self.geometry.depth:
                 raise PlanError("blocks", plan.blocks, f"below the model's depth of {self.geometry.depth}")
@@ -133,7 +133,7 @@ class ReducingViT(nn.Module):
     def _pass(self, tokens: Tensor, groups: Sequence[Group], start: int, first: int) -> Forward:
         """:meth:`run` for a part of a batch; `first` is the index of its first image."""
         vit = self.vit
-        images = tokens.shape[0]
+        batch_size = tokens.shape[0]
         segments: list[RaggedSegment] = []
         for plan, count in groups:
             segments.append(RaggedSegment(plan, first, count, tokens.shape[1]))
@@ -149,18 +149,18 @@ class ReducingViT(nn.Module):
             else:
                 x, segments = self._block(index, block, x, segments, stages)
         prefix = self.geometry.prefix_tokens
-        if x.shape[0] > images * prefix:
+        if x.shape[0] > batch_size * prefix:
             x = prefix_rows(x, segments, prefix)
-        logits: Tensor = vit.forward_head(vit.norm(x.view(images, prefix, -1)))
+        logits: Tensor = vit.forward_head(vit.norm(x.view(batch_size, prefix, -1)))
         return Forward(logits.float(), stages)
 
     def _block(
         self, index: int, block: Any, x: Tensor, segments: list[RaggedSegment], stages: list[StageRecord]
     ) -> tuple[Tensor, list[RaggedSegment]]:
         """One transformer block on the packed tokens [Σ tokens, C]; appends its reductions to `stages`."""
-        mixed, heads = self_attention(block.attn, block.norm1(x), segments)
+        mixed, segment_heads = self_attention(block.attn, block.norm1(x), segments)
         x = x + block.ls1(mixed)
-        x, segments = self._reduce(index, block.attn.scale, x, segments, heads, stages)
+        x, segments = self._reduce(index, block.attn.scale, x, segments, segment_heads, stages)
         return x + block.ls2(block.mlp(block.norm2(x))), segments
 
     def _last_block(self, block: Any, x: Tensor, segments: Sequence[RaggedSegment]) -> Tensor:
@@ -181,7 +181,7 @@ class ReducingViT(nn.Module):
         scale: float,
         x: Tensor,
         segments: list[RaggedSegment],
-        heads: Sequence[Heads],
+        segment_heads: Sequence[Heads],
         stages: list[StageRecord],
     ) -> tuple[Tensor, list[RaggedSegment]]:
         """Remove tokens from the segments whose plan reduces at this block."""
@@ -191,7 +191,7 @@ class ReducingViT(nn.Module):
         parts: list[Tensor] = []
         left: list[RaggedSegment] = []
         rows = x.split_with_sizes([s.rows for s in segments])
-        for part, s, (q, k, v), count in zip(rows, segments, heads, removed, strict=True):
+        for part, s, (q, k, v), count in zip(rows, segments, segment_heads, removed, strict=True):
             if count == 0:
                 parts.append(part)
                 left.append(s)
