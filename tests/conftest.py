@@ -23,7 +23,7 @@ from prometheus_client import CollectorRegistry
 from prunepool.api.server import bind, url_of
 from prunepool.metrics import Metrics
 from prunepool.server import factory
-from prunepool.serving.types import Engine
+from prunepool.serving.types import Service
 from prunepool.settings import Settings
 
 # How many examples hypothesis tries; a test that needs more takes a multiple of its profile's. None has a deadline
@@ -79,8 +79,8 @@ def metrics() -> Metrics:
 
 
 @contextmanager
-def _serving(settings: Settings, engine: Engine) -> Iterator[str]:
-    server = factory.create_server(settings, engine, Metrics(CollectorRegistry()))
+def _serving(settings: Settings, service: Service) -> Iterator[str]:
+    server = factory.create_server(settings, service, Metrics(CollectorRegistry()))
     bound = bind("127.0.0.1", 0)
     ready = threading.Event()
     thread = threading.Thread(target=lambda: asyncio.run(server.serve_until_signal(bound, ready.set)))
@@ -95,6 +95,6 @@ def _serving(settings: Settings, engine: Engine) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def serving() -> Callable[[Settings, Engine], AbstractContextManager[str]]:
+def serving() -> Callable[[Settings, Service], AbstractContextManager[str]]:
     """Runs a server over an engine in a thread of its own while a block lasts; the block gets its URL."""
     return _serving

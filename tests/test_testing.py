@@ -19,9 +19,9 @@ from prunepool.errors import (
     ModelNotFound,
     Overloaded,
 )
-from prunepool.serving.options import Options
-from prunepool.serving.types import Engine
-from prunepool.testing import FakeBackend, FakeEngine, Gate, fake_model
+from prunepool.serving.options import InferenceOptions
+from prunepool.serving.types import Service
+from prunepool.testing import FakeBackend, FakeService, Gate, fake_model
 
 
 def batch(*values: int, ratio: float = 0.0, explain: bool = False) -> Batch:
@@ -37,106 +37,106 @@ def run(backend: Backend, one: Batch) -> list[Any]:
 
 
 async def test_the_same_bytes_get_the_same_answer() -> None:
-    engine: Engine = FakeEngine()
-    one, other = [await engine.classify(b"x", Options()) for _ in range(2)]
+    service: Service = FakeService()
+    one, other = [await service.classify(b"x", InferenceOptions()) for _ in range(2)]
     assert replace(one, batch=0) == replace(other, batch=0)
 
 
 async def test_other_bytes_get_another_answer() -> None:
-    engine = FakeEngine()
-    assert (await engine.classify(b"x", Options())).predictions != (
-        await engine.classify(b"y", Options())
+    service = FakeService()
+    assert (await service.classify(b"x", InferenceOptions())).predictions != (
+        await service.classify(b"y", InferenceOptions())
     ).predictions
 
 
 async def test_scores_fall_and_sum_to_one() -> None:
-    scores = [p.score for p in (await FakeEngine().classify(b"x", Options(top_k=10))).predictions]
+    scores = [p.score for p in (await FakeService().classify(b"x", InferenceOptions(top_k=10))).predictions]
     assert scores == sorted(scores, reverse=True)
     assert sum(scores) == pytest.approx(1)
 
 
 async def test_calls_are_recorded() -> None:
-    engine = FakeEngine()
-    await engine.classify(b"x", Options(top_k=1))
-    assert engine.calls == [(b"x", Options(top_k=1))]
+    service = FakeService()
+    await service.classify(b"x", InferenceOptions(top_k=1))
+    assert service.calls == [(b"x", InferenceOptions(top_k=1))]
 
 
 async def test_bad_bytes_are_not_an_image() -> None:
     with pytest.raises(ImageUndecodable):
-        await FakeEngine().classify(b"bad image", Options())
+        await FakeService().classify(b"bad image", InferenceOptions())
 
 
 async def test_options_are_validated_as_the_real_engine_does() -> None:
     with pytest.raises(InvalidParameter, match="reduction_ratio"):
-        await FakeEngine().classify(b"x", Options(reduction_ratio=0.9))
+        await FakeService().classify(b"x", InferenceOptions(reduction_ratio=0.9))
 
 
 async def test_a_fixed_ratio_is_echoed() -> None:
-    reduction = (await FakeEngine().classify(b"x", Options(reduction_ratio=0.5))).reduction
+    reduction = (await FakeService().classify(b"x", InferenceOptions(reduction_ratio=0.5))).reduction
     assert (reduction.requested, reduction.applied, reduction.reason) == (0.5, 0.5, "requested")
 
 
 @pytest.mark.parametrize("ratio", [0.0, 0.1, 0.33, 0.755, 0.87])
 async def test_never_more_is_applied_than_asked(ratio: float) -> None:
-    reduction = (await FakeEngine().classify(b"x", Options(reduction_ratio=ratio))).reduction
+    reduction = (await FakeService().classify(b"x", InferenceOptions(reduction_ratio=ratio))).reduction
     assert reduction.applied <= ratio
 
 
 async def test_auto_is_the_default_of_the_model() -> None:
-    reduction = (await FakeEngine().classify(b"x", Options())).reduction
+    reduction = (await FakeService().classify(b"x", InferenceOptions())).reduction
     assert (reduction.requested, reduction.applied, reduction.reason) == ("auto", 0.5, "auto:default")
 
 
 async def test_an_explained_answer_has_a_token_for_every_patch_kept() -> None:
-    answer = await FakeEngine().classify(b"x", Options(reduction_ratio=0.5, explain=True))
+    answer = await FakeService().classify(b"x", InferenceOptions(reduction_ratio=0.5, explain=True))
     assert answer.token_map is not None
     assert len(answer.token_map.tokens) == answer.reduction.tokens[-1] - 1
 
 
 async def test_the_error_that_was_set_is_raised() -> None:
-    engine = FakeEngine(error=Overloaded("full", retry_after=2.0))
+    service = FakeService(error=Overloaded("full", retry_after=2.0))
     with pytest.raises(Overloaded):
-        await engine.classify(b"x", Options())
+        await service.classify(b"x", InferenceOptions())
 
 
 async def test_an_error_can_be_taken_back() -> None:
-    engine = FakeEngine(error=Overloaded("full", retry_after=2.0))
-    engine.error = None
-    assert (await engine.classify(b"x", Options())).model == "fake"
+    service = FakeService(error=Overloaded("full", retry_after=2.0))
+    service.error = None
+    assert (await service.classify(b"x", InferenceOptions())).model == "fake"
 
 
 async def test_an_unknown_model_is_not_found() -> None:
     with pytest.raises(ModelNotFound):
-        await FakeEngine().classify(b"x", Options(model="other"))
+        await FakeService().classify(b"x", InferenceOptions(model="other"))
 
 
 async def test_the_first_model_is_the_default() -> None:
-    engine = FakeEngine([fake_model("a"), fake_model("b")])
-    assert (await engine.classify(b"x", Options())).model == "a"
+    service = FakeService([fake_model("a"), fake_model("b")])
+    assert (await service.classify(b"x", InferenceOptions())).model == "a"
 
 
 async def test_an_engine_that_is_not_ready_cannot_be_asked() -> None:
     with pytest.raises(EngineUnavailable):
-        await FakeEngine(ready=False).classify(b"x", Options())
+        await FakeService(ready=False).classify(b"x", InferenceOptions())
 
 
 async def test_starting_makes_it_ready() -> None:
-    engine = FakeEngine(ready=False)
-    await engine.start()
-    assert engine.readiness().ready
+    service = FakeService(ready=False)
+    await service.start()
+    assert service.readiness().ready
 
 
 async def test_a_draining_engine_refuses() -> None:
-    engine = FakeEngine()
-    engine.begin_drain()
+    service = FakeService()
+    service.begin_drain()
     with pytest.raises(Draining):
-        await engine.classify(b"x", Options())
+        await service.classify(b"x", InferenceOptions())
 
 
 async def test_closing_is_remembered() -> None:
-    engine = FakeEngine()
-    await engine.close(1.0)
-    assert engine.closed
+    service = FakeService()
+    await service.close(1.0)
+    assert service.closed
 
 
 def test_the_highest_logit_is_that_of_the_first_byte() -> None:
@@ -211,15 +211,15 @@ def tensor(value: float, size: int = 224) -> np.ndarray:
 
 
 async def test_the_same_tensor_gets_the_same_logits() -> None:
-    engine: Engine = FakeEngine()
-    first, again = [await engine.infer(tensor(1), Options()) for _ in range(2)]
+    service: Service = FakeService()
+    first, again = [await service.infer(tensor(1), InferenceOptions()) for _ in range(2)]
     assert first.logits.tolist() == again.logits.tolist()
 
 
 async def test_an_inference_says_what_a_classification_does() -> None:
-    engine = FakeEngine()
-    logits = (await engine.infer(b"x", Options())).logits
-    predictions = (await engine.classify(b"x", Options(top_k=1))).predictions
+    service = FakeService()
+    logits = (await service.infer(b"x", InferenceOptions())).logits
+    predictions = (await service.classify(b"x", InferenceOptions(top_k=1))).predictions
     assert predictions[0].index == logits.argmax()
     assert predictions[0].score == pytest.approx(softmax(logits).max())
 
@@ -227,9 +227,9 @@ async def test_an_inference_says_what_a_classification_does() -> None:
 @pytest.mark.parametrize("image", [tensor(0, 2), tensor(np.nan), tensor(0).astype(np.float64)])
 async def test_tensors_are_validated_as_the_real_engine_does(image: np.ndarray) -> None:
     with pytest.raises(InvalidParameter, match="image must be"):
-        await FakeEngine().infer(image, Options())
+        await FakeService().infer(image, InferenceOptions())
 
 
 async def test_each_image_is_a_batch_of_its_own() -> None:
-    engine = FakeEngine()
-    assert [(await engine.infer(b"x", Options())).batch for _ in range(2)] == [0, 1]
+    service = FakeService()
+    assert [(await service.infer(b"x", InferenceOptions())).batch for _ in range(2)] == [0, 1]

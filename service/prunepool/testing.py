@@ -1,6 +1,6 @@
 """Stand-ins for testing what is built on prunepool, without a model, a device or a thread of their own.
 
-`FakeEngine` takes the place of an engine under the HTTP layer, or under your own code. `FakeBackend` takes the
+`FakeService` takes the place of an engine under the HTTP layer, or under your own code. `FakeBackend` takes the
 place of a model on a device under the real scheduler; its `Gate` makes "the device is busy" something that a
 test decides, so that no test needs to sleep.
 """
@@ -32,7 +32,7 @@ from prunepool.errors import (
     PrunepoolError,
 )
 from prunepool.imaging import Preprocess
-from prunepool.serving.options import Options, ResolvedOptions, resolve
+from prunepool.serving.options import InferenceOptions, ResolvedOptions, resolve
 from prunepool.serving.types import Classification, Image, Inference, Prediction, Readiness, Reduction, Timing
 
 _PATCHES = 196
@@ -98,8 +98,8 @@ def fake_served(
     return replace(model, **changes)  # type: ignore[arg-type]
 
 
-class FakeEngine:
-    """An `Engine` that answers at once, the same answer for the same image.
+class FakeService:
+    """A `Service` that answers at once, the same answer for the same image.
 
     Bytes that begin with `bad` are not an image; options and tensors are validated as the real engine does.
 
@@ -125,7 +125,7 @@ class FakeEngine:
         self.ready = ready
         self.draining = False
         self.closed = False
-        self.calls: list[tuple[Image, Options]] = []
+        self.calls: list[tuple[Image, InferenceOptions]] = []
         self._batches = itertools.count()
 
     @property
@@ -149,7 +149,7 @@ class FakeEngine:
             return Readiness(False, ("draining",))
         return Readiness(True) if self.ready else Readiness(False, ("engine",))
 
-    async def classify(self, image: bytes, options: Options) -> Classification:
+    async def classify(self, image: bytes, options: InferenceOptions) -> Classification:
         """An answer made from the bytes, or the error that the test set."""
         wanted, answer = await self._answer(image, options)
         scores = softmax(answer.logits)
@@ -165,11 +165,11 @@ class FakeEngine:
             token_map=answer.token_map,
         )
 
-    async def infer(self, image: Image, options: Options) -> Inference:
+    async def infer(self, image: Image, options: InferenceOptions) -> Inference:
         """Logits made from the image, or the error that the test set."""
         return (await self._answer(image, options))[1]
 
-    async def _answer(self, image: Image, options: Options) -> tuple[ResolvedOptions, Inference]:
+    async def _answer(self, image: Image, options: InferenceOptions) -> tuple[ResolvedOptions, Inference]:
         self.calls.append((image, options))
         await asyncio.sleep(0)  # as the real one, it lets others run
         if self.error is not None:
@@ -211,7 +211,7 @@ def _content(image: Image, size: int) -> bytes:
 
 
 def _inference(
-    seed: bytes, batch: int, info: ModelInfo, options: Options, wanted: ResolvedOptions
+    seed: bytes, batch: int, info: ModelInfo, options: InferenceOptions, wanted: ResolvedOptions
 ) -> Inference:
     classes = len(info.labels)
     logits = np.array([seed[i % len(seed)] / 64 - i / classes for i in range(classes)], np.float32)

@@ -22,10 +22,10 @@ from prunepool.api.server import Server, bind, url_of
 from prunepool.logs import logging_to
 from prunepool.metrics import Metrics
 from prunepool.server import factory
-from prunepool.serving.options import Options
-from prunepool.serving.types import Classification, Engine
+from prunepool.serving.options import InferenceOptions
+from prunepool.serving.types import Classification, Service
 from prunepool.settings import Settings
-from prunepool.testing import FakeEngine
+from prunepool.testing import FakeService
 
 #: Long enough for a slow machine; nothing waits for it to pass.
 TIMEOUT_S = 20.0
@@ -59,19 +59,19 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def engine() -> FakeEngine:
-    return FakeEngine()
+def service() -> FakeService:
+    return FakeService()
 
 
 @pytest.fixture
 def make_app(make_settings: MakeSettings, metrics: Metrics) -> Callable[..., FastAPI]:
     """Make an app over an engine, with settings as keywords."""
-    return lambda engine, **settings: create_app(engine, make_settings(**settings), metrics)
+    return lambda service, **settings: create_app(service, make_settings(**settings), metrics)
 
 
 @pytest.fixture
-def app(engine: FakeEngine, make_app: Callable[..., FastAPI]) -> FastAPI:
-    return make_app(engine)
+def app(service: FakeService, make_app: Callable[..., FastAPI]) -> FastAPI:
+    return make_app(service)
 
 
 Connect = Callable[[FastAPI], httpx.AsyncClient]
@@ -105,7 +105,7 @@ def log_lines() -> Iterator[Callable[[], list[dict[str, Any]]]]:
         yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
-class HeldEngine(FakeEngine):
+class HeldEngine(FakeService):
     """Accepts at once, answers when released; safe to watch from another thread.
 
     Images that begin with `free` are answered at once.
@@ -122,7 +122,7 @@ class HeldEngine(FakeEngine):
         self._loop = asyncio.get_running_loop()
         self._released = asyncio.Event()
 
-    async def classify(self, image: bytes, options: Options) -> Classification:
+    async def classify(self, image: bytes, options: InferenceOptions) -> Classification:
         answer = await super().classify(image, options)
         if image.startswith(b"free"):
             return answer
@@ -166,8 +166,8 @@ class Live:
 
 
 @contextmanager
-def _running(engine: Engine, settings: Settings, metrics: Metrics) -> Iterator[Live]:
-    server: Server = factory.create_server(settings, engine, metrics)
+def _running(service: Service, settings: Settings, metrics: Metrics) -> Iterator[Live]:
+    server: Server = factory.create_server(settings, service, metrics)
     bound = bind("127.0.0.1", 0)
     ready = threading.Event()
     left: list[int] = []
@@ -199,8 +199,8 @@ def _running(engine: Engine, settings: Settings, metrics: Metrics) -> Iterator[L
 def live(make_settings: MakeSettings, metrics: Metrics) -> Iterator[Callable[..., Live]]:
     """Start a real server over an engine, with settings as keywords."""
     with ExitStack() as stack:
-        yield lambda engine, **settings: stack.enter_context(
-            _running(engine, make_settings(**{"drain_timeout_s": 1, **settings}), metrics)
+        yield lambda service, **settings: stack.enter_context(
+            _running(service, make_settings(**{"drain_timeout_s": 1, **settings}), metrics)
         )
 
 

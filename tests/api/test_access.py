@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from prunepool.access import Key, Keyring, Rate, digest_of
 from prunepool.api.app import create_app
 from prunepool.metrics import Metrics
-from prunepool.testing import FakeEngine
+from prunepool.testing import FakeService
 
 BEARER = {"Authorization": "Bearer pp_alice"}
 OPEN = ["/", "/docs", "/openapi.json", "/static/icon.svg"]
@@ -38,14 +38,14 @@ class Keys:
 
 @pytest.fixture
 def keyed(
-    make_settings: Any, metrics: Metrics, engine: FakeEngine, clock: Any, connect: Any
+    make_settings: Any, metrics: Metrics, service: FakeService, clock: Any, connect: Any
 ) -> Callable[..., httpx.AsyncClient]:
     """A client of an app that requires keys."""
 
     def make(rate: Rate | None = None, **settings: Any) -> httpx.AsyncClient:
         keys = Keys()
         keys.rate = rate
-        app = create_app(engine, make_settings(**settings), metrics, keyring=Keyring(keys, clock))
+        app = create_app(service, make_settings(**settings), metrics, keyring=Keyring(keys, clock))
         client: httpx.AsyncClient = connect(app)
         return client
 
@@ -104,15 +104,15 @@ async def test_every_route_that_is_not_public_is_protected(app: FastAPI, http: h
     ["//classify", "/./classify", "/static/../classify", "/healthz/../classify", "/healthz/", "/STATIC/x"],
 )
 async def test_no_other_spelling_of_a_path_avoids_the_key(
-    http: httpx.AsyncClient, engine: FakeEngine, path: str
+    http: httpx.AsyncClient, service: FakeService, path: str
 ) -> None:
     url = httpx.URL("http://test").copy_with(raw_path=path.encode())
     assert (await http.post(url, content=b"photo")).status_code in (401, 404, 405)
-    assert engine.calls == []
+    assert service.calls == []
 
 
 async def test_a_refusal_is_a_problem_before_the_body_is_read(
-    http: httpx.AsyncClient, engine: FakeEngine, metrics: Metrics
+    http: httpx.AsyncClient, service: FakeService, metrics: Metrics
 ) -> None:
     async def body() -> Any:
         pytest.fail("the body was read")
@@ -122,7 +122,7 @@ async def test_a_refusal_is_a_problem_before_the_body_is_read(
     assert response.headers["content-type"] == "application/problem+json"
     assert (response.status_code, response.json()["code"]) == (401, "unauthorized")
     assert "x-request-id" in response.headers
-    assert engine.calls == []
+    assert service.calls == []
     assert refusals(metrics, "unauthorized") == 1
 
 
@@ -188,7 +188,7 @@ async def test_the_log_line_has_the_name_of_the_key_but_never_the_key(
 
 
 async def test_a_rate_counts_images(
-    keyed: Callable[..., httpx.AsyncClient], clock: Any, engine: FakeEngine, metrics: Metrics
+    keyed: Callable[..., httpx.AsyncClient], clock: Any, service: FakeService, metrics: Metrics
 ) -> None:
     http = keyed(Rate(per_s=2, burst=3))
     two = [("file", b"one"), ("file", b"two")]
@@ -197,7 +197,7 @@ async def test_a_rate_counts_images(
     assert (refused.status_code, refused.json()["code"]) == (429, "rate_limited")
     assert refused.headers["retry-after"] == "1"
     assert refused.json()["retry_after"] == pytest.approx(0.5)
-    assert len(engine.calls) == 2
+    assert len(service.calls) == 2
     assert refusals(metrics, "rate_limited") == 1
     clock.now = 0.5
     assert (await http.post("/classify", files=two, headers=BEARER)).status_code == 200
@@ -245,7 +245,7 @@ async def test_more_images_than_the_burst_of_a_key(keyed: Callable[..., httpx.As
 
 
 async def test_the_inference_protocol_is_charged_as_well(
-    keyed: Callable[..., httpx.AsyncClient], engine: FakeEngine
+    keyed: Callable[..., httpx.AsyncClient], service: FakeService
 ) -> None:
     http = keyed(Rate(per_s=1, burst=1))
     image = {"name": "images", "datatype": "BYTES", "shape": [1, 1], "data": ["AAAA"]}
@@ -262,9 +262,9 @@ async def test_the_inference_protocol_is_charged_as_well(
 
 
 async def test_without_a_keys_file_no_key_is_required(
-    make_app: Callable[..., FastAPI], engine: FakeEngine, connect: Any
+    make_app: Callable[..., FastAPI], service: FakeService, connect: Any
 ) -> None:
-    http = connect(make_app(engine))
+    http = connect(make_app(service))
     response = await http.post("/classify", content=b"x", headers={"Authorization": "Bearer whatever"})
     assert response.status_code == 200
 
@@ -272,8 +272,8 @@ async def test_without_a_keys_file_no_key_is_required(
 PREFLIGHT = {"Origin": "https://photos.example", "Access-Control-Request-Method": "POST"}
 
 
-async def test_no_other_origin_by_default(make_app: Any, engine: FakeEngine, connect: Any) -> None:
-    http = connect(make_app(engine))
+async def test_no_other_origin_by_default(make_app: Any, service: FakeService, connect: Any) -> None:
+    http = connect(make_app(service))
     answer = await http.post("/classify", content=b"x", headers=PREFLIGHT)
     preflight = await http.options("/classify", headers=PREFLIGHT)
     assert preflight.status_code == 405

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from prunepool.api.body_memory import BodyMemoryBudget
 from prunepool.errors import Overloaded
 from prunepool.metrics import Metrics
-from prunepool.testing import FakeEngine
+from prunepool.testing import FakeService
 
 TIMEOUT_S = 20.0
 SIZE = 1000
@@ -117,9 +117,9 @@ def test_a_body_is_held_until_it_is_answered(live: Callable[..., Any], held: Any
 
 
 async def test_a_body_of_undeclared_length_is_refused_while_it_is_read(
-    make_app: Callable[..., FastAPI], engine: FakeEngine, connect: Any
+    make_app: Callable[..., FastAPI], service: FakeService, connect: Any
 ) -> None:
-    http = connect(make_app(engine, max_buffered_bytes=SIZE))
+    http = connect(make_app(service, max_buffered_bytes=SIZE))
     reading, going_on = asyncio.Event(), asyncio.Event()
 
     async def slow() -> AsyncIterator[bytes]:

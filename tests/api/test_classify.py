@@ -13,9 +13,9 @@ from fastapi import FastAPI
 from prunepool import errors
 from prunepool.api import schemas
 from prunepool.errors import PrunepoolError
-from prunepool.serving.options import Options
+from prunepool.serving.options import InferenceOptions
 from prunepool.serving.types import Classification
-from prunepool.testing import FakeEngine, fake_model
+from prunepool.testing import FakeService, fake_model
 
 PHOTO = b"\xff\xd8 a photo"
 
@@ -51,12 +51,12 @@ def problem(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
     ids=["no type", "jpeg", "octets", "form", "json", "data url"],
 )
 async def test_one_image_in_every_form_gets_one_answer(
-    http: httpx.AsyncClient, engine: FakeEngine, body: dict[str, Any]
+    http: httpx.AsyncClient, service: FakeService, body: dict[str, Any]
 ) -> None:
     response = await http.post("/classify", **body)
     assert response.status_code == 200
     schemas.Classification.model_validate(response.json())
-    assert [image for image, _ in engine.calls] == [PHOTO]
+    assert [image for image, _ in service.calls] == [PHOTO]
 
 
 @pytest.mark.parametrize(
@@ -104,10 +104,10 @@ async def test_explain_adds_the_token_map(http: httpx.AsyncClient) -> None:
     ids=["query", "header", "form", "json", "json and query"],
 )
 async def test_options_reach_the_engine_from_every_source(
-    http: httpx.AsyncClient, engine: FakeEngine, request_: dict[str, Any]
+    http: httpx.AsyncClient, service: FakeService, request_: dict[str, Any]
 ) -> None:
     assert (await http.post("/classify", **request_)).status_code == 200
-    assert engine.calls == [(PHOTO, Options(reduction_ratio=0.25, top_k=2))]
+    assert service.calls == [(PHOTO, InferenceOptions(reduction_ratio=0.25, top_k=2))]
 
 
 @pytest.mark.parametrize(
@@ -136,12 +136,12 @@ async def test_options_reach_the_engine_from_every_source(
     ],
 )
 async def test_a_wrong_option_names_itself_its_value_and_the_limit(
-    http: httpx.AsyncClient, engine: FakeEngine, params: dict[str, str], parameter: str, limit: str
+    http: httpx.AsyncClient, service: FakeService, params: dict[str, str], parameter: str, limit: str
 ) -> None:
     found = problem(await http.post("/classify", params=params, content=PHOTO), 422, "invalid_parameter")
     assert (found["parameter"], found["limit"]) == (parameter, limit)
     assert str(found["value"]) in found["detail"]
-    assert engine.calls == []
+    assert service.calls == []
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ async def test_an_accuracy_chooses_the_ratio(
     make_app: Callable[..., FastAPI], connect: Any, request_: dict[str, Any]
 ) -> None:
     profile = [{"ratio": r, "gmacs": 1 - r / 2, "drop": d} for r, d in ((0.25, 0.1), (0.5, 0.4), (0.75, 2.0))]
-    http = connect(make_app(FakeEngine([fake_model(profile=profile)])))
+    http = connect(make_app(FakeService([fake_model(profile=profile)])))
     reduction = (await http.post("/classify", **request_)).json()["reduction"]
     assert (reduction["requested"], reduction["applied"], reduction["reason"]) == (0.5, 0.5, "accuracy")
 
@@ -180,7 +180,7 @@ async def test_a_contradiction_is_refused(http: httpx.AsyncClient) -> None:
 
 
 async def test_a_named_model_answers(make_app: Callable[..., FastAPI], connect: Any) -> None:
-    http = connect(make_app(FakeEngine([fake_model("a"), fake_model("b", classes=3)])))
+    http = connect(make_app(FakeService([fake_model("a"), fake_model("b", classes=3)])))
     assert (await http.post("/classify?model=b", content=PHOTO)).json()["model"] == "b"
     assert (await http.post("/classify", content=PHOTO)).json()["model"] == "a"
 
@@ -188,7 +188,7 @@ async def test_a_named_model_answers(make_app: Callable[..., FastAPI], connect: 
 async def test_options_are_checked_against_the_named_model(
     make_app: Callable[..., FastAPI], connect: Any
 ) -> None:
-    http = connect(make_app(FakeEngine([fake_model("a"), fake_model("b", classes=3)])))
+    http = connect(make_app(FakeService([fake_model("a"), fake_model("b", classes=3)])))
     response = await http.post("/classify?model=b&top_k=4", content=PHOTO)
     assert problem(response, 422, "invalid_parameter")["limit"] == "an integer between 1 and 3"
 
@@ -228,16 +228,16 @@ async def test_a_compressed_body_is_refused(http: httpx.AsyncClient) -> None:
     ],
 )
 async def test_an_error_of_the_engine_is_a_problem_and_says_when_to_try_again(
-    http: httpx.AsyncClient, engine: FakeEngine, error: PrunepoolError, status: int, retry_after: str | None
+    http: httpx.AsyncClient, service: FakeService, error: PrunepoolError, status: int, retry_after: str | None
 ) -> None:
-    engine.error = error
+    service.error = error
     response = await http.post("/classify", content=PHOTO)
     assert problem(response, status, error.code)["detail"] == error.detail
     assert response.headers.get("retry-after") == retry_after
 
 
-class Broken(FakeEngine):
-    async def classify(self, image: bytes, options: Options) -> Classification:
+class Broken(FakeService):
+    async def classify(self, image: bytes, options: InferenceOptions) -> Classification:
         if image == b"one":
             return await super().classify(image, options)
         raise RuntimeError("a secret")

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from prunepool.metrics import Metrics
-from prunepool.testing import FakeEngine
+from prunepool.testing import FakeService
 
 TIMEOUT_S = 20.0
 MOST = 3
@@ -30,7 +30,7 @@ def stack() -> Any:
 
 @pytest.fixture
 def server(live: Callable[..., Any]) -> Any:
-    return live(FakeEngine(), max_connections=MOST)
+    return live(FakeService(), max_connections=MOST)
 
 
 def connected(stack: ExitStack, server: Any, said: bytes = b"") -> socket.socket:

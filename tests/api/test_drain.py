@@ -12,7 +12,7 @@ from fastapi import FastAPI
 
 from prunepool.api.drain import Drain
 from prunepool.errors import Draining
-from prunepool.testing import FakeEngine
+from prunepool.testing import FakeService
 
 
 @pytest.fixture
@@ -119,13 +119,13 @@ async def test_a_timeout_of_the_work_itself_is_not_mistaken_for_the_drain(drain:
 
 
 async def test_a_draining_server_refuses_without_asking_the_engine(
-    app: FastAPI, http: httpx.AsyncClient, engine: FakeEngine
+    app: FastAPI, http: httpx.AsyncClient, service: FakeService
 ) -> None:
     app.state.context.drain.begin()
     response = await http.post("/classify", content=b"photo")
     assert (response.status_code, response.json()["code"]) == (503, "draining")
     assert int(response.headers["retry-after"]) >= 1
-    assert engine.calls == []
+    assert service.calls == []
 
 
 async def test_a_draining_server_still_shows_its_state(app: FastAPI, http: httpx.AsyncClient) -> None:
@@ -137,10 +137,10 @@ async def test_a_draining_server_still_shows_its_state(app: FastAPI, http: httpx
 
 
 async def test_the_lifespan_starts_and_closes_the_engine(
-    make_app: Callable[..., FastAPI], engine: Any
+    make_app: Callable[..., FastAPI], service: Any
 ) -> None:
-    engine.ready = False
-    app = make_app(engine)
+    service.ready = False
+    app = make_app(service)
     async with app.router.lifespan_context(app):
-        assert (engine.ready, engine.closed) == (True, False)
-    assert engine.closed
+        assert (service.ready, service.closed) == (True, False)
+    assert service.closed

@@ -13,14 +13,14 @@ from fastapi import FastAPI
 from prunepool.api import schemas
 from prunepool.core.model_info import PlanInfo
 from prunepool.metrics import Metrics
-from prunepool.testing import FakeEngine, fake_model
+from prunepool.testing import FakeService, fake_model
 
 
 @pytest.mark.parametrize("ready", [True, False])
 async def test_alive_whatever_the_state_of_the_engine(
-    http: httpx.AsyncClient, engine: FakeEngine, ready: bool
+    http: httpx.AsyncClient, service: FakeService, ready: bool
 ) -> None:
-    engine.ready = ready
+    service.ready = ready
     response = await http.get("/healthz")
     assert (response.status_code, response.json()) == (200, {"alive": True})
 
@@ -36,8 +36,8 @@ async def test_ready(http: httpx.AsyncClient) -> None:
     assert (response.status_code, response.json()) == (200, {"ready": True, "missing": []})
 
 
-async def test_an_unready_server_says_what_is_missing(http: httpx.AsyncClient, engine: FakeEngine) -> None:
-    engine.ready = False
+async def test_an_unready_server_says_what_is_missing(http: httpx.AsyncClient, service: FakeService) -> None:
+    service.ready = False
     response = await http.get("/readyz")
     assert (response.status_code, response.json()) == (503, {"ready": False, "missing": ["engine"]})
 
@@ -68,7 +68,7 @@ async def test_metrics_as_open_metrics_on_request(http: httpx.AsyncClient) -> No
 
 
 async def test_models_are_listed_with_the_default(make_app: Callable[..., FastAPI], connect: Any) -> None:
-    http = connect(make_app(FakeEngine([fake_model("a"), fake_model("b")])))
+    http = connect(make_app(FakeService([fake_model("a"), fake_model("b")])))
     found = schemas.Models.model_validate((await http.get("/models")).json())
     assert found.default == "a"
     assert [model.name for model in found.models] == ["a", "b"]
@@ -77,7 +77,7 @@ async def test_models_are_listed_with_the_default(make_app: Callable[..., FastAP
 async def test_a_model_in_full(make_app: Callable[..., FastAPI], connect: Any) -> None:
     plan = PlanInfo(0.755, (3, 6, 9), (50, 50, 48), (7e-5,) * 3, (197, 147, 97, 49), 0.8, 0.363)
     info = replace(fake_model("a"), plans=(plan,), profile=[{"ratio": 0.755, "gmacs": 0.8, "top1": 0.9}])
-    response = await connect(make_app(FakeEngine([info]))).get("/models/a")
+    response = await connect(make_app(FakeService([info]))).get("/models/a")
     found = schemas.Model.model_validate(response.json())
     assert found.labels == list(info.labels)
     assert found.plans[0].removed == [50, 50, 48]

@@ -33,11 +33,11 @@ from prunepool.errors import RequestError
 from prunepool.imaging import ImageLimits, Preprocess, decode
 from prunepool.logs import logging_to
 from prunepool.metrics import Metrics
-from prunepool.serving.options import Options
+from prunepool.serving.options import InferenceOptions
 from prunepool.serving.types import Image as EncodedImage
 from prunepool.serving.types import Inference
 from prunepool.settings import Settings
-from prunepool.testing import FakeEngine, fake_model
+from prunepool.testing import FakeService, fake_model
 
 # As in service: what Pillow warns of goes on.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -61,15 +61,15 @@ class Asked:
     query: bytes = b""
 
 
-class DecodingEngine(FakeEngine):
+class DecodingEngine(FakeService):
     """Decodes encoded images."""
 
-    async def infer(self, image: EncodedImage, options: Options) -> Inference:
+    async def infer(self, image: EncodedImage, options: InferenceOptions) -> Inference:
         if isinstance(image, bytes):
             decode(image, Preprocess(size=16), ImageLimits(100_000))
         return await super().infer(image, options)
 
-    async def classify(self, image: bytes, options: Options) -> Any:
+    async def classify(self, image: bytes, options: InferenceOptions) -> Any:
         decode(image, Preprocess(size=16), ImageLimits(100_000))
         return await super().classify(image, options)
 
@@ -79,9 +79,9 @@ class App:
 
     def __init__(self, runner: asyncio.Runner) -> None:
         self._runner = runner
-        self.engine = DecodingEngine()
+        self.service = DecodingEngine()
         chosen = Settings.model_construct(max_body_bytes=MAX_BODY, max_images_per_request=MAX_IMAGES)
-        app = create_app(self.engine, chosen, Metrics(CollectorRegistry()))
+        app = create_app(self.service, chosen, Metrics(CollectorRegistry()))
         self._http = httpx.AsyncClient(
             transport=httpx.ASGITransport(app, raise_app_exceptions=True), base_url="http://test"
         )
@@ -89,7 +89,7 @@ class App:
     def ask(self, asked: Asked) -> httpx.Response:
         url = httpx.URL("http://test").copy_with(raw_path=asked.path.encode() + b"?" + asked.query)
         request = self._http.post(url, content=asked.body, headers=list(asked.headers.items()))  # type: ignore[arg-type]
-        self.engine.calls.clear()
+        self.service.calls.clear()
         return self._runner.run(request)
 
 

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from prunepool.api import base64_images
-from prunepool.testing import FakeEngine
+from prunepool.testing import FakeService
 
 SMALL = b"\xff\xd8 a photo"
 LARGE = b"\xff\xd8" + bytes(range(256)) * 16_000
@@ -82,7 +82,7 @@ def held(monkeypatch: pytest.MonkeyPatch, target: str, timeout_s: float) -> Held
 @pytest.mark.parametrize(("body", "target"), FORMS)
 async def test_another_request_is_answered_while_a_large_body_is_parsed(
     http: httpx.AsyncClient,
-    engine: FakeEngine,
+    service: FakeService,
     monkeypatch: pytest.MonkeyPatch,
     body: Callable[[bytes], dict[str, Any]],
     target: str,
@@ -95,7 +95,7 @@ async def test_another_request_is_answered_while_a_large_body_is_parsed(
     parser.other_answered.set()
     assert (await large).status_code == 200
     assert parser.was_let_through
-    assert [image for image, _ in engine.calls] == [LARGE]
+    assert [image for image, _ in service.calls] == [LARGE]
 
 
 @pytest.mark.parametrize(("body", "target"), FORMS)

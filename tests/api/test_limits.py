@@ -13,14 +13,14 @@ from starlette.requests import Request
 from prunepool.api.body_memory import BodyMemoryBudget, BodyReservation
 from prunepool.api.connection import read_body
 from prunepool.errors import BodyTooLarge
-from prunepool.testing import FakeEngine
+from prunepool.testing import FakeService
 
 LIMIT = 1000
 
 
 @pytest.fixture
-def http(make_app: Callable[..., FastAPI], engine: FakeEngine, connect: Any) -> httpx.AsyncClient:
-    client: httpx.AsyncClient = connect(make_app(engine, max_body_bytes=LIMIT, max_images_per_request=2))
+def http(make_app: Callable[..., FastAPI], service: FakeService, connect: Any) -> httpx.AsyncClient:
+    client: httpx.AsyncClient = connect(make_app(service, max_body_bytes=LIMIT, max_images_per_request=2))
     return client
 
 
@@ -28,11 +28,11 @@ async def test_a_body_of_the_limit_is_accepted(http: httpx.AsyncClient) -> None:
     assert (await http.post("/classify", content=b"x" * LIMIT)).status_code == 200
 
 
-async def test_a_longer_body_is_refused_with_the_limit(http: httpx.AsyncClient, engine: FakeEngine) -> None:
+async def test_a_longer_body_is_refused_with_the_limit(http: httpx.AsyncClient, service: FakeService) -> None:
     response = await http.post("/classify", content=b"x" * (LIMIT + 1))
     assert (response.status_code, response.json()["code"]) == (413, "body_too_large")
     assert response.json()["limit"] == LIMIT
-    assert engine.calls == []
+    assert service.calls == []
 
 
 async def test_a_longer_body_of_undeclared_length_is_refused_too(http: httpx.AsyncClient) -> None:
@@ -80,7 +80,7 @@ async def test_reading_ends_where_the_limit_is_passed(reservation: BodyReservati
     assert left == [b"never read"]
 
 
-async def test_the_number_of_images_is_limited(http: httpx.AsyncClient, engine: FakeEngine) -> None:
+async def test_the_number_of_images_is_limited(http: httpx.AsyncClient, service: FakeService) -> None:
     response = await http.post("/classify", files=[("file", b"x")] * 3)
     assert (response.status_code, response.json()["parameter"]) == (422, "file")
-    assert engine.calls == []
+    assert service.calls == []

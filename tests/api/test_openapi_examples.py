@@ -19,7 +19,7 @@ from prunepool.api.app import create_app
 from prunepool.api.connection import set_receive_deadline
 from prunepool.api.drain import Drain
 from prunepool.metrics import Metrics
-from prunepool.testing import FakeEngine
+from prunepool.testing import FakeService
 
 PROBLEM = "application/problem+json"
 KEY = {"X-API-Key": "pp_alice"}
@@ -123,11 +123,11 @@ async def test_the_request_examples_are_accepted(document: dict[str, Any], http:
 
 
 def test_with_keys_the_document_says_which_routes_need_one(
-    make_settings: Any, metrics: Metrics, engine: FakeEngine, document: dict[str, Any]
+    make_settings: Any, metrics: Metrics, service: FakeService, document: dict[str, Any]
 ) -> None:
     assert set(document["components"]["securitySchemes"]) == {"bearer", "header"}
     assert all("security" not in operation for _, operation in operations(document))
-    keyed = create_app(engine, make_settings(), metrics, keyring=Keyring(Keys(), lambda: 0.0)).openapi()
+    keyed = create_app(service, make_settings(), metrics, keyring=Keyring(Keys(), lambda: 0.0)).openapi()
     needing = {name for name, operation in operations(keyed) if operation.get("security")}
     assert needing == {"POST /classify", "GET /models", "GET /models/{name}"}
 
@@ -142,7 +142,7 @@ class Keys:
         return None
 
 
-class Breaking(FakeEngine):
+class Breaking(FakeService):
     """Fails unexpectedly once `broken` is set."""
 
     broken = False
@@ -168,12 +168,12 @@ class World:
     """An app that requires keys everywhere, and every error that it can cause."""
 
     def __init__(self, make_settings: Any, metrics: Metrics) -> None:
-        self.engine = Breaking()
+        self.service = Breaking()
         self.drain = Drain(30.0, lambda: 0.0)
         self.metrics = metrics
         settings = make_settings(protect_health=True, protect_metrics=True, max_body_bytes=1000)
         keyring = Keyring(Keys(), lambda: 0.0)
-        self.app = create_app(self.engine, settings, metrics, self.drain, keyring=keyring)
+        self.app = create_app(self.service, settings, metrics, self.drain, keyring=keyring)
         self.hurried = False
         self.http = httpx.AsyncClient(
             transport=httpx.ASGITransport(self._hurry(self.app)), base_url="http://test", headers=KEY
@@ -191,7 +191,7 @@ class World:
         return await self.http.post("/classify", **{"content": b"photo", **request})
 
     async def classify_failing(self, error: errors.PrunepoolError) -> httpx.Response:
-        self.engine.error = error
+        self.service.error = error
         return await self.classify()
 
     async def classify_slowly(self) -> httpx.Response:
@@ -211,7 +211,7 @@ class World:
         return await self.classify()
 
     async def get_broken(self, path: str) -> httpx.Response:
-        self.engine.broken = True
+        self.service.broken = True
         self.metrics.registry.register(BrokenCollector())
         return await self.http.get(path)
 
@@ -219,7 +219,7 @@ class World:
         return await self.http.get(path, headers={"X-API-Key": ""})
 
     async def classify_broken(self) -> httpx.Response:
-        self.engine.broken = True
+        self.service.broken = True
         return await self.classify()
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from prunepool.api.options import HEADER, RawOption, read_options
 from prunepool.errors import InvalidParameter
-from prunepool.serving.options import Options
+from prunepool.serving.options import InferenceOptions
 
 
 def query(**values: object) -> list[RawOption]:
@@ -18,7 +18,7 @@ def query(**values: object) -> list[RawOption]:
 
 
 def test_without_options_nothing_is_set() -> None:
-    assert read_options([]) == Options()
+    assert read_options([]) == InferenceOptions()
 
 
 def test_text_is_read_as_what_it_means() -> None:
@@ -30,14 +30,14 @@ def test_text_is_read_as_what_it_means() -> None:
         deadline_ms="80",
         explain="true",
     )
-    assert read_options(given) == Options(
+    assert read_options(given) == InferenceOptions(
         model="m", reduction_ratio=0.5, max_reduction_ratio=0.7, top_k=3, deadline_ms=80.0, explain=True
     )
 
 
 def test_json_values_are_read_as_they_are() -> None:
     given = [RawOption("JSON body", "reduction_ratio", 0), RawOption("JSON body", "explain", False)]
-    assert read_options(given) == Options(reduction_ratio=0.0, explain=False)
+    assert read_options(given) == InferenceOptions(reduction_ratio=0.0, explain=False)
 
 
 def test_auto_is_a_ratio() -> None:
@@ -90,7 +90,7 @@ def test_an_unknown_name_is_shortened_in_the_error() -> None:
 
 
 def test_the_header_is_a_ratio() -> None:
-    assert read_options([RawOption("header", HEADER, "0.25")]) == Options(reduction_ratio=0.25)
+    assert read_options([RawOption("header", HEADER, "0.25")]) == InferenceOptions(reduction_ratio=0.25)
 
 
 def test_a_wrong_header_is_named_as_the_header() -> None:

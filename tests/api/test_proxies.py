@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from prunepool.testing import FakeEngine
+from prunepool.testing import FakeService
 
 Start = Callable[..., Any]
 Lines = Callable[[], list[dict[str, Any]]]
@@ -28,7 +28,7 @@ def client_logged(server: Any, log_lines: Lines, forwarded: str | None) -> objec
 def test_the_headers_of_an_unknown_proxy_are_ignored(
     live: Start, log_lines: Lines, settings: dict[str, Any]
 ) -> None:
-    server = live(FakeEngine(), **settings)
+    server = live(FakeService(), **settings)
     assert client_logged(server, log_lines, "203.0.113.7") == "127.0.0.1"
 
 
@@ -46,5 +46,5 @@ def test_the_headers_of_an_unknown_proxy_are_ignored(
 def test_a_trusted_proxy_is_believed_but_not_its_clients(
     live: Start, log_lines: Lines, forwarded: str | None, client: str
 ) -> None:
-    server = live(FakeEngine(), trusted_proxies="127.0.0.1, 10.0.0.0/8")
+    server = live(FakeService(), trusted_proxies="127.0.0.1, 10.0.0.0/8")
     assert client_logged(server, log_lines, forwarded) == client

@@ -18,10 +18,10 @@ from schemathesis.specs.openapi.checks import (
 from prunepool.api.app import create_app
 from prunepool.metrics import Metrics
 from prunepool.settings import Settings
-from prunepool.testing import FakeEngine
+from prunepool.testing import FakeService
 
 
-class Everlasting(FakeEngine):
+class Everlasting(FakeService):
     """Opens again after each lifespan: the schema's client begins and ends one for every call."""
 
     async def start(self) -> None:

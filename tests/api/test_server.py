@@ -18,7 +18,7 @@ from prunepool.api.server import CannotListen, EngineLost, bind, url_of
 from prunepool.metrics import Metrics
 from prunepool.server import factory
 from prunepool.settings import Settings
-from prunepool.testing import FakeEngine
+from prunepool.testing import FakeService
 
 TIMEOUT_S = 20.0
 Start = Callable[..., Any]
@@ -48,7 +48,7 @@ def answer_on(connection: socket.socket) -> tuple[int, dict[str, Any]]:
 
 
 def test_it_serves(live: Start) -> None:
-    server = live(FakeEngine())
+    server = live(FakeService())
     response = httpx.post(f"{server.url}/classify?reduction_ratio=0.5", content=b"photo")
     assert response.json()["reduction"]["applied"] == 0.5
     assert "server" not in response.headers
@@ -80,14 +80,14 @@ def test_a_disconnected_client_cancels_all_its_images(live: Start, held: Any) ->
 
 
 def test_a_too_long_body_is_refused_before_it_is_sent(live: Start) -> None:
-    with connect(live(FakeEngine(), max_body_bytes=1000)) as connection:
+    with connect(live(FakeService(), max_body_bytes=1000)) as connection:
         connection.sendall(post(b"", length=1001, headers=b"Expect: 100-continue\r\n"))
         status, document = answer_on(connection)
     assert (status, document["code"]) == (413, "body_too_large")
 
 
 def test_headers_that_do_not_end_are_refused(live: Start) -> None:
-    with connect(live(FakeEngine())) as connection:
+    with connect(live(FakeService())) as connection:
         connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Endless: " + b"x" * MAX_HEAD_BYTES)
         status, document = answer_on(connection)
     assert (status, document["code"]) == (431, "headers_too_large")
@@ -110,7 +110,7 @@ def test_headers_that_do_not_end_are_refused(live: Start) -> None:
     ids=["tls", "words", "no header", "nul", "two lengths", "smuggling", "negative length"],
 )
 def test_bytes_that_are_not_http_get_a_problem_document(live: Start, sent: bytes) -> None:
-    with connect(live(FakeEngine())) as connection:
+    with connect(live(FakeService())) as connection:
         connection.sendall(sent)
         status, document = answer_on(connection)
         assert connection.recv(1) == b"", "and the connection is over"
@@ -119,13 +119,13 @@ def test_bytes_that_are_not_http_get_a_problem_document(live: Start, sent: bytes
 
 def test_long_headers_within_the_limit_are_taken(live: Start) -> None:
     response = httpx.get(
-        f"{live(FakeEngine()).url}/healthz", headers={"X-Long": "x" * (MAX_HEAD_BYTES - 1000)}
+        f"{live(FakeService()).url}/healthz", headers={"X-Long": "x" * (MAX_HEAD_BYTES - 1000)}
     )
     assert response.status_code == 200
 
 
 def test_the_limit_is_for_each_request_of_a_connection(live: Start) -> None:
-    with httpx.Client(base_url=live(FakeEngine()).url) as client:
+    with httpx.Client(base_url=live(FakeService()).url) as client:
         statuses = {client.get("/healthz", headers={"X-Long": "x" * 20_000}).status_code for _ in range(4)}
     assert statuses == {200}
 
@@ -160,7 +160,7 @@ def test_a_drain_that_times_out_fails_and_counts_the_remaining_requests(live: St
 
 
 def test_no_connection_is_accepted_after_the_end(live: Start) -> None:
-    server = live(FakeEngine())
+    server = live(FakeService())
     server.stop()
     assert server.join() == 0
     with pytest.raises(ConnectionRefusedError):
@@ -194,8 +194,8 @@ def test_the_url_can_be_opened_on_this_machine(host: str, url: str) -> None:
 
 
 def test_many_clients_at_once(live: Start) -> None:
-    engine = FakeEngine()
-    server = live(engine)
+    service = FakeService()
+    server = live(service)
     images = [b"free %d" % i for i in range(64)]
     start = threading.Barrier(8)
 
@@ -207,7 +207,7 @@ def test_many_clients_at_once(live: Start) -> None:
     with ThreadPoolExecutor(8) as pool:
         statuses = list(pool.map(send, [images[i::8] for i in range(8)]))
     assert statuses == [[200] * 8] * 8
-    assert sorted(image for image, _ in engine.calls) == sorted(images)
+    assert sorted(image for image, _ in service.calls) == sorted(images)
 
 
 async def test_a_server_whose_engine_is_lost_answers_what_it_can_and_then_raises(

@@ -11,7 +11,7 @@ import pytest
 
 from prunepool import cli
 from prunepool.server import factory
-from prunepool.testing import FakeEngine
+from prunepool.testing import FakeService
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ def run(folder: Path, capfd: pytest.CaptureFixture[str]) -> Run:
 
 
 @pytest.fixture
-def engine(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
+def engine(monkeypatch: pytest.MonkeyPatch) -> FakeService:
     """The engine that commands use instead of loading a model."""
-    made = FakeEngine()
+    made = FakeService()
     monkeypatch.setattr(factory, "create_local_service", lambda settings, metrics: made)
     return made
 

@@ -15,13 +15,13 @@ from prunepool import cli
 from prunepool.errors import WeightsInvalid
 from prunepool.metrics import Metrics
 from prunepool.server import single
-from prunepool.serving.options import Options
-from prunepool.serving.types import Classification, Engine
+from prunepool.serving.options import InferenceOptions
+from prunepool.serving.types import Classification, Service
 from prunepool.settings import Settings
-from prunepool.testing import FakeEngine
+from prunepool.testing import FakeService
 
 
-class HeldEngine(FakeEngine):
+class HeldEngine(FakeService):
     """Accepts at once, answers after SIGUSR1."""
 
     async def start(self) -> None:
@@ -30,7 +30,7 @@ class HeldEngine(FakeEngine):
         self.released = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, self.released.set)
 
-    async def classify(self, image: bytes, options: Options) -> Classification:
+    async def classify(self, image: bytes, options: InferenceOptions) -> Classification:
         answer = await super().classify(image, options)
         sys.stdout.write("held\n")
         sys.stdout.flush()
@@ -38,7 +38,7 @@ class HeldEngine(FakeEngine):
         return answer
 
 
-def make_engine(settings: Settings, metrics: Metrics) -> Engine:
+def make_engine(settings: Settings, metrics: Metrics) -> Service:
     return HeldEngine()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from prunepool.settings import Settings
-from prunepool.testing import FakeEngine
+from prunepool.testing import FakeService
 
 Run = Callable[..., Any]
 COMMANDS = {
@@ -32,7 +32,7 @@ def url(folder: Path, alice: str, serving: Any) -> Iterator[str]:
     (folder / "photos").mkdir()
     for name in ("one", "two"):
         (folder / "photos" / f"{name}.jpg").write_bytes(name.encode())
-    with serving(Settings(api_keys_file=folder / "keys.toml"), FakeEngine()) as found:
+    with serving(Settings(api_keys_file=folder / "keys.toml"), FakeService()) as found:
         yield found
 
 

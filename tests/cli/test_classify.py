@@ -13,9 +13,9 @@ import pytest
 
 from prunepool.api.server import bind, url_of
 from prunepool.errors import EngineUnavailable
-from prunepool.serving.options import Options
+from prunepool.serving.options import InferenceOptions
 from prunepool.settings import Settings
-from prunepool.testing import FakeEngine
+from prunepool.testing import FakeService
 
 Run = Callable[..., Any]
 
@@ -31,27 +31,27 @@ def photos(folder: Path) -> Path:
 
 
 @pytest.fixture
-def server(folder: Path, serving: Any) -> Iterator[tuple[str, FakeEngine]]:
+def server(folder: Path, serving: Any) -> Iterator[tuple[str, FakeService]]:
     """A real server, and its engine."""
-    engine = FakeEngine()
+    engine = FakeService()
     with serving(Settings(), engine) as url:
         yield url, engine
 
 
-def test_a_file_gets_a_line(run: Run, engine: FakeEngine, photos: Path) -> None:
+def test_a_file_gets_a_line(run: Run, engine: FakeService, photos: Path) -> None:
     result = run("classify", str(photos / "one.jpg"), "--reduction-ratio", "0.5", "--top-k", "2")
     assert (result.status, result.err) == (0, "")
     (line,) = result.out.splitlines()
     assert line.startswith(f"{photos / 'one.jpg'}: class ")
     assert line.count("%") == 2
     assert "[ratio 0.5, 0.75 GMACs, 3.5 ms]" in line
-    assert engine.calls == [(b"one", Options(reduction_ratio=0.5, top_k=2))]
+    assert engine.calls == [(b"one", InferenceOptions(reduction_ratio=0.5, top_k=2))]
     assert engine.closed
 
 
 @pytest.mark.parametrize("by_server", [False, True])
 def test_without_a_profile_max_accuracy_drop_is_refused(
-    run: Run, engine: FakeEngine, server: tuple[str, FakeEngine], photos: Path, by_server: bool
+    run: Run, engine: FakeService, server: tuple[str, FakeService], photos: Path, by_server: bool
 ) -> None:
     where = ("--url", server[0]) if by_server else ()
     result = run("classify", "photos/one.jpg", "--max-accuracy-drop", "0.5", *where)
@@ -59,7 +59,7 @@ def test_without_a_profile_max_accuracy_drop_is_refused(
     assert result.err.startswith("prunepool: max_accuracy_drop must be left out for fake: its profile was")
 
 
-def test_a_folder_stands_for_the_images_in_and_below_it(run: Run, engine: FakeEngine, photos: Path) -> None:
+def test_a_folder_stands_for_the_images_in_and_below_it(run: Run, engine: FakeService, photos: Path) -> None:
     result = run("classify", "photos", "--json")
     assert [json.loads(line)["file"] for line in result.out.splitlines()] == [
         "photos/below/two.PNG",
@@ -67,7 +67,7 @@ def test_a_folder_stands_for_the_images_in_and_below_it(run: Run, engine: FakeEn
     ]
 
 
-def test_results_keep_the_order_of_the_files(run: Run, engine: FakeEngine, folder: Path) -> None:
+def test_results_keep_the_order_of_the_files(run: Run, engine: FakeService, folder: Path) -> None:
     names = [f"{i}.jpg" for i in range(50)]
     for name in names:
         (folder / name).write_bytes(name.encode())
@@ -75,12 +75,12 @@ def test_results_keep_the_order_of_the_files(run: Run, engine: FakeEngine, folde
     assert [json.loads(line)["file"] for line in result.out.splitlines()] == names[::-1]
 
 
-def test_json_has_the_members_of_the_api(run: Run, engine: FakeEngine, photos: Path) -> None:
+def test_json_has_the_members_of_the_api(run: Run, engine: FakeService, photos: Path) -> None:
     answer = json.loads(run("classify", "--json", "photos/one.jpg").out)
     assert set(answer) == {"file", "model", "predictions", "reduction", "timing_ms", "batch_size"}
 
 
-def test_standard_input(run: Run, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_standard_input(run: Run, engine: FakeService, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"piped")))
     result = run("classify", "-")
     assert (result.status, result.out[:3]) == (0, "-: ")
@@ -89,7 +89,7 @@ def test_standard_input(run: Run, engine: FakeEngine, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("by_server", [False, True])
 def test_what_cannot_be_classified_has_its_own_line_and_fails_the_call(
-    run: Run, engine: FakeEngine, server: tuple[str, FakeEngine], photos: Path, by_server: bool
+    run: Run, engine: FakeService, server: tuple[str, FakeService], photos: Path, by_server: bool
 ) -> None:
     (photos / "bad.jpg").write_bytes(b"bad")
     where = ("--url", server[0]) if by_server else ()
@@ -106,13 +106,13 @@ def test_what_cannot_be_classified_has_its_own_line_and_fails_the_call(
     ]
 
 
-def test_an_empty_folder_is_an_error(run: Run, engine: FakeEngine, folder: Path) -> None:
+def test_an_empty_folder_is_an_error(run: Run, engine: FakeService, folder: Path) -> None:
     (folder / "empty").mkdir()
     result = run("classify", "empty")
     assert (result.status, result.err) == (1, "prunepool: empty: the folder holds no images\n")
 
 
-def test_errors_in_json_are_objects_too(run: Run, engine: FakeEngine, photos: Path) -> None:
+def test_errors_in_json_are_objects_too(run: Run, engine: FakeService, photos: Path) -> None:
     (photos / "bad.jpg").write_bytes(b"bad")
     result = run("classify", "--json", "photos/bad.jpg", "nope.jpg")
     codes = [json.loads(line)["error"]["code"] for line in result.out.splitlines()]
@@ -120,7 +120,7 @@ def test_errors_in_json_are_objects_too(run: Run, engine: FakeEngine, photos: Pa
 
 
 def test_a_server_answers_as_the_process_does(
-    run: Run, engine: FakeEngine, server: tuple[str, FakeEngine], photos: Path
+    run: Run, engine: FakeService, server: tuple[str, FakeService], photos: Path
 ) -> None:
     here = run("classify", "--json", "photos", "--reduction-ratio", "0.25")
     there = run("classify", "--json", "photos", "--reduction-ratio", "0.25", "--url", server[0])
@@ -130,18 +130,20 @@ def test_a_server_answers_as_the_process_does(
 
 @pytest.mark.parametrize("by_server", [False, True])
 def test_every_option_reaches_the_engine(
-    run: Run, engine: FakeEngine, server: tuple[str, FakeEngine], photos: Path, by_server: bool
+    run: Run, engine: FakeService, server: tuple[str, FakeService], photos: Path, by_server: bool
 ) -> None:
     where = ("--url", server[0]) if by_server else ()
     given = ("--reduction-ratio", "auto", "--max-reduction-ratio", "0.25", "--deadline-ms", "900")
     result = run("classify", "photos/one.jpg", "--json", "--explain", *given, *where)
     asked = (server[1] if by_server else engine).calls[0][1]
-    assert asked == Options(reduction_ratio="auto", max_reduction_ratio=0.25, deadline_ms=900.0, explain=True)
+    assert asked == InferenceOptions(
+        reduction_ratio="auto", max_reduction_ratio=0.25, deadline_ms=900.0, explain=True
+    )
     assert json.loads(result.out)["token_map"]["grid"] == [14, 14]
 
 
 def test_the_map_of_a_server_is_that_of_the_process(
-    run: Run, engine: FakeEngine, server: tuple[str, FakeEngine], photos: Path
+    run: Run, engine: FakeService, server: tuple[str, FakeService], photos: Path
 ) -> None:
     here, there = (
         run("classify", "photos", "--json", "--explain", *where) for where in ((), ("--url", server[0]))
@@ -149,7 +151,7 @@ def test_the_map_of_a_server_is_that_of_the_process(
     assert there.out == here.out
 
 
-def test_a_model_is_named_to_the_server(run: Run, server: tuple[str, FakeEngine], photos: Path) -> None:
+def test_a_model_is_named_to_the_server(run: Run, server: tuple[str, FakeService], photos: Path) -> None:
     assert run("classify", "photos/one.jpg", "--url", server[0], "--model", "fake").status == 0
     assert server[1].calls[0][1].model == "fake"
     assert run("classify", "photos/one.jpg", "--url", server[0], "--model", "nope").status == 1
@@ -170,14 +172,14 @@ def test_a_model_is_named_to_the_server(run: Run, server: tuple[str, FakeEngine]
     ],
 )
 def test_a_wrong_call_is_one_line(
-    run: Run, refused: Any, engine: FakeEngine, photos: Path, arguments: tuple[str, ...], said: str
+    run: Run, refused: Any, engine: FakeService, photos: Path, arguments: tuple[str, ...], said: str
 ) -> None:
     assert said in refused(run("classify", "photos", *arguments))
     assert engine.calls == []
 
 
 def test_a_ratio_that_the_server_refuses_is_a_wrong_call(
-    run: Run, refused: Any, server: tuple[str, FakeEngine], photos: Path
+    run: Run, refused: Any, server: tuple[str, FakeService], photos: Path
 ) -> None:
     line = refused(run("classify", "photos", "--url", server[0], "--reduction-ratio", "0.9"))
     assert "between 0 and 0.8724; got 0.9" in line
@@ -191,7 +193,7 @@ def test_a_missing_server_is_reported_once(run: Run, photos: Path) -> None:
     assert line.startswith("prunepool: no answer from http://127.0.0.1:")
 
 
-def test_the_engine_is_closed_when_it_cannot_start(run: Run, engine: FakeEngine, photos: Path) -> None:
+def test_the_engine_is_closed_when_it_cannot_start(run: Run, engine: FakeService, photos: Path) -> None:
     async def fail() -> None:
         raise EngineUnavailable("no memory left", retry_after=1)
 

@@ -38,9 +38,9 @@ from prunepool.errors import (
 )
 from prunepool.metrics import Metrics
 from prunepool.server import factory
-from prunepool.serving.options import Options
+from prunepool.serving.options import InferenceOptions
 from prunepool.settings import Settings
-from prunepool.testing import FakeEngine
+from prunepool.testing import FakeService
 
 TIMEOUT_S = 20.0
 #: Does one thing with a client, plain or asynchronous.
@@ -48,14 +48,14 @@ Call = Callable[..., Any]
 
 
 @pytest.fixture
-def engine() -> FakeEngine:
-    return FakeEngine()
+def service() -> FakeService:
+    return FakeService()
 
 
 @contextmanager
-def serving(settings: Settings, engine: FakeEngine) -> Iterator[str]:
+def serving(settings: Settings, service: FakeService) -> Iterator[str]:
     """A real server."""
-    server = factory.create_server(settings, engine, Metrics(CollectorRegistry()))
+    server = factory.create_server(settings, service, Metrics(CollectorRegistry()))
     bound = bind("127.0.0.1", 0)
     ready = threading.Event()
     thread = threading.Thread(target=lambda: asyncio.run(server.serve_until_signal(bound, ready.set)))
@@ -70,16 +70,16 @@ def serving(settings: Settings, engine: FakeEngine) -> Iterator[str]:
 
 
 @pytest.fixture
-def url(engine: FakeEngine) -> Iterator[str]:
+def url(service: FakeService) -> Iterator[str]:
     """A real server over the fake engine."""
-    with serving(Settings.model_construct(), engine) as url:
+    with serving(Settings.model_construct(), service) as url:
         yield url
 
 
-class HeldEngine(FakeEngine):
+class HeldEngine(FakeService):
     """Never answers."""
 
-    async def classify(self, image: bytes, options: Options) -> Any:
+    async def classify(self, image: bytes, options: InferenceOptions) -> Any:
         await asyncio.Event().wait()
 
 
@@ -105,18 +105,18 @@ both = pytest.mark.parametrize("call", [plainly, asynchronously])
 
 
 @both
-def test_an_image_as_bytes_or_as_a_file(call: Call, url: str, engine: FakeEngine, tmp_path: Path) -> None:
+def test_an_image_as_bytes_or_as_a_file(call: Call, url: str, service: FakeService, tmp_path: Path) -> None:
     (tmp_path / "photo.jpg").write_bytes(b"photo")
     from_bytes = call(url, "classify", b"photo", reduction_ratio=0.5, top_k=2)
     from_file = call(url, "classify", tmp_path / "photo.jpg", reduction_ratio=0.5, top_k=2)
     assert from_bytes == from_file
     assert (from_bytes.reduction.applied, len(from_bytes.predictions)) == (0.5, 2)
     assert from_bytes.predictions[0].score > from_bytes.predictions[1].score
-    assert engine.calls == [(b"photo", Options(reduction_ratio=0.5, top_k=2))] * 2
+    assert service.calls == [(b"photo", InferenceOptions(reduction_ratio=0.5, top_k=2))] * 2
 
 
 @both
-def test_every_option_arrives(call: Call, url: str, engine: FakeEngine) -> None:
+def test_every_option_arrives(call: Call, url: str, service: FakeService) -> None:
     call(
         url,
         "classify",
@@ -128,7 +128,7 @@ def test_every_option_arrives(call: Call, url: str, engine: FakeEngine) -> None:
         deadline_ms=50.5,
         explain=True,
     )
-    assert engine.calls[0][1] == Options("fake", "auto", 0.25, 1, 50.5, True)
+    assert service.calls[0][1] == InferenceOptions("fake", "auto", 0.25, 1, 50.5, True)
 
 
 @both
@@ -161,30 +161,30 @@ def test_a_token_map_on_request(call: Call, url: str) -> None:
 
 
 @both
-def test_models(call: Call, url: str, engine: FakeEngine) -> None:
+def test_models(call: Call, url: str, service: FakeService) -> None:
     (model,) = call(url, "models")
     assert (model.name, model.classes) == ("fake", 10)
-    assert model.max_reduction_ratio == engine.model("fake").max_reduction_ratio
+    assert model.max_reduction_ratio == service.model("fake").max_reduction_ratio
 
 
 @both
-def test_a_model_in_full(call: Call, url: str, engine: FakeEngine) -> None:
+def test_a_model_in_full(call: Call, url: str, service: FakeService) -> None:
     model = call(url, "model", "fake")
-    assert (model.name, model.labels) == ("fake", engine.model("fake").labels)
+    assert (model.name, model.labels) == ("fake", service.model("fake").labels)
     with pytest.raises(ModelNotFound):
         call(url, "model", "no such?model")
 
 
 @both
-def test_readiness_is_no_error(call: Call, url: str, engine: FakeEngine) -> None:
+def test_readiness_is_no_error(call: Call, url: str, service: FakeService) -> None:
     assert call(url, "readiness") == Readiness(True, ())
-    engine.ready = False
+    service.ready = False
     assert call(url, "readiness") == Readiness(False, ("engine",))
 
 
 def test_every_option_exists_in_the_client() -> None:
     """The client has every option of the engine."""
-    assert set(ClassifyOptions.__annotations__) == {field.name for field in fields(Options)}
+    assert set(ClassifyOptions.__annotations__) == {field.name for field in fields(InferenceOptions)}
 
 
 @both
@@ -352,7 +352,7 @@ def test_every_error_survives_the_transport(kind: type[PrunepoolError]) -> None:
 def test_a_key_goes_with_every_request(call: Call, tmp_path: Path) -> None:
     path = tmp_path / "keys.toml"
     KeysFile(path).add(Key("alice", digest_of("pp_alice")))
-    with serving(Settings.model_construct(api_keys_file=path), FakeEngine()) as url:
+    with serving(Settings.model_construct(api_keys_file=path), FakeService()) as url:
         with pytest.raises(Unauthorized):
             call(url, "classify", b"photo")
         with pytest.raises(Unauthorized):

@@ -18,7 +18,7 @@ import pytest
 
 from prunepool.access import Key, KeysFile, digest_of
 from prunepool.settings import Settings
-from prunepool.testing import FakeEngine
+from prunepool.testing import FakeService
 
 NAME = "openapi-python-client"
 
@@ -36,7 +36,7 @@ def keyed(serving: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
     """A server that requires a key."""
     path = tmp_path_factory.mktemp("keys") / "keys.toml"
     KeysFile(path).add(Key("alice", digest_of("pp_alice")))
-    with serving(Settings.model_construct(api_keys_file=path), FakeEngine()) as url:
+    with serving(Settings.model_construct(api_keys_file=path), FakeService()) as url:
         yield url
 
 

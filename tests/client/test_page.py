@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from prunepool.settings import Settings
-from prunepool.testing import FakeEngine
+from prunepool.testing import FakeService
 
 
 def test_every_example_runs(
@@ -20,7 +20,7 @@ def test_every_example_runs(
     examples = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     assert len(examples) == 5
     names: dict[str, Any] = {}
-    with serving(Settings.model_construct(), FakeEngine()) as url:
+    with serving(Settings.model_construct(), FakeService()) as url:
         for example in examples:
             exec(example.replace("http://127.0.0.1:8000", url), names)
     out = capsys.readouterr().out

@@ -18,7 +18,7 @@ from prunepool.core.served_model import ServedModel
 from prunepool.core.types import Batch, Limits, Output
 from prunepool.imaging import Preprocess
 from prunepool.metrics import Metrics
-from prunepool.serving.options import Options
+from prunepool.serving.options import InferenceOptions
 from prunepool.testing import FakeBackend, FakeCosts, Gate, fake_model
 
 UNSURE, SURE = b"\x00", b"\x01"
@@ -77,7 +77,7 @@ def escalations(metrics: Metrics, outcome: str) -> float | None:
     )
 
 
-AT_HALF = Options(reduction_ratio=0.5)
+AT_HALF = InferenceOptions(reduction_ratio=0.5)
 
 
 async def test_an_unsure_answer_is_replaced_by_the_dense_models(start: Start, metrics: Metrics) -> None:
@@ -125,8 +125,8 @@ async def test_it_is_not_taken_where_the_deadline_does_not_allow_it(start: Start
             return super().run(batch, prepared)
 
     engine = await start(Slow, clock=lambda: seconds["now"], limits=Limits(target_s=100.0))
-    in_haste = await engine.classify(UNSURE, Options(reduction_ratio=0.5, deadline_ms=1900))
-    at_leisure = await engine.classify(UNSURE, Options(reduction_ratio=0.5, deadline_ms=9000))
+    in_haste = await engine.classify(UNSURE, InferenceOptions(reduction_ratio=0.5, deadline_ms=1900))
+    at_leisure = await engine.classify(UNSURE, InferenceOptions(reduction_ratio=0.5, deadline_ms=9000))
     assert [in_haste.reduction.reason, at_leisure.reduction.reason] == ["requested", "escalated"]
     assert escalations(metrics, "skipped") == 1
 

@@ -16,7 +16,7 @@ from prunepool.core.served_model import ServedModel
 from prunepool.errors import InvalidParameter, ModelNotFound, RequestError
 from prunepool.imaging import ImageLimits, Preprocess
 from prunepool.metrics import Metrics
-from prunepool.serving.options import Options
+from prunepool.serving.options import InferenceOptions
 from prunepool.testing import FakeBackend, FakeCosts, Gate, fake_model
 
 PREPROCESS = Preprocess(size=4, crop_pct=1.0)
@@ -65,7 +65,7 @@ def up(metrics: Metrics, name: str) -> float | None:
 async def test_a_loaded_model_answers(serve: Any, metrics: Metrics) -> None:
     engine = await serve(Made("a"))
     await engine.load(Made("b").model)
-    assert (await engine.classify(bytes([3]), Options(model="b"))).predictions[0].index == 3
+    assert (await engine.classify(bytes([3]), InferenceOptions(model="b"))).predictions[0].index == 3
     assert [info.name for info in engine.models() if info.ready] == ["a", "b"]
     assert (engine.default_model, up(metrics, "b")) == ("a", 1)
 
@@ -74,7 +74,7 @@ async def test_a_model_that_does_not_get_warm_leaves_what_was_there(serve: Any, 
     engine = await serve(Made("a"))
     with pytest.raises(RuntimeError, match="no such device"):
         await engine.load(Made("a", "2", warm_up_error=RuntimeError("no such device")).model)
-    assert (await engine.classify(bytes([3]), Options())).predictions[0].index == 3
+    assert (await engine.classify(bytes([3]), InferenceOptions())).predictions[0].index == 3
     assert (up(metrics, "a"), engine.readiness().ready) == (1, True)
 
 
@@ -92,12 +92,12 @@ async def test_a_replaced_model_answers_what_it_had_accepted_and_is_then_freed(s
     gate = Gate(is_open=False)
     old, new = Made("a", "1", gate=gate), Made("a", "2")
     engine = await serve(old)
-    accepted = asyncio.create_task(engine.classify(bytes([3]), Options()))
+    accepted = asyncio.create_task(engine.classify(bytes([3]), InferenceOptions()))
     await gate.arrived(1)
     loading = asyncio.create_task(engine.load(new.model))
     while not engine.core.serves(new.model):  # noqa: ASYNC110 - another thread makes it warm
         await asyncio.sleep(0)
-    assert (await engine.classify(bytes([5]), Options())).predictions[0].index == 5
+    assert (await engine.classify(bytes([5]), InferenceOptions())).predictions[0].index == 5
     assert not accepted.done()
     assert not old.backends[0].closed
     gate.open()
@@ -127,12 +127,12 @@ async def test_an_unloaded_model_refuses_answers_what_it_had_accepted_and_is_fre
     gate = Gate(is_open=False)
     b = Made("b", gate=gate)
     engine = await serve(Made("a"), b)
-    accepted = asyncio.create_task(engine.classify(bytes([3]), Options(model="b")))
+    accepted = asyncio.create_task(engine.classify(bytes([3]), InferenceOptions(model="b")))
     await gate.arrived(1)
     unloading = asyncio.create_task(engine.unload("b"))
     await asyncio.sleep(0)
     with pytest.raises(ModelNotFound, match="there are: a"):
-        await engine.classify(bytes([3]), Options(model="b"))
+        await engine.classify(bytes([3]), InferenceOptions(model="b"))
     gate.open()
     assert (await accepted).predictions[0].index == 3
     await unloading
@@ -154,14 +154,14 @@ async def test_the_default_model_cannot_be_unloaded_until_another_is(serve: Any)
         await engine.unload("a")
     engine.core.set_default("b")
     await engine.unload("a")
-    assert (await engine.classify(bytes([3]), Options())).model == "b"
+    assert (await engine.classify(bytes([3]), InferenceOptions())).model == "b"
 
 
 async def test_closing_also_ends_a_model_that_is_being_let_go(serve: Any) -> None:
     gate = Gate(is_open=False)
     b = Made("b", gate=gate)
     engine = await serve(Made("a"), b)
-    accepted = asyncio.create_task(engine.classify(bytes([3]), Options(model="b")))
+    accepted = asyncio.create_task(engine.classify(bytes([3]), InferenceOptions(model="b")))
     await gate.arrived(1)
     unloading = asyncio.create_task(engine.unload("b"))
     await asyncio.sleep(0)

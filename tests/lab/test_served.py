@@ -15,17 +15,17 @@ from prunepool.errors import ModelNotFound
 from prunepool.lab.images import ImageSet, find_images
 from prunepool.lab.served import evaluate_server
 from prunepool.settings import Settings
-from prunepool.testing import FakeEngine, fake_gmacs, fake_model
+from prunepool.testing import FakeService, fake_gmacs, fake_model
 
 
 @pytest.fixture
-def engine() -> FakeEngine:
+def engine() -> FakeService:
     """Ten classes and four; the first model is the default."""
-    return FakeEngine([fake_model("ten"), fake_model("four", classes=4)])
+    return FakeService([fake_model("ten"), fake_model("four", classes=4)])
 
 
 @pytest.fixture
-def url(serving: Any, engine: FakeEngine) -> Iterator[str]:
+def url(serving: Any, engine: FakeService) -> Iterator[str]:
     """A server over it in a thread."""
     with serving(Settings(), engine) as found:
         yield found
@@ -37,7 +37,7 @@ def images(photos: Path) -> ImageSet:
 
 
 def test_every_image_is_sent_at_ratio_0_and_at_each_ratio(
-    url: str, engine: FakeEngine, images: ImageSet
+    url: str, engine: FakeService, images: ImageSet
 ) -> None:
     with Client(url) as client:
         rows = evaluate_server(client, images, [0.0, 0.5], model=None, seed=0)

@@ -20,7 +20,7 @@ from prunepool.metrics import Metrics
 from prunepool.server import parent
 from prunepool.settings import Settings
 from prunepool.store import ModelStore
-from prunepool.testing import FakeEngine, fake_model
+from prunepool.testing import FakeService, fake_model
 
 Object = dict[str, Any]
 Built = Callable[[str], dict[str, Object]]
@@ -73,7 +73,7 @@ def settings_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[di
 @pytest.fixture
 def status_of() -> Iterator[Callable[[str], int]]:
     """The status of a path of the service, asked while it is ready."""
-    engine = FakeEngine([fake_model("m")])
+    engine = FakeService([fake_model("m")])
     with TestClient(create_app(engine, Settings(), Metrics(CollectorRegistry()))) as client:
         yield lambda path: client.get(path).status_code
 

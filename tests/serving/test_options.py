@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from prunepool.core.logits import softmax
 from prunepool.errors import InvalidParameter
-from prunepool.serving.options import Options, ResolvedOptions, resolve
+from prunepool.serving.options import InferenceOptions, ResolvedOptions, resolve
 from prunepool.testing import fake_model
 
 INFO = fake_model()  # 10 classes, ratios up to 171/196
@@ -18,7 +18,7 @@ LIMIT = INFO.max_reduction_ratio
 
 
 def resolved(default_ratio: Any = "auto", max_ratio: float | None = None, **options: Any) -> ResolvedOptions:
-    return resolve(Options(**options), INFO, default_ratio=default_ratio, max_ratio=max_ratio)
+    return resolve(InferenceOptions(**options), INFO, default_ratio=default_ratio, max_ratio=max_ratio)
 
 
 @pytest.mark.parametrize("ratio", [0, 0.0, 0.755, LIMIT])
@@ -83,7 +83,7 @@ def test_top_k(asked: int | None, given: int) -> None:
 
 
 def test_top_k_is_all_classes_where_there_are_fewer_than_five() -> None:
-    assert resolve(Options(), fake_model(classes=3)).top_k == 3
+    assert resolve(InferenceOptions(), fake_model(classes=3)).top_k == 3
 
 
 @pytest.mark.parametrize("top_k", [0, -1, 11, True, 2.0])
@@ -141,7 +141,7 @@ PROFILE = [
 
 def within(drop: Any, profile: Any = PROFILE, **options: Any) -> ResolvedOptions:
     info = fake_model(profile=profile)
-    return resolve(Options(max_accuracy_drop=drop, **options), info, default_ratio=0.1)
+    return resolve(InferenceOptions(max_accuracy_drop=drop, **options), info, default_ratio=0.1)
 
 
 @pytest.mark.parametrize(("drop", "ratio"), [(0, 0.0), (0.1, 0.0), (0.2, 0.3), (1, 0.5), (50.0, 0.7)])

@@ -29,8 +29,8 @@ from prunepool.errors import (
 )
 from prunepool.imaging import ImageLimits, Preprocess
 from prunepool.metrics import Metrics
-from prunepool.serving.options import Options
-from prunepool.serving.types import Engine
+from prunepool.serving.options import InferenceOptions
+from prunepool.serving.types import Service
 from prunepool.testing import FakeBackend, FakeCosts, Gate, fake_model
 
 PREPROCESS = Preprocess(size=4, crop_pct=1.0)
@@ -57,20 +57,20 @@ async def make(metrics: Metrics) -> AsyncIterator[Make]:
     ) -> LocalService:
         extra = {} if clock is None else {"clock": clock}
         config.setdefault("resilience", Resilience(first_delay_s=0.0))
-        engine = LocalService(models or (served(),), **config, metrics=metrics, decode=decode, **extra)
-        engines.append(engine)
-        return engine
+        service = LocalService(models or (served(),), **config, metrics=metrics, decode=decode, **extra)
+        engines.append(service)
+        return service
 
     yield make
-    for engine in engines:
-        await engine.close(0.0)
+    for service in engines:
+        await service.close(0.0)
 
 
 @pytest.fixture
-async def engine(make: Make) -> LocalService:
-    engine = make()
-    await engine.start()
-    return engine
+async def service(make: Make) -> LocalService:
+    service = make()
+    await service.start()
+    return service
 
 
 class Slow:
@@ -106,67 +106,67 @@ def rejected(metrics: Metrics, reason: str) -> float | None:
 
 
 def test_it_is_an_engine(make: Make) -> None:
-    engine: Engine = make()
-    assert engine.default_model == "m"
+    service: Service = make()
+    assert service.default_model == "m"
 
 
-async def test_an_image_gets_its_own_answer(engine: LocalService) -> None:
-    answer = await engine.classify(bytes([7]), Options())
+async def test_an_image_gets_its_own_answer(service: LocalService) -> None:
+    answer = await service.classify(bytes([7]), InferenceOptions())
     assert answer.predictions[0].index == 7
 
 
-async def test_five_predictions_unless_told_otherwise(engine: LocalService) -> None:
-    assert len((await engine.classify(b"x", Options())).predictions) == 5
+async def test_five_predictions_unless_told_otherwise(service: LocalService) -> None:
+    assert len((await service.classify(b"x", InferenceOptions())).predictions) == 5
 
 
-async def test_as_many_predictions_as_asked_for(engine: LocalService) -> None:
-    assert len((await engine.classify(b"x", Options(top_k=2))).predictions) == 2
+async def test_as_many_predictions_as_asked_for(service: LocalService) -> None:
+    assert len((await service.classify(b"x", InferenceOptions(top_k=2))).predictions) == 2
 
 
-async def test_a_fixed_ratio_is_done_as_asked(engine: LocalService) -> None:
-    reduction = (await engine.classify(b"x", Options(reduction_ratio=0.5))).reduction
+async def test_a_fixed_ratio_is_done_as_asked(service: LocalService) -> None:
+    reduction = (await service.classify(b"x", InferenceOptions(reduction_ratio=0.5))).reduction
     assert (reduction.requested, reduction.reason, reduction.gmacs) == (0.5, "requested", 0.75)
     assert reduction.tokens == (197, 99)
     assert reduction.macs_saved == 0.25
 
 
-async def test_what_is_said_to_be_applied_is_what_really_left(engine: LocalService) -> None:
-    reduction = (await engine.classify(b"x", Options(reduction_ratio=0.755))).reduction
+async def test_what_is_said_to_be_applied_is_what_really_left(service: LocalService) -> None:
+    reduction = (await service.classify(b"x", InferenceOptions(reduction_ratio=0.755))).reduction
     assert reduction.applied == 0.75
 
 
-async def test_the_dense_model_saves_nothing(engine: LocalService) -> None:
-    reduction = (await engine.classify(b"x", Options(reduction_ratio=0.0))).reduction
+async def test_the_dense_model_saves_nothing(service: LocalService) -> None:
+    reduction = (await service.classify(b"x", InferenceOptions(reduction_ratio=0.0))).reduction
     assert (reduction.applied, reduction.macs_saved) == (0.0, 0.0)
 
 
-async def test_auto_takes_the_models_default(engine: LocalService) -> None:
-    reduction = (await engine.classify(b"x", Options())).reduction
+async def test_auto_takes_the_models_default(service: LocalService) -> None:
+    reduction = (await service.classify(b"x", InferenceOptions())).reduction
     assert (reduction.requested, reduction.applied, reduction.reason) == ("auto", 0.5, "auto:default")
 
 
-async def test_auto_keeps_to_the_callers_bound(engine: LocalService) -> None:
-    answer = await engine.classify(b"x", Options(reduction_ratio="auto", max_reduction_ratio=0.25))
+async def test_auto_keeps_to_the_callers_bound(service: LocalService) -> None:
+    answer = await service.classify(b"x", InferenceOptions(reduction_ratio="auto", max_reduction_ratio=0.25))
     assert answer.reduction.applied == 0.25
 
 
 async def test_a_ratio_from_the_profile_is_put_down_to_accuracy(make: Make) -> None:
-    engine = make(served(profile=[{"ratio": 0.25, "gmacs": 0.9, "drop": 0.4}]))
-    await engine.start()
-    reduction = (await engine.classify(b"x", Options(max_accuracy_drop=0.5))).reduction
+    service = make(served(profile=[{"ratio": 0.25, "gmacs": 0.9, "drop": 0.4}]))
+    await service.start()
+    reduction = (await service.classify(b"x", InferenceOptions(max_accuracy_drop=0.5))).reduction
     assert (reduction.requested, reduction.applied, reduction.reason) == (0.25, 0.25, "accuracy")
 
 
 async def test_the_servers_ratio_is_for_who_names_none(make: Make) -> None:
-    engine = make(default_ratio=0.25)
-    await engine.start()
-    assert (await engine.classify(b"x", Options())).reduction.requested == 0.25
+    service = make(default_ratio=0.25)
+    await service.start()
+    assert (await service.classify(b"x", InferenceOptions())).reduction.requested == 0.25
 
 
 async def test_the_servers_bound_is_for_auto(make: Make) -> None:
-    engine = make(max_ratio=0.25)
-    await engine.start()
-    assert (await engine.classify(b"x", Options())).reduction.applied == 0.25
+    service = make(max_ratio=0.25)
+    await service.start()
+    assert (await service.classify(b"x", InferenceOptions())).reduction.applied == 0.25
 
 
 def test_a_servers_ratio_that_a_model_cannot_do_fails_the_start(make: Make) -> None:
@@ -174,9 +174,9 @@ def test_a_servers_ratio_that_a_model_cannot_do_fails_the_start(make: Make) -> N
         make(default_ratio=0.99)
 
 
-async def test_the_token_map_comes_when_asked_for(engine: LocalService) -> None:
-    plain = await engine.classify(b"x", Options(reduction_ratio=0.5))
-    explained = await engine.classify(b"x", Options(reduction_ratio=0.5, explain=True))
+async def test_the_token_map_comes_when_asked_for(service: LocalService) -> None:
+    plain = await service.classify(b"x", InferenceOptions(reduction_ratio=0.5))
+    explained = await service.classify(b"x", InferenceOptions(reduction_ratio=0.5, explain=True))
     assert plain.token_map is None
     assert explained.token_map is not None
     assert len(explained.token_map.tokens) == 98
@@ -184,11 +184,11 @@ async def test_the_token_map_comes_when_asked_for(engine: LocalService) -> None:
 
 async def test_images_that_wait_together_share_a_batch(make: Make, metrics: Metrics) -> None:
     gate = Gate(is_open=False)
-    engine = make(served(backend=lambda: FakeBackend(gate=gate)))
-    await engine.start()
-    first = asyncio.create_task(engine.classify(b"a", Options()))
+    service = make(served(backend=lambda: FakeBackend(gate=gate)))
+    await service.start()
+    first = asyncio.create_task(service.classify(b"a", InferenceOptions()))
     await gate.arrived(1)
-    rest = [asyncio.create_task(engine.classify(b"b", Options())) for _ in range(3)]
+    rest = [asyncio.create_task(service.classify(b"b", InferenceOptions())) for _ in range(3)]
     while sample(metrics, "queue_requests", model="m") != 3:  # noqa: ASYNC110 - it is other threads that decode
         await asyncio.sleep(0)
     gate.open()
@@ -213,64 +213,64 @@ async def test_timings_say_where_the_time_went(make: Make) -> None:
             clock.now += 2.0
             return list(super().run(batch, prepared))
 
-    engine = make(served(backend=Timed), decode=decode, clock=clock)
-    await engine.start()
-    timing = (await engine.classify(b"x", Options())).timing_ms
+    service = make(served(backend=Timed), decode=decode, clock=clock)
+    await service.start()
+    timing = (await service.classify(b"x", InferenceOptions())).timing_ms
     assert (timing.decode, timing.queue, timing.inference, timing.total) == (500, 0, 2000, 2500)
 
 
 @pytest.mark.parametrize("stage", ["decode", "queue", "inference", "total"])
-async def test_each_stage_is_observed_once(engine: LocalService, metrics: Metrics, stage: str) -> None:
-    await engine.classify(b"x", Options())
+async def test_each_stage_is_observed_once(service: LocalService, metrics: Metrics, stage: str) -> None:
+    await service.classify(b"x", InferenceOptions())
     assert sample(metrics, "request_duration_seconds_count", model="m", stage=stage) == 1
 
 
-async def test_an_answer_is_counted_once(engine: LocalService, metrics: Metrics) -> None:
-    await engine.classify(b"x", Options())
+async def test_an_answer_is_counted_once(service: LocalService, metrics: Metrics) -> None:
+    await service.classify(b"x", InferenceOptions())
     assert counted(metrics, "ok") == 1
 
 
-async def test_an_answer_is_no_rejection(engine: LocalService, metrics: Metrics) -> None:
-    await engine.classify(b"x", Options())
+async def test_an_answer_is_no_rejection(service: LocalService, metrics: Metrics) -> None:
+    await service.classify(b"x", InferenceOptions())
     assert not [family.samples for family in metrics.rejected.collect() if family.samples]
 
 
-async def test_an_unknown_model_is_refused_by_name(engine: LocalService) -> None:
+async def test_an_unknown_model_is_refused_by_name(service: LocalService) -> None:
     with pytest.raises(ModelNotFound, match="'other' is served; there are: m"):
-        await engine.classify(b"x", Options(model="other"))
+        await service.classify(b"x", InferenceOptions(model="other"))
 
 
-async def test_a_made_up_model_makes_no_label(engine: LocalService, metrics: Metrics) -> None:
+async def test_a_made_up_model_makes_no_label(service: LocalService, metrics: Metrics) -> None:
     with pytest.raises(ModelNotFound):
-        await engine.classify(b"x", Options(model="other"))
+        await service.classify(b"x", InferenceOptions(model="other"))
     assert counted(metrics, "model_not_found", model="unknown") == 1
 
 
-async def test_options_are_validated(engine: LocalService) -> None:
+async def test_options_are_validated(service: LocalService) -> None:
     with pytest.raises(InvalidParameter, match="top_k"):
-        await engine.classify(b"x", Options(top_k=11))
+        await service.classify(b"x", InferenceOptions(top_k=11))
 
 
 async def test_the_named_model_answers(make: Make) -> None:
-    engine = make(served("a"), served("b"))
-    await engine.start()
-    assert (await engine.classify(b"x", Options(model="b"))).model == "b"
+    service = make(served("a"), served("b"))
+    await service.start()
+    assert (await service.classify(b"x", InferenceOptions(model="b"))).model == "b"
 
 
 async def test_the_first_model_is_the_default(make: Make) -> None:
-    engine = make(served("a"), served("b"))
-    await engine.start()
-    assert (await engine.classify(b"x", Options())).model == "a"
+    service = make(served("a"), served("b"))
+    await service.start()
+    assert (await service.classify(b"x", InferenceOptions())).model == "a"
 
 
 async def test_what_cannot_be_decoded_is_refused_and_counted(make: Make, metrics: Metrics) -> None:
     def broken(*_: Any) -> np.ndarray:
         raise ImageUndecodable("not an image")
 
-    engine = make(decode=broken)
-    await engine.start()
+    service = make(decode=broken)
+    await service.start()
     with pytest.raises(ImageUndecodable):
-        await engine.classify(b"x", Options())
+        await service.classify(b"x", InferenceOptions())
     assert (counted(metrics, "image_undecodable"), rejected(metrics, "image_undecodable")) == (1, 1)
 
 
@@ -278,29 +278,29 @@ async def test_a_decoder_that_fails_by_itself_is_counted(make: Make, metrics: Me
     def broken(*_: Any) -> np.ndarray:
         raise ZeroDivisionError
 
-    engine = make(decode=broken)
-    await engine.start()
+    service = make(decode=broken)
+    await service.start()
     with pytest.raises(ZeroDivisionError):
-        await engine.classify(b"x", Options())
+        await service.classify(b"x", InferenceOptions())
     assert counted(metrics, "internal_error") == 1
 
 
 async def test_images_in_decoding_take_places(make: Make, slow: Slow, metrics: Metrics) -> None:
-    engine = make(decode=slow, limits=Limits(max_queue_requests=1))
-    await engine.start()
-    first = asyncio.create_task(engine.classify(b"x", Options()))
+    service = make(decode=slow, limits=Limits(max_queue_requests=1))
+    await service.start()
+    first = asyncio.create_task(service.classify(b"x", InferenceOptions()))
     await slow.gate.arrived(1)
     with pytest.raises(Overloaded):
-        await engine.classify(b"y", Options())
+        await service.classify(b"y", InferenceOptions())
     slow.gate.open()
     await first
     assert rejected(metrics, "overloaded") == 1
 
 
 async def test_images_are_decoded_in_so_many_threads(make: Make, slow: Slow) -> None:
-    engine = make(decode=slow, decode_threads=2)
-    await engine.start()
-    tasks = [asyncio.create_task(engine.classify(b"x", Options())) for _ in range(6)]
+    service = make(decode=slow, decode_threads=2)
+    await service.start()
+    tasks = [asyncio.create_task(service.classify(b"x", InferenceOptions())) for _ in range(6)]
     await slow.gate.arrived(2)
     slow.gate.open()
     await asyncio.gather(*tasks)
@@ -308,10 +308,10 @@ async def test_images_are_decoded_in_so_many_threads(make: Make, slow: Slow) -> 
 
 
 async def test_a_deadline_ends_the_wait_for_decoding(make: Make, slow: Slow) -> None:
-    engine = make(decode=slow)
-    await engine.start()
+    service = make(decode=slow)
+    await service.start()
     with pytest.raises(DeadlineExceeded, match="1 ms came before the image was decoded"):
-        await engine.classify(b"x", Options(deadline_ms=1))
+        await service.classify(b"x", InferenceOptions(deadline_ms=1))
     slow.gate.open()
 
 
@@ -324,17 +324,17 @@ async def test_a_deadline_that_came_during_decoding_keeps_the_image_from_the_dev
         now[0] += 0.5
         return first_byte(data, preprocess, limits)
 
-    engine = make(decode=decode, clock=lambda: now[0])
-    await engine.start()
+    service = make(decode=decode, clock=lambda: now[0])
+    await service.start()
     with pytest.raises(DeadlineExceeded):
-        await engine.classify(b"x", Options(deadline_ms=500))
+        await service.classify(b"x", InferenceOptions(deadline_ms=500))
     assert (counted(metrics, "deadline_exceeded"), rejected(metrics, "deadline_exceeded")) == (1, 1)
 
 
 async def test_a_caller_that_left_is_counted_as_such(make: Make, slow: Slow, metrics: Metrics) -> None:
-    engine = make(decode=slow)
-    await engine.start()
-    task = asyncio.create_task(engine.classify(b"x", Options()))
+    service = make(decode=slow)
+    await service.start()
+    task = asyncio.create_task(service.classify(b"x", InferenceOptions()))
     await slow.gate.arrived(1)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -344,9 +344,9 @@ async def test_a_caller_that_left_is_counted_as_such(make: Make, slow: Slow, met
 
 
 async def test_an_image_whose_caller_left_before_its_turn_is_not_decoded(make: Make, slow: Slow) -> None:
-    engine = make(decode=slow, decode_threads=1)
-    await engine.start()
-    first, gone, last = (asyncio.create_task(engine.classify(b"x", Options())) for _ in range(3))
+    service = make(decode=slow, decode_threads=1)
+    await service.start()
+    first, gone, last = (asyncio.create_task(service.classify(b"x", InferenceOptions())) for _ in range(3))
     await slow.gate.arrived(1)
     gone.cancel()
     await asyncio.wait([gone])
@@ -363,40 +363,40 @@ async def test_an_answer_that_is_not_finite_is_an_error(make: Make, metrics: Met
                 outcome.logits[0] = np.nan
             return list(outcomes)
 
-    engine = make(served(backend=Broken))
-    await engine.start()
+    service = make(served(backend=Broken))
+    await service.start()
     with pytest.raises(PrunepoolError, match="not finite"):
-        await engine.classify(b"x", Options())
+        await service.classify(b"x", InferenceOptions())
     assert (counted(metrics, "internal_error"), rejected(metrics, "internal_error")) == (1, None)
 
 
 async def test_an_image_that_the_engine_died_of_is_no_rejection(make: Make, metrics: Metrics) -> None:
     deadly = served(backend=lambda: FakeBackend(fail=lambda batch: RuntimeError("boom")))
-    engine = make(deadly)
-    await engine.start()
+    service = make(deadly)
+    await service.start()
     with pytest.raises(EngineUnavailable):
-        await engine.classify(b"x", Options())
+        await service.classify(b"x", InferenceOptions())
     assert (counted(metrics, "engine_unavailable"), rejected(metrics, "engine_unavailable")) == (1, None)
 
 
 async def test_before_the_start_nothing_can_be_asked(make: Make) -> None:
     with pytest.raises(EngineUnavailable):
-        await make().classify(b"x", Options())
+        await make().classify(b"x", InferenceOptions())
 
 
 async def test_readiness_says_what_is_missing(make: Make) -> None:
     assert make().readiness().missing == ("m: the engine is not started",)
 
 
-async def test_it_is_ready_after_the_start(engine: LocalService) -> None:
-    assert engine.readiness().ready
+async def test_it_is_ready_after_the_start(service: LocalService) -> None:
+    assert service.readiness().ready
 
 
 async def test_a_model_is_ready_after_the_start(make: Make) -> None:
-    engine = make()
-    before = engine.model("m").ready
-    await engine.start()
-    assert (before, engine.model("m").ready) == (False, True)
+    service = make()
+    before = service.model("m").ready
+    await service.start()
+    assert (before, service.model("m").ready) == (False, True)
 
 
 async def test_all_models_are_listed(make: Make) -> None:
@@ -404,37 +404,37 @@ async def test_all_models_are_listed(make: Make) -> None:
 
 
 async def test_a_start_that_fails_raises_why(make: Make) -> None:
-    engine = make(served("a"), served("b", lambda: FakeBackend(warm_up_error=OSError("no weights"))))
+    service = make(served("a"), served("b", lambda: FakeBackend(warm_up_error=OSError("no weights"))))
     with pytest.raises(OSError, match="no weights"):
-        await engine.start()
+        await service.start()
 
 
 async def test_a_start_that_fails_leaves_no_device_behind(make: Make) -> None:
     backend: list[FakeBackend] = []
     good = served("a", lambda: backend.append(FakeBackend()) or backend[0])
-    engine = make(good, served("b", lambda: FakeBackend(warm_up_error=OSError("no weights"))))
+    service = make(good, served("b", lambda: FakeBackend(warm_up_error=OSError("no weights"))))
     with pytest.raises(OSError, match="no weights"):
-        await engine.start()
+        await service.start()
     assert backend[0].closed
 
 
-async def test_who_comes_while_draining_is_refused(engine: LocalService) -> None:
-    engine.begin_drain()
+async def test_who_comes_while_draining_is_refused(service: LocalService) -> None:
+    service.begin_drain()
     with pytest.raises(Draining):
-        await engine.classify(b"x", Options())
+        await service.classify(b"x", InferenceOptions())
 
 
-async def test_a_draining_engine_is_not_ready(engine: LocalService) -> None:
-    engine.begin_drain()
-    assert engine.readiness().missing == ("m: draining",)
+async def test_a_draining_engine_is_not_ready(service: LocalService) -> None:
+    service.begin_drain()
+    assert service.readiness().missing == ("m: draining",)
 
 
 async def test_who_is_decoding_when_draining_begins_is_answered(make: Make, slow: Slow) -> None:
-    engine = make(decode=slow)
-    await engine.start()
-    task = asyncio.create_task(engine.classify(bytes([3]), Options()))
+    service = make(decode=slow)
+    await service.start()
+    task = asyncio.create_task(service.classify(bytes([3]), InferenceOptions()))
     await slow.gate.arrived(1)
-    closing = asyncio.create_task(engine.close(30.0))
+    closing = asyncio.create_task(service.close(30.0))
     await asyncio.sleep(0)
     slow.gate.open()
     assert await closing
@@ -442,11 +442,11 @@ async def test_who_is_decoding_when_draining_begins_is_answered(make: Make, slow
 
 
 async def test_closing_says_if_somebody_was_left_unanswered(make: Make, slow: Slow) -> None:
-    engine = make(decode=slow)
-    await engine.start()
-    task = asyncio.create_task(engine.classify(b"x", Options()))
+    service = make(decode=slow)
+    await service.start()
+    task = asyncio.create_task(service.classify(b"x", InferenceOptions()))
     await slow.gate.arrived(1)
-    answered = await engine.close(0.0)
+    answered = await service.close(0.0)
     slow.gate.open()
     with pytest.raises(Draining):
         await task
@@ -454,28 +454,28 @@ async def test_closing_says_if_somebody_was_left_unanswered(make: Make, slow: Sl
 
 
 async def test_closing_leaves_no_thread_behind(make: Make) -> None:
-    engine = make()
+    service = make()
     before = set(threading.enumerate())
-    await engine.start()
-    await engine.classify(b"x", Options())
+    await service.start()
+    await service.classify(b"x", InferenceOptions())
     mine = set(threading.enumerate()) - before
-    await engine.close(1.0)
+    await service.close(1.0)
     for thread in mine:
         thread.join(10)
     assert not any(thread.is_alive() for thread in mine)
 
 
-async def test_closing_twice_is_as_good_as_once(engine: LocalService) -> None:
-    assert [await engine.close(1.0), await engine.close(1.0)] == [True, True]
+async def test_closing_twice_is_as_good_as_once(service: LocalService) -> None:
+    assert [await service.close(1.0), await service.close(1.0)] == [True, True]
 
 
 async def test_a_real_image_goes_all_the_way(metrics: Metrics) -> None:
     photo = io.BytesIO()
     Image.new("RGB", (40, 30), (6, 6, 6)).save(photo, "PNG")
-    engine = LocalService([served()], metrics=metrics)
-    await engine.start()
-    answer = await engine.classify(photo.getvalue(), Options())
-    await engine.close(1.0)
+    service = LocalService([served()], metrics=metrics)
+    await service.start()
+    answer = await service.classify(photo.getvalue(), InferenceOptions())
+    await service.close(1.0)
     assert answer.predictions[0].index == 6
 
 
@@ -490,10 +490,10 @@ async def test_a_policy_of_ones_own_decides(metrics: Metrics) -> None:
         def forecast(self, ratio_spec: RatioSpec, now: float) -> float:
             return 0.75
 
-    engine = LocalService([served()], metrics=metrics, decode=first_byte, policy=lambda info: Fixed())
-    await engine.start()
-    answer = await engine.classify(b"x", Options())
-    await engine.close(1.0)
+    service = LocalService([served()], metrics=metrics, decode=first_byte, policy=lambda info: Fixed())
+    await service.start()
+    answer = await service.classify(b"x", InferenceOptions())
+    await service.close(1.0)
     assert (answer.reduction.applied, answer.reduction.reason) == (0.75, "auto:load")
 
 
@@ -502,23 +502,25 @@ def tensor(value: float, *, size: int = 4, dtype: type = np.float32) -> np.ndarr
     return np.full((3, size, size), value, dtype)
 
 
-async def test_a_tensor_gets_its_own_logits(engine: LocalService) -> None:
-    assert (await engine.infer(tensor(7), Options())).logits.argmax() == 7
+async def test_a_tensor_gets_its_own_logits(service: LocalService) -> None:
+    assert (await service.infer(tensor(7), InferenceOptions())).logits.argmax() == 7
 
 
-async def test_encoded_bytes_get_their_logits(engine: LocalService) -> None:
-    answer = await engine.infer(bytes([7]), Options(reduction_ratio=0.5))
+async def test_encoded_bytes_get_their_logits(service: LocalService) -> None:
+    answer = await service.infer(bytes([7]), InferenceOptions(reduction_ratio=0.5))
     assert answer.logits.dtype == np.float32
     assert (answer.logits.argmax(), answer.reduction.applied, answer.model) == (7, 0.5, "m")
 
 
 async def test_a_tensor_and_a_photo_share_a_batch(make: Make, metrics: Metrics) -> None:
     gate = Gate(is_open=False)
-    engine = make(served(backend=lambda: FakeBackend(gate=gate)))
-    await engine.start()
-    first = asyncio.create_task(engine.infer(b"a", Options()))
+    service = make(served(backend=lambda: FakeBackend(gate=gate)))
+    await service.start()
+    first = asyncio.create_task(service.infer(b"a", InferenceOptions()))
     await gate.arrived(1)
-    rest = [asyncio.create_task(engine.infer(image, Options())) for image in (tensor(3), bytes([4]))]
+    rest = [
+        asyncio.create_task(service.infer(image, InferenceOptions())) for image in (tensor(3), bytes([4]))
+    ]
     while sample(metrics, "queue_requests", model="m") != 2:  # noqa: ASYNC110 - it is another thread that decodes
         await asyncio.sleep(0)
     gate.open()
@@ -542,27 +544,27 @@ async def test_a_tensor_and_a_photo_share_a_batch(make: Make, metrics: Metrics) 
     ids=lambda image: f"{image.dtype} {image.shape} {image.flat[0]}",
 )
 async def test_a_tensor_that_the_model_cannot_take_is_refused_and_counted(
-    engine: LocalService, metrics: Metrics, image: np.ndarray
+    service: LocalService, metrics: Metrics, image: np.ndarray
 ) -> None:
     with pytest.raises(InvalidParameter, match="image must be"):
-        await engine.infer(image, Options())
+        await service.infer(image, InferenceOptions())
     assert (counted(metrics, "invalid_parameter"), rejected(metrics, "invalid_parameter")) == (1, 1)
 
 
-async def test_one_number_that_is_not_finite_spoils_a_tensor(engine: LocalService) -> None:
+async def test_one_number_that_is_not_finite_spoils_a_tensor(service: LocalService) -> None:
     image = tensor(0)
     image[1, 2, 3] = np.inf
     with pytest.raises(InvalidParameter, match="image must be made of finite numbers only; got 'inf'"):
-        await engine.infer(image, Options())
+        await service.infer(image, InferenceOptions())
 
 
-async def test_options_of_an_inference_are_validated(engine: LocalService) -> None:
+async def test_options_of_an_inference_are_validated(service: LocalService) -> None:
     with pytest.raises(InvalidParameter, match="reduction_ratio"):
-        await engine.infer(tensor(0), Options(reduction_ratio=0.9))
+        await service.infer(tensor(0), InferenceOptions(reduction_ratio=0.9))
 
 
-async def test_an_inference_is_counted_once(engine: LocalService, metrics: Metrics) -> None:
-    await engine.infer(tensor(0), Options())
+async def test_an_inference_is_counted_once(service: LocalService, metrics: Metrics) -> None:
+    await service.infer(tensor(0), InferenceOptions())
     assert counted(metrics, "ok") == 1
 
 
@@ -574,10 +576,10 @@ async def test_logits_that_are_not_finite_are_an_error(make: Make) -> None:
                 outcome.logits[0] = np.nan
             return list(outcomes)
 
-    engine = make(served(backend=Broken))
-    await engine.start()
+    service = make(served(backend=Broken))
+    await service.start()
     with pytest.raises(PrunepoolError, match="not finite"):
-        await engine.infer(tensor(0), Options())
+        await service.infer(tensor(0), InferenceOptions())
 
 
 @pytest.mark.parametrize(("device", "batches"), [("cpu", [1, 8, 4]), ("cuda:0", [1, 12])])
@@ -587,16 +589,16 @@ async def test_only_on_a_cpu_batches_stop_growing_where_it_does_not_pay(
     gate = Gate(is_open=False)
     backend = FakeBackend(gate=gate)
     # Time stands still: no run is timed, as on a processor that is too slow for it.
-    engine = make(
+    service = make(
         served(backend=lambda: backend, device=device),
         clock=lambda: 0.0,
         limits=Limits(max_batch_size=32, max_queue_s=10.0),
     )
-    await engine.start()
+    await service.start()
     tensor = np.zeros((3, 4, 4), np.float32)  # so that no other thread, decoding, says when it waits
-    tasks = [asyncio.create_task(engine.infer(tensor, Options()))]
+    tasks = [asyncio.create_task(service.infer(tensor, InferenceOptions()))]
     await gate.arrived(1)
-    tasks += [asyncio.create_task(engine.infer(tensor, Options())) for _ in range(12)]
+    tasks += [asyncio.create_task(service.infer(tensor, InferenceOptions())) for _ in range(12)]
     for _ in range(20):
         await asyncio.sleep(0)
     gate.open()
@@ -622,20 +624,20 @@ async def test_models_on_one_device_reckon_with_each_others_work(make: Make, dev
             clock.now += 1.0
             return outputs
 
-    engine = make(
+    service = make(
         served("a", backend=lambda: Timed(gate=gate), device=device),
         served("b", backend=Timed, device=device),
         clock=clock,
         limits=Limits(max_batch_size=1, max_queue_s=100.0),
     )
-    await engine.start()
-    hurried = Options(model="b", reduction_ratio=0.0, deadline_ms=1500)
-    assert (await engine.infer(tensor(0), hurried)).model == "b"
+    await service.start()
+    hurried = InferenceOptions(model="b", reduction_ratio=0.0, deadline_ms=1500)
+    assert (await service.infer(tensor(0), hurried)).model == "b"
     gate.close()
-    busy = asyncio.create_task(engine.infer(tensor(0), Options(model="a", reduction_ratio=0.0)))
+    busy = asyncio.create_task(service.infer(tensor(0), InferenceOptions(model="a", reduction_ratio=0.0)))
     await gate.arrived(1)
     with pytest.raises(DeadlineExceeded, match="would take 2000 ms"):
-        await engine.infer(tensor(0), hurried)
+        await service.infer(tensor(0), hurried)
     gate.open()
     await busy
 
@@ -645,7 +647,7 @@ async def test_a_request_that_was_accepted_is_answered_though_its_model_is_repla
 ) -> None:
     service = make(served(), decode=slow)
     await service.start()
-    task = asyncio.create_task(service.classify(bytes([7]), Options()))
+    task = asyncio.create_task(service.classify(bytes([7]), InferenceOptions()))
     await slow.gate.arrived(1)
     replacing = asyncio.create_task(service.load(replace(served(), generation="2")))
     await asyncio.sleep(0)

@@ -18,8 +18,8 @@ from opentelemetry.sdk.trace.sampling import Sampler
 from prunepool.api.app import Tracing, create_app
 from prunepool.metrics import Metrics
 from prunepool.settings import Settings
-from prunepool.testing import FakeEngine
-from prunepool.tracing.spans import TracedEngine, log_fields
+from prunepool.testing import FakeService
+from prunepool.tracing.spans import TracedService, log_fields
 
 #: When the first image of a test is asked for; each further look at the clock is a second later.
 EPOCH_NS = 1_700_000_000 * 10**9
@@ -41,8 +41,8 @@ class Traced:
 
 
 @pytest.fixture
-def engine() -> FakeEngine:
-    return FakeEngine()
+def service() -> FakeService:
+    return FakeService()
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def make(settings: Settings, engine: FakeEngine, metrics: Metrics) -> Iterator[Callable[..., Traced]]:
+def make(settings: Settings, service: FakeService, metrics: Metrics) -> Iterator[Callable[..., Traced]]:
     """Make an app with tracing."""
     providers = []
 
@@ -69,8 +69,8 @@ def make(settings: Settings, engine: FakeEngine, metrics: Metrics) -> Iterator[C
         def clock_ns() -> int:
             return EPOCH_NS + next(seconds)
 
-        tracing = Tracing(provider, log_fields, lambda engine: TracedEngine(engine, provider, clock_ns))
-        app = create_app(tracing.traced(engine), settings, metrics, tracing=tracing)
+        tracing = Tracing(provider, log_fields, lambda service: TracedService(service, provider, clock_ns))
+        app = create_app(tracing.traced(service), settings, metrics, tracing=tracing)
         http = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test")
         return Traced(http, exporter)
 

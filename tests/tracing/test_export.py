@@ -166,7 +166,7 @@ import asyncio, sys
 from prunepool.server import single
 from prunepool.metrics import Metrics
 from prunepool.settings import Settings
-from prunepool.testing import FakeEngine
+from prunepool.testing import FakeService
 
 def announce(line):
     print(*(name for name in sys.modules if name.startswith("opentelemetry")))
@@ -174,7 +174,7 @@ def announce(line):
     import os, signal
     os.kill(os.getpid(), signal.SIGTERM)
 
-single.serve(Settings(port=0), announce, lambda settings, metrics: FakeEngine())
+single.serve(Settings(port=0), announce, lambda settings, metrics: FakeService())
 """
 
 

@@ -16,10 +16,10 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from prunepool.errors import Overloaded
 from prunepool.logs import logging_to
-from prunepool.serving.options import Options
+from prunepool.serving.options import InferenceOptions
 from prunepool.serving.types import Inference
-from prunepool.testing import FakeEngine
-from prunepool.tracing.spans import TracedEngine
+from prunepool.testing import FakeService
+from prunepool.tracing.spans import TracedService
 
 from .conftest import EPOCH_NS, Traced
 
@@ -91,10 +91,10 @@ async def test_the_inference_links_to_its_batch(traced: Traced) -> None:
     }
 
 
-class OneBatch(FakeEngine):
+class OneBatch(FakeService):
     """Answers all images from the batch with the number 7."""
 
-    async def infer(self, image: Any, options: Options) -> Inference:
+    async def infer(self, image: Any, options: InferenceOptions) -> Inference:
         answer = await super().infer(image, options)
         return Inference(
             answer.model, answer.logits, answer.reduction, answer.timing_ms, batch=7, batch_size=2
@@ -104,11 +104,11 @@ class OneBatch(FakeEngine):
 async def test_images_of_one_batch_link_to_one_span(traced: Traced) -> None:
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(traced.exporter))
-    engine = TracedEngine(OneBatch(), provider)
+    service = TracedService(OneBatch(), provider)
     tracer = provider.get_tracer("test")
     for _ in range(2):
         with tracer.start_as_current_span("request"):
-            await engine.infer(b"photo", Options())
+            await service.infer(b"photo", InferenceOptions())
     (batch,) = traced.named("batch")
     one, other = traced.named("inference")
     assert ids(one)[0] != ids(other)[0]
@@ -138,8 +138,8 @@ async def test_the_inference_protocol_is_traced_too(traced: Traced) -> None:
     assert parent(span) == ids(request)
 
 
-async def test_a_server_error_is_an_error_of_the_span(traced: Traced, engine: FakeEngine) -> None:
-    engine.error = Overloaded("full", retry_after=1)
+async def test_a_server_error_is_an_error_of_the_span(traced: Traced, service: FakeService) -> None:
+    service.error = Overloaded("full", retry_after=1)
     await traced.http.post("/classify", content=b"photo")
     (request,), (image,) = traced.named("POST /classify"), traced.named("image")
     assert request.status.status_code is StatusCode.ERROR
@@ -148,12 +148,12 @@ async def test_a_server_error_is_an_error_of_the_span(traced: Traced, engine: Fa
 
 
 async def test_an_unexpected_error_is_recorded_without_its_message(
-    traced: Traced, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+    traced: Traced, service: FakeService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fail(*_: object) -> None:
         raise RuntimeError("a secret")
 
-    monkeypatch.setattr(engine, "classify", fail)
+    monkeypatch.setattr(service, "classify", fail)
     await traced.http.post("/classify", content=b"photo")
     (image,) = traced.named("image")
     assert attributes(image)["error.type"] == "RuntimeError"
@@ -212,17 +212,17 @@ async def test_image_data_is_in_no_span(traced: Traced) -> None:
     assert "c2Vj" not in everything
 
 
-async def test_every_other_call_goes_to_the_engine(engine: FakeEngine) -> None:
+async def test_every_other_call_goes_to_the_engine(service: FakeService) -> None:
     provider = TracerProvider(shutdown_on_exit=False)
-    traced = TracedEngine(engine, provider)
-    engine.ready = False
+    traced = TracedService(service, provider)
+    service.ready = False
     await traced.start()
-    assert traced.readiness() == engine.readiness()
+    assert traced.readiness() == service.readiness()
     assert traced.readiness().ready
-    assert (traced.default_model, traced.models()) == (engine.default_model, engine.models())
-    assert traced.model("fake") == engine.model("fake")
+    assert (traced.default_model, traced.models()) == (service.default_model, service.models())
+    assert traced.model("fake") == service.model("fake")
     traced.begin_drain()
-    assert engine.draining
+    assert service.draining
     assert await traced.close(1.0)
-    assert engine.closed
+    assert service.closed
     provider.shutdown()

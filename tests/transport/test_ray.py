@@ -14,7 +14,7 @@ from pictures import pictures
 from prunepool.core.types import RatioSpec
 from prunepool.errors import EngineUnavailable, InvalidParameter, ModelNotFound, PrunepoolError
 from prunepool.metrics import Metrics
-from prunepool.serving.options import Options
+from prunepool.serving.options import InferenceOptions
 from prunepool.serving.service import InferenceService, ServiceConfig
 from prunepool.transport.early_refusal import FrontendLimits
 from prunepool.transport.messages import (
@@ -124,7 +124,7 @@ async def refused(answer: Awaitable[object]) -> PrunepoolError:
 
 
 async def test_answers_come_from_a_replica(engine: InferenceService, handle: Handle, photo: bytes) -> None:
-    answer = await engine.classify(photo, Options(top_k=2))
+    answer = await engine.classify(photo, InferenceOptions(top_k=2))
     assert answer.model == "m"
     assert len(answer.predictions) == 2
     assert [submit.model for _, submit in handle.asked] == ["m"]
@@ -133,7 +133,7 @@ async def test_answers_come_from_a_replica(engine: InferenceService, handle: Han
 async def test_what_travels_is_the_age_of_an_image(
     engine: InferenceService, handle: Handle, photo: bytes
 ) -> None:
-    await engine.classify(photo, Options())
+    await engine.classify(photo, InferenceOptions())
     assert -5 < handle.asked[0][1].arrival <= 0, "a clock of this machine would mean nothing to another"
 
 
@@ -141,7 +141,7 @@ async def test_an_image_of_a_replica_that_died_goes_to_another(
     engine: InferenceService, handle: Handle, photo: bytes
 ) -> None:
     handle.deaths = 1
-    assert (await engine.classify(photo, Options())).model == "m"
+    assert (await engine.classify(photo, InferenceOptions())).model == "m"
     assert [name for name, _ in handle.asked] in (["a", "b"], ["b", "a"])
 
 
@@ -149,7 +149,7 @@ async def test_an_image_that_lost_two_replicas_is_given_up(
     engine: InferenceService, handle: Handle, photo: bytes, metrics: Metrics
 ) -> None:
     handle.deaths = 2
-    error = await refused(engine.classify(photo, Options()))
+    error = await refused(engine.classify(photo, InferenceOptions()))
     assert isinstance(error, EngineUnavailable)
     assert "two engine replicas" in error.detail
     assert metrics.requests.labels("m", "engine_unavailable")._value.get() == 1
@@ -160,7 +160,7 @@ async def test_what_a_replica_says_is_passed_on(
 ) -> None:
     for core in handle.replicas.values():
         core.error = InvalidParameter("top_k", 0, "more")
-    error = await refused(engine.classify(photo, Options()))
+    error = await refused(engine.classify(photo, InferenceOptions()))
     assert isinstance(error, InvalidParameter)
     assert error.extra["parameter"] == "top_k"
 
@@ -170,7 +170,7 @@ async def test_a_caller_who_leaves_is_heard_of_by_the_replica(
 ) -> None:
     for core in handle.replicas.values():
         core.free.clear()
-    asking = asyncio.create_task(engine.classify(photo, Options()))
+    asking = asyncio.create_task(engine.classify(photo, InferenceOptions()))
     await handle.heard.wait()
     asking.cancel()
     await asyncio.gather(asking, return_exceptions=True)
@@ -184,7 +184,7 @@ async def test_while_models_change_the_replica_that_has_it_is_found(
 ) -> None:
     handle.replicas["a"] = FakeCore("other")
     handle.turn = 1  # the next is a, which has it no more
-    assert (await engine.classify(photo, Options())).model == "m"
+    assert (await engine.classify(photo, InferenceOptions())).model == "m"
     assert len(handle.asked) > 1
 
 
@@ -192,11 +192,11 @@ async def test_a_caller_who_names_no_model_gets_the_new_one_when_the_old_is_gone
     engine: InferenceService, handle: Handle, photo: bytes
 ) -> None:
     handle.replicas = {"a": FakeCore("other"), "b": FakeCore("other")}
-    assert (await engine.classify(photo, Options())).model == "other"
+    assert (await engine.classify(photo, InferenceOptions())).model == "other"
 
 
 async def test_a_model_that_nobody_serves_is_told_at_once(engine: InferenceService, photo: bytes) -> None:
-    error = await refused(engine.classify(photo, Options(model="nobody")))
+    error = await refused(engine.classify(photo, InferenceOptions(model="nobody")))
     assert isinstance(error, ModelNotFound)
 
 
@@ -205,7 +205,7 @@ async def test_a_replaced_model_answers_for_what_the_new_one_is(
 ) -> None:
     handle.replicas["a"] = FakeCore(generation="2", classes=10)
     handle.replicas["b"] = FakeCore(generation="2", classes=10)
-    answer = await engine.classify(photo, Options(top_k=1))
+    answer = await engine.classify(photo, InferenceOptions(top_k=1))
     assert answer.predictions[0].index < 10
 
 
@@ -234,7 +234,7 @@ async def test_what_is_ahead_is_known_from_answers_too(
     engine = InferenceService(client, ServiceConfig(decode_threads=1), metrics)
     await client.refresh()
     assert client.loads()["m"].drain_s == 0
-    await engine.classify(photo, Options())
+    await engine.classify(photo, InferenceOptions())
     assert client.loads()["m"].drain_s == 0.25
     await engine.close(0.0)
 

@@ -24,9 +24,9 @@ from prunepool.errors import (
     PrunepoolError,
 )
 from prunepool.metrics import Metrics
-from prunepool.serving.options import Options
+from prunepool.serving.options import InferenceOptions
 from prunepool.serving.service import InferenceService, ServiceConfig
-from prunepool.serving.types import Engine
+from prunepool.serving.types import Service
 from prunepool.transport.early_refusal import FrontendLimits
 from prunepool.transport.zmq import connection
 from prunepool.transport.zmq.client import ZmqCoreClient
@@ -104,8 +104,8 @@ def counted(metrics: Metrics, outcome: str) -> float | None:
 
 
 async def test_an_image_gets_its_own_answer(rig: Rig) -> None:
-    engine: Engine = await rig.start(FakeCore())
-    answers = await asyncio.gather(*(engine.infer(tensor(i), Options()) for i in range(20)))
+    engine: Service = await rig.start(FakeCore())
+    answers = await asyncio.gather(*(engine.infer(tensor(i), InferenceOptions()) for i in range(20)))
     assert [answer.logits.argmax() for answer in answers] == list(range(20))
     assert rig.arena.free in (8, 0)
 
@@ -117,7 +117,7 @@ async def test_what_is_served_is_known(rig: Rig) -> None:
     assert [info.name for info in engine.models()] == ["a", "b"]
     assert engine.readiness().ready
     with pytest.raises(ModelNotFound, match="there are: a, b"):
-        await engine.infer(tensor(0), Options(model="c"))
+        await engine.infer(tensor(0), InferenceOptions(model="c"))
 
 
 async def test_an_engine_s_error_is_the_caller_s_and_is_counted_once(rig: Rig) -> None:
@@ -125,7 +125,7 @@ async def test_an_engine_s_error_is_the_caller_s_and_is_counted_once(rig: Rig) -
     engine = await rig.start(core)
     core.error = Overloaded("full", retry_after=3.0)
     with pytest.raises(Overloaded, match="full") as caught:
-        await engine.infer(tensor(0), Options())
+        await engine.infer(tensor(0), InferenceOptions())
     assert caught.value.retry_after == 3.0
     assert counted(rig.metrics, "overloaded") == 1
 
@@ -133,13 +133,13 @@ async def test_an_engine_s_error_is_the_caller_s_and_is_counted_once(rig: Rig) -
 @pytest.mark.parametrize(
     ("image", "options", "error"),
     [
-        (b"no image", Options(), ImageUndecodable),
-        (b"no image", Options(reduction_ratio=2.0), InvalidParameter),
-        (np.zeros((1, 2), np.float32), Options(), InvalidParameter),
+        (b"no image", InferenceOptions(), ImageUndecodable),
+        (b"no image", InferenceOptions(reduction_ratio=2.0), InvalidParameter),
+        (np.zeros((1, 2), np.float32), InferenceOptions(), InvalidParameter),
     ],
 )
 async def test_what_is_refused_here_is_counted_here(
-    rig: Rig, image: Any, options: Options, error: type[PrunepoolError]
+    rig: Rig, image: Any, options: InferenceOptions, error: type[PrunepoolError]
 ) -> None:
     core = FakeCore()
     engine = await rig.start(core)
@@ -152,7 +152,7 @@ async def test_a_caller_who_leaves_is_given_up(rig: Rig) -> None:
     core = FakeCore()
     core.free.clear()
     engine = await rig.start(core)
-    task = asyncio.create_task(engine.infer(tensor(0), Options()))
+    task = asyncio.create_task(engine.infer(tensor(0), InferenceOptions()))
     await until(lambda: core.asked)
     task.cancel()
     await until(lambda: core.cancelled)
@@ -165,7 +165,7 @@ async def test_an_image_whose_engine_is_lost_is_asked_of_another(rig: Rig) -> No
     first.free.clear()
     second.free.clear()
     engine = await rig.start(first, second)
-    tasks = [asyncio.create_task(engine.infer(tensor(i), Options())) for i in range(4)]
+    tasks = [asyncio.create_task(engine.infer(tensor(i), InferenceOptions())) for i in range(4)]
     await until(lambda: len(first.asked) + len(second.asked) == 4)
     assert len(first.asked) == len(second.asked) == 2
     await rig.lose(0)
@@ -179,7 +179,7 @@ async def test_an_image_waits_for_its_engine_to_come_back(rig: Rig) -> None:
     core = FakeCore()
     core.free.clear()
     engine = await rig.start(core)
-    task = asyncio.create_task(engine.infer(tensor(7), Options()))
+    task = asyncio.create_task(engine.infer(tensor(7), InferenceOptions()))
     await until(lambda: core.asked)
     await rig.lose(0)
     await until(lambda: not engine.readiness().ready)
@@ -193,12 +193,12 @@ async def test_nobody_waits_for_ever_and_newcomers_not_at_all(rig: Rig) -> None:
     core = FakeCore()
     core.free.clear()
     engine = await rig.start(core)
-    task = asyncio.create_task(engine.infer(tensor(7), Options()))
+    task = asyncio.create_task(engine.infer(tensor(7), InferenceOptions()))
     await until(lambda: core.asked)
     await rig.lose(0)
     await until(lambda: not engine.readiness().ready)
     start = time.monotonic()
-    for waiting in (engine.infer(tensor(1), Options()), task):
+    for waiting in (engine.infer(tensor(1), InferenceOptions()), task):
         with pytest.raises(EngineUnavailable) as caught:
             await waiting
         assert caught.value.retry_after > 0
@@ -212,7 +212,7 @@ async def test_an_image_that_loses_two_engines_takes_no_third(rig: Rig) -> None:
     for one in engines:
         one.free.clear()
     engine = await rig.start(*engines)
-    task = asyncio.create_task(engine.infer(tensor(7), Options()))
+    task = asyncio.create_task(engine.infer(tensor(7), InferenceOptions()))
     for _ in range(2):
         await until(lambda: any(one.asked for one in engines))
         (number,) = (number for number, one in enumerate(engines) if one.asked)
@@ -227,7 +227,7 @@ async def test_more_than_can_be_done_in_time_is_refused_before_it_is_decoded(rig
     core.drain_s = 11.0
     engine = await rig.start(core)
     with pytest.raises(Overloaded) as caught:
-        await engine.infer(b"not looked at", Options())
+        await engine.infer(b"not looked at", InferenceOptions())
     assert caught.value.retry_after == pytest.approx(11.0, abs=0.5)  # it has worked since it said so
 
 
@@ -236,14 +236,14 @@ async def test_a_model_that_comes_is_known_after_a_refresh(rig: Rig) -> None:
     engine = await rig.start(core)
     core.names = ("a", "b")
     await rig.client.refresh()
-    assert (await engine.infer(tensor(1), Options(model="b"))).model == "b"
+    assert (await engine.infer(tensor(1), InferenceOptions(model="b"))).model == "b"
 
 
 async def test_closing_waits_for_what_was_accepted(rig: Rig) -> None:
     core = FakeCore()
     core.free.clear()
     engine = await rig.start(core)
-    task = asyncio.create_task(engine.infer(tensor(0), Options()))
+    task = asyncio.create_task(engine.infer(tensor(0), InferenceOptions()))
     await until(lambda: core.asked)
     closing = asyncio.create_task(engine.close(5.0))
     await asyncio.sleep(0)
@@ -275,7 +275,7 @@ async def test_a_caller_who_leaves_as_the_engine_is_lost_is_gone(rig: Rig, monke
     core = FakeCore()
     core.free.clear()
     engine = await rig.start(core)
-    task = asyncio.create_task(engine.infer(tensor(0), Options()))
+    task = asyncio.create_task(engine.infer(tensor(0), InferenceOptions()))
     await until(lambda: core.asked)
 
     async def lost(*_: object) -> None:
@@ -290,7 +290,7 @@ async def test_a_caller_who_leaves_as_the_engine_is_lost_is_gone(rig: Rig, monke
 async def test_a_front_end_serves_as_soon_as_one_engine_does(rig: Rig) -> None:
     engine = await rig.start(FakeCore(), absent=1)  # the other one never comes
     assert engine.readiness().ready
-    assert (await engine.infer(tensor(3), Options())).logits.argmax() == 3
+    assert (await engine.infer(tensor(3), InferenceOptions())).logits.argmax() == 3
 
 
 async def test_an_engine_that_comes_later_is_asked_too(rig: Rig) -> None:
@@ -298,7 +298,7 @@ async def test_an_engine_that_comes_later_is_asked_too(rig: Rig) -> None:
     engine = await rig.start(first, absent=1)
     rig.open(1, second)
     while not second.asked:
-        await engine.infer(tensor(3), Options())
+        await engine.infer(tensor(3), InferenceOptions())
     assert first.asked
 
 
@@ -325,7 +325,7 @@ async def test_what_a_wedged_engine_had_goes_to_another_and_it_is_asked_no_more(
     stuck, well = FakeCore(), FakeCore()
     stuck.free.clear()
     engine = await rig.start(stuck, well, servers=Wedged)
-    tasks = [asyncio.create_task(engine.infer(tensor(i), Options())) for i in range(4)]
+    tasks = [asyncio.create_task(engine.infer(tensor(i), InferenceOptions())) for i in range(4)]
     await until(lambda: len(stuck.asked) == 2)
     server = rig.servers[0]
     assert isinstance(server, Wedged)
@@ -334,12 +334,12 @@ async def test_what_a_wedged_engine_had_goes_to_another_and_it_is_asked_no_more(
     assert [answer.logits.argmax() for answer in answers] == [0, 1, 2, 3]
     assert len(well.asked) == 4
     asked = len(stuck.asked)
-    await asyncio.gather(*(engine.infer(tensor(i), Options()) for i in range(4)))
+    await asyncio.gather(*(engine.infer(tensor(i), InferenceOptions()) for i in range(4)))
     assert len(stuck.asked) == asked
     server.stuck = False
     stuck.free.set()
     while len(stuck.asked) == asked:  # it is asked again once it answers again
-        await engine.infer(tensor(1), Options())
+        await engine.infer(tensor(1), InferenceOptions())
     assert counted(rig.metrics, "ok") == len(well.asked) + len(stuck.asked) - asked
 
 
@@ -348,7 +348,7 @@ async def test_a_wedged_only_engine_leaves_no_request_hanging(rig: Rig) -> None:
     core = FakeCore()
     core.free.clear()
     engine = await rig.start(core, servers=Wedged)
-    task = asyncio.create_task(engine.infer(tensor(7), Options()))
+    task = asyncio.create_task(engine.infer(tensor(7), InferenceOptions()))
     await until(lambda: core.asked)
     server = rig.servers[0]
     assert isinstance(server, Wedged)
@@ -366,7 +366,7 @@ async def test_a_malformed_message_costs_no_request_for_ever(
     core = FakeCore()
     core.free.clear()
     engine = await rig.start(core)
-    tasks = [asyncio.create_task(engine.infer(tensor(i), Options())) for i in range(3)]
+    tasks = [asyncio.create_task(engine.infer(tensor(i), InferenceOptions())) for i in range(3)]
     await until(lambda: len(core.asked) == 3)
     decode, bad = connection.decode_for_frontend, [b"\xc1"]
     monkeypatch.setattr(connection, "decode_for_frontend", lambda frame: decode(bad.pop() if bad else frame))
@@ -385,10 +385,10 @@ async def test_a_replaced_model_answers_with_its_own_labels_only(rig: Rig) -> No
 
     async def ask(value: int) -> None:
         while not over.is_set():
-            answer = await engine.classify(picture(), Options(top_k=1))
+            answer = await engine.classify(picture(), InferenceOptions(top_k=1))
             best = answer.predictions[0]
             mixed.append(best.label != f"class {best.index}")
-            inference = await engine.infer(tensor(value), Options())
+            inference = await engine.infer(tensor(value), InferenceOptions())
             mixed.append(inference.logits.argmax() != value % len(inference.logits))
             await asyncio.sleep(0)
 
@@ -409,7 +409,7 @@ async def test_an_engine_whose_device_has_just_failed_costs_no_request(rig: Rig)
     failing, well = FakeCore(), FakeCore()
     engine = await rig.start(failing, well)
     failing.error = EngineUnavailable("m: the engine is being restarted", retry_after=1.0)
-    answers = await asyncio.gather(*(engine.infer(tensor(i), Options()) for i in range(8)))
+    answers = await asyncio.gather(*(engine.infer(tensor(i), InferenceOptions()) for i in range(8)))
     assert [answer.logits.argmax() for answer in answers] == list(range(8))
     assert failing.asked
     assert counted(rig.metrics, "engine_unavailable") is None
@@ -425,7 +425,7 @@ async def test_an_image_that_died_twice_on_an_engine_goes_to_no_other(rig: Rig) 
     cores = [Deadly(), Deadly()]
     engine = await rig.start(*cores)
     with pytest.raises(EngineUnavailable, match="died twice"):
-        await engine.infer(tensor(0), Options())
+        await engine.infer(tensor(0), InferenceOptions())
     assert sum(len(core.asked) for core in cores) == 1
     assert rig.metrics.registry.get_sample_value("prunepool_rejected_total", {"model": "m"}) is None
 
@@ -436,7 +436,7 @@ async def test_where_all_engines_refuse_the_caller_is_told(rig: Rig) -> None:
     for core in cores:
         core.error = EngineUnavailable("m: the engine is being restarted", retry_after=1.0)
     with pytest.raises(EngineUnavailable, match="being restarted"):
-        await engine.infer(tensor(0), Options())
+        await engine.infer(tensor(0), InferenceOptions())
     assert [len(core.asked) for core in cores] == [1, 1]
 
 
@@ -445,7 +445,7 @@ async def test_what_was_not_sent_counts_as_no_death(rig: Rig) -> None:
     first, second = FakeCore(), FakeCore()
     engine = await rig.start(first, second)
     await rig.lose(0)
-    answers = await asyncio.gather(*(engine.infer(tensor(i), Options()) for i in range(6)))
+    answers = await asyncio.gather(*(engine.infer(tensor(i), InferenceOptions()) for i in range(6)))
     assert [answer.logits.argmax() for answer in answers] == list(range(6))
 
 
@@ -454,7 +454,7 @@ async def test_what_a_dead_engine_had_is_suspect_to_the_next_one(rig: Rig) -> No
     first.free.clear()
     second.free.clear()
     engine = await rig.start(first, second)
-    tasks = [asyncio.create_task(engine.infer(tensor(i), Options())) for i in range(2)]
+    tasks = [asyncio.create_task(engine.infer(tensor(i), InferenceOptions())) for i in range(2)]
     await until(lambda: first.asked and second.asked)
     await rig.lose(0)
     second.free.set()

@@ -23,7 +23,7 @@ from prunepool.api.oip import rpc
 from prunepool.api.oip.router import mount as mount_oip
 from prunepool.api.problems import handlers
 from prunepool.metrics import Metrics
-from prunepool.serving.types import Engine, ModelControl
+from prunepool.serving.types import ModelControl, Service
 from prunepool.settings import Settings
 
 if TYPE_CHECKING:
@@ -47,11 +47,11 @@ class Tracing:
 
     provider: TracerProvider
     log_fields: Callable[[], dict[str, str]]
-    traced: Callable[[Engine], Engine]
+    traced: Callable[[Service], Service]
 
 
 def create_app(
-    engine: Engine,
+    service: Service,
     settings: Settings,
     metrics: Metrics,
     drain: Drain | None = None,
@@ -63,7 +63,7 @@ def create_app(
     """Build the service as an ASGI application; its lifespan starts and closes the engine.
 
     Args:
-        engine: runs inference.
+        service: runs inference.
         settings: limits of requests.
         metrics: the series behind `/metrics`.
         drain: shared with the server, which begins the drain; made here if None.
@@ -75,12 +75,12 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        await engine.start()
+        await service.start()
         try:
             async with rpc.serving(app.state.context, app.state.oip_statistics, keyring):
                 yield
         finally:
-            await engine.close(shared_drain.remaining_s)
+            await service.close(shared_drain.remaining_s)
 
     app = FastAPI(
         title="prunepool",
@@ -96,7 +96,7 @@ def create_app(
     )
     body_memory = BodyMemoryBudget(settings.max_buffered_bytes, time.monotonic)
     metrics.bind(metrics.body_bytes, lambda: body_memory.held)
-    app.state.context = AppContext(engine, settings, metrics, shared_drain, body_memory, control)
+    app.state.context = AppContext(service, settings, metrics, shared_drain, body_memory, control)
     needs_key = access.needs_key(settings) if keyring is not None else lambda _: False
     app.openapi = lambda: describe.openapi(app, needs_key)  # type: ignore[method-assign]
     # The middleware added last sees a request first.

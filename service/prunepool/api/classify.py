@@ -19,8 +19,8 @@ from prunepool.api.offload import SMALL_BODY, offload
 from prunepool.api.options import HEADER, RawOption, read_options
 from prunepool.errors import PrunepoolError, UnsupportedMediaType
 from prunepool.logs import request_fields
-from prunepool.serving.options import Options, resolve
-from prunepool.serving.types import Classification, Engine
+from prunepool.serving.options import InferenceOptions, resolve
+from prunepool.serving.types import Classification, Service
 
 router = APIRouter(tags=["classify"])
 _log = structlog.stdlib.get_logger("prunepool.http")
@@ -46,13 +46,13 @@ async def classify(request: Request) -> Response:
 
 
 async def _answer(request: Request, parsed: ParsedBody) -> Response:
-    engine = context_of(request).engine
+    service = context_of(request).service
     options = read_options([*_query_and_header(request), *parsed.options])
     # Checked before any image: a wrong option fails the whole request, not one of its images.
-    resolve(options, engine.model(options.model or engine.default_model))
+    resolve(options, service.model(options.model or service.default_model))
     charge(request, len(parsed.images))
     async with while_connected(request):
-        results = await _classify_all(engine, parsed, options)
+        results = await _classify_all(service, parsed, options)
     request_fields(request.scope).update(_log_fields(results))
     if parsed.as_list:
         return json_response({"results": [_result_json(result) for result in results]})
@@ -76,23 +76,23 @@ def _query_and_header(request: Request) -> list[RawOption]:
 
 
 async def _classify_all(
-    engine: Engine, parsed: ParsedBody, options: Options
+    service: Service, parsed: ParsedBody, options: InferenceOptions
 ) -> list[Classification | PrunepoolError]:
     if len(parsed.images) == 1:
-        return [await _classify_one(engine, parsed.images[0], options)]
+        return [await _classify_one(service, parsed.images[0], options)]
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(_classify_one(engine, image, options)) for image in parsed.images]
+        tasks = [group.create_task(_classify_one(service, image, options)) for image in parsed.images]
     return [task.result() for task in tasks]
 
 
 async def _classify_one(
-    engine: Engine, image: bytes | PrunepoolError, options: Options
+    service: Service, image: bytes | PrunepoolError, options: InferenceOptions
 ) -> Classification | PrunepoolError:
     """Return the image's classification or error; an error does not affect the other images."""
     if isinstance(image, PrunepoolError):
         return image
     try:
-        return await engine.classify(image, options)
+        return await service.classify(image, options)
     except PrunepoolError as error:
         return error
     except Exception:

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from prunepool.api.body_memory import BodyMemoryBudget
 from prunepool.api.drain import Drain
 from prunepool.metrics import Metrics
-from prunepool.serving.types import Engine, ModelControl
+from prunepool.serving.types import ModelControl, Service
 from prunepool.settings import Settings
 
 
@@ -17,7 +17,7 @@ from prunepool.settings import Settings
 class AppContext:
     """The objects that the routes share; without `control`, callers cannot load or unload models."""
 
-    engine: Engine
+    service: Service
     settings: Settings
     metrics: Metrics
     drain: Drain

@@ -51,7 +51,7 @@ async def healthz(request: Request) -> Response:
 async def readyz(request: Request) -> Response:
     """Answer whether requests can be served, and if not, what is missing."""
     context = context_of(request)
-    found = context.engine.readiness()
+    found = context.service.readiness()
     missing = list(found.missing)
     if context.drain.started and "draining" not in missing:
         missing.append("draining")
@@ -89,9 +89,9 @@ async def metrics(request: Request) -> Response:
 )
 async def models(request: Request) -> Response:
     """List the served models, without labels, plans and profiles."""
-    engine = context_of(request).engine
-    listed = [model_summary_json(info) for info in engine.models()]
-    return json_response({"default": engine.default_model, "models": listed})
+    service = context_of(request).service
+    listed = [model_summary_json(info) for info in service.models()]
+    return json_response({"default": service.default_model, "models": listed})
 
 
 @router.get(
@@ -107,4 +107,4 @@ async def model(
     request: Request, name: Annotated[str, PathParameter(examples=["deit_tiny_imagenet1k"])]
 ) -> Response:
     """Describe a model in full: labels, input size, largest ratio, plans and profile."""
-    return json_response(model_json(context_of(request).engine.model(name)))
+    return json_response(model_json(context_of(request).service.model(name)))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from prunepool.errors import InvalidParameter
-from prunepool.serving.options import Options
+from prunepool.serving.options import InferenceOptions
 
 #: Stricter than float() and int(), which accept nan, underscores and the digits of every script.
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
@@ -35,7 +35,7 @@ class RawOption:
     value: object
 
 
-def read_options(raw: Iterable[RawOption]) -> Options:
+def read_options(raw: Iterable[RawOption]) -> InferenceOptions:
     """Read options in any order; whether the model allows their values is checked later.
 
     Raises:
@@ -53,7 +53,7 @@ def read_options(raw: Iterable[RawOption]) -> Options:
         if before != value:
             both = f"{first.value} ({first.source}) and {item.value} ({item.source})"
             raise InvalidParameter(name, both, "given once, or the same each time")
-    return Options(**{name: value for name, (_, value) in seen.items()})  # type: ignore[arg-type]
+    return InferenceOptions(**{name: value for name, (_, value) in seen.items()})  # type: ignore[arg-type]
 
 
 def _number(name: str, value: object) -> float:

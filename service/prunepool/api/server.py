@@ -19,7 +19,7 @@ from fastapi import FastAPI
 from prunepool.api.drain import Drain
 from prunepool.api.middleware import NO_ROUTE
 from prunepool.api.protocol import bounded_protocol
-from prunepool.serving.types import Engine
+from prunepool.serving.types import Service
 from prunepool.settings import Settings
 
 _log = structlog.stdlib.get_logger("prunepool.server")
@@ -88,7 +88,7 @@ class Server(uvicorn.Server):
 
     Args:
         app: the application to serve; its lifespan surrounds the serving.
-        engine: begins to drain together with the server.
+        service: begins to drain together with the server.
         drain: shared with the app.
         settings: timeouts of clients, and trusted proxies.
         on_hangup: called at each SIGHUP; without it, the signal ends the process, which is its default.
@@ -98,7 +98,7 @@ class Server(uvicorn.Server):
     def __init__(
         self,
         app: FastAPI,
-        engine: Engine,
+        service: Service,
         drain: Drain,
         settings: Settings,
         on_hangup: Callable[[], None] | None = None,
@@ -126,7 +126,7 @@ class Server(uvicorn.Server):
             )
         )
         self._fastapi = app
-        self._engine = engine
+        self._engine = service
         self._drain = drain
         self._request_timeout_s = settings.request_timeout_s
         self._on_hangup = on_hangup

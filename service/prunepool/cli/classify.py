@@ -20,7 +20,7 @@ from prunepool.cli.output import Output
 from prunepool.errors import InvalidParameter, ModelNotFound, PrunepoolError
 
 if TYPE_CHECKING:
-    from prunepool.serving.options import Options
+    from prunepool.serving.options import InferenceOptions
 
 #: The classification as the API's JSON, or an error.
 Result = dict[str, Any] | PrunepoolError
@@ -83,7 +83,7 @@ def classify(
     return 1 if output.failed else 0
 
 
-def _options(given: Mapping[str, str | None]) -> Options:
+def _options(given: Mapping[str, str | None]) -> InferenceOptions:
     from prunepool.api.options import RawOption, read_options
 
     return read_options(
@@ -92,7 +92,7 @@ def _options(given: Mapping[str, str | None]) -> Options:
 
 
 async def _in_process(
-    names: Sequence[str], flags: Mapping[str, str], options: Options
+    names: Sequence[str], flags: Mapping[str, str], options: InferenceOptions
 ) -> AsyncIterator[tuple[str, Result]]:
     """Classify with the engine of a server, but without the server."""
     from prunepool.api.json_documents import classification_json
@@ -131,7 +131,7 @@ async def _in_process(
 
 
 async def _by_server(
-    names: Sequence[str], url: str, api_key: str | None, flags: Mapping[str, str], options: Options
+    names: Sequence[str], url: str, api_key: str | None, flags: Mapping[str, str], options: InferenceOptions
 ) -> AsyncIterator[tuple[str, Result]]:
     from prunepool.client import AsyncClient, ClassifyOptions
 

@@ -26,7 +26,7 @@ from prunepool.server.reload import Hangup
 from prunepool.serving.decode_pool import decode_threads
 from prunepool.serving.options import check_default_ratio
 from prunepool.serving.service import InferenceService, ServiceConfig
-from prunepool.serving.types import Engine, ModelControl
+from prunepool.serving.types import ModelControl, Service
 from prunepool.settings import Settings
 from prunepool.store import Repository, open_store
 from prunepool.transport.client import CoreClient
@@ -152,7 +152,7 @@ def create_desired_models(
 
 def create_server(
     settings: Settings,
-    engine: Engine,
+    engine: Service,
     metrics: Metrics,
     tracing: Tracing | None = None,
     control: ModelControl | None = None,

@@ -57,7 +57,7 @@ def tracing_to(settings: Settings) -> Iterator[Tracing | None]:
         return
     try:
         from prunepool.tracing.export import finish, provider_to
-        from prunepool.tracing.spans import TracedEngine, log_fields
+        from prunepool.tracing.spans import TracedService, log_fields
     except ModuleNotFoundError as error:
         missing = f"left out where prunepool[otel] is not installed ({error.name} is missing)"
         if settings.otel_endpoint is not None:
@@ -68,6 +68,6 @@ def tracing_to(settings: Settings) -> Iterator[Tracing | None]:
         return
     provider = provider_to(settings.otel_endpoint, version("prunepool"))
     try:
-        yield Tracing(provider, log_fields, lambda engine: TracedEngine(engine, provider))
+        yield Tracing(provider, log_fields, lambda engine: TracedService(engine, provider))
     finally:
         finish(provider)

@@ -18,7 +18,7 @@ from prunepool.server import factory
 from prunepool.server.observability import announcement, create_metrics, describe_build, tracing_to
 from prunepool.server.reload import follow_settings
 from prunepool.server.settings_check import check
-from prunepool.serving.types import Engine
+from prunepool.serving.types import Service
 from prunepool.settings import Settings
 from prunepool.transport.inproc import InprocCoreClient
 
@@ -26,7 +26,7 @@ from prunepool.transport.inproc import InprocCoreClient
 def serve(
     settings: Settings,
     announce: Callable[[str], None],
-    make_service: Callable[[Settings, Metrics], Engine] | None = None,
+    make_service: Callable[[Settings, Metrics], Service] | None = None,
     reread: Callable[[], Settings] | None = None,
 ) -> int:
     """Serve until a signal.
@@ -70,7 +70,7 @@ def serve(
 def _run(
     server: Server,
     bound: socket.socket,
-    engine: Engine,
+    engine: Service,
     metrics: Metrics,
     announce: Callable[[str], None],
     start: float,

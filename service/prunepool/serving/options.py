@@ -16,7 +16,7 @@ DEFAULT_TOP_K = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class InferenceOptions:
     """What a caller may choose for one image.
 
     Attributes:
@@ -59,7 +59,7 @@ class ResolvedOptions:
 
 
 def resolve(
-    options: Options,
+    options: InferenceOptions,
     info: ModelInfo,
     *,
     default_ratio: float | Literal["auto"] = "auto",
@@ -175,7 +175,7 @@ def check_default_ratio(
         InvalidParameter: `default_reduction_ratio` is more than the model can do.
     """
     try:
-        resolve(Options(), info, default_ratio=default_ratio, max_ratio=max_ratio)
+        resolve(InferenceOptions(), info, default_ratio=default_ratio, max_ratio=max_ratio)
     except InvalidParameter as error:
         limit = f"{error.extra['limit']}, for {info.name}"
         raise InvalidParameter("default_reduction_ratio", error.extra["value"], limit) from None

@@ -18,7 +18,7 @@ from prunepool.imaging import ImageLimits, decode
 from prunepool.metrics import Metrics
 from prunepool.serving.answer import classification, inference
 from prunepool.serving.decode_pool import Decode, DecodePool, decode_threads
-from prunepool.serving.options import Options, ResolvedOptions, resolve
+from prunepool.serving.options import InferenceOptions, ResolvedOptions, resolve
 from prunepool.serving.types import Classification, Image, Inference, Readiness, Timing
 from prunepool.transport.client import CoreClient, ModelOffer
 
@@ -133,7 +133,7 @@ class InferenceService:
         self._decoders.close()
         return answered and stopped
 
-    async def classify(self, image: bytes, options: Options) -> Classification:
+    async def classify(self, image: bytes, options: InferenceOptions) -> Classification:
         """Classify one encoded image.
 
         Raises:
@@ -143,7 +143,7 @@ class InferenceService:
         offer, wanted, answer = await self._answer(image, options)
         return classification(answer, offer.info.labels, wanted.top_k)
 
-    async def infer(self, image: Image, options: Options) -> Inference:
+    async def infer(self, image: Image, options: InferenceOptions) -> Inference:
         """The logits of one image, encoded or normalised.
 
         Raises:
@@ -152,7 +152,9 @@ class InferenceService:
         """
         return (await self._answer(image, options))[2]
 
-    async def _answer(self, image: Image, options: Options) -> tuple[ModelOffer, ResolvedOptions, Inference]:
+    async def _answer(
+        self, image: Image, options: InferenceOptions
+    ) -> tuple[ModelOffer, ResolvedOptions, Inference]:
         arrival = self._clock()
         with self._counted(options.model or self.default_model) as progress:
             if self._draining:
@@ -160,7 +162,7 @@ class InferenceService:
             return await self._answer_accepted(image, options, arrival, progress)
 
     async def _answer_accepted(
-        self, image: Image, options: Options, arrival: float, progress: _Progress
+        self, image: Image, options: InferenceOptions, arrival: float, progress: _Progress
     ) -> tuple[ModelOffer, ResolvedOptions, Inference]:
         """Answer one image, however often its model is replaced meanwhile."""
         with self._in_flight.hold():
@@ -180,7 +182,7 @@ class InferenceService:
             raise EngineUnavailable(detail, retry_after=1.0)
 
     async def _answer_by(
-        self, offer: ModelOffer, image: Image, options: Options, arrival: float, progress: _Progress
+        self, offer: ModelOffer, image: Image, options: InferenceOptions, arrival: float, progress: _Progress
     ) -> tuple[ModelOffer, ResolvedOptions, Inference]:
         config, name = self._config, offer.info.name
         wanted = resolve(options, offer.info, default_ratio=config.default_ratio, max_ratio=config.max_ratio)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from prunepool.core.model_info import ModelInfo
 from prunepool.core.types import TokenMap
-from prunepool.serving.options import Options
+from prunepool.serving.options import InferenceOptions
 
 #: Encoded bytes; or pixels as the model takes them: float32 [3, size, size], cropped and normalised.
 Image: TypeAlias = bytes | NDArray[np.float32]
@@ -101,8 +101,8 @@ class Readiness:
     missing: tuple[str, ...] = ()
 
 
-class Engine(Protocol):
-    """What the HTTP layer needs. `InferenceService` is the real one, `testing.FakeEngine` one for tests."""
+class Service(Protocol):
+    """What the HTTP layer needs. `InferenceService` is the real one, `testing.FakeService` one for tests."""
 
     @property
     def default_model(self) -> str:
@@ -121,7 +121,7 @@ class Engine(Protocol):
     def readiness(self) -> Readiness:
         """Whether requests can be served now."""
 
-    async def classify(self, image: bytes, options: Options) -> Classification:
+    async def classify(self, image: bytes, options: InferenceOptions) -> Classification:
         """Classify one encoded image.
 
         Raises:
@@ -129,7 +129,7 @@ class Engine(Protocol):
             asyncio.CancelledError: the caller went away; its place in the queue is given up.
         """
 
-    async def infer(self, image: Image, options: Options) -> Inference:
+    async def infer(self, image: Image, options: InferenceOptions) -> Inference:
         """The logits of one image, encoded or normalised; `top_k` is checked and otherwise left alone.
 
         Raises:

@@ -13,29 +13,29 @@ from opentelemetry.trace import Link, Span, SpanContext, Status, StatusCode, Tra
 
 from prunepool.core.model_info import ModelInfo
 from prunepool.errors import PrunepoolError
-from prunepool.serving.options import Options
-from prunepool.serving.types import Classification, Engine, Image, Inference, Readiness
+from prunepool.serving.options import InferenceOptions
+from prunepool.serving.types import Classification, Image, Inference, Readiness, Service
 
 #: Number of batches whose spans are remembered. The images of a batch return together, so few suffice.
 _REMEMBERED_BATCHES = 256
 
 
-class TracedEngine:
-    """An `Engine` that adds the spans of images to those of requests; requests that are not sampled get none.
+class TracedService:
+    """A `Service` that adds the spans of images to those of requests; requests that are not sampled get none.
 
     A batch runs for several requests, so it belongs to the trace of none of them. It has a trace of its own, to
     which the spans of its images link.
 
     Args:
-        engine: the engine that runs inference.
+        service: the engine that runs inference.
         provider: makes spans.
         clock_ns: clock, in nanoseconds since the epoch.
     """
 
     def __init__(
-        self, engine: Engine, provider: TracerProvider, clock_ns: Callable[[], int] = time.time_ns
+        self, service: Service, provider: TracerProvider, clock_ns: Callable[[], int] = time.time_ns
     ) -> None:
-        self._engine = engine
+        self._engine = service
         self._tracer: Tracer = provider.get_tracer("prunepool")
         self._clock_ns = clock_ns
         self._batches: OrderedDict[tuple[str, int], SpanContext] = OrderedDict()
@@ -69,7 +69,7 @@ class TracedEngine:
         """Close the engine."""
         return await self._engine.close(timeout_s)
 
-    async def classify(self, image: bytes, options: Options) -> Classification:
+    async def classify(self, image: bytes, options: InferenceOptions) -> Classification:
         """Classify by the engine, with spans."""
         start_ns = self._clock_ns()
         with self._image() as span:
@@ -77,7 +77,7 @@ class TracedEngine:
             self._describe(span, start_ns, result)
         return result
 
-    async def infer(self, image: Image, options: Options) -> Inference:
+    async def infer(self, image: Image, options: InferenceOptions) -> Inference:
         """Infer by the engine, with spans."""
         start_ns = self._clock_ns()
         with self._image() as span:

@@ -73,8 +73,8 @@ async def scheduled(
         lambda ratio: ratio,
         lambda: FakeBackend(gate=gate),
     )
-    engine = LocalService([served], metrics, decode=decode, limits=Limits(max_batch_size=3))
-    await engine.start()
-    yield connect(make_app(engine))
+    service = LocalService([served], metrics, decode=decode, limits=Limits(max_batch_size=3))
+    await service.start()
+    yield connect(make_app(service))
     gate.open()
-    await engine.close(1.0)
+    await service.close(1.0)

@@ -13,7 +13,7 @@ from prunepool.access import Key, Keyring, KeysFile, digest_of
 from prunepool.api.app import create_app
 from prunepool.errors import ModelNotFound
 from prunepool.metrics import Metrics
-from prunepool.testing import FakeEngine, fake_model
+from prunepool.testing import FakeService, fake_model
 
 LOAD, UNLOAD = "/v2/repository/models/b/load", "/v2/repository/models/a/unload"
 
@@ -46,8 +46,8 @@ def make(make_settings: Any, metrics: Metrics, connect: Any, control: Control) -
     """A client of an app whose models can be controlled."""
 
     def make(keyring: Keyring | None = None) -> httpx.AsyncClient:
-        engine = FakeEngine([fake_model("a")])
-        return connect(create_app(engine, make_settings(), metrics, keyring=keyring, control=control))
+        service = FakeService([fake_model("a")])
+        return connect(create_app(service, make_settings(), metrics, keyring=keyring, control=control))
 
     return make
 

@@ -28,9 +28,9 @@ from prunepool.api.server import CannotListen, bind
 from prunepool.core.logits import softmax
 from prunepool.errors import InvalidParameter, Overloaded
 from prunepool.metrics import Metrics
-from prunepool.serving.options import Options
+from prunepool.serving.options import InferenceOptions
 from prunepool.serving.types import Image, Inference
-from prunepool.testing import FakeEngine, fake_model
+from prunepool.testing import FakeService, fake_model
 
 PHOTOS = np.array([[b"\xff\xd8one"], [b"\xff\xd8two"]], np.object_)
 Serve = Callable[..., Any]
@@ -43,8 +43,8 @@ def quiet(log_lines: Callable[[], list[dict[str, Any]]]) -> Callable[[], list[di
 
 
 @pytest.fixture
-def engine() -> FakeEngine:
-    return FakeEngine([fake_model("m", input_size=8)])
+def service() -> FakeService:
+    return FakeService([fake_model("m", input_size=8)])
 
 
 @pytest.fixture
@@ -59,13 +59,13 @@ def budget() -> BodyMemoryBudget:
 
 @pytest.fixture
 async def serve(
-    engine: FakeEngine, drain: Drain, budget: BodyMemoryBudget, metrics: Metrics, make_settings: Any
+    service: FakeService, drain: Drain, budget: BodyMemoryBudget, metrics: Metrics, make_settings: Any
 ) -> AsyncIterator[Serve]:
     """Start a server with settings as keywords; where it listens."""
     async with AsyncExitStack() as stack:
 
         async def serve(keyring: Keyring | None = None, **settings: Any) -> str:
-            context = AppContext(engine, make_settings(grpc_port=0, **settings), metrics, drain, budget)
+            context = AppContext(service, make_settings(grpc_port=0, **settings), metrics, drain, budget)
             port = await stack.enter_async_context(listening(context, Statistics(), keyring))
             return f"127.0.0.1:{port}"
 
@@ -93,18 +93,18 @@ def photos(batch: np.ndarray = PHOTOS) -> list[triton.InferInput]:
     return [triton.InferInput("images", batch.shape, "BYTES").set_data_from_numpy(batch)]
 
 
-async def logits(engine: FakeEngine) -> np.ndarray:
+async def logits(service: FakeService) -> np.ndarray:
     """Return the engine's results for every call so far."""
-    asked = list(engine.calls)
-    return np.stack([(await engine.infer(image, options)).logits for image, options in asked])
+    asked = list(service.calls)
+    return np.stack([(await service.infer(image, options)).logits for image, options in asked])
 
 
-async def test_health(client: triton_aio.InferenceServerClient, engine: FakeEngine) -> None:
+async def test_health(client: triton_aio.InferenceServerClient, service: FakeService) -> None:
     assert await client.is_server_live()
     assert await client.is_server_ready()
     assert await client.is_model_ready("m")
     assert await client.is_model_ready("m_jpeg", "1")
-    engine.ready = False
+    service.ready = False
     assert await client.is_server_live()
     assert not await client.is_server_ready()
 
@@ -131,7 +131,7 @@ async def test_repository(client: triton_aio.InferenceServerClient) -> None:
 
 @pytest.mark.parametrize("compression", [None, "gzip", "deflate"])
 async def test_tensors(
-    client: triton_aio.InferenceServerClient, engine: FakeEngine, compression: str | None
+    client: triton_aio.InferenceServerClient, service: FakeService, compression: str | None
 ) -> None:
     result = await client.infer(
         "m",
@@ -140,9 +140,9 @@ async def test_tensors(
         parameters={"reduction_ratio": "0.5"},
         compression_algorithm=compression,
     )
-    values = [np.unique(image).tolist() for image, _ in engine.calls]
+    values = [np.unique(image).tolist() for image, _ in service.calls]
     assert values == [[1.5], [-0.25]]
-    expected = await logits(engine)
+    expected = await logits(service)
     np.testing.assert_array_equal(result.as_numpy("logits"), expected)
     scores = np.stack([softmax(row) for row in expected])
     np.testing.assert_array_equal(result.as_numpy("probabilities"), scores)
@@ -152,17 +152,17 @@ async def test_tensors(
     assert told == {"reduction_ratio": "0.5", "gmacs": "1.5", "reason": "requested"}
 
 
-async def test_photos_and_classes(client: triton_aio.InferenceServerClient, engine: FakeEngine) -> None:
+async def test_photos_and_classes(client: triton_aio.InferenceServerClient, service: FakeService) -> None:
     outputs = [triton.InferRequestedOutput("probabilities", class_count=2)]
     result = (await client.infer("m_jpeg", photos(), outputs=outputs)).as_numpy("probabilities")
-    assert [image for image, _ in engine.calls] == [b"\xff\xd8one", b"\xff\xd8two"]
-    best = [row.argmax() for row in await logits(engine)]
+    assert [image for image, _ in service.calls] == [b"\xff\xd8one", b"\xff\xd8two"]
+    best = [row.argmax() for row in await logits(service)]
     assert [row[0].decode().split(":")[1:] for row in result] == [[str(i), f"class {i}"] for i in best]
 
 
 @pytest.mark.parametrize("parameter", [{"double_param": 0.5}, {"string_param": "0.5"}])
 async def test_typed_contents_and_parameters(
-    address: str, engine: FakeEngine, parameter: dict[str, Any]
+    address: str, service: FakeService, parameter: dict[str, Any]
 ) -> None:
     request = service_pb2.ModelInferRequest(model_name="m")
     request.parameters["reduction_ratio"].CopyFrom(service_pb2.InferParameter(**parameter))
@@ -170,22 +170,22 @@ async def test_typed_contents_and_parameters(
     given.contents.fp32_contents.extend([0.5] * 192)
     async with grpc.aio.insecure_channel(address) as channel:
         response = await service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request)
-    image, options = engine.calls[0]
+    image, options = service.calls[0]
     assert isinstance(image, np.ndarray)
     np.testing.assert_array_equal(image, np.full((3, 8, 8), 0.5, np.float32))
     assert options.reduction_ratio == 0.5
     np.testing.assert_array_equal(
-        np.frombuffer(response.raw_output_contents[0], np.float32), (await logits(engine))[0]
+        np.frombuffer(response.raw_output_contents[0], np.float32), (await logits(service))[0]
     )
 
 
-async def test_typed_photos(address: str, engine: FakeEngine) -> None:
+async def test_typed_photos(address: str, service: FakeService) -> None:
     request = service_pb2.ModelInferRequest(model_name="m_jpeg")
     given = request.inputs.add(name="images", datatype="BYTES", shape=[2, 1])
     given.contents.bytes_contents.extend([b"\xffone", b""])
     async with grpc.aio.insecure_channel(address) as channel:
         await service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request)
-    assert [image for image, _ in engine.calls] == [b"\xffone", b""]
+    assert [image for image, _ in service.calls] == [b"\xffone", b""]
 
 
 @pytest.mark.parametrize(
@@ -224,8 +224,8 @@ async def test_negative_dimensions_are_refused(address: str) -> None:
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
-async def test_overload_has_retry_after(address: str, engine: FakeEngine) -> None:
-    engine.error = Overloaded("full", retry_after=2.5)
+async def test_overload_has_retry_after(address: str, service: FakeService) -> None:
+    service.error = Overloaded("full", retry_after=2.5)
     request = service_pb2.ModelInferRequest(model_name="m_jpeg", raw_input_contents=[b"\x01\x00\x00\x00x"])
     request.inputs.add(name="images", datatype="BYTES", shape=[1, 1])
     metadata = (("x-request-id", "r1"),)
@@ -238,9 +238,9 @@ async def test_overload_has_retry_after(address: str, engine: FakeEngine) -> Non
 
 
 async def test_an_unexpected_error_leaks_nothing(
-    client: triton_aio.InferenceServerClient, engine: FakeEngine, log_lines: Any
+    client: triton_aio.InferenceServerClient, service: FakeService, log_lines: Any
 ) -> None:
-    engine.error = ZeroDivisionError("a secret")  # type: ignore[assignment]
+    service.error = ZeroDivisionError("a secret")  # type: ignore[assignment]
     with pytest.raises(InferenceServerException) as caught:
         await client.infer("m", tensors(1.0))
     assert caught.value.status() == "StatusCode.INTERNAL"
@@ -271,7 +271,7 @@ async def test_statistics(client: triton_aio.InferenceServerClient) -> None:
 
 
 async def test_a_stream_goes_on_after_an_error(
-    client: triton_aio.InferenceServerClient, engine: FakeEngine
+    client: triton_aio.InferenceServerClient, service: FakeService
 ) -> None:
     async def requests() -> AsyncIterator[dict[str, Any]]:
         for number, photo in enumerate((b"one", b"bad", b"three")):
@@ -287,28 +287,28 @@ async def test_a_stream_goes_on_after_an_error(
 
 
 async def test_the_caller_s_deadline_is_the_image_s(
-    client: triton_aio.InferenceServerClient, engine: FakeEngine
+    client: triton_aio.InferenceServerClient, service: FakeService
 ) -> None:
     await client.infer("m", tensors(1.0), client_timeout=30)
     await client.infer("m", tensors(1.0), client_timeout=30, parameters={"deadline_ms": 5})
     await client.infer("m", tensors(1.0))
-    of_call, of_parameter, none = (options.deadline_ms for _, options in engine.calls)
+    of_call, of_parameter, none = (options.deadline_ms for _, options in service.calls)
     assert of_call is not None
     assert 1_000 < of_call <= 31_000  # the wire rounds a timeout up
     assert (of_parameter, none) == (5, None)
 
 
-async def test_a_caller_that_disconnects_cancels_its_image(address: str, engine: FakeEngine) -> None:
+async def test_a_caller_that_disconnects_cancels_its_image(address: str, service: FakeService) -> None:
     begun, dropped = asyncio.Event(), asyncio.Event()
 
-    async def infer(image: Image, options: Options) -> Inference:
+    async def infer(image: Image, options: InferenceOptions) -> Inference:
         begun.set()
         try:
             return await asyncio.Future()
         finally:
             dropped.set()
 
-    engine.infer = infer  # type: ignore[method-assign]
+    service.infer = infer  # type: ignore[method-assign]
     async with triton_aio.InferenceServerClient(address) as client:
         call = asyncio.create_task(client.infer("m", tensors(1.0)))
         await begun.wait()
@@ -329,14 +329,14 @@ async def test_while_draining_new_requests_are_refused(
 
 
 @pytest.mark.parametrize("compression", [None, "gzip"])
-async def test_a_long_message_is_refused(serve: Serve, engine: FakeEngine, compression: str | None) -> None:
+async def test_a_long_message_is_refused(serve: Serve, service: FakeService, compression: str | None) -> None:
     address = await serve(max_body_bytes=1_000_000)
     inputs = photos(np.array([[bytes(30_000_000)]], np.object_))
     async with triton_aio.InferenceServerClient(address) as client:
         with pytest.raises(InferenceServerException) as caught:
             await client.infer("m_jpeg", inputs, compression_algorithm=compression)
     assert caught.value.status() == "StatusCode.RESOURCE_EXHAUSTED"
-    assert engine.calls == []
+    assert service.calls == []
 
 
 class Source:
@@ -405,14 +405,14 @@ async def test_a_message_that_does_not_fit_into_memory_gets_retry_after(
 
 
 async def test_a_port_in_use_is_reported(
-    engine: FakeEngine, drain: Drain, metrics: Metrics, make_settings: Any
+    service: FakeService, drain: Drain, metrics: Metrics, make_settings: Any
 ) -> None:
     with bind("127.0.0.1", 0) as taken:
         taken.listen()
         settings = make_settings(grpc_port=taken.getsockname()[1])
         with pytest.raises(CannotListen, match="for gRPC"):
             async with rpc.serving(
-                AppContext(engine, settings, metrics, drain, BodyMemoryBudget(1, time.monotonic)),
+                AppContext(service, settings, metrics, drain, BodyMemoryBudget(1, time.monotonic)),
                 Statistics(),
                 None,
             ):
@@ -420,11 +420,11 @@ async def test_a_port_in_use_is_reported(
 
 
 async def test_without_a_port_there_is_no_server(
-    engine: FakeEngine, drain: Drain, metrics: Metrics, make_settings: Any, monkeypatch: pytest.MonkeyPatch
+    service: FakeService, drain: Drain, metrics: Metrics, make_settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "prunepool.api.oip.rpc.server", None)
     async with rpc.serving(
-        AppContext(engine, make_settings(), metrics, drain, BodyMemoryBudget(1, time.monotonic)),
+        AppContext(service, make_settings(), metrics, drain, BodyMemoryBudget(1, time.monotonic)),
         Statistics(),
         None,
     ):
@@ -432,13 +432,13 @@ async def test_without_a_port_there_is_no_server(
 
 
 async def test_without_the_extra_a_port_is_refused(
-    engine: FakeEngine, drain: Drain, metrics: Metrics, make_settings: Any, monkeypatch: pytest.MonkeyPatch
+    service: FakeService, drain: Drain, metrics: Metrics, make_settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "prunepool.api.oip.rpc.server", None)
     with pytest.raises(InvalidParameter, match=r"unset without pip install prunepool\[grpc\]; got 8001"):
         async with rpc.serving(
             AppContext(
-                engine, make_settings(grpc_port=8001), metrics, drain, BodyMemoryBudget(1, time.monotonic)
+                service, make_settings(grpc_port=8001), metrics, drain, BodyMemoryBudget(1, time.monotonic)
             ),
             Statistics(),
             None,

@@ -21,9 +21,9 @@ from prometheus_client import CollectorRegistry
 from prunepool.api.app import create_app
 from prunepool.errors import DeadlineExceeded, Overloaded
 from prunepool.metrics import Metrics
-from prunepool.serving.options import Options
+from prunepool.serving.options import InferenceOptions
 from prunepool.settings import Settings
-from prunepool.testing import FakeEngine, Gate, fake_model
+from prunepool.testing import FakeService, Gate, fake_model
 
 Binary = Callable[..., tuple[bytes, dict[str, str]]]
 PHOTO = {"inputs": [{"name": "images", "shape": [1, 1], "datatype": "BYTES", "data": ["cGhvdG8="]}]}
@@ -54,8 +54,8 @@ async def test_alive_and_ready_are_both_status_and_json(http: httpx.AsyncClient)
     assert (ready.status_code, ready.json()) == (200, {"ready": True})
 
 
-async def test_not_ready_is_both_status_and_json(http: httpx.AsyncClient, engine: FakeEngine) -> None:
-    engine.ready = False
+async def test_not_ready_is_both_status_and_json(http: httpx.AsyncClient, service: FakeService) -> None:
+    service.ready = False
     live, ready = await http.get("/v2/health/live"), await http.get("/v2/health/ready")
     assert (live.status_code, live.json()) == (200, {"live": True})
     assert (ready.status_code, ready.json()) == (503, {"ready": False})
@@ -65,7 +65,7 @@ async def test_not_ready_is_both_status_and_json(http: httpx.AsyncClient, engine
 async def test_a_model_is_ready_by_itself(
     make_app: Callable[..., FastAPI], connect: Any, loaded: bool, status: int
 ) -> None:
-    http = connect(make_app(FakeEngine([fake_model("a"), fake_model("b", ready=loaded)])))
+    http = connect(make_app(FakeService([fake_model("a"), fake_model("b", ready=loaded)])))
     response = await http.get("/v2/models/b/ready")
     assert (response.status_code, response.json()) == (status, {"name": "b", "ready": loaded})
 
@@ -77,14 +77,14 @@ async def test_a_draining_server_is_alive_and_not_ready(app: FastAPI, http: http
 
 
 async def test_both_views_of_every_model_are_listed(make_app: Callable[..., FastAPI], connect: Any) -> None:
-    http = connect(make_app(FakeEngine([fake_model("a"), fake_model("b")])))
+    http = connect(make_app(FakeService([fake_model("a"), fake_model("b")])))
     assert (await http.get("/v2/models")).json() == {"models": ["a", "a_jpeg", "b", "b_jpeg"]}
 
 
 async def test_a_model_whose_name_is_that_of_a_view_comes_first(
     make_app: Callable[..., FastAPI], connect: Any
 ) -> None:
-    http = connect(make_app(FakeEngine([fake_model("a"), fake_model("a_jpeg")])))
+    http = connect(make_app(FakeService([fake_model("a"), fake_model("a_jpeg")])))
     assert (await http.get("/v2/models")).json() == {"models": ["a", "a_jpeg", "a_jpeg_jpeg"]}
     assert (await http.get("/v2/models/a_jpeg")).json()["inputs"][0]["datatype"] == "FP32"
 
@@ -130,7 +130,7 @@ async def test_the_configuration_of_encoded_images(http: httpx.AsyncClient) -> N
 
 
 async def test_max_batch_size_is_limited_by_the_body(make_app: Callable[..., FastAPI], connect: Any) -> None:
-    http = connect(make_app(FakeEngine(), max_body_bytes=3 * 602112, max_images_per_request=100))
+    http = connect(make_app(FakeService(), max_body_bytes=3 * 602112, max_images_per_request=100))
     configs = [(await http.get(f"/v2/models/{name}/config")).json() for name in ("fake", "fake_jpeg")]
     assert [config["max_batch_size"] for config in configs] == [3, 100]
 
@@ -162,20 +162,20 @@ async def test_an_unknown_path_is_an_error_of_the_protocol(
     assert said in error(response)
 
 
-async def test_an_image_in_json(http: httpx.AsyncClient, engine: FakeEngine) -> None:
+async def test_an_image_in_json(http: httpx.AsyncClient, service: FakeService) -> None:
     response = await http.post(INFER, json=PHOTO)
     assert response.status_code == 200
     assert [output["shape"] for output in response.json()["outputs"]] == [[1, 10], [1, 10]]
-    assert engine.calls == [(b"photo", Options(model="fake"))]
+    assert service.calls == [(b"photo", InferenceOptions(model="fake"))]
 
 
-async def test_an_image_alone_and_nothing_else(http: httpx.AsyncClient, engine: FakeEngine) -> None:
+async def test_an_image_alone_and_nothing_else(http: httpx.AsyncClient, service: FakeService) -> None:
     response = await http.post(INFER, content=b"photo", headers={"Inference-Header-Content-Length": "0"})
     length = int(response.headers["inference-header-content-length"])
     document = json.loads(response.content[:length])
     assert [output["parameters"] for output in document["outputs"]] == [{"binary_data_size": 40}] * 2
     assert len(response.content) == length + 80
-    assert engine.calls == [(b"photo", Options(model="fake"))]
+    assert service.calls == [(b"photo", InferenceOptions(model="fake"))]
 
 
 async def test_the_content_type_is_ignored(http: httpx.AsyncClient) -> None:
@@ -185,12 +185,12 @@ async def test_the_content_type_is_ignored(http: httpx.AsyncClient) -> None:
 
 @pytest.mark.parametrize(("coding", "pack"), [("gzip", gzip.compress), ("deflate", zlib.compress)])
 async def test_the_length_of_the_json_is_that_before_compression(
-    http: httpx.AsyncClient, engine: FakeEngine, binary: Binary, coding: str, pack: Callable[[bytes], bytes]
+    http: httpx.AsyncClient, service: FakeService, binary: Binary, coding: str, pack: Callable[[bytes], bytes]
 ) -> None:
     body, headers = binary(b"\x05\x00\x00\x00photo", shape=[1, 1], datatype="BYTES")
     response = await http.post(INFER, content=pack(body), headers={**headers, "Content-Encoding": coding})
     assert response.status_code == 200
-    assert engine.calls[0][0] == b"photo"
+    assert service.calls[0][0] == b"photo"
 
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate"])
@@ -198,7 +198,7 @@ async def test_the_length_of_the_json_is_that_before_compression(
 async def test_an_answer_is_compressed_as_a_whole(
     make_app: Callable[..., FastAPI], connect: Any, coding: str, images: int
 ) -> None:
-    http = connect(make_app(FakeEngine([fake_model(classes=1000)])))
+    http = connect(make_app(FakeService([fake_model(classes=1000)])))
     given = {"name": "images", "shape": [images, 1], "datatype": "BYTES", "data": ["cGhvdG8="] * images}
     document = {"inputs": [given], "parameters": {"binary_data_output": True}}
     response = await http.post(INFER, json=document, headers={"Accept-Encoding": coding})
@@ -221,9 +221,9 @@ async def test_errors_and_other_answers_are_never_compressed(http: httpx.AsyncCl
 
 
 @pytest.fixture
-def limited(make_app: Callable[..., FastAPI], engine: FakeEngine, connect: Any) -> httpx.AsyncClient:
+def limited(make_app: Callable[..., FastAPI], service: FakeService, connect: Any) -> httpx.AsyncClient:
     """A client of an app that takes 1000 bytes and four images."""
-    client: httpx.AsyncClient = connect(make_app(engine, max_body_bytes=1000, max_images_per_request=4))
+    client: httpx.AsyncClient = connect(make_app(service, max_body_bytes=1000, max_images_per_request=4))
     return client
 
 
@@ -237,19 +237,19 @@ async def test_a_bomb_is_refused(limited: httpx.AsyncClient, pack: Callable[[byt
     assert "more than the limit of 1000 bytes" in error(response)
 
 
-async def test_a_long_body_is_refused(limited: httpx.AsyncClient, engine: FakeEngine) -> None:
+async def test_a_long_body_is_refused(limited: httpx.AsyncClient, service: FakeService) -> None:
     for path in (INFER, "/v2/repository/index", "/v2/repository/models/fake/load"):
         response = await limited.post(path, content=b"x" * 1001)
         assert response.status_code == 413
         assert "the limit is 1000" in error(response)
-    assert engine.calls == []
+    assert service.calls == []
 
 
-async def test_too_many_images_are_refused(limited: httpx.AsyncClient, engine: FakeEngine) -> None:
+async def test_too_many_images_are_refused(limited: httpx.AsyncClient, service: FakeService) -> None:
     given = {"name": "images", "shape": [5, 1], "datatype": "BYTES", "data": ["cGhvdG8="] * 5}
     response = await limited.post(INFER, json={"inputs": [given]})
     assert "with n from 1 to 4" in error(response)
-    assert engine.calls == []
+    assert service.calls == []
 
 
 async def test_another_coding_is_refused(http: httpx.AsyncClient) -> None:
@@ -260,29 +260,29 @@ async def test_another_coding_is_refused(http: httpx.AsyncClient) -> None:
 
 @pytest.mark.parametrize("ratio", [0.5, "0.5", 0, "auto"])
 async def test_a_ratio_is_a_number_or_a_text(
-    http: httpx.AsyncClient, engine: FakeEngine, ratio: float | str
+    http: httpx.AsyncClient, service: FakeService, ratio: float | str
 ) -> None:
     response = await http.post(INFER, json={**PHOTO, "parameters": {"reduction_ratio": ratio}})
     assert response.json()["parameters"]["reason"] == ("auto:default" if ratio == "auto" else "requested")
-    assert engine.calls[0][1].reduction_ratio == ("auto" if ratio == "auto" else float(ratio))
+    assert service.calls[0][1].reduction_ratio == ("auto" if ratio == "auto" else float(ratio))
 
 
-async def test_every_option_can_be_a_text(http: httpx.AsyncClient, engine: FakeEngine) -> None:
+async def test_every_option_can_be_a_text(http: httpx.AsyncClient, service: FakeService) -> None:
     parameters = {"reduction_ratio": "auto", "max_reduction_ratio": "0.25", "deadline_ms": "500"}
     response = await http.post(INFER, json={**PHOTO, "parameters": parameters})
     assert response.json()["parameters"]["reduction_ratio"] == 0.25
-    expected = Options("fake", reduction_ratio="auto", max_reduction_ratio=0.25, deadline_ms=500.0)
-    assert engine.calls[0][1] == expected
+    expected = InferenceOptions("fake", reduction_ratio="auto", max_reduction_ratio=0.25, deadline_ms=500.0)
+    assert service.calls[0][1] == expected
 
 
 @pytest.mark.parametrize(
     "where", [{"params": {"reduction_ratio": 0.5, "other": 1}}, {"headers": {"X-Reduction-Ratio": "0.5"}}]
 )
 async def test_a_client_without_parameters_has_the_query_and_the_header(
-    http: httpx.AsyncClient, engine: FakeEngine, where: Any
+    http: httpx.AsyncClient, service: FakeService, where: Any
 ) -> None:
     await http.post(INFER, json=PHOTO, **where)
-    assert engine.calls[0][1].reduction_ratio == 0.5
+    assert service.calls[0][1].reduction_ratio == 0.5
 
 
 async def test_different_values_are_refused(http: httpx.AsyncClient) -> None:
@@ -315,12 +315,12 @@ async def test_parameters_of_other_servers_are_ignored(http: httpx.AsyncClient) 
     ],
 )
 async def test_an_option_out_of_range_is_named(
-    http: httpx.AsyncClient, engine: FakeEngine, parameters: Any, said: str
+    http: httpx.AsyncClient, service: FakeService, parameters: Any, said: str
 ) -> None:
     response = await http.post(INFER, json={**PHOTO, "parameters": parameters})
     assert response.status_code == 422
     assert said in error(response)
-    assert engine.calls == []
+    assert service.calls == []
 
 
 async def test_a_tensor_that_is_not_finite_is_refused(
@@ -347,15 +347,15 @@ async def test_a_single_bad_image_needs_no_number(http: httpx.AsyncClient, binar
 
 
 @pytest.mark.parametrize("images", [1, 3])
-async def test_overload_has_retry_after(http: httpx.AsyncClient, engine: FakeEngine, images: int) -> None:
-    engine.error = Overloaded("full", retry_after=2.5)
+async def test_overload_has_retry_after(http: httpx.AsyncClient, service: FakeService, images: int) -> None:
+    service.error = Overloaded("full", retry_after=2.5)
     given = {"name": "images", "shape": [images, 1], "datatype": "BYTES", "data": ["cGhvdG8="] * images}
     response = await http.post(INFER, json={"inputs": [given]})
     assert (response.status_code, response.headers["retry-after"], error(response)) == (503, "3", "full")
 
 
-async def test_a_missed_deadline_is_an_error(http: httpx.AsyncClient, engine: FakeEngine) -> None:
-    engine.error = DeadlineExceeded("too late")
+async def test_a_missed_deadline_is_an_error(http: httpx.AsyncClient, service: FakeService) -> None:
+    service.error = DeadlineExceeded("too late")
     response = await http.post(INFER, json=PHOTO)
     assert (response.status_code, error(response)) == (504, "too late")
 
@@ -369,9 +369,9 @@ async def test_while_draining_new_requests_are_refused(app: FastAPI, http: httpx
 
 
 async def test_an_unexpected_error_has_the_protocol_s_form_and_leaks_nothing(
-    http: httpx.AsyncClient, engine: FakeEngine, log_lines: Any
+    http: httpx.AsyncClient, service: FakeService, log_lines: Any
 ) -> None:
-    engine.error = ZeroDivisionError("a secret")  # type: ignore[assignment]
+    service.error = ZeroDivisionError("a secret")  # type: ignore[assignment]
     response = await http.post(INFER, json=PHOTO)
     assert response.status_code == 500
     assert "secret" not in error(response)
@@ -392,7 +392,7 @@ async def test_a_response_has_a_request_id_and_a_log_line(http: httpx.AsyncClien
 async def test_the_repository_lists_every_view_and_its_state(
     make_app: Callable[..., FastAPI], connect: Any
 ) -> None:
-    http = connect(make_app(FakeEngine([fake_model("a"), fake_model("b", ready=False)])))
+    http = connect(make_app(FakeService([fake_model("a"), fake_model("b", ready=False)])))
     listed = (await http.post("/v2/repository/index")).json()
     assert [(one["name"], one["version"], one["state"]) for one in listed] == [
         ("a", "1", "READY"),
@@ -533,7 +533,7 @@ async def test_a_client_that_disconnects_is_not_counted_as_a_failure(
 
 
 APP = create_app(
-    FakeEngine([fake_model("m", input_size=2)]),
+    FakeService([fake_model("m", input_size=2)]),
     Settings.model_construct(max_body_bytes=2000),
     Metrics(CollectorRegistry()),
 )

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from prunepool.core.logits import softmax
-from prunepool.serving.options import Options
+from prunepool.serving.options import InferenceOptions
 from prunepool.settings import Settings
-from prunepool.testing import FakeEngine, fake_model
+from prunepool.testing import FakeService, fake_model
 
 SIZE = 8
 HTTP_INFERENCES = ["json", "binary", "binary out"]
@@ -32,8 +32,8 @@ def said(root: Path, serving: Serving) -> dict[str, Any]:
         pytest.skip("needs KServe's client (make interop)")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    engine = FakeEngine([fake_model("m", input_size=SIZE)])
-    with serving(Settings.model_construct(grpc_port=port), engine) as url:
+    service = FakeService([fake_model("m", input_size=SIZE)])
+    with serving(Settings.model_construct(grpc_port=port), service) as url:
         done = subprocess.run(
             [python, root / "tests/interop/kserve_client.py", url, f"127.0.0.1:{port}", "m", str(SIZE)],
             capture_output=True,
@@ -47,9 +47,9 @@ def said(root: Path, serving: Serving) -> dict[str, Any]:
 
 def logits_of(images: list[Any], ratio: float) -> np.ndarray:
     """Return the engine's result, called directly."""
-    engine = FakeEngine([fake_model("m", input_size=SIZE)])
-    options = Options(reduction_ratio=ratio)
-    return np.stack([asyncio.run(engine.infer(image, options)).logits for image in images])
+    service = FakeService([fake_model("m", input_size=SIZE)])
+    options = InferenceOptions(reduction_ratio=ratio)
+    return np.stack([asyncio.run(service.infer(image, options)).logits for image in images])
 
 
 TENSORS = [np.full((3, SIZE, SIZE), value, np.float32) for value in (1.5, -0.25)]

@@ -14,7 +14,7 @@ from tritonclient.utils import InferenceServerException
 
 from prunepool.core.logits import softmax
 from prunepool.errors import Overloaded
-from prunepool.testing import FakeEngine, fake_model
+from prunepool.testing import FakeService, fake_model
 
 CODINGS = [None, "gzip", "deflate"]
 #: Of a request and of its answer.
@@ -28,13 +28,13 @@ def quiet(log_lines: object) -> None:
 
 
 @pytest.fixture
-def engine() -> FakeEngine:
-    return FakeEngine([fake_model("m", input_size=8)])
+def service() -> FakeService:
+    return FakeService([fake_model("m", input_size=8)])
 
 
 @pytest.fixture
-def address(live: Callable[..., Any], engine: FakeEngine) -> str:
-    host, port = live(engine).address[:2]
+def address(live: Callable[..., Any], service: FakeService) -> str:
+    host, port = live(service).address[:2]
     return f"{host}:{port}"
 
 
@@ -61,10 +61,10 @@ def photos(batch: np.ndarray = PHOTOS) -> list[triton.InferInput]:
     return [triton.InferInput("images", batch.shape, "BYTES").set_data_from_numpy(batch)]
 
 
-def tensors_seen(engine: FakeEngine) -> list[float]:
+def tensors_seen(service: FakeService) -> list[float]:
     """The value of every image that came, each all of one value."""
     seen: list[float] = []
-    for image, _ in engine.calls:
+    for image, _ in service.calls:
         assert isinstance(image, np.ndarray)
         assert image.shape == (3, 8, 8)
         (value,) = np.unique(image)
@@ -80,18 +80,18 @@ def same(result: Any, expected: Sequence[np.ndarray]) -> None:
     assert result.as_numpy("logits").dtype == result.as_numpy("probabilities").dtype == np.float32
 
 
-async def logits(engine: FakeEngine) -> list[np.ndarray]:
+async def logits(service: FakeService) -> list[np.ndarray]:
     """Return the engine's results for every call so far."""
-    return [(await engine.infer(image, options)).logits for image, options in list(engine.calls)]
+    return [(await service.infer(image, options)).logits for image, options in list(service.calls)]
 
 
-def test_health(client: triton.InferenceServerClient, engine: FakeEngine) -> None:
+def test_health(client: triton.InferenceServerClient, service: FakeService) -> None:
     assert client.is_server_live()
     assert client.is_server_ready()
     assert client.is_model_ready("m")
     assert client.is_model_ready("m_jpeg", "1")
     assert not client.is_model_ready("other")
-    engine.ready = False
+    service.ready = False
     assert client.is_server_live()
     assert not client.is_server_ready()
 
@@ -117,7 +117,7 @@ def test_repository(client: triton.InferenceServerClient) -> None:
 @pytest.mark.parametrize("binary", [True, False])
 async def test_tensors_in_any_form_and_coding(
     client: triton.InferenceServerClient,
-    engine: FakeEngine,
+    service: FakeService,
     binary: bool,
     request_coding: str | None,
     response_coding: str | None,
@@ -128,34 +128,34 @@ async def test_tensors_in_any_form_and_coding(
         request_compression_algorithm=request_coding,
         response_compression_algorithm=response_coding,
     )
-    assert tensors_seen(engine) == [1.5, -0.25]
-    same(result, await logits(engine))
+    assert tensors_seen(service) == [1.5, -0.25]
+    same(result, await logits(service))
 
 
 @pytest.mark.parametrize("binary", [True, False])
 async def test_outputs_in_any_form(
-    client: triton.InferenceServerClient, engine: FakeEngine, binary: bool
+    client: triton.InferenceServerClient, service: FakeService, binary: bool
 ) -> None:
     outputs = [
         triton.InferRequestedOutput("logits", binary_data=binary),
         triton.InferRequestedOutput("probabilities", binary_data=not binary),
     ]
-    same(client.infer("m", tensors(1.0), outputs=outputs), await logits(engine))
+    same(client.infer("m", tensors(1.0), outputs=outputs), await logits(service))
 
 
 @pytest.mark.parametrize("coding", CODINGS)
-async def test_photos(client: triton.InferenceServerClient, engine: FakeEngine, coding: str | None) -> None:
+async def test_photos(client: triton.InferenceServerClient, service: FakeService, coding: str | None) -> None:
     result = client.infer("m_jpeg", photos(), request_compression_algorithm=coding)
-    assert [image for image, _ in engine.calls] == [b"\xff\xd8one", b"\xff\xd8two"]
-    same(result, await logits(engine))
+    assert [image for image, _ in service.calls] == [b"\xff\xd8one", b"\xff\xd8two"]
+    same(result, await logits(service))
 
 
 @pytest.mark.parametrize("binary", [True, False])
-async def test_classes(client: triton.InferenceServerClient, engine: FakeEngine, binary: bool) -> None:
+async def test_classes(client: triton.InferenceServerClient, service: FakeService, binary: bool) -> None:
     outputs = [triton.InferRequestedOutput("probabilities", binary_data=binary, class_count=3)]
     result = client.infer("m_jpeg", photos(), outputs=outputs).as_numpy("probabilities")
     assert result.shape == (2, 3)
-    for row, of_image in zip(result, await logits(engine), strict=True):
+    for row, of_image in zip(result, await logits(service), strict=True):
         texts = [text.decode() if binary else text for text in row]
         scores = softmax(of_image)
         best = np.argsort(-scores)[:3]
@@ -190,11 +190,11 @@ def test_the_id_comes_back(client: triton.InferenceServerClient, identifier: str
     assert client.infer("m", tensors(1.0), request_id=identifier).get_response()["id"] == identifier
 
 
-async def test_requests_that_overlap(client: triton.InferenceServerClient, engine: FakeEngine) -> None:
+async def test_requests_that_overlap(client: triton.InferenceServerClient, service: FakeService) -> None:
     pending = [client.async_infer("m", tensors(value), request_id=str(value)) for value in range(8)]
     results = {int(one.get_response()["id"]): one for one in (each.get_result() for each in pending)}
-    assert sorted(tensors_seen(engine)) == sorted(results) == list(range(8))
-    for value, of_image in zip(tensors_seen(engine), await logits(engine), strict=True):
+    assert sorted(tensors_seen(service)) == sorted(results) == list(range(8))
+    for value, of_image in zip(tensors_seen(service), await logits(service), strict=True):
         same(results[int(value)], [of_image])
 
 
@@ -229,8 +229,10 @@ def test_shared_memory_is_refused_by_name(client: triton.InferenceServerClient) 
         client.get_system_shared_memory_status()
 
 
-def test_overload_is_the_client_s_exception(client: triton.InferenceServerClient, engine: FakeEngine) -> None:
-    engine.error = Overloaded("full", retry_after=1.0)
+def test_overload_is_the_client_s_exception(
+    client: triton.InferenceServerClient, service: FakeService
+) -> None:
+    service.error = Overloaded("full", retry_after=1.0)
     with pytest.raises(InferenceServerException, match="full") as caught:
         client.infer("m", tensors(1.0))
     assert caught.value.status() == "503"
@@ -267,7 +269,7 @@ async def test_aio_every_call_but_inference(aio: triton_aio.InferenceServerClien
 @pytest.mark.parametrize("binary", [True, False])
 async def test_aio_tensors_in_any_form_and_coding(
     aio: triton_aio.InferenceServerClient,
-    engine: FakeEngine,
+    service: FakeService,
     binary: bool,
     request_coding: str | None,
     response_coding: str | None,
@@ -280,16 +282,16 @@ async def test_aio_tensors_in_any_form_and_coding(
         request_compression_algorithm=request_coding,
         response_compression_algorithm=response_coding,
     )
-    assert tensors_seen(engine) == [1.5, -0.25]
-    same(result, await logits(engine))
+    assert tensors_seen(service) == [1.5, -0.25]
+    same(result, await logits(service))
     assert (result.get_response()["id"], result.get_response()["parameters"]["reduction_ratio"]) == ("7", 0.5)
 
 
-async def test_aio_photos_and_classes(aio: triton_aio.InferenceServerClient, engine: FakeEngine) -> None:
+async def test_aio_photos_and_classes(aio: triton_aio.InferenceServerClient, service: FakeService) -> None:
     outputs = [triton.InferRequestedOutput("logits", class_count=1)]
     result = (await aio.infer("m_jpeg", photos(), outputs=outputs)).as_numpy("logits")
-    assert [image for image, _ in engine.calls] == [b"\xff\xd8one", b"\xff\xd8two"]
-    best = [row.argmax() for row in await logits(engine)]
+    assert [image for image, _ in service.calls] == [b"\xff\xd8one", b"\xff\xd8two"]
+    best = [row.argmax() for row in await logits(service)]
     assert [int(row[0].decode().split(":")[1]) for row in result] == best
 
 

@@ -15,8 +15,8 @@ from prunepool.api.oip.statistics import Statistics
 from prunepool.api.oip.views import View
 from prunepool.api.options import RawOption, read_options
 from prunepool.errors import RequestError
-from prunepool.serving.options import Options, resolve
-from prunepool.serving.types import Engine, Image, Inference
+from prunepool.serving.options import InferenceOptions, resolve
+from prunepool.serving.types import Image, Inference, Service
 
 #: Parameters of this server. Others are meant for other servers, and are no error.
 _OPTIONS = frozenset({"reduction_ratio", "max_reduction_ratio", "max_accuracy_drop", "deadline_ms"})
@@ -35,19 +35,19 @@ class TransportHooks(Generic[Response]):
         encode: makes the response.
     """
 
-    decode: Callable[[], Awaitable[tuple[InferRequest, Options]]]
+    decode: Callable[[], Awaitable[tuple[InferRequest, InferenceOptions]]]
     charge: Callable[[int], None]
     while_connected: AbstractAsyncContextManager[None]
     encode: Callable[[InferRequest, Sequence[Inference]], Awaitable[Response]]
 
 
 async def execute(
-    engine: Engine, view: View, statistics: Statistics, hooks: TransportHooks[Response]
+    service: Service, view: View, statistics: Statistics, hooks: TransportHooks[Response]
 ) -> tuple[Response, list[Inference]]:
     """Execute a request, and count it.
 
     Args:
-        engine: runs inference.
+        service: runs inference.
         view: the model as the request names it.
         statistics: counts the request.
         hooks: the steps that depend on the transport.
@@ -66,7 +66,7 @@ async def execute(
         hooks.charge(len(request.images))
         decoded = clock()
         async with hooks.while_connected:
-            results = await _infer_all(engine, request.images, options, statistics, view.name)
+            results = await _infer_all(service, request.images, options, statistics, view.name)
         inferred = clock()
         response = await hooks.encode(request, results)
         end = clock()
@@ -76,7 +76,7 @@ async def execute(
     return response, results
 
 
-def options_of(raw: Iterable[RawOption], view: View) -> Options:
+def options_of(raw: Iterable[RawOption], view: View) -> InferenceOptions:
     """Read the options of this server among all parameters of a request.
 
     Raises:
@@ -113,13 +113,13 @@ def _failures(statistics: Statistics, view: str, start: int) -> Iterator[None]:
 
 
 async def _infer_all(
-    engine: Engine, images: Sequence[Image], options: Options, statistics: Statistics, view: str
+    service: Service, images: Sequence[Image], options: InferenceOptions, statistics: Statistics, view: str
 ) -> list[Inference]:
     """Run all images of a request concurrently; the first error fails the request, as the protocol demands."""
 
     async def infer_one(index: int, image: Image) -> Inference:
         try:
-            inference = await engine.infer(image, options)
+            inference = await service.infer(image, options)
         except RequestError as error:
             if len(images) > 1:
                 error.detail = f"image {index} of {len(images)}, counted from 0: {error.detail}"

@@ -22,7 +22,7 @@ from prunepool.api.oip.statistics import Statistics
 from prunepool.api.oip.views import View, find
 from prunepool.api.options import HEADER, RawOption
 from prunepool.logs import request_fields
-from prunepool.serving.options import Options
+from prunepool.serving.options import InferenceOptions
 from prunepool.serving.types import Inference
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
@@ -46,21 +46,21 @@ async def infer(request: Request, statistics: Statistics, name: str, version: st
         async with context.drain.receiving():
             body = await read_body(request, limit, reservation)
         async with context.drain.answering():
-            view = find(context.engine, context.settings, name, version)
+            view = find(context.service, context.settings, name, version)
             hooks = TransportHooks(
                 decode=partial(_decode, request, body, view, limit, reservation),
                 charge=partial(charge, request),
                 while_connected=while_connected(request),
                 encode=partial(_encode, view, request.headers.get("accept-encoding")),
             )
-            response, results = await execute(context.engine, view, statistics, hooks)
+            response, results = await execute(context.service, view, statistics, hooks)
             request_fields(request.scope).update(log_fields_of(view, results))
             return response
 
 
 async def _decode(
     request: Request, body: bytes, view: View, limit: int, reservation: BodyReservation
-) -> tuple[InferRequest, Options]:
+) -> tuple[InferRequest, InferenceOptions]:
     coding = request.headers.get("content-encoding", compression.IDENTITY)
     length = request.headers.get(HEADER_LENGTH)
     if coding != compression.IDENTITY:

@@ -33,11 +33,11 @@ async def index(context: AppContext, body: bytes) -> list[dict[str, object]]:
             "state": "READY" if view.info.ready else "UNAVAILABLE",
             "reason": "" if view.info.ready else "loading, or being restarted",
         }
-        for view in views(context.engine, context.settings)
+        for view in views(context.service, context.settings)
         if view.info.ready or not ready_only
     ]
     if context.control is not None and not ready_only:
-        served = {info.name for info in context.engine.models()}
+        served = {info.name for info in context.service.models()}
         listed += [
             {"name": name, "version": VERSION, "state": "UNAVAILABLE", "reason": "unloaded"}
             for name in await asyncio.to_thread(context.control.loadable)
@@ -66,7 +66,7 @@ async def load(context: AppContext, name: str, body: bytes) -> None:
         limit = "left out: loading takes no parameters; model.json configures the model"
         raise InvalidParameter(f"parameters.{parameter}"[:100], "something", limit)
     if context.control is None:
-        find(context.engine, context.settings, name)
+        find(context.service, context.settings, name)
         return
     loadable = await asyncio.to_thread(context.control.loadable)
     await context.control.load(name if name in loadable else name.removesuffix(ENCODED_SUFFIX))
@@ -80,7 +80,7 @@ async def unload(context: AppContext, name: str) -> None:
         Forbidden: the server runs without model control.
         RequestError: the model is the default model.
     """
-    view = find(context.engine, context.settings, name)
+    view = find(context.service, context.settings, name)
     if context.control is None:
         raise Forbidden(f"{view.name} cannot be unloaded: this server runs with --model-control none")
     await context.control.unload(view.info.name)

@@ -76,7 +76,7 @@ def _statistics(request: Request) -> Statistics:
 
 def _view(request: Request, name: str, version: str | None) -> View:
     context = context_of(request)
-    return find(context.engine, context.settings, name, version)
+    return find(context.service, context.settings, name, version)
 
 
 async def _read(request: Request) -> bytes:
@@ -107,21 +107,21 @@ async def ready(request: Request) -> Response:
 
 def accepts_requests(context: AppContext) -> bool:
     """Return whether every model accepts requests."""
-    return context.engine.readiness().ready and not context.drain.started
+    return context.service.readiness().ready and not context.drain.started
 
 
 @router.get("/models")
 async def models(request: Request) -> Response:
     """List the names of all views."""
     context = context_of(request)
-    return json_response({"models": [view.name for view in views(context.engine, context.settings)]})
+    return json_response({"models": [view.name for view in views(context.service, context.settings)]})
 
 
 @router.get("/models/stats")
 async def all_statistics(request: Request) -> Response:
     """Return the statistics of every view."""
     context, counts = context_of(request), _statistics(request)
-    listed = [counts.json(view.name) for view in views(context.engine, context.settings)]
+    listed = [counts.json(view.name) for view in views(context.service, context.settings)]
     return json_response({"model_stats": listed})
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from prunepool.core.model_info import ModelInfo
 from prunepool.errors import ModelNotFound
-from prunepool.serving.types import Engine
+from prunepool.serving.types import Service
 from prunepool.settings import Settings
 
 #: Suffix of the view that takes encoded images.
@@ -88,9 +88,9 @@ class View:
         }
 
 
-def views(engine: Engine, settings: Settings) -> Iterator[View]:
+def views(service: Service, settings: Settings) -> Iterator[View]:
     """Yield both views of every served model; a model's own name wins over another's view of that name."""
-    models = engine.models()
+    models = service.models()
     names = {info.name for info in models}
     for info in models:
         # A request may not be longer than this, which limits the number of tensors.
@@ -101,13 +101,13 @@ def views(engine: Engine, settings: Settings) -> Iterator[View]:
             yield View(name, info, True, settings.max_images_per_request)
 
 
-def find(engine: Engine, settings: Settings, name: str, version: str | None = None) -> View:
+def find(service: Service, settings: Settings, name: str, version: str | None = None) -> View:
     """Return the view of a name.
 
     Raises:
         ModelNotFound: there is no such view, or no such version.
     """
-    found = {view.name: view for view in views(engine, settings)}
+    found = {view.name: view for view in views(service, settings)}
     if name not in found:
         raise ModelNotFound(f"no model named {name[:100]!r} is served; there are: {', '.join(found)}")
     if version not in (None, VERSION):

@@ -25,7 +25,7 @@ from prunepool.api.oip.statistics import Statistics
 from prunepool.api.oip.views import View, find, views
 from prunepool.api.options import RawOption
 from prunepool.errors import PrunepoolError
-from prunepool.serving.options import Options
+from prunepool.serving.options import InferenceOptions
 from prunepool.serving.types import Inference
 
 
@@ -92,7 +92,7 @@ class Calls:
         if message.name:
             names = [self._view(message.name, message.version).name]
         else:
-            names = [view.name for view in views(self._context.engine, self._context.settings)]
+            names = [view.name for view in views(self._context.service, self._context.settings)]
         counts = {"model_stats": [self._statistics.json(name) for name in names]}
         return filled(service_pb2.ModelStatisticsResponse(), counts)
 
@@ -131,7 +131,7 @@ class Calls:
                     while_connected=nullcontext(),
                     encode=partial(_encode, view),
                 )
-                response, results = await execute(context.engine, view, self._statistics, hooks)
+                response, results = await execute(context.service, view, self._statistics, hooks)
                 call.fields.update(log_fields_of(view, results))
                 return response
 
@@ -150,10 +150,12 @@ class Calls:
             check_admin_key(call.caller)
 
     def _view(self, name: str, version: str) -> View:
-        return find(self._context.engine, self._context.settings, name, version or None)
+        return find(self._context.service, self._context.settings, name, version or None)
 
 
-async def _decode(message: Any, view: View, remaining_ms: float | None) -> tuple[InferRequest, Options]:
+async def _decode(
+    message: Any, view: View, remaining_ms: float | None
+) -> tuple[InferRequest, InferenceOptions]:
     # Raw tensors are views of bytes; typed ones are converted element by element, which takes long.
     if message.raw_input_contents:
         request = request_of_message(message, view)
