@@ -483,4 +483,4 @@ async def test_pixels_that_no_device_takes_do_not_reach_one(
     ):
         await reservation.submit(request)
     assert not core.asked
-    assert (await engine.infer(tensor(3), Options())).logits.argmax() == 3
+    assert (await engine.infer(tensor(3), InferenceOptions())).logits.argmax() == 3
