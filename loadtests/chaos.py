@@ -78,6 +78,8 @@ async def play(scene: Scene, stage: Stage) -> Verdict:
         verdict.faults.append(str(error))
         return verdict
     verdict.outcomes = dict(ledger.outcomes)
+    if not ledger.outcomes["ok"]:
+        verdict.faults.append("no request was answered: the scene shows nothing")
     served = after.outcomes()
     served.subtract(before.outcomes())
     verdict.faults += ledger.faults(served) + stage.faults
