@@ -132,7 +132,7 @@ def test_a_packaged_model_is_not_removed_and_there_is_no_prompt(call: Call, stra
     line = one_line(call("remove", EMBEDDED), 1)
     assert line == (
         f"'{EMBEDDED}' is packaged with prunepool, in {PACKAGED}, and read-only; "
-        f"only what is in {stranger} can be removed"
+        f"only models in {stranger} can be removed"
     )
 
 

@@ -114,4 +114,4 @@ def test_a_long_queue_is_run_in_batches_of_the_size_that_pays() -> None:
 def test_batches_of_a_device_that_is_not_limited_grow_as_they_may() -> None:
     planner = Planner(Costs(), DefaultRatio(0.0), Limits(max_batch_size=32))
     planner.fit_profile([dense(1, 0.012), dense(8, 0.08), dense(32, 0.32)])
-    assert planner.predictor.most_images == 32
+    assert planner.predictor.max_images == 32

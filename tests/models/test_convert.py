@@ -151,7 +151,7 @@ def test_what_is_no_file_of_weights_is_refused(
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(WeightsInvalid, match=r"none\.pth: there is no such file$"):
+    with pytest.raises(WeightsInvalid, match=r"none\.pth: does not exist, or is not a file$"):
         to_safetensors(tmp_path / "none.pth", tmp_path / "out.safetensors")
 
 

@@ -78,7 +78,7 @@ def test_one_that_is_broken_hides_it_too(layered: ModelStore) -> None:
 def test_a_packaged_model_is_not_removed(layered: ModelStore, packaged: Path) -> None:
     before = contents(packaged)
     with pytest.raises(
-        ModelError, match=r"^'tiny' is packaged with prunepool, in .*, and read-only; only what "
+        ModelError, match=r"^'tiny' is packaged with prunepool, in .*, and read-only; only models "
     ):
         layered.remove("tiny")
     assert contents(packaged) == before

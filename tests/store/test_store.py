@@ -115,7 +115,7 @@ def test_a_folder_without_a_manifest_is_said_to_be_none(
 
 
 def test_an_empty_store_says_so(store: ModelStore) -> None:
-    with pytest.raises(ModelNotFound, match=r"no model 'x' in .*; there is no such folder$"):
+    with pytest.raises(ModelNotFound, match=r"no model 'x' in .*; the folder does not exist$"):
         store.open("x")
     store.root.mkdir()
     with pytest.raises(ModelNotFound, match=r"no model 'x' in .*; it is empty$"):

@@ -14,7 +14,7 @@ from prunepool.errors import ImageUndecodable, InvalidParameter, PrunepoolError,
 
 #: Bytes. Options are short, so a longer form field is a mistake.
 _MAX_FIELD_BYTES = 1024
-#: More than there are options, so that an option given twice gets an error that says so.
+#: More than the number of options, so that an option given twice gets an error that says so.
 _MAX_FIELDS = 32
 #: Brackets and commas that a JSON document may have. Each can become a Python object twenty times its size: without
 #: a limit, the largest body would block the process for seconds.
@@ -30,7 +30,7 @@ class ParsedBody:
 
     Attributes:
         images: encoded images in order; an error in place of an image whose base64 is invalid.
-        as_list: whether the response is a list, however many images there are.
+        as_list: whether the response is a list, even of one image.
         options: the options in the body, not read yet.
     """
 
@@ -49,7 +49,7 @@ def parse_body(content_type: str | None, body: bytes, max_images: int) -> Parsed
 
     Raises:
         UnsupportedMediaType: the Content-Type is not served.
-        ImageUndecodable: there is no image, or the base64 of the only one is invalid.
+        ImageUndecodable: the body has no image, or the base64 of the only one is invalid.
         InvalidParameter: the body does not match its Content-Type, or exceeds a limit.
     """
     media_type, parameters = parse_options_header(content_type)

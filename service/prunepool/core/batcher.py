@@ -77,7 +77,7 @@ class Batcher:
         """Whether the next batch gains nothing from waiting for more requests."""
         return (
             bool(self._returned_waiting)
-            or len(self._waiting) >= self._predictor.most_images
+            or len(self._waiting) >= self._predictor.max_images
             or self._predictor.run_s(self._ratios) >= self._limits.max_batch_s
         )
 
@@ -159,7 +159,7 @@ class Batcher:
             choose: decides the ratio of a request; called once for each that is considered, also for one that
                 then does not fit.
             charge: called with the requests of the batch once it is cut. Not called for a batch that was put back:
-                its requests were charged when they first left the queue.
+                its requests were charged before.
             free_at: when the device is expected to start the batch; now, if not given.
         """
         while self._returned:
@@ -181,7 +181,7 @@ class Batcher:
             items.append(BatchItem(request, choice.ratio, choice.reason))
             if request.deadline is not None and start + run_s <= request.deadline:
                 earliest_deadline = min(earliest_deadline, request.deadline)
-            if len(items) >= self._predictor.most_images:
+            if len(items) >= self._predictor.max_images:
                 break
         charge([item.request for item in items])
         return self._take(items)

@@ -61,7 +61,7 @@ class Planner:
         self.cost_model.fit(timed)
         if self._limits.only_what_pays:
             most = self._limits.max_batch_size
-            self.predictor.most_images = worthwhile(timed, self.predictor.gmacs(0.0), most)
+            self.predictor.max_images = worthwhile(timed, self.predictor.gmacs(0.0), most)
 
     def admit(
         self,

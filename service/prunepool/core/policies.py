@@ -10,14 +10,14 @@ from prunepool.core.ratio_policy import DefaultRatio, RatioPolicy
 
 
 def policy_for(info: ModelInfo, target_s: float) -> RatioPolicy:
-    """What holds the latency target; where there is none to hold, the model's default ratio."""
+    """The policy that holds the latency target; without a target, the model's default ratio."""
     if math.isinf(target_s):
         return DefaultRatio(info.default_reduction_ratio)
     return Controller(levels_of(info), target_s)
 
 
 def levels_of(info: ModelInfo) -> tuple[float, ...]:
-    """The ratios that `auto` may take for a model, ascending from 0, where a target is to be held."""
+    """The ratios that `auto` may take for a model, ascending from 0, if a target is set."""
     measured = [point["ratio"] for point in info.profile or ()]
     ratios = [float(ratio) for ratio in measured if isinstance(ratio, float | int)]
     return ratio_grid(info.max_reduction_ratio, ratios)

@@ -38,12 +38,12 @@ class Predictor:
         model: predicts seconds; corrected with every batch.
 
     Attributes:
-        most_images: images in the largest batch that is worth it, as far as is known.
+        max_images: images in the largest batch that is worth it, as far as is known.
     """
 
     def __init__(self, costs: Costs, limits: Limits, model: CostModel) -> None:
         self._limits = limits
-        self.most_images = limits.max_batch_size
+        self.max_images = limits.max_batch_size
         self._model = model
         #: Billions of multiply-accumulates for one image at a ratio.
         self.gmacs = lru_cache(maxsize=1024)(costs.gmacs)
@@ -71,8 +71,8 @@ class Predictor:
 
     def image_s(self, ratio: float) -> float:
         """An image's share of the seconds of a full batch at its ratio."""
-        drain = self.drain({ratio: self.most_images})
-        return drain.run_s / min(drain.images_per_run, self.most_images)
+        drain = self.drain({ratio: self.max_images})
+        return drain.run_s / min(drain.images_per_run, self.max_images)
 
     def drain(self, images: Images) -> DrainEstimate:
         """How long these images take, in batches within the limits, each with the same mix of ratios."""
@@ -92,7 +92,7 @@ class Predictor:
         )
 
     def _images_per_run(self, fixed_s: float, image_s: float) -> int:
-        most = self.most_images
-        if image_s <= 0 or fixed_s + most * image_s <= self._limits.max_batch_s:
-            return most
-        return max(1, min(most, int((self._limits.max_batch_s - fixed_s) / image_s)))
+        limit = self.max_images
+        if image_s <= 0 or fixed_s + limit * image_s <= self._limits.max_batch_s:
+            return limit
+        return max(1, min(limit, int((self._limits.max_batch_s - fixed_s) / image_s)))

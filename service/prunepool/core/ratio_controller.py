@@ -149,7 +149,7 @@ class Controller:
         return longest
 
     def _chooser(self, load: LoadSnapshot, auto: float) -> Callable[[Request], RatioChoice]:
-        """Chooses for the requests of one batch, in order; knows those that it has chosen for."""
+        """Chooses for the requests of one batch, in order, given the choices so far."""
         batch: Counter[float] = Counter()
 
         def choose(request: Request) -> RatioChoice:

@@ -295,7 +295,7 @@ class Scheduler:
             self.warm_up_profile = ready.profile
             self._planner.fit_profile(self.warm_up_profile)
             self._series.set_cost_model(model)
-            log.info("%s: up to %d images in a run", self._name, self._planner.predictor.most_images)
+            log.info("%s: up to %d images in a run", self._name, self._planner.predictor.max_images)
         self._redelivery.worker_is_up()
         self._pump()
 

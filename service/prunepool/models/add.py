@@ -23,7 +23,7 @@ _NAMED = 3
 
 @dataclass(frozen=True, slots=True)
 class ModelDescription:
-    """What a manifest says of weights; the attributes are those of :class:`prunepool.store.Manifest`.
+    """What a manifest records about weights; the attributes are those of :class:`prunepool.store.Manifest`.
 
     Attributes:
         labels: None for ImageNet's if an ImageNet variant has as many classes, else for `class 0`, ….
@@ -47,7 +47,7 @@ class AddedModel:
 
     Attributes:
         model: the model in the store.
-        notices: what the user should know of it, one sentence each.
+        notices: facts that the user should know about it, one sentence each.
     """
 
     model: StoredModel

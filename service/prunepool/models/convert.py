@@ -43,7 +43,7 @@ def to_safetensors(source: Path, target: Path) -> None:
         OSError: the same, for a file that is copied unchanged.
     """
     if not source.is_file():
-        raise WeightsInvalid(f"{source}: there is no such file")
+        raise WeightsInvalid(f"{source}: does not exist, or is not a file")
     suffix = source.suffix.lower()
     if suffix == ".safetensors":
         weights = _read_safetensors(source)
@@ -134,7 +134,7 @@ def _read_safetensors(source: Path) -> dict[str, Tensor]:
 def _read_checkpoint(source: Path) -> object:
     try:
         with warnings.catch_warnings():
-            # It warns about newer pickle protocols, and refuses what it cannot read of them anyway.
+            # It warns about newer pickle protocols, and refuses the parts of them that it cannot read.
             warnings.simplefilter("ignore")
             return torch.load(source, map_location="cpu", weights_only=True)
     except UnpicklingError as error:

@@ -41,7 +41,7 @@ class ModelDial:
 
     @property
     def max_ratio(self) -> float:
-        """The largest ratio: half of the tokens at each stage, or less if the manifest says so."""
+        """The largest ratio: half of the tokens at each stage, or the limit of the manifest."""
         if self._curve is None:
             limit = max_ratio(self.geometry.patches, len(self._rule()[1]))
         else:

@@ -1,7 +1,7 @@
-"""Token maps: what became of every patch of one image.
+"""Token maps: which remaining token stands for each patch of an image.
 
-The indices of a reduction say where every token went. Composed over the stages, they give the patches that each
-remaining token stands for. This is computed only for images whose request asks for it.
+The indices of a reduction record which tokens it merged and removed. Composed over the stages, they give the
+patches that each remaining token stands for. This is computed only for images whose request asks for it.
 """
 
 from __future__ import annotations

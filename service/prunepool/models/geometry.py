@@ -1,4 +1,4 @@
-"""The geometry of a model: from its manifest, or from its network where an older manifest has none."""
+"""The geometry of a model: from its manifest, or from its network if an older manifest has none."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def _from_json(text: str, path: Path) -> tuple[str, ...]:
 
 
 def imagenet_labels(classes: int) -> tuple[str, ...] | None:
-    """The labels of the ImageNet variant with that many classes (1000, 11821, 21841, …); None if there is none.
+    """The labels of the ImageNet variant with that many classes (1000, 11821, 21841, …); None if no variant has.
 
     The lists come with timm. A class is called by its first name if no other class has that name, else by all its
     names, else by its names with its definition.

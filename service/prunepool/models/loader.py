@@ -39,7 +39,7 @@ def load_model(
 
     Args:
         name: its name in the store, or a folder with a model.json.
-        device: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:N`.
+        device: `auto` (a GPU if one is visible), `cpu`, `cuda` or `cuda:N`.
         dtype: `float32`, `bfloat16`, `float16`, or `auto`, which measures on this device and takes the
             fastest.
         store: the folder of models; None for the one that :func:`prunepool.store.open_store` takes.
@@ -49,7 +49,7 @@ def load_model(
         ManifestInvalid: its model.json is invalid, or states another geometry than its network has.
         WeightsInvalid: its weights have changed, or are of another architecture.
         ArchitectureUnsupported: its tokens cannot be reduced.
-        InvalidParameter: there is no such device or dtype.
+        InvalidParameter: the device or dtype does not exist.
     """
     stored = open_store(store).open(name)
     stored.verify()
@@ -106,10 +106,10 @@ def load_weights(vit: nn.Module, stored: StoredModel) -> None:
 
 
 def resolve_device(device: str) -> torch.device:
-    """The device that a setting names; `auto` is a GPU if there is one.
+    """The device that a setting names; `auto` is a GPU if one is visible.
 
     Raises:
-        InvalidParameter: there is no such device.
+        InvalidParameter: the device does not exist.
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -134,7 +134,7 @@ def resolve_dtype(dtype: str, network: ReducingViT, manifest: Manifest) -> torch
     """The dtype that a setting names; `auto` is decided by timing the network.
 
     Raises:
-        InvalidParameter: there is no such dtype.
+        InvalidParameter: the dtype does not exist.
     """
     if dtype == "auto":
         on_cpu = next(network.parameters()).device.type == "cpu"
@@ -156,8 +156,8 @@ def fastest_dtype(
 ) -> torch.dtype:
     """Time the dense network in float32 and bfloat16, alternating, and return the faster dtype.
 
-    bfloat16 must be faster by a clear margin, for its rounding costs a little accuracy. It is timed because a CPU's
-    name says little: some emulate bfloat16 an order of magnitude slower than float32.
+    bfloat16 must be faster by a clear margin, because its rounding costs a little accuracy. It is timed because the
+    name of a CPU does not tell: some emulate bfloat16 an order of magnitude slower than float32.
 
     Args:
         network: on its device, in float32.

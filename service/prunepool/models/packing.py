@@ -41,19 +41,19 @@ class RaggedSegment:
 
 
 def passes_of(
-    groups: Sequence[tuple[ReductionPlan, int]], most: int
+    groups: Sequence[tuple[ReductionPlan, int]], limit: int
 ) -> list[list[tuple[ReductionPlan, int]]]:
-    """Cut a batch into the fewest parts of at most `most` images, all about equally large.
+    """Cut a batch into the fewest parts of at most `limit` images, all about equally large.
 
     Args:
         groups: plans and how many images follow each, in order.
-        most: the most images in a part, at least 1.
+        limit: the largest number of images in a part, at least 1.
 
     Returns:
         The groups of each part, in order; a group that a cut divides is in both parts.
     """
     images = sum(count for _, count in groups)
-    ends = list(accumulate(even_shares(images, most))) or [0]
+    ends = list(accumulate(even_shares(images, limit))) or [0]
     parts: list[list[tuple[ReductionPlan, int]]] = [[] for _ in ends]
     at = part = 0
     for plan, left in groups:
@@ -65,9 +65,9 @@ def passes_of(
     return parts
 
 
-def even_shares(images: int, most: int) -> list[int]:
-    """The fewest shares of at most `most` images, all about equally large; no share for no image."""
-    count = -(-images // most)
+def even_shares(images: int, limit: int) -> list[int]:
+    """The fewest shares of at most `limit` images, all about equally large; no share for no image."""
+    count = -(-images // limit)
     return [images * (i + 1) // count - images * i // count for i in range(count)]
 
 

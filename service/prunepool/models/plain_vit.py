@@ -1,7 +1,7 @@
 """Plain Vision Transformers of timm: ViT, DeiT and distilled DeiT, DeiT-3, ViT with registers.
 
 :class:`prunepool.models.vit.ReducingViT` computes what timm computes with them, except for the tokens it removes.
-This file says of which networks that is true.
+This file decides for which networks that holds.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ from prunepool.store import ModelStore
 from prunepool.store.folders import copy_file
 from prunepool.store.model import sha256_of
 
-#: Seconds to wait for the first response of the hub, unless HF_HUB_ETAG_TIMEOUT says otherwise.
+#: Seconds to wait for the first response of the hub, unless HF_HUB_ETAG_TIMEOUT is set.
 TIMEOUT_S = 5.0
 
 
@@ -69,7 +69,7 @@ def pull(
 
     Raises:
         ArchitectureUnsupported: timm has no such model, or its tokens cannot be reduced.
-        HubUnreachable: the hub does not answer, or has no such weights; says what to do.
+        HubUnreachable: the hub does not answer, or does not have the weights; names what to do.
         WeightsInvalid: the file is not the one that the hub announced, or its weights are of another architecture.
         ModelError: the name is taken, or the store cannot be written.
     """

@@ -1,8 +1,8 @@
 """A timm Vision Transformer run on fewer and fewer tokens, several reduction plans in one pass.
 
 timm's modules are called, never changed. The tokens of all images lie packed in one [Σ tokens, C] matrix, so
-linear layers, norms and MLPs run once for the whole batch, whatever its mix of plans; only attention and the
-reduction look at the segments [images, tokens, C] that it is made of. Nothing is padded.
+linear layers, norms and MLPs run once for the whole batch, for any mix of plans; only attention and the
+reduction work on its ragged segments [images, tokens, C]. Nothing is padded.
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ class ReducingViT(nn.Module):
         return x + block.ls2(block.mlp(block.norm2(x))), segments
 
     def _last_block(self, block: Any, x: Tensor, segments: Sequence[RaggedSegment]) -> Tensor:
-        """The last block for the prefix tokens alone, [B·P, C]: the head reads no other.
+        """The last block for the prefix tokens alone, [B·P, C]: the head reads no others.
 
         The other tokens still provide keys and values. A batch without any reduction does not take this path, so
         that its logits equal timm's to the bit: a matrix product of another shape may round differently.

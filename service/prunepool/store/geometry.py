@@ -1,4 +1,4 @@
-"""The geometry of a Vision Transformer: what fixes its token counts and its cost, whatever its weights."""
+"""The geometry of a Vision Transformer: the numbers that determine its token counts and its cost."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Hidden folders of a store, which changes need on their way, and what becomes of them if the process dies.
+"""Hidden folders that changes of a store use, and their clean-up if a process dies.
 
-.staging-…         a model being prepared, or one that was just replaced; locked while its process lives
+.staging-…         a model being prepared, or one that was just replaced; locked while its process is alive
 .replaced-NAME-…   a model between the two steps of a replacement, see :mod:`prunepool.store.replacement`
 .trash-…           a removed model that is being deleted
 """
@@ -37,10 +37,10 @@ def replaced(target: Path) -> Path:
 
 @contextmanager
 def staging(root: Path) -> Iterator[Path]:
-    """A new folder, locked and deleted at the end; what is in its place by then is deleted.
+    """A new folder, locked while it is in use; whatever has its path at the end is deleted.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: it cannot be created.
     """
     while True:
         folder = root / f".staging-{secrets.token_hex(8)}"
@@ -48,7 +48,7 @@ def staging(root: Path) -> Iterator[Path]:
         try:
             handle = os.open(folder, os.O_RDONLY)
         except FileNotFoundError:
-            continue  # another process took it for a leftover, before the lock
+            continue  # deleted by another process as a leftover, before it was locked
         if _lock(handle) is not False and folder.exists():
             break
         os.close(handle)
@@ -60,14 +60,14 @@ def staging(root: Path) -> Iterator[Path]:
 
 
 def clean(root: Path) -> None:
-    """Delete what processes that died have left in a store; a model that was being replaced is restored.
+    """Delete the leftovers of dead processes; a model that was being replaced is restored.
 
-    What cannot be deleted is logged and left: it takes up space and does no other harm.
+    A leftover that cannot be deleted is logged: it only takes up space.
     """
     try:
         paths = tuple(root.iterdir())
     except (FileNotFoundError, NotADirectoryError, PermissionError):
-        return  # there is no store yet, or none that can be changed; the change itself says so
+        return  # the store does not exist or cannot be read; the change itself raises the error
     for path in paths:
         if _STAGING.fullmatch(path.name):
             _discard_abandoned(path)
@@ -101,10 +101,8 @@ def _lock(handle: int) -> bool | None:
 
 
 def _discard_abandoned(folder: Path) -> None:
-    """Delete a staging folder unless its process lives, or may live because locks do not work."""
-    if (
-        folder.is_symlink()
-    ):  # a link that was replaced; one of a process that lives is about to be deleted by it
+    """Delete a staging folder unless its process is alive, or may be because the file system has no locks."""
+    if folder.is_symlink():  # a link that was replaced; if its process is alive, it deletes the link itself
         discard(folder)
         return
     try:

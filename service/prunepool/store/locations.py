@@ -8,7 +8,7 @@ from platformdirs import user_data_path
 
 from prunepool.store.store import ModelStore
 
-#: The models that a wheel brings. In a checkout these are links into `model_store/`, where they are kept.
+#: The models that a wheel contains. In a checkout these are links into `model_store/`.
 PACKAGED = Path(__file__).parents[1] / "packaged_models"
 
 #: The store of a working directory.
@@ -20,7 +20,7 @@ def open_store(folder: Path | str | None = None) -> ModelStore:
 
     Args:
         folder: the setting `model_store`: that folder and no other. None for `model_store` in the working
-            directory if it is there, else a folder among the user's data (`XDG_DATA_HOME`), either with the
+            directory if it exists, else for a folder in the user's data (`XDG_DATA_HOME`), either with the
             packaged models behind it.
     """
     if folder is not None:

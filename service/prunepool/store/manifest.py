@@ -10,7 +10,7 @@ from prunepool.reduction.methods import METHODS
 from prunepool.store.geometry import Geometry
 from prunepool.store.profile import Ascending, ProfilePoint, Ratio, Share, Text, Thresholds
 
-#: The reduction method that means the plans of the paper, whatever else the manifest says.
+#: The reduction method that stands for the plans of the paper; blocks, thresholds and profile are ignored.
 PAPER = "ppt-paper"
 
 #: No leading dot or dash and no slash: safe as a folder name, in a URL and in a shell.
@@ -22,7 +22,7 @@ _FROZEN = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected
 
 
 class Weights(BaseModel):
-    """The file of weights beside the manifest, and its checksum.
+    """The file of weights next to the manifest, and its checksum.
 
     Attributes:
         file: its name, a safetensors file.

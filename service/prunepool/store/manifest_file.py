@@ -1,4 +1,4 @@
-"""The file `model.json`: reading it, writing it, and saying in one line what is wrong with it."""
+"""The file `model.json`: reading it, writing it, and describing in one line what is wrong with it."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def write(manifest: Manifest, folder: Path) -> None:
 
     Raises:
         ManifestInvalid: see :func:`render`.
-        OSError: there is no space or no permission.
+        OSError: the disk is full, or permission is missing.
     """
     document = render(manifest)
     draft = folder / f".{FILE_NAME}.{secrets.token_hex(4)}"

@@ -1,4 +1,4 @@
-"""The profile of a model: plans at several points of its dial, with what was measured there."""
+"""The profile of a model: plans at several ratios, each with its measurements."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Validation(BaseModel):
 
     Attributes:
         images: how many.
-        of: what they are, in the plural, as `ImageNet validation photos`.
+        of: their kind, in the plural, as `ImageNet validation photos`.
         top1: share of images whose best class is correct.
         top5: share of images with the correct class among the best five.
     """
@@ -73,8 +73,8 @@ class ProfilePoint(BaseModel):
         drop: loss against the dense model in percentage points: of top-1 if there were labels, else of agreement.
             Negative if the plan is better than the dense model.
         intervals: the ends of the 95 % confidence interval, by the figure's name.
-        speed: where it was measured.
-        validation: where it was measured. It is for people; `max_accuracy_drop` goes by `drop`.
+        speed: if it was measured.
+        validation: if it was measured. It is for people; `max_accuracy_drop` uses `drop`.
     """
 
     model_config = _OPEN

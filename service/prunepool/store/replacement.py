@@ -1,4 +1,4 @@
-"""Moving a prepared folder to its place in a store, with or without replacing what is there."""
+"""Moving a prepared folder to its place in a store, with or without replacing the model there."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ def move(staged: Path, target: Path) -> bool:
 
 
 def replace(staged: Path, target: Path) -> bool:
-    """Move a folder to its place. What was there is in the folder's place afterwards, or deleted.
+    """Move a folder to its place. The previous model ends up at the folder's old path, or deleted.
 
-    One step where the file system can exchange two folders, as Linux's own can: readers find the old or the new
-    model at any time. Two steps elsewhere (NFS, other systems): between them readers find no model.
+    One step if the file system can exchange two folders, as Linux's own can: readers find the old or the new model
+    at any time. Otherwise (NFS, other systems) two steps: between them readers find no model.
 
     Returns:
         False if another writer took the place between two steps.
 
     Raises:
-        ModelError: it cannot be moved, and what was there cannot be moved back; says where it is.
-        OSError: it cannot be moved; what was there is there still.
+        ModelError: it cannot be moved, and the previous model cannot be moved back; names where that is kept.
+        OSError: it cannot be moved; the previous model is unchanged.
     """
     try:
         if exchange(staged, target):
@@ -53,7 +53,7 @@ def replace(staged: Path, target: Path) -> bool:
 
 
 def replace_in_two_steps(staged: Path, target: Path) -> bool:
-    """:func:`replace` without an exchange. The model that was there is deleted only after the move succeeded."""
+    """:func:`replace` without an exchange. The previous model is deleted only after the move succeeded."""
     aside = hidden.replaced(target)
     with suppress(FileNotFoundError):
         target.rename(aside)

@@ -12,7 +12,7 @@ class Repository:
     """Models by name. A name from a request is never used as a path.
 
     Args:
-        store: the model store; read anew at every call.
+        store: the model store; read again at every call.
     """
 
     def __init__(self, store: ModelStore) -> None:

@@ -168,7 +168,7 @@ class ModelStore:
         hidden.clean(self.root)
         trash = hidden.trash(self.root)
         try:
-            with suppress(FileNotFoundError):  # another writer was faster
+            with suppress(FileNotFoundError):  # removed by another writer
                 (self.root / name).rename(trash)
             hidden.delete(trash)
         except OSError as error:
@@ -186,7 +186,7 @@ class ModelStore:
         if self._is_packaged(name):
             raise ModelError(
                 f"{name!r} is packaged with prunepool, in {self.packaged}, and read-only; "
-                f"only what is in {self.root} can be removed"
+                f"only models in {self.root} can be removed"
             )
         raise self._not_found(name)
 
@@ -239,7 +239,7 @@ class ModelStore:
         if names := self.names():
             inventory = ("it has " if self.packaged is None else "there are: ") + ", ".join(names)
         else:
-            inventory = "it is empty" if exists(self.root, Path.is_dir) else "there is no such folder"
+            inventory = "it is empty" if exists(self.root, Path.is_dir) else "the folder does not exist"
         return ModelNotFound(f"no model {name!r} in {where}; {inventory}")
 
 
