@@ -109,7 +109,8 @@ class Fleet:
         alive = psutil.wait_procs(self.processes, timeout=10)[1]
         # Who adopts an orphan may be slow to ask how it ended; it has ended all the same.
         alive = [one for one in alive if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
-        return [path.name for path in self.folder.glob("prunepool-*")] + [str(one) for one in alive]
+        files = [*self.folder.glob("prunepool-*"), *self.folder.glob("pymp-*")]
+        return [path.name for path in files] + [str(one) for one in alive]
 
     @contextmanager
     def asking(self, clients: int = 4) -> Iterator[list[Ended]]:
