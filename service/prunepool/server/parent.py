@@ -31,7 +31,7 @@ from prunepool.server.engine_child import EngineChild
 from prunepool.server.metrics_files import forget_gauges
 from prunepool.server.observability import announcement
 from prunepool.server.parent_folder import parent_folder, remove
-from prunepool.server.reload import follow_settings
+from prunepool.server.reload import Coalesced, follow_settings
 from prunepool.server.settings_check import check
 from prunepool.server.specs import EngineSpec, FrontendSpec, Place, devices, share_of_cores
 from prunepool.server.watchdog import watch
@@ -123,9 +123,12 @@ class Parent:
         frontends += [self._frontend(number, handlers) for number in range(len(self._sockets))]
         self._children = [*engines, *frontends]
 
+        follow = Coalesced(partial(follow_settings, self._models, reread))
+        reload = Coalesced(partial(_reload, frontends))
+
         def hang_up() -> None:
-            self._run(_reload(frontends))
-            self._run(follow_settings(self._models, reread))
+            reload()
+            follow()
 
         try:
             if not await _unless(stopped, self._start(engines)) or not await _unless(

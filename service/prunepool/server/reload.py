@@ -15,6 +15,33 @@ from prunepool.settings import Settings
 _log = structlog.stdlib.get_logger("prunepool.server")
 
 
+class Coalesced:
+    """Runs a job whenever it is called; calls that come while it runs become one more run.
+
+    Args:
+        job: what to run; what it raises is logged.
+    """
+
+    def __init__(self, job: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._job = job
+        self._again = False
+        self._task: asyncio.Task[None] | None = None
+
+    def __call__(self) -> None:
+        """Run it, on the running event loop."""
+        self._again = True
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def _run(self) -> None:
+        while self._again:
+            self._again = False
+            try:
+                await self._job()
+            except Exception:
+                _log.exception("unexpected error")
+
+
 class Hangup:
     """The handler of SIGHUP.
 
@@ -27,17 +54,14 @@ class Hangup:
         self, keyring: Keyring | None, follow: Callable[[], Coroutine[Any, Any, None]] | None
     ) -> None:
         self._keyring = keyring
-        self._follow = follow
-        self._following: set[asyncio.Task[None]] = set()
+        self._follow = None if follow is None else Coalesced(follow)
 
     def __call__(self) -> None:
         """Begin; on the event loop."""
         if self._keyring is not None:
             self._keyring.reload()
         if self._follow is not None:
-            task = asyncio.get_running_loop().create_task(self._follow())
-            self._following.add(task)
-            task.add_done_callback(self._following.discard)
+            self._follow()
 
 
 async def follow_settings(models: DesiredModels, reread: Callable[[], Settings]) -> None:
