@@ -261,6 +261,17 @@ def test_a_copy_in_the_machines_cache_will_do_and_is_owned_up_to(
     )
 
 
+def test_a_copy_in_the_cache_that_cannot_be_read_is_named(
+    store: ModelStore, nowhere: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / COMMIT / "model.safetensors"
+    monkeypatch.setattr("prunepool.models.pull.try_to_load_from_cache", lambda *of: str(gone))
+    with pytest.raises(ModelError) as caught:
+        pull(store, NAME, hub=nowhere)
+    assert caught.value.detail == f"{gone}: cannot be read (No such file or directory)"
+    assert leftovers(store) == []
+
+
 @pytest.mark.parametrize("status", [403, 404, 429, 500, 503])
 def test_a_hub_that_fails_is_given_up_at_once(
     store: ModelStore, hub: Hub, server: HubServer, status: int
