@@ -72,7 +72,7 @@ def test_the_committed_configuration_scales_before_auto_reduces(root: Path) -> N
     assert policy["policy_function"] == f"{ByDrain.__module__}:{ByDrain.__name__}"
     ByDrain(**policy["policy_kwargs"])
     settings = Settings(**application["args"])
-    assert policy["policy_kwargs"]["drain_s"] < controller._AIM * settings.target_latency_ms / 1000
+    assert policy["policy_kwargs"]["drain_s"] < controller._STEP_UP_SHARE * settings.target_latency_ms / 1000
     assert deployments["Engine"]["max_ongoing_requests"] == settings.max_queue_requests
     assert deployments["Engine"]["graceful_shutdown_timeout_s"] > settings.drain_timeout_s
     variables = application["runtime_env"]["env_vars"]

@@ -22,7 +22,7 @@ from prunepool.models.vit import ReducingViT
 from prunepool.reduction.methods import METHODS
 from prunepool.reduction.plan import DENSE, plan_for_ratio
 from prunepool.server.factory import create_local_service
-from prunepool.serving.types import Engine
+from prunepool.serving.types import Service
 from prunepool.settings import Settings
 from prunepool.store import ModelStore
 
@@ -72,7 +72,7 @@ def test_a_manifest_names_it_and_a_server_answers_by_it(
     tiny_store: Path,
     tmp_path: Path,
     metrics: Metrics,
-    serving: Callable[[Settings, Engine], AbstractContextManager[str]],
+    serving: Callable[[Settings, Service], AbstractContextManager[str]],
     root: Path,
 ) -> None:
     shutil.copytree(tiny_store, tmp_path / "store")
