@@ -12,7 +12,7 @@ import torch
 from prunepool.backends import cuda_device
 from prunepool.backends.cuda_device import CudaDevice
 
-PATIENCE_S = 20.0
+TIMEOUT_S = 20.0
 
 
 @pytest.fixture
@@ -54,5 +54,5 @@ def test_closing_a_model_waits_for_the_capture_of_another(calls: list[tuple[str,
         closing.join(0.05)
         assert closing.is_alive()
         assert calls == []
-    closing.join(PATIENCE_S)
+    closing.join(TIMEOUT_S)
     assert [name for name, _ in calls] == ["empty_cache"]

@@ -21,7 +21,7 @@ from prunepool.backends import registry
 from prunepool.backends.registry import BackendOptions
 
 HERE = Path(__file__).parent
-PATIENCE_S = 60.0
+TIMEOUT_S = 60.0
 Serve = Callable[..., "Server"]
 
 
@@ -75,7 +75,7 @@ def serving(root: Path, packages: str, log: Path, *flags: str, **environment: st
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
-        process.wait(PATIENCE_S)
+        process.wait(TIMEOUT_S)
         process.stdout.close()
 
 
@@ -95,7 +95,7 @@ def photos(root: Path) -> list[bytes]:
 
 def classify(url: str, photo: bytes, ratio: float) -> dict[str, Any]:
     parameters = {"reduction_ratio": str(ratio), "top_k": "10"}
-    response = httpx.post(f"{url}/classify", content=photo, params=parameters, timeout=PATIENCE_S)
+    response = httpx.post(f"{url}/classify", content=photo, params=parameters, timeout=TIMEOUT_S)
     assert response.status_code == 200, response.text
     return dict(response.json())
 
@@ -122,15 +122,15 @@ def test_a_process_whose_device_is_lost_says_so_and_ends(
     assert httpx.get(f"{url}/healthz").status_code == 200
     lose.touch()
     with ThreadPoolExecutor(1) as pool:
-        lost = pool.submit(httpx.post, f"{url}/classify", content=photos[0], timeout=PATIENCE_S)
+        lost = pool.submit(httpx.post, f"{url}/classify", content=photos[0], timeout=TIMEOUT_S)
         seen = set()
         while process.poll() is None:
             try:
-                seen.add(httpx.get(f"{url}/healthz", timeout=PATIENCE_S).status_code)
+                seen.add(httpx.get(f"{url}/healthz", timeout=TIMEOUT_S).status_code)
             except httpx.TransportError:
                 continue  # it is ending
         assert lost.result().status_code == 503
-    assert process.wait(PATIENCE_S) == 1
+    assert process.wait(TIMEOUT_S) == 1
     assert seen == {200, 503}
     (last,) = (tmp_path / "log").read_text().splitlines()[-1:]
     assert last == (
@@ -149,7 +149,7 @@ def test_an_engine_process_whose_device_is_lost_is_replaced_and_decides_nothing_
     lose.touch()
     began = time.monotonic()
     while True:
-        response = httpx.post(f"{url}/classify", content=photos[0], timeout=PATIENCE_S)
+        response = httpx.post(f"{url}/classify", content=photos[0], timeout=TIMEOUT_S)
         if response.status_code == 200 and not lose.exists():
             break
         assert response.json()["code"] == "engine_unavailable"
@@ -170,7 +170,7 @@ def test_what_one_engine_decides_holds_for_all(serve: Serve, tmp_path: Path) -> 
 
 
 def dtype(url: str) -> str:
-    return str(httpx.get(f"{url}/models/deit_tiny_imagenette", timeout=PATIENCE_S).json()["dtype"])
+    return str(httpx.get(f"{url}/models/deit_tiny_imagenette", timeout=TIMEOUT_S).json()["dtype"])
 
 
 def test_a_device_type_that_nobody_registered_is_refused(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from prunepool.metrics import Metrics
 from prunepool.testing import FakeBackend, FakeCosts, Gate, fake_served
 
 DENSE = RatioSpec(0.0, 0.0)
-PATIENCE_S = 30.0
+TIMEOUT_S = 30.0
 
 
 def in_thread(item: Callable[[], object]) -> threading.Thread:
@@ -54,12 +54,12 @@ def test_the_lock_is_acquired_in_order() -> None:
             lock.release(name, 1.0)
 
         threads.append(in_thread(acquire))
-        asked.wait(PATIENCE_S)
+        asked.wait(TIMEOUT_S)
         while len(lock._queue) < len(threads) + 1 - len(order):
             pass
     lock.release("first", 0.5)
     for thread in threads:
-        thread.join(PATIENCE_S)
+        thread.join(TIMEOUT_S)
     assert order == ["a", "b", "c"]
 
 
@@ -68,7 +68,7 @@ def test_a_lock_released_for_a_worker_that_hangs_goes_to_the_next() -> None:
     assert lock.acquire("hangs")
     waiting = in_thread(lambda: got.append(lock.acquire("next")))
     lock.release("hangs", 1.0)
-    waiting.join(PATIENCE_S)
+    waiting.join(TIMEOUT_S)
     assert got == [True]
     lock.release("hangs", 9.0)  # it has come back after all, and holds nothing
     assert lock.ended == 1.0
@@ -81,7 +81,7 @@ def test_a_waiter_released_meanwhile_does_not_get_the_lock() -> None:
     while len(lock._queue) < 2:
         pass
     lock.release("waits", 1.0)
-    waiting.join(PATIENCE_S)
+    waiting.join(TIMEOUT_S)
     assert got == [False]
 
 
@@ -112,13 +112,13 @@ def test_beside_a_holder_that_takes_too_long_the_lock_is_still_fair() -> None:
     lock, got = FairLock(hold_timeout_s=0.01), []
     assert lock.acquire("hangs")
     assert lock.acquire("a")
-    lock._hold_timeout_s = PATIENCE_S
+    lock._hold_timeout_s = TIMEOUT_S
     waiting = in_thread(lambda: got.append(lock.acquire("b")))
     while len(lock._queue) < 2:
         pass
     assert not got
     lock.release("a", 1.0)
-    waiting.join(PATIENCE_S)
+    waiting.join(TIMEOUT_S)
     assert got == [True]
 
 
@@ -241,7 +241,7 @@ async def test_two_models_never_run_at_once(alone: type[Alone]) -> None:
     assert len(await asyncio.gather(*asked)) == 100
     assert alone.most == 1
     for scheduler in schedulers:
-        await scheduler.close(PATIENCE_S)
+        await scheduler.close(TIMEOUT_S)
     assert device.others(None) == ()
 
 
@@ -267,4 +267,4 @@ async def test_a_device_that_another_model_has_work_for_is_not_idle() -> None:
     await asked
     assert one.idle
     for scheduler in (one, other):
-        await scheduler.close(PATIENCE_S)
+        await scheduler.close(TIMEOUT_S)

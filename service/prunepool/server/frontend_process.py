@@ -110,7 +110,7 @@ class ParentModelControl:
         return self._repository.names()
 
     async def load(self, name: str) -> None:
-        """Serve a model, or serve it anew if it has changed; returns when all front ends know."""
+        """Serve a model, or replace it if its files have changed; returns when all front ends know."""
         await self._parent.call("load", name)
 
     async def unload(self, name: str) -> None:

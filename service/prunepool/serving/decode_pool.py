@@ -1,6 +1,6 @@
-"""The threads that make crops of images; nobody waits for one longer than until the image's deadline.
+"""The threads that decode images and crop them. A request waits for one until its deadline at most.
 
-They see to it as well that what a burst took of memory does not stay: images of many sizes leave gaps behind.
+They also return the memory of a burst to the system: images of many sizes fragment the heap.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from prunepool.machine import trim_heap
 from prunepool.serving.tensors import checked
 from prunepool.serving.types import Image
 
-#: Free memory goes back once in so many seconds, if there were images.
+#: Seconds after the first image of a period until free memory is returned to the system.
 _TIDY_S = 60.0
-#: Up to so many cores, each has a thread that decodes.
+#: On up to this many cores, one decoding thread a core.
 _FEW_CORES = 4
 
 Decode = Callable[[bytes, Preprocess, ImageLimits], Pixels]
 
 
 def decode_threads(wanted: int | None, sharers: int = 1) -> int:
-    """How many images are decoded at once: a thread for every two cores, and on few cores one for each.
+    """The number of decoding threads: one for every two cores, and on few cores one for each.
 
-    Where a model computes on the same few cores, all its threads wait for the one whose core is decoding: images
-    that are decoded side by side cost it that wait once.
+    If a model computes on the same cores, all its threads wait for the one whose core is decoding. Images that are
+    decoded at the same time cost it that wait only once.
 
     Args:
-        wanted: by the operator.
-        sharers: processes that decode, of which this is one.
+        wanted: the operator's setting, or None.
+        sharers: processes of this server that decode.
     """
     cores = len(os.sched_getaffinity(0))
     return wanted or max(1, max(cores // 2, min(cores, _FEW_CORES)) // sharers)
@@ -64,7 +64,7 @@ class DecodePool:
     async def pixels(
         self, image: Image | Pixels, preprocess: Preprocess, arrival: float, deadline: float | None
     ) -> Pixels:
-        """What the model takes: the crop of an encoded image, or pixels that are checked.
+        """The pixels that the model takes: the crop of an encoded image, or a caller's pixels, checked.
 
         Args:
             image: encoded, or decoded already.
@@ -85,10 +85,10 @@ class DecodePool:
         decoding = loop.run_in_executor(self._pool, self._decode, image, preprocess, self._limits)
         left = None if deadline is None else max(0.0, deadline - self._clock())
         try:
-            async with asyncio.timeout(left) as patience:
+            async with asyncio.timeout(left) as scope:
                 return await decoding
         except TimeoutError:
-            if not patience.expired():
+            if not scope.expired():
                 raise
             assert deadline is not None
             allowed = (deadline - arrival) * 1000
@@ -101,7 +101,7 @@ class DecodePool:
         self._pool.submit(trim_heap)
 
     def close(self) -> None:
-        """Decode nothing more; what is being decoded is left behind."""
+        """Start no more decoding, and do not wait for what is being decoded."""
         if self._tidying is not None:
             self._tidying.cancel()
         self._pool.shutdown(wait=False, cancel_futures=True)

@@ -9,11 +9,11 @@ from prunepool.errors import InvalidParameter
 
 
 def checked(pixels: Pixels, size: int) -> Pixels:
-    """The same pixels, if a model of that input size can take them.
+    """The same pixels, if a model of that input resolution can take them.
 
     Args:
-        pixels: shall be float32 [3, size, size]; or uint8 [size, size, 3], a crop that was decoded already.
-        size: pixels a side.
+        pixels: float32 [3, size, size], normalised; or uint8 [size, size, 3], a decoded crop.
+        size: the input resolution, in pixels.
 
     Raises:
         InvalidParameter: another dtype, another shape, or a number that is not finite.

@@ -1,4 +1,4 @@
-"""The façade between the HTTP layer and everything below: images in, logits or a classification out."""
+"""The façade's contract with the HTTP layer: images in, logits or a classification out."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class Reduction:
 
     Attributes:
         requested: the ratio asked for, or `auto`.
-        applied: the ratio done: never more than asked, and never more than the share that really left.
+        applied: the ratio done: never more than asked, and never more than the share really removed.
         reason: `requested`, `accuracy` (the caller's `max_accuracy_drop` decided), `escalated` (an unsure
             answer was replaced by the unreduced model's), or `auto:…`.
         tokens: token counts, prefix included, before the first and after each reducing block.
-        gmacs: billions of multiply-accumulates spent, on both looks where there were two.
+        gmacs: billions of multiply-accumulates spent, on both passes if there were two.
         macs_saved: share saved against the dense model.
     """
 
@@ -59,7 +59,7 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Classification:
-    """The answer for one image; `batch` is the number of the batch that it was computed in."""
+    """The answer for one image; `batch` is the id of its batch."""
 
     model: str
     predictions: tuple[Prediction, ...]
@@ -72,14 +72,14 @@ class Classification:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Inference:
-    """What the model said of one image, before anything is read into it.
+    """The raw output of the model for one image, and how it came about.
 
     Attributes:
         model: the model's name.
         logits: float32 [classes], all finite.
-        reduction: what was asked of the ratio_spec and what was done.
+        reduction: the one that was asked for and the one that was done.
         timing_ms: milliseconds per stage; of a tensor, `decode` is the time that its check took.
-        batch: number of the batch it was computed in; images of one batch of a model share it.
+        batch: id of its batch, unique in the server; images of one batch share it.
         batch_size: images in that batch.
         token_map: if asked for.
     """
@@ -142,7 +142,7 @@ class Service(Protocol):
         """Load and warm up every model; returns when ready."""
 
     def begin_drain(self) -> None:
-        """Refuse what comes from now on with `Draining`; what was accepted is still answered."""
+        """Refuse new requests with `Draining`; accepted ones are still answered."""
 
     async def close(self, timeout_s: float) -> bool:
         """Answer what was accepted within `timeout_s`, then stop; whether all of it was answered.
@@ -152,17 +152,17 @@ class Service(Protocol):
 
 
 class ModelControl(Protocol):
-    """Changes what an engine serves while it serves."""
+    """Changes which models are served, under traffic."""
 
     def loadable(self) -> tuple[str, ...]:
         """Names of the models that could be served."""
 
     async def load(self, name: str) -> None:
-        """Serve a model, or serve it anew if it has changed; returns when it answers.
+        """Serve a model, or replace it if its files have changed; returns when it answers.
 
         Raises:
             ModelNotFound: none of that name can be loaded.
-            PrunepoolError: it cannot be served; what was served is served on.
+            PrunepoolError: it cannot be served; what was served before is still served.
         """
 
     async def unload(self, name: str) -> None:
