@@ -51,6 +51,7 @@ submits = st.builds(
     arrival=numbers,
     deadline=optional,
     explain=st.booleans(),
+    attempts=counts,
     shape=st.lists(st.integers(0, 4096), max_size=4).map(tuple),
     dtype=st.sampled_from(["uint8", "float32"]),
     slot=st.none() | counts,
@@ -125,22 +126,19 @@ def test_a_result_and_its_logits(number: int, model: str, result: Result, drain_
         assert getattr(sent.result.output, name) == getattr(result.output, name)
 
 
-@given(ratio_specs, numbers, optional, st.booleans(), st.sampled_from([np.uint8, np.float32]))
+@given(ratio_specs, numbers, optional, st.booleans(), counts, st.sampled_from([np.uint8, np.float32]))
 def test_a_request_arrives_as_it_was_sent(
-    ratio_spec: RatioSpec, arrival: float, deadline: float | None, explain: bool, dtype: type
+    ratio_spec: RatioSpec, arrival: float, deadline: float | None, explain: bool, attempts: int, dtype: type
 ) -> None:
-    request = Request(np.arange(12, dtype=dtype).reshape(2, 2, 3), ratio_spec, arrival, deadline, explain)
+    pixels = np.arange(12, dtype=dtype).reshape(2, 2, 3)
+    request = Request(pixels, ratio_spec, arrival, deadline, explain, attempts)
     submit = decode_for_engine(encode(messages.submit_of(7, "m", "g", request, None)))
     assert isinstance(submit, Submit)
     arrived = messages.request_of(submit, request.pixels.tobytes())
     np.testing.assert_array_equal(arrived.pixels, request.pixels)
     assert arrived.pixels.dtype == dtype
-    assert (arrived.ratio_spec, arrived.arrival, arrived.deadline, arrived.explain) == (
-        ratio_spec,
-        arrival,
-        deadline,
-        explain,
-    )
+    assert (arrived.ratio_spec, arrived.arrival, arrived.deadline) == (ratio_spec, arrival, deadline)
+    assert (arrived.explain, arrived.attempts) == (explain, attempts)
 
 
 @pytest.mark.parametrize("frame", [b"", b"\xc1", b"\x93", encode({"type": "Completed"}), encode(["Nobody"])])
