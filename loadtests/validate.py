@@ -42,6 +42,12 @@ def options() -> argparse.Namespace:
     parser.add_argument("--architecture", help="a timm architecture with random weights instead of a model")
     parser.add_argument("--images", type=Path, help="folder of JPEGs to send; without it, generated ones")
     parser.add_argument("--ratios", default="0.5,0.755", help="ratios to compare with ratio 0")
+    parser.add_argument(
+        "--dtype",
+        choices=["float32", "bfloat16"],
+        default="float32",
+        help="of the bare model and of the server: a gain in one dtype says nothing of another",
+    )
     parser.add_argument("--users", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=6, help="rounds over all ratios; 2 or more")
     parser.add_argument("--phase-seconds", type=float, default=8.0)
@@ -98,11 +104,11 @@ def predictions(
     return found
 
 
-def benchmark(model: list[str], ratios: list[str], folder: Path) -> dict[str, float]:
+def benchmark(model: list[str], ratios: list[str], dtype: str, folder: Path) -> dict[str, float]:
     """Measure the speedup of the bare model as `prunepool benchmark` does, at batch size 8."""
     report = folder / "benchmark.json"
     command = [*PRUNEPOOL, "benchmark", *model, "--batches", "8", "--rounds", "5", "--rivals", "timm eager"]
-    command += ["--ratios", ",".join(["0", *ratios]), "--json", str(report)]
+    command += ["--dtypes", dtype, "--ratios", ",".join(["0", *ratios]), "--json", str(report)]
     subprocess.run(command, check=True, stdout=sys.stderr)
     rows = orjson.loads(report.read_bytes())["rows"]
     rates = {row["ratio"]: row["images_per_s"] for row in rows if row["ratio"] is not None}
@@ -160,9 +166,18 @@ def main() -> int:
             store = stack.enter_context(tempfile.TemporaryDirectory())
             model = random_model(wanted.architecture, Path(store))
         which = ["--model", model, "--model-store", str(store)]
-        measured = benchmark(which, reduced, wanted.out) if wanted.predict == "benchmark" else {}
+        by_benchmark = wanted.predict == "benchmark"
+        measured = benchmark(which, reduced, wanted.dtype, wanted.out) if by_benchmark else {}
         # No latency target, since this measures throughput.
-        flags = [*which, "--target-latency-ms", "inf", "--default-reduction-ratio", "0"]
+        flags = [
+            *which,
+            "--dtype",
+            wanted.dtype,
+            "--target-latency-ms",
+            "inf",
+            "--default-reduction-ratio",
+            "0",
+        ]
         server = stack.enter_context(serving("validated", flags, program=wanted.server))
         info = httpx.get(f"{server.url}/models/{model}", timeout=30).json()
         predicted = predictions(wanted.predict, reduced, info, measured)
