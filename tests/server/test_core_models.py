@@ -36,4 +36,7 @@ async def test_an_abort_ends_a_prepare_that_still_opens_files(metrics: Metrics) 
     assert await models.prepare("b")  # nothing of the first one is in its way
     await models.commit("b")
     assert await models.served() == ["a", "b"]
+    for thread in [one for one in threading.enumerate() if one.name.startswith("prunepool-open")]:
+        await asyncio.to_thread(thread.join, 10.0)
+        assert not thread.is_alive()
     await core.close(0.0)

@@ -14,12 +14,10 @@ from typing import Any
 import structlog
 
 from prunepool.errors import EngineUnavailable, PrunepoolError
+from prunepool.server.backoff import RestartBackoff
 from prunepool.server.control_pipe import ControlPipe, Handler
 from prunepool.server.parent_watch import PARENTS_SIGNALS
 
-_FIRST_DELAY_S, _MAX_DELAY_S = 0.1, 30.0
-#: One that worked for so long had no fault that it was started with.
-_PROVEN_S = 10.0
 _log = structlog.stdlib.get_logger("prunepool.transport")
 
 #: Makes what a process is told when it is started, from its end of the pipe and its incarnation.
@@ -67,6 +65,7 @@ class Child:
         self._pipe: ControlPipe | None = None
         self._leaving = False
         self._up = False
+        self._ready_since: float | None = None
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._keeping: asyncio.Task[None] | None = None
 
@@ -146,9 +145,9 @@ class Child:
     async def _keep(self) -> None:
         """Run one process after the other, until one may leave."""
         loop = asyncio.get_running_loop()
-        incarnation = failures = 0
+        incarnation, backoff = 0, RestartBackoff()
         while not self._leaving:
-            started = loop.time()
+            self._ready_since = None
             try:
                 await self._run_one(incarnation)
             except Exception:  # no process can be had now; whatever it is, supervision goes on
@@ -160,8 +159,8 @@ class Child:
                 return
             if self._leaving or self._ready.exception() is not None:
                 return
-            failures = 0 if loop.time() - started > _PROVEN_S else failures + 1
-            delay_s = min(_FIRST_DELAY_S * 2 ** min(max(failures - 1, 0), 60), _MAX_DELAY_S)
+            since = self._ready_since
+            delay_s = backoff.died(0.0 if since is None else loop.time() - since)
             _log.error("process died", name=self.name, status=self.status, again_in_s=delay_s)
             await asyncio.sleep(delay_s)
             incarnation += 1
@@ -190,6 +189,7 @@ class Child:
     async def _on_ready(self, *said: str) -> None:
         self.said = said
         self._up = True
+        self._ready_since = asyncio.get_running_loop().time()
         successor = self._ready.done()
         if successor:
             _log.info("process is back", name=self.name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from prunepool.core.core import Core
@@ -38,7 +39,7 @@ class CoreModels:
         """Warm a model up beside those that are served; whether there is anything to commit."""
         self._preparing = asyncio.current_task()
         try:
-            model = await asyncio.to_thread(self._open, reference)
+            model = await self._opened(reference)
             self._check(model.info())
             if self._core.serves(model):
                 return False
@@ -46,6 +47,14 @@ class CoreModels:
             return True
         finally:
             self._preparing = None
+
+    async def _opened(self, reference: str) -> ServedModel:
+        """Open a model in a thread that ends: a server has no more threads after a change than before."""
+        pool = ThreadPoolExecutor(1, thread_name_prefix="prunepool-open")
+        try:
+            return await asyncio.get_running_loop().run_in_executor(pool, self._open, reference)
+        finally:
+            pool.shutdown(wait=False)
 
     async def commit(self, name: str) -> None:
         """Serve a prepared model, in the place of the one of its name."""
