@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prunepool.errors import ManifestInvalid
+from prunepool.model_names import NAME_PATTERN, reserved_suffix
 from prunepool.store import Geometry, Manifest, ProfilePoint, ReductionDefaults, Weights
-from prunepool.store.manifest import NAME_PATTERN
 from prunepool.store.manifest_file import parse, read, render, write
 
 shares = st.floats(0, 1)
@@ -53,7 +53,7 @@ profiles = st.lists(points, max_size=3, unique_by=lambda point: point.ratio).map
 std = st.floats(1e-6, 1)
 manifests = st.builds(
     Manifest,
-    name=st.from_regex(NAME_PATTERN, fullmatch=True),
+    name=st.from_regex(NAME_PATTERN, fullmatch=True).filter(lambda name: reserved_suffix(name) is None),
     architecture=st.from_regex(r"[a-z0-9_]{1,200}", fullmatch=True),
     input_size=st.integers(16, 4096),
     mean=st.tuples(shares, shares, shares),
@@ -112,6 +112,7 @@ def test_reduction_may_be_left_out(document: dict[str, Any]) -> None:
     [
         ({"schema_version": 2}, "schema_version is 2: input should be 1"),
         ({"name": "../up"}, "name is '../up': string should match pattern"),
+        ({"name": "a_jpeg"}, "name is 'a_jpeg': must not end in _jpeg, under which /v2 serves the encoded"),
         ({"architecture": "deit.fb_in1k"}, "architecture is 'deit.fb_in1k': string should match"),
         ({"input_size": 8}, "input_size is 8: input should be greater than or equal to 16"),
         ({"input_size": "224"}, "input_size is '224': input should be a valid integer"),

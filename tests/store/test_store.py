@@ -31,7 +31,9 @@ def test_a_name_that_passes_is_one_visible_folder_of_the_store(name: str) -> Non
     assert not name.startswith((".", "-"))
 
 
-@pytest.mark.parametrize("name", ["deit_small_patch16_224.fb_in1k", "a", "0", "A-b.c", "x" * 100])
+@pytest.mark.parametrize(
+    "name", ["deit_small_patch16_224.fb_in1k", "a", "0", "A-b.c", "x" * 100, "a_jpeg_2", "jpeg"]
+)
 def test_ordinary_names_pass(name: str) -> None:
     assert check_name(name) == name
 
@@ -42,6 +44,19 @@ def test_ordinary_names_pass(name: str) -> None:
 def test_other_names_are_refused(name: str) -> None:
     with pytest.raises(InvalidParameter, match=r"^name must be 1 to 100 letters, digits, dots"):
         check_name(name)
+
+
+def test_the_name_of_another_model_s_encoded_view_is_refused(store: ModelStore, add: Add) -> None:
+    """A model `tiny_jpeg` would answer what clients of `/v2` send to `tiny`'s view of encoded images."""
+    tiny = add("tiny")
+    with pytest.raises(InvalidParameter, match=r"^name must be without _jpeg at its end.*; got 'tiny_jpeg'$"):
+        store.check_free("tiny_jpeg")
+    tiny.folder.rename(store.root / "tiny_jpeg")
+    path = store.root / "tiny_jpeg" / "model.json"
+    path.write_text(path.read_text().replace('"name": "tiny"', '"name": "tiny_jpeg"'))
+    for reference in ("tiny_jpeg", str(path.parent)):
+        with pytest.raises(ManifestInvalid, match=r"model\.json: name is 'tiny_jpeg': must not end in _jpeg"):
+            store.open(reference)
 
 
 def test_what_was_added_is_found_again(store: ModelStore, add: Add) -> None:

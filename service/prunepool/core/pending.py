@@ -11,9 +11,18 @@ from prunepool.core.events import BatchReport
 from prunepool.core.types import BatchItem, Request, Result
 from prunepool.errors import DeadlineExceeded, PrunepoolError
 
-#: One counter for all models of a process, which starts where no other process's does: batch ids are unique over
-#: engines and reloads. They fit into 63 bits.
-_batch_ids = itertools.count(secrets.randbits(30) << 32)
+
+def _number_batches() -> Iterator[int]:
+    """Number the batches of a process from where no other process's numbers start; they fit into 63 bits.
+
+    The start is drawn when the first batch is numbered, not when this module is imported: engine processes are
+    forked from one that has imported it, and all would start alike.
+    """
+    yield from itertools.count(secrets.randbits(30) << 32)
+
+
+#: One counter for all models of a process: batch ids are unique over engines and reloads.
+_batch_ids = _number_batches()
 
 
 class PendingRequests:

@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from prunepool.errors import InvalidParameter, ManifestInvalid, ModelError
+from prunepool.model_names import NAME_PATTERN, reserved_suffix
 from prunepool.store import manifest_file
-from prunepool.store.manifest import NAME_PATTERN, Manifest
+from prunepool.store.manifest import Manifest
 from prunepool.store.manifest_file import FILE_NAME
 
 _CHUNK_BYTES = 1 << 20
@@ -27,6 +28,9 @@ def check_name(name: str) -> str:
             name,
             "1 to 100 letters, digits, dots, dashes or underscores, a letter or digit first",
         )
+    if (suffix := reserved_suffix(name)) is not None:
+        limit = f"without {suffix} at its end, under which /v2 serves the encoded view of another model"
+        raise InvalidParameter("name", name, limit)
     return name
 
 

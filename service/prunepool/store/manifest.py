@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from prunepool.model_names import NAME_PATTERN, reserved_suffix
 from prunepool.reduction.methods import METHODS
 from prunepool.store.geometry import Geometry
 from prunepool.store.profile import Ascending, ProfilePoint, Ratio, Share, Text, Thresholds
@@ -13,8 +14,6 @@ from prunepool.store.profile import Ascending, ProfilePoint, Ratio, Share, Text,
 #: The reduction method that stands for the plans of the paper; blocks, thresholds and profile are ignored.
 PAPER = "ppt-paper"
 
-#: No leading dot or dash and no slash: safe as a folder name, in a URL and in a shell.
-NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 #: One path component, so that a manifest cannot point outside its folder.
 WEIGHTS_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*\.safetensors$"
 
@@ -133,6 +132,17 @@ class Manifest(BaseModel):
         if self.reduction.method == PAPER:
             return ()
         return tuple(point for point in self.profile or () if point.removed)
+
+    @field_validator("name")
+    @classmethod
+    def _unreserved(cls, name: str) -> str:
+        """Refuse a name under which another model's second view is served."""
+        if (suffix := reserved_suffix(name)) is not None:
+            raise ValueError(
+                f"must not end in {suffix}, under which /v2 serves the encoded view of"
+                f" {name.removesuffix(suffix)!r}: give the model and its folder another name"
+            )
+        return name
 
     @model_validator(mode="after")
     def _one_network(self) -> Self:

@@ -81,14 +81,6 @@ async def test_both_views_of_every_model_are_listed(make_app: Callable[..., Fast
     assert (await http.get("/v2/models")).json() == {"models": ["a", "a_jpeg", "b", "b_jpeg"]}
 
 
-async def test_a_model_whose_name_is_that_of_a_view_comes_first(
-    make_app: Callable[..., FastAPI], connect: Any
-) -> None:
-    http = connect(make_app(FakeService([fake_model("a"), fake_model("a_jpeg")])))
-    assert (await http.get("/v2/models")).json() == {"models": ["a", "a_jpeg", "a_jpeg_jpeg"]}
-    assert (await http.get("/v2/models/a_jpeg")).json()["inputs"][0]["datatype"] == "FP32"
-
-
 @pytest.mark.parametrize("version", ["", "/versions/1"])
 async def test_inputs_and_outputs_of_tensors(http: httpx.AsyncClient, version: str) -> None:
     document = (await http.get(f"/v2/models/fake{version}")).json()

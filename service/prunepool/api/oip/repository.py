@@ -11,8 +11,9 @@ import asyncio
 import orjson
 
 from prunepool.api.context import AppContext
-from prunepool.api.oip.views import ENCODED_SUFFIX, VERSION, find, views
+from prunepool.api.oip.views import VERSION, find, views
 from prunepool.errors import Forbidden, InvalidParameter
+from prunepool.model_names import ENCODED_SUFFIX
 
 
 async def index(context: AppContext, body: bytes) -> list[dict[str, object]]:
@@ -69,7 +70,8 @@ async def load(context: AppContext, name: str, body: bytes) -> None:
         find(context.service, context.settings, name)
         return
     loadable = await asyncio.to_thread(context.control.loadable)
-    await context.control.load(name if name in loadable else name.removesuffix(ENCODED_SUFFIX))
+    model = name.removesuffix(ENCODED_SUFFIX)
+    await context.control.load(model if model in loadable else name)
 
 
 async def unload(context: AppContext, name: str) -> None:

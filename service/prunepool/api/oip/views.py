@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 from prunepool.core.model_info import ModelInfo
 from prunepool.errors import ModelNotFound
+from prunepool.model_names import ENCODED_SUFFIX
 from prunepool.serving.types import Service
 from prunepool.settings import Settings
 
-#: Suffix of the view that takes encoded images.
-ENCODED_SUFFIX = "_jpeg"
 #: Every model has one version.
 VERSION = "1"
 INPUT = "images"
@@ -89,16 +88,13 @@ class View:
 
 
 def views(service: Service, settings: Settings) -> Iterator[View]:
-    """Yield both views of every served model; a model's own name wins over another's view of that name."""
-    models = service.models()
-    names = {info.name for info in models}
-    for info in models:
+    """Yield both views of every served model. No two have the same name: the store refuses names of views."""
+    for info in service.models():
         # A request may not be longer than this, which limits the number of tensors.
         tensor_bytes = 3 * info.input_size**2 * 4
         fit = max(1, settings.max_body_bytes // tensor_bytes)
         yield View(info.name, info, False, min(fit, settings.max_images_per_request))
-        if (name := info.name + ENCODED_SUFFIX) not in names:
-            yield View(name, info, True, settings.max_images_per_request)
+        yield View(info.name + ENCODED_SUFFIX, info, True, settings.max_images_per_request)
 
 
 def find(service: Service, settings: Settings, name: str, version: str | None = None) -> View:
