@@ -117,6 +117,11 @@ async def test_options_reach_the_engine_from_every_source(
         ({"reduction_ratio": "-0.1"}, "reduction_ratio", "auto or a number between 0 and 0.8724"),
         ({"reduction_ratio": "x"}, "reduction_ratio", "a number or auto"),
         ({"max_reduction_ratio": "1"}, "max_reduction_ratio", "a number between 0 and 0.8724"),
+        (
+            {"reduction_ratio": "0.8", "max_reduction_ratio": "0.5"},
+            "reduction_ratio",
+            "auto or at most max_reduction_ratio (0.5), which the request gives too",
+        ),
         ({"top_k": "0"}, "top_k", "an integer between 1 and 10"),
         ({"top_k": "11"}, "top_k", "an integer between 1 and 10"),
         ({"max_accuracy_drop": "-1"}, "max_accuracy_drop", "a finite number of points, 0 or more"),
@@ -208,6 +213,43 @@ async def test_an_image_with_invalid_base64_does_too(http: httpx.AsyncClient) ->
 async def test_an_unserved_content_type_is_refused(http: httpx.AsyncClient) -> None:
     response = await http.post("/classify", content=PHOTO, headers={"Content-Type": "text/plain"})
     problem(response, 415, "unsupported_media_type")
+
+
+async def test_a_body_in_base64_that_says_so_is_decoded(
+    http: httpx.AsyncClient, service: FakeService
+) -> None:
+    headers = {"Content-Type": "image/jpeg", "Content-Transfer-Encoding": "base64"}
+    assert (await http.post("/classify", content=b64(PHOTO), headers=headers)).status_code == 200
+    assert [image for image, _ in service.calls] == [PHOTO]
+    refused = await http.post("/classify", content=PHOTO, headers=headers)
+    assert "not valid base64" in problem(refused, 400, "image_undecodable")["detail"]
+
+
+async def test_a_browser_s_form_with_blanks_and_a_button_is_answered(
+    http: httpx.AsyncClient, service: FakeService
+) -> None:
+    fields = {"reduction_ratio": "0.25", "top_k": "", "model": "", "submit": "Classify"}
+    upload = [("images[]", ("a.jpg", PHOTO)), ("images[]", ("", b""))]
+    response = await http.post("/classify?deadline_ms=&explain=", files=upload, data=fields)
+    assert response.status_code == 200
+    assert service.calls == [(PHOTO, InferenceOptions(reduction_ratio=0.25))]
+    assert "predictions" in response.json()
+
+
+async def test_minus_zero_is_answered_as_zero(http: httpx.AsyncClient) -> None:
+    response = await http.post("/classify?reduction_ratio=-0", content=PHOTO)
+    assert '"requested":0.0,' in response.text
+
+
+async def test_a_json_key_with_two_values_is_refused_by_name(http: httpx.AsyncClient) -> None:
+
+    def body(top_k: int) -> dict[str, Any]:
+        text = f'\ufeff{{"image": "{b64(PHOTO)}", "top_k": 1, "top_k": {top_k}}}'
+        return {"content": text.encode(), "headers": {"Content-Type": "application/json"}}
+
+    refused = await http.post("/classify", **body(3))
+    assert problem(refused, 422, "invalid_parameter")["parameter"] == "top_k"
+    assert (await http.post("/classify", **body(1))).status_code == 200
 
 
 async def test_a_compressed_body_is_refused(http: httpx.AsyncClient) -> None:

@@ -7,11 +7,9 @@ import base64
 import httpx
 import orjson
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
-from prunepool.api import base64_images
-from prunepool.api.base64_images import decode_image_text
 from prunepool.api.forms import ParsedBody, parse_body
 from prunepool.api.options import RawOption
 from prunepool.errors import ImageUndecodable, InvalidParameter, RequestError, UnsupportedMediaType
@@ -95,6 +93,100 @@ def test_a_file_part_needs_no_file_name() -> None:
     assert parse("multipart/form-data; boundary=x", body).images == (b"\xff\xd8\r\n",)
 
 
+def part(disposition: str, data: bytes, *headers: str) -> bytes:
+    lines = [f"Content-Disposition: form-data; {disposition}", *headers]
+    return "".join(f"{line}\r\n" for line in lines).encode() + b"\r\n" + data
+
+
+def parse_parts(*parts: bytes) -> ParsedBody:
+    body = b"".join(b"--x\r\n" + one + b"\r\n" for one in parts) + b"--x--\r\n"
+    return parse("multipart/form-data; boundary=x", body)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["file", "image", "images", "files", "file[]", "files[]", "image[]", "images[]", "files[0]", "File"],
+)
+def test_images_have_the_names_that_clients_of_other_services_use(name: str) -> None:
+    assert parse_parts(part(f'name="{name}"; filename="a.jpg"', b"\xff\xd8")).images == (b"\xff\xd8",)
+
+
+def test_images_of_several_names_keep_their_order() -> None:
+    found = parse_parts(part('name="image"', b"1"), part('name="files[]"', b"2"), part('name="file"', b"3"))
+    assert found == ParsedBody((b"1", b"2", b"3"), as_list=True)
+
+
+def test_a_file_of_another_name_is_refused_by_it() -> None:
+    said = r"^upload must be named file: images are taken from parts named file; got .*cat\.jpg"
+    with pytest.raises(InvalidParameter, match=said):
+        parse_parts(part('name="file"', b"1"), part('name="upload"; filename="cat.jpg"', b"2"))
+
+
+def test_an_empty_file_input_adds_no_image() -> None:
+    """A browser sends one for each input without a chosen file."""
+    empty = part('name="file"; filename=""', b"", "Content-Type: application/octet-stream")
+    photo = part('name="file"; filename="a.jpg"', b"1")
+    assert parse_parts(photo, empty) == ParsedBody((b"1",), as_list=False)
+    assert len(parse_parts(*[photo] * MAX_IMAGES, empty).images) == MAX_IMAGES
+    with pytest.raises(InvalidParameter, match="at least one part named 'file' holding an image"):
+        parse_parts(empty)
+
+
+def test_an_empty_file_that_was_chosen_is_an_entry() -> None:
+    assert parse_parts(part('name="file"; filename="a.jpg"', b""), part('name="file"', b"1")).images == (
+        b"",
+        b"1",
+    )
+
+
+def test_the_button_that_sends_a_form_is_no_option() -> None:
+    photo = part('name="file"; filename="a.jpg"', b"1")
+    found = parse_parts(photo, part('name="submit"', b"Classify"), part('name="top_k"', b""))
+    assert found.options == (RawOption("form", "top_k", ""),)
+
+
+@pytest.mark.parametrize(
+    ("coding", "data"),
+    [
+        ("base64", b"/9g9\r\nAA==\r\n"),
+        ("BASE64", b"_9g9AA"),
+        ("quoted-printable", b"=FF=D8=3D=\r\n=00"),
+        ("binary", b"\xff\xd8=\x00"),
+        ("8bit", b"\xff\xd8=\x00"),
+    ],
+)
+def test_the_transfer_coding_of_a_part_is_undone(coding: str, data: bytes) -> None:
+    header = f"Content-Transfer-Encoding: {coding}"
+    assert parse_parts(part('name="file"; filename="a.jpg"', data, header)).images == (b"\xff\xd8=\x00",)
+
+
+def test_a_field_may_have_a_transfer_coding_too() -> None:
+    coded = part('name="model"', b"=C3=BC", "Content-Transfer-Encoding: quoted-printable")
+    assert parse_parts(part('name="file"', b"1"), coded).options == (RawOption("form", "model", "ü"),)
+
+
+@pytest.mark.parametrize(
+    ("coding", "kind"), [("base64", ImageUndecodable), ("x-uuencode", UnsupportedMediaType)]
+)
+def test_a_bad_transfer_coding_spoils_only_its_own_entry(coding: str, kind: type[RequestError]) -> None:
+    bad = part('name="file"; filename="a.jpg"', b"%%", f"Content-Transfer-Encoding: {coding}")
+    good, error = parse_parts(part('name="file"', b"1"), bad).images
+    assert good == b"1"
+    assert isinstance(error, kind)
+
+
+def test_a_part_or_a_body_may_be_a_data_url() -> None:
+    url = b"data:image/jpeg;base64,/9g="
+    assert parse_parts(part('name="file"', url)).images == parse(None, url).images == (b"\xff\xd8",)
+
+
+def test_a_body_that_is_a_url_is_not_fetched() -> None:
+    with pytest.raises(ImageUndecodable, match="URLs and paths are not fetched"):
+        parse("image/jpeg", b"https://example.org/a.jpg")
+    (error,) = parse_parts(part('name="image"', b"https://example.org/a.jpg")).images
+    assert isinstance(error, ImageUndecodable)
+
+
 def test_a_form_without_a_file_names_what_is_missing() -> None:
     body = b'--x\r\nContent-Disposition: form-data; name="top_k"\r\n\r\n3\r\n--x--\r\n'
     with pytest.raises(InvalidParameter) as error:
@@ -148,7 +240,8 @@ def test_the_number_of_form_fields_is_limited() -> None:
 
 def test_json_with_one_image() -> None:
     found = parse(*json({"image": b64(b"photo"), "top_k": 3, "model": None}))
-    assert found == ParsedBody((b"photo",), as_list=False, options=(RawOption("JSON body", "top_k", 3),))
+    given = (RawOption("JSON body", "top_k", 3), RawOption("JSON body", "model", None))
+    assert found == ParsedBody((b"photo",), as_list=False, options=given)
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -191,55 +284,6 @@ def test_json_of_another_shape_is_refused_by_name(document: object, parameter: s
 def test_what_is_not_json_is_refused(body: bytes) -> None:
     with pytest.raises(InvalidParameter, match="valid JSON"):
         parse("application/json", body)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "/+8=",
-        "_-8=",
-        " /+\n8=\r\n",
-        "data:image/png;base64,/+8=",
-        "data:;base64,/+8=",
-        "data:application/octet-stream;base64,/+8=",
-        "data:image/png;charset=x;base64,/+8=",
-    ],
-)
-def test_base64_in_every_notation(text: str) -> None:
-    assert decode_image_text(text) == b"\xff\xef"
-
-
-@pytest.mark.parametrize(
-    "text", ["", "A", "AAA", "%", "data:image/png,AAAA", "data:", "data:image/png;base64,", "é"]
-)
-def test_text_that_is_no_image(text: str) -> None:
-    with pytest.raises(ImageUndecodable):
-        decode_image_text(text)
-
-
-@given(st.binary(min_size=1))
-def test_any_bytes_survive_base64(data: bytes) -> None:
-    assert decode_image_text(b64(data)) == data
-    assert decode_image_text("data:image/jpeg;base64," + base64.encodebytes(data).decode()) == data
-
-
-@given(st.text("AZaz09+/-_= \n", max_size=40))
-def test_the_boundaries_of_pieces_do_not_matter(text: str) -> None:
-    """Whatever the pieces, the whole text is taken or refused as the standard library does."""
-    text = text.translate(str.maketrans("-_", "+/", " \n"))
-    # Python before 3.13 takes padding behind a complete group, later ones do not.
-    assume(text == text.rstrip("=") or len(text.rstrip("=")) % 4)
-    try:
-        plain = base64.b64decode(text, validate=True)
-    except ValueError:
-        plain = b""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(base64_images, "_PIECE", 4)
-        if plain:
-            assert decode_image_text(text) == plain
-        else:
-            with pytest.raises(ImageUndecodable):
-                decode_image_text(text)
 
 
 @given(st.lists(st.binary(), min_size=2, max_size=MAX_IMAGES))

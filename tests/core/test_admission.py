@@ -121,6 +121,11 @@ def test_what_would_come_too_late_is_refused_at_once(ratio_spec: RatioSpec) -> N
         Admission(LIMITS).check(arrival(0.6, 10.0, deadline=10.5, ratio_spec=ratio_spec))
 
 
+def test_a_deadline_that_has_passed_leaves_nothing() -> None:
+    with pytest.raises(DeadlineExceeded, match=r"the deadline leaves 0 ms$"):
+        Admission(LIMITS).check(arrival(0.6, 10.0, deadline=9.9999))
+
+
 def test_an_answer_that_should_come_in_time_is_accepted() -> None:
     Admission(LIMITS).check(arrival(0.4, 10.0, deadline=10.5))
 

@@ -77,6 +77,20 @@ def test_a_fixed_ratio_is_not_bound_by_the_servers_bound_on_auto() -> None:
     assert resolved(max_ratio=0.25, reduction_ratio=0.5).requested == 0.5
 
 
+@pytest.mark.parametrize("ratio", [0.51, LIMIT])
+def test_a_fixed_ratio_above_the_caller_s_own_bound_is_refused(ratio: float) -> None:
+    said = r"reduction_ratio must be auto or at most max_reduction_ratio \(0\.5\), which the request gives too; got"
+    with pytest.raises(InvalidParameter, match=said):
+        resolved(reduction_ratio=ratio, max_reduction_ratio=0.5)
+    assert resolved(reduction_ratio=0.5, max_reduction_ratio=0.5).requested == 0.5
+
+
+@pytest.mark.parametrize("parameter", ["reduction_ratio", "max_reduction_ratio"])
+def test_minus_zero_is_zero(parameter: str) -> None:
+    wanted = resolved(**{parameter: -0.0})
+    assert [str(wanted.requested), str(wanted.ratio_spec.maximum)].count("-0.0") == 0
+
+
 @pytest.mark.parametrize(("asked", "given"), [(None, 5), (1, 1), (10, 10)])
 def test_top_k(asked: int | None, given: int) -> None:
     assert resolved(top_k=asked).top_k == given

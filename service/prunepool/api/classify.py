@@ -13,10 +13,11 @@ from prunepool.api import describe
 from prunepool.api.access import charge
 from prunepool.api.connection import read_body, while_connected
 from prunepool.api.context import context_of
-from prunepool.api.forms import ParsedBody, is_image, parse_body
+from prunepool.api.forms import ParsedBody, needs_parsing, parse_body
 from prunepool.api.json_documents import classification_json, json_response
 from prunepool.api.offload import SMALL_BODY, offload
 from prunepool.api.options import HEADER, RawOption, read_options
+from prunepool.api.transfer_encoding import decode_transfer
 from prunepool.errors import PrunepoolError, UnsupportedMediaType
 from prunepool.logs import request_fields
 from prunepool.serving.options import InferenceOptions, resolve
@@ -65,8 +66,10 @@ async def _parse(request: Request, body: bytes, max_images: int) -> ParsedBody:
     coding = request.headers.get("content-encoding", "identity")
     if coding != "identity":
         raise UnsupportedMediaType(f"Content-Encoding must be identity; got {coding[:100]!r}")
+    if transfer_coding := request.headers.get("content-transfer-encoding"):
+        body = await offload(len(body) > SMALL_BODY, decode_transfer, transfer_coding, body)
     content_type = request.headers.get("content-type")
-    large = len(body) > SMALL_BODY and not is_image(content_type)
+    large = len(body) > SMALL_BODY and needs_parsing(content_type, body)
     return await offload(large, parse_body, content_type, body, max_images)
 
 

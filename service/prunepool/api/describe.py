@@ -14,10 +14,10 @@ from prunepool.api.options import HEADER
 
 CLASSIFY = """
 Send **an image** as the body (`image/*` or `application/octet-stream`), **a form** with one or more `file`
-parts, or **JSON** with `image` or `images` (base64 or data URLs).
+parts, or **JSON** with `image` or `images` (base64 or data URLs). URLs are not fetched.
 
 Options go into the query, or beside the images as form fields or JSON keys of the same names. An option given
-twice must have the same value. An unknown option is refused by name.
+twice must have the same value. An unknown option is refused by name. `null` and blank fields are as left out.
 
 The response to one image is its classification, or an error. The response to several (`images`, or more than one
 `file`) is a list of `results` in order, with an error in place of each image that could not be classified.
@@ -37,7 +37,12 @@ _OPTIONS: tuple[tuple[str, dict[str, Any], Any, str], ...] = (
         0.755,
         "Share of patch tokens to remove: 0 to the model's limit, or `auto`; the server's setting if unset.",
     ),
-    ("max_reduction_ratio", _SHARE, 0.5, "With `auto`, the largest ratio that may be applied."),
+    (
+        "max_reduction_ratio",
+        _SHARE,
+        0.8,
+        "With `auto`, the largest ratio that may be applied; a number in `reduction_ratio` must not exceed it.",
+    ),
     (
         "max_accuracy_drop",
         {"type": "number", "minimum": 0},

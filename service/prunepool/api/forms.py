@@ -4,22 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import orjson
-from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
+from python_multipart.multipart import parse_options_header
 
-from prunepool.api.base64_images import decode_image_text
+from prunepool.api.base64_images import decode_image_text, image_of_bytes, image_or_error, is_url
+from prunepool.api.json_bodies import brackets_and_commas, parse_json
+from prunepool.api.multipart import parse_multipart
 from prunepool.api.options import RawOption
 from prunepool.errors import ImageUndecodable, InvalidParameter, PrunepoolError, UnsupportedMediaType
 
-#: Bytes. Options are short, so a longer form field is a mistake.
-_MAX_FIELD_BYTES = 1024
-#: More than the number of options, so that an option given twice gets an error that says so.
-_MAX_FIELDS = 32
-#: Brackets and commas that a JSON document may have. Each can become a Python object twenty times its size: without
-#: a limit, the largest body would block the process for seconds.
+#: Brackets and commas that a JSON document may have.
 _MAX_JSON_MARKS, _MARKS_PER_IMAGE = 1000, 4
-_JSON_MARKS = (b"[", b"{", b",")
 _CURL_DEFAULT = "application/x-www-form-urlencoded"
 _RAW = "image/*, application/octet-stream"
 
@@ -29,7 +23,7 @@ class ParsedBody:
     """The images and options in a request body.
 
     Attributes:
-        images: encoded images in order; an error in place of an image whose base64 is invalid.
+        images: encoded images in order; an error in place of an image whose text or coding is invalid.
         as_list: whether the response is a list, even of one image.
         options: the options in the body, not read yet.
     """
@@ -57,9 +51,10 @@ def parse_body(content_type: str | None, body: bytes, max_images: int) -> Parsed
     if not body:
         raise ImageUndecodable("the request body is empty: it must hold an image")
     if _is_image(kind):
-        return ParsedBody((body,), as_list=False)
+        return ParsedBody((image_of_bytes(body),), as_list=False)
     if kind == "multipart/form-data":
-        return _parse_multipart(parameters.get(b"boundary", b""), body, max_images)
+        files, fields = parse_multipart(parameters.get(b"boundary", b""), body, max_images)
+        return ParsedBody(files, as_list=len(files) > 1, options=fields)
     if kind == "application/json":
         return _parse_json(body, max_images)
     # The Content-Type that curl --data-binary sends by default.
@@ -69,128 +64,24 @@ def parse_body(content_type: str | None, body: bytes, max_images: int) -> Parsed
     )
 
 
-def is_image(content_type: str | None) -> bool:
-    """Return whether a body of this Content-Type is an image itself, and needs no parsing."""
+def needs_parsing(content_type: str | None, body: bytes) -> bool:
+    """Return whether a body is something else than the image itself."""
     media_type, _ = parse_options_header(content_type)
-    return _is_image(media_type.decode("latin-1").strip())
+    return not _is_image(media_type.decode("latin-1").strip()) or is_url(body)
 
 
 def _is_image(kind: str) -> bool:
     return kind in ("", "application/octet-stream") or kind.startswith("image/")
 
 
-def _parse_multipart(boundary: bytes, body: bytes, max_images: int) -> ParsedBody:
-    parts = _Parts(max_images)
-    try:
-        if not boundary:
-            raise FormParserError("no boundary in the Content-Type")
-        parser = MultipartParser(boundary, parts.callbacks())  # type: ignore[arg-type]
-        parser.write(body)
-        parser.finalize()
-    except FormParserError as error:
-        raise InvalidParameter("body", str(error), "valid multipart/form-data") from error
-    if not parts.complete:
-        raise InvalidParameter(
-            "body", f"{len(body)} bytes without the closing boundary", "complete multipart/form-data"
-        )
-    if not parts.files:
-        raise InvalidParameter("file", None, "in the form: at least one part named 'file' holding an image")
-    return ParsedBody(tuple(parts.files), as_list=len(parts.files) > 1, options=tuple(parts.fields))
-
-
-class _Parts:
-    """Collects the parts of a form from the callbacks of the parser, and enforces the limits."""
-
-    def __init__(self, max_images: int) -> None:
-        self.max_images = max_images
-        self.files: list[bytes] = []
-        self.fields: list[RawOption] = []
-        self.complete = False
-        self._name = ""
-        self._header = b""
-        self._value = b""
-        self._data: list[bytes] = []
-        self._size = 0
-        self._disposition = b""
-
-    def callbacks(self) -> dict[str, object]:
-        return {
-            "on_part_begin": self._on_part_begin,
-            "on_header_field": self._on_header_field,
-            "on_header_value": self._on_header_value,
-            "on_header_end": self._on_header_end,
-            "on_headers_finished": self._on_headers_finished,
-            "on_part_data": self._on_part_data,
-            "on_part_end": self._on_part_end,
-            "on_end": self._on_end,
-        }
-
-    def _on_part_begin(self) -> None:
-        self._disposition = b""
-        self._data = []
-        self._size = 0
-
-    def _on_header_field(self, data: bytes, start: int, end: int) -> None:
-        self._header += data[start:end]
-
-    def _on_header_value(self, data: bytes, start: int, end: int) -> None:
-        self._value += data[start:end]
-
-    def _on_header_end(self) -> None:
-        if self._header.lower() == b"content-disposition":
-            self._disposition = self._value
-        self._header = self._value = b""
-
-    def _on_headers_finished(self) -> None:
-        _, options = parse_options_header(self._disposition)
-        self._name = options.get(b"name", b"").decode("utf-8", "replace")
-        if not self._name:
-            shown = self._disposition.decode("utf-8", "replace")
-            raise InvalidParameter(
-                "body", f"a part with Content-Disposition {shown!r}", "made of parts that each have a name"
-            )
-        if self._name == "file" and len(self.files) == self.max_images:
-            raise InvalidParameter(
-                "file", f"more than {self.max_images}", f"given at most {self.max_images} times"
-            )
-        if self._name != "file" and len(self.fields) == _MAX_FIELDS:
-            raise InvalidParameter("body", f"more than {_MAX_FIELDS}", f"at most {_MAX_FIELDS} option fields")
-
-    def _on_part_data(self, data: bytes, start: int, end: int) -> None:
-        self._size += end - start
-        if self._name != "file" and self._size > _MAX_FIELD_BYTES:
-            raise InvalidParameter(
-                self._name, f"more than {_MAX_FIELD_BYTES}", f"at most {_MAX_FIELD_BYTES} bytes long"
-            )
-        self._data.append(data[start:end])
-
-    def _on_part_end(self) -> None:
-        data = b"".join(self._data)
-        if self._name == "file":
-            self.files.append(data)
-        else:
-            self.fields.append(RawOption("form", self._name, data.decode("utf-8", "replace")))
-
-    def _on_end(self) -> None:
-        self.complete = True
-
-
 def _parse_json(body: bytes, max_images: int) -> ParsedBody:
-    limit = _MAX_JSON_MARKS + _MARKS_PER_IMAGE * max_images
-    marks = sum(map(body.count, _JSON_MARKS))
-    if marks > limit:
-        raise InvalidParameter("body", marks, f"JSON with at most {limit} brackets and commas")
-    try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise InvalidParameter("body", str(error), "valid JSON") from error
+    document = parse_json(body, brackets_and_commas(_MAX_JSON_MARKS + _MARKS_PER_IMAGE * max_images))
     if not isinstance(document, dict):
         raise InvalidParameter("body", type(document).__name__, "a JSON object")
-    # Many clients write null for an option that is not given.
     options = tuple(
         RawOption("JSON body", key, value)
         for key, value in document.items()
-        if key not in ("image", "images") and value is not None
+        if key not in ("image", "images")
     )
     image, images = document.get("image"), document.get("images")
     if (image is None) == (images is None):
@@ -206,11 +97,6 @@ def _parse_json(body: bytes, max_images: int) -> ParsedBody:
     for index, item in enumerate(images):
         if not isinstance(item, str):
             raise InvalidParameter(f"images[{index}]", type(item).__name__, "base64 text or a data URL")
-    return ParsedBody(tuple(map(_unpack_or_error, images)), as_list=True, options=options)
-
-
-def _unpack_or_error(text: str) -> bytes | PrunepoolError:
-    try:
-        return decode_image_text(text)
-    except PrunepoolError as error:
-        return error
+    return ParsedBody(
+        tuple(image_or_error(decode_image_text, item) for item in images), as_list=True, options=options
+    )

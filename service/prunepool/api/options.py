@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,10 +14,13 @@ from prunepool.serving.options import InferenceOptions
 
 #: Stricter than float() and int(), which accept nan, underscores and the digits of every script.
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-_INTEGER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
+#: Numbers that are read as integers; a float beyond may stand for another integer than was written.
+_LARGEST_INTEGER = 2**53
 _TRUE = frozenset({"true", "1", "yes", "on"})
 _FALSE = frozenset({"false", "0", "no", "off"})
 _MAX_NAME_LENGTH = 200
+#: Sources of text alone, where a blank value is a field that its user left empty.
+_TEXT_SOURCES = frozenset({"query", "header", "form"})
 
 HEADER = "X-Reduction-Ratio"
 
@@ -38,6 +43,8 @@ class RawOption:
 def read_options(raw: Iterable[RawOption]) -> InferenceOptions:
     """Read options in any order; whether the model allows their values is checked later.
 
+    An option is not given if its value is null, or blank in a query, a header or a form.
+
     Raises:
         InvalidParameter: an option is unknown, cannot be read, or has two different values.
     """
@@ -48,6 +55,8 @@ def read_options(raw: Iterable[RawOption]) -> InferenceOptions:
         if read is None:
             limit = f"left out: it is not an option; the options are {', '.join(_READERS)}"
             raise InvalidParameter(item.name[:100], item.value, limit)
+        if not _is_given(item):
+            continue
         value = read(item.name, item.value)
         first, before = seen.setdefault(name, (item, value))
         if before != value:
@@ -56,11 +65,17 @@ def read_options(raw: Iterable[RawOption]) -> InferenceOptions:
     return InferenceOptions(**{name: value for name, (_, value) in seen.items()})  # type: ignore[arg-type]
 
 
+def _is_given(item: RawOption) -> bool:
+    if isinstance(item.value, str) and item.source in _TEXT_SOURCES:
+        return bool(item.value.strip())
+    return item.value is not None
+
+
 def _number(name: str, value: object) -> float:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    if isinstance(value, str) and _NUMBER.fullmatch(value):
-        return float(value)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if is_number or (isinstance(value, str) and _NUMBER.fullmatch(value)):
+        with suppress(OverflowError):
+            return float(value)  # type: ignore[arg-type] # a number or text of one
     raise InvalidParameter(name, value, "a number")
 
 
@@ -74,10 +89,13 @@ def _ratio_or_auto(name: str, value: object) -> float | Literal["auto"]:
 
 
 def _integer(name: str, value: object) -> int:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    if isinstance(value, str) and _INTEGER.fullmatch(value):
-        return int(value)
+    """Read an integer, also as `3.0`: JSON has one kind of numbers, and some clients have only floats."""
+    try:
+        number = _number(name, value)
+    except InvalidParameter:
+        number = math.nan
+    if number.is_integer() and abs(number) <= _LARGEST_INTEGER:
+        return int(number)
     raise InvalidParameter(name, value, "an integer")
 
 

@@ -107,5 +107,5 @@ class Admission:
             raise DeadlineExceeded(
                 f"an answer would take {arrival.answered_in_s * 1000:.0f} ms even at a reduction ratio of"
                 f" {arrival.ratio_spec.largest:g},"
-                f" and the deadline leaves {left * 1000:.0f} ms"
+                f" and the deadline leaves {max(0.0, left) * 1000:.0f} ms"
             )

@@ -98,6 +98,9 @@ def resolve(
         )
     if requested != "auto":
         requested = _ratio("reduction_ratio", requested, limit, or_auto=True)
+        if bound is not None and requested > bound:
+            at_most = f"auto or at most max_reduction_ratio ({bound:g}), which the request gives too"
+            raise InvalidParameter("reduction_ratio", requested, at_most)
     classes = len(info.labels)
     top_k = min(DEFAULT_TOP_K, classes) if options.top_k is None else options.top_k
     if isinstance(top_k, bool) or not isinstance(top_k, int) or not 1 <= top_k <= classes:
@@ -163,7 +166,7 @@ def _ratio(parameter: str, value: float, limit: float, *, or_auto: bool = False)
         # Rounded down, so that the limit that the message names is itself allowed.
         shown = f"a number between 0 and {math.floor(limit * 1e4) / 1e4}"
         raise InvalidParameter(parameter, value, f"auto or {shown}" if or_auto else shown)
-    return min(float(value), limit)
+    return min(float(value), limit) + 0.0  # 0 of -0, which the answer would repeat
 
 
 def check_default_ratio(

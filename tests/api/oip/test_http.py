@@ -396,7 +396,27 @@ async def test_the_repository_lists_every_view_and_its_state(
     assert [one["name"] for one in ready] == ["a", "a_jpeg"]
 
 
-@pytest.mark.parametrize("body", ["[]", "{", '{"ready": 1}'])
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("index", '{"ready": null}'),
+        ("models/fake/load", '{"parameters": {"config": null}}'),
+        ("index", "\ufeff{}"),
+    ],
+)
+async def test_null_is_as_left_out_of_a_repository_request(
+    http: httpx.AsyncClient, path: str, body: str
+) -> None:
+    assert (await http.post(f"/v2/repository/{path}", content=body.encode())).status_code == 200
+
+
+async def test_an_option_that_is_null_is_as_left_out(http: httpx.AsyncClient, service: FakeService) -> None:
+    parameters = dict.fromkeys(["reduction_ratio", "max_reduction_ratio", "max_accuracy_drop", "deadline_ms"])
+    assert (await http.post(INFER, json={**PHOTO, "parameters": parameters})).status_code == 200
+    assert [options for _, options in service.calls] == [InferenceOptions("fake")]
+
+
+@pytest.mark.parametrize("body", ["[]", "{", '{"ready": 1}', '{"ready": true, "ready": false}', "[" * 1001])
 async def test_an_invalid_repository_request_is_refused(http: httpx.AsyncClient, body: str) -> None:
     response = await http.post("/v2/repository/index", content=body)
     assert response.status_code == 422

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from prunepool.api.oip.requests import InferRequest, OutputSpec, parse
 from prunepool.api.oip.views import View
-from prunepool.errors import InvalidParameter, RequestError
+from prunepool.errors import ImageUndecodable, InvalidParameter, RequestError
 from prunepool.testing import fake_model
 
 INFO = fake_model("m", input_size=2)
@@ -96,6 +96,46 @@ def test_the_id_and_the_parameters_are_kept() -> None:
 def test_unknown_parameters_are_ignored() -> None:
     document = {**message(parameters={"whatever": 1}), "model_name": "m", "model_version": "1"}
     assert parsed(document).id is None
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"outputs": None},
+        {"outputs": []},
+        {"outputs": None, "parameters": None, "id": None},
+        {"model_name": None, "model_version": None},
+        {"parameters": {"binary_data_output": None}},
+    ],
+)
+def test_null_is_as_left_out(more: dict[str, Any]) -> None:
+    nulls = {"parameters": {"binary_data_size": None, "shared_memory_region": None}, "contents": None}
+    request = parsed({**message(**nulls), **more})
+    same(request.images, ONE)
+    assert request.outputs == (OutputSpec("logits", False), OutputSpec("probabilities", False))
+
+
+@pytest.mark.parametrize("names", [None, ["classification", "binary_data", "shared_memory_region"]])
+def test_null_is_as_left_out_of_an_output(names: list[str] | None) -> None:
+    parameters = None if names is None else dict.fromkeys(names)
+    output = {"name": "logits", "datatype": None, "shape": None, "parameters": parameters}
+    assert parsed({**message(), "outputs": [output]}).outputs == (OutputSpec("logits", False),)
+
+
+def test_a_key_with_two_values_is_refused_by_name() -> None:
+    text = orjson.dumps({**message(), "id": "7"})
+    with pytest.raises(InvalidParameter, match="id must be given once"):
+        parse(text[:-1] + b', "id": "8"}', None, TENSORS)
+    assert parse(b"\xef\xbb\xbf" + text[:-1] + b', "id": "7"}', None, TENSORS).id == "7"
+
+
+def test_a_photo_behind_the_json_that_is_a_url_is_not_fetched() -> None:
+    url = b"https://example.org/a.jpg"
+    attached = len(url).to_bytes(4, "little") + url
+    document = message(IMAGES, data=..., parameters={"binary_data_size": len(attached)})
+    for text, length in ((orjson.dumps(document) + attached, str(len(orjson.dumps(document)))), (url, "0")):
+        with pytest.raises(ImageUndecodable, match="URLs and paths are not fetched"):
+            parse(text, length, IMAGES)
 
 
 def test_all_outputs_come_in_json_by_default() -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-import orjson
-from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, ValidationError
 
+from prunepool.api.json_bodies import MarksLimit, parse_json
 from prunepool.errors import InvalidParameter
 
-#: Rows of tensors are lists in JSON, so there are many; a list takes twenty times the memory of its brackets.
-_MAX_BRACKETS = 1_000_000
+#: Rows of tensors are lists in JSON, so there are many.
+_LIMIT = MarksLimit((b"[", b"{"), 1_000_000, "opening brackets")
 
 Parameters = dict[str, Any] | None
 # FailFast: describing a million wrong elements would cost more than the request.
@@ -38,29 +38,29 @@ class OutputTensor(_Message):
     parameters: Parameters = None
 
 
+#: null is as left out, as everywhere.
+Outputs = Annotated[
+    list[OutputTensor], FailFast(), BeforeValidator(lambda value: [] if value is None else value)
+]
+
+
 class Header(_Message):
     """The JSON of a request: its parameters and the description of its tensors."""
 
     id: str | None = None
     parameters: Parameters = None
     inputs: Annotated[list[InputTensor], FailFast()]
-    outputs: Annotated[list[OutputTensor], FailFast()] = Field(default_factory=list)
+    outputs: Outputs = Field(default_factory=list)
 
 
 def header_of_json(text: bytes) -> Header:
     """Parse and validate the JSON of a request.
 
     Raises:
-        InvalidParameter: the text is not JSON, has too many brackets, or a value is missing or of the wrong type.
+        InvalidParameter: the text is not JSON, has too many brackets, or a value is missing, of the wrong type, or
+            given twice.
     """
-    brackets = text.count(b"[") + text.count(b"{")
-    if brackets > _MAX_BRACKETS:
-        raise InvalidParameter("body", brackets, f"JSON with at most {_MAX_BRACKETS} opening brackets")
-    try:
-        document = orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        raise InvalidParameter("body", str(error), "valid JSON") from error
-    return header_of(document)
+    return header_of(parse_json(text, _LIMIT))
 
 
 def header_of(document: object) -> Header:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 
-import orjson
-
 from prunepool.api.context import AppContext
+from prunepool.api.json_bodies import brackets_and_commas, parse_json
 from prunepool.api.oip.views import VERSION, find, views
 from prunepool.errors import Forbidden, InvalidParameter
 from prunepool.model_names import ENCODED_SUFFIX
+
+#: Repository requests have a handful of values.
+_LIMIT = brackets_and_commas(1000)
 
 
 async def index(context: AppContext, body: bytes) -> list[dict[str, object]]:
@@ -24,8 +26,8 @@ async def index(context: AppContext, body: bytes) -> list[dict[str, object]]:
     Raises:
         InvalidParameter: the body holds something else.
     """
-    ready_only = _document(body).get("ready", False)
-    if not isinstance(ready_only, bool):
+    ready_only = _document(body).get("ready")
+    if not isinstance(ready_only, bool | None):
         raise InvalidParameter("ready", ready_only, "true or false")
     listed: list[dict[str, object]] = [
         {
@@ -63,7 +65,7 @@ async def load(context: AppContext, name: str, body: bytes) -> None:
     parameters = _document(body).get("parameters") or {}
     if not isinstance(parameters, dict):
         raise InvalidParameter("parameters", type(parameters).__name__, "a JSON object")
-    for parameter in parameters:
+    for parameter in (name for name, value in parameters.items() if value is not None):
         limit = "left out: loading takes no parameters; model.json configures the model"
         raise InvalidParameter(f"parameters.{parameter}"[:100], "something", limit)
     if context.control is None:
@@ -90,10 +92,7 @@ async def unload(context: AppContext, name: str) -> None:
 
 def _document(body: bytes) -> dict[str, object]:
     """Parse the JSON object in a body; an empty body is an empty object."""
-    try:
-        document = orjson.loads(body) if body.strip() else {}
-    except orjson.JSONDecodeError as error:
-        raise InvalidParameter("body", str(error), "empty, or valid JSON") from error
+    document = parse_json(body, _LIMIT) if body.strip() else {}
     if not isinstance(document, dict):
         raise InvalidParameter("body", type(document).__name__, "empty, or a JSON object")
     return document

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from prunepool.api.base64_images import image_of_bytes
 from prunepool.api.oip import tensors
 from prunepool.api.oip.header import Header, InputTensor, OutputTensor, header_of_json
 from prunepool.api.oip.views import INPUT, OUTPUTS, View
@@ -62,7 +63,7 @@ def parse(body: bytes, header_length: str | None, view: View) -> InferRequest:
 
     Raises:
         InvalidParameter: the request is wrong; names the parameter, its value and the limit.
-        ImageUndecodable: an image in JSON is not valid base64.
+        ImageUndecodable: an image in JSON is not valid base64, or an image is a URL.
         UnsupportedMediaType: a data URL names a type that is not an image.
     """
     length = None if header_length is None else _length(header_length, len(body))
@@ -100,7 +101,8 @@ def _length(text: str, most: int) -> int:
 
 def _raw(body: bytes, view: View) -> InferRequest:
     """Make the request of a body that is a single image without JSON."""
-    image: Image = body if view.encoded else tensors.floats_of_bytes("body", memoryview(body), view.dims)
+    data = memoryview(body)
+    image: Image = image_of_bytes(body) if view.encoded else tensors.floats_of_bytes("body", data, view.dims)
     return InferRequest(None, [image], {}, tuple(OutputSpec(name, binary=True) for name in OUTPUTS))
 
 
@@ -125,7 +127,7 @@ def _images(inputs: list[InputTensor], attached: memoryview, view: View) -> list
         raise InvalidParameter(f"inputs.{INPUT}.parameters.{_SIZE}", size, limit)
     _check_length(attached, size)
     if view.encoded:
-        return list(tensors.elements_of_bytes(_DATA, attached, count))
+        return [image_of_bytes(data) for data in tensors.elements_of_bytes(_DATA, attached, count)]
     return list(tensors.floats_of_bytes(_DATA, attached, tensor.shape))
 
 
@@ -187,6 +189,6 @@ def _flag(name: str, value: object, *, default: bool) -> bool:
 
 def _refuse_shared_memory(where: str, parameters: dict[str, Any]) -> None:
     region = "shared_memory_region"
-    if region in parameters:
+    if parameters.get(region) is not None:
         limit = "left out: shared memory is not supported; send tensors in the body"
         raise InvalidParameter(f"{where}.parameters.{region}", parameters[region], limit)
