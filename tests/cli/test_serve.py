@@ -83,8 +83,8 @@ def test_a_flag_wins_over_the_environment_and_that_over_the_file(
             "model_control must be none where 0.0.0.0 can be reached by others and api_keys_file is unset",
         ),
         (
-            ("--frontends", "2", "--grpc-port", "0"),
-            "grpc_port must be a port of your choice where there are several front ends; got 0",
+            ("--port", "8500", "--grpc-port", "8500"),
+            "grpc_port must be another port than `port`, which is HTTP's; got 8500",
         ),
         (("--devices", "cpu,tpu"), "--devices is"),
     ],

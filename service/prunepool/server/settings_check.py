@@ -14,6 +14,8 @@ def check(settings: Settings) -> None:
     Raises:
         InvalidParameter: names the one that cannot be what it is.
     """
+    if settings.grpc_port and settings.grpc_port == settings.port:
+        raise InvalidParameter("grpc_port", settings.grpc_port, "another port than `port`, which is HTTP's")
     anybody = settings.api_keys_file is None and not is_loopback(settings.host)
     if settings.model_control == "explicit" and anybody:
         limit = f"none where {settings.host} can be reached by others and api_keys_file is unset"

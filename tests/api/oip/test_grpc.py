@@ -22,6 +22,8 @@ from prunepool.api.body_memory import BodyMemoryBudget
 from prunepool.api.context import AppContext
 from prunepool.api.drain import Drain
 from prunepool.api.oip import rpc
+from prunepool.api.oip.rpc import health
+from prunepool.api.oip.rpc import server as rpc_server
 from prunepool.api.oip.rpc.server import listening
 from prunepool.api.oip.statistics import Statistics
 from prunepool.api.server import CannotListen, bind
@@ -248,6 +250,88 @@ async def test_an_unexpected_error_leaks_nothing(
     assert any("a secret" in str(line.get("exception")) for line in log_lines())
 
 
+@pytest.mark.parametrize("name", ["", "inference.GRPCInferenceService"])
+async def test_grpc_s_own_health_service(address: str, service: FakeService, drain: Drain, name: str) -> None:
+    async with grpc.aio.insecure_channel(address) as channel:
+        assert await checked(channel, name) == health.SERVING
+        service.ready = False
+        assert await checked(channel, name) == health.NOT_SERVING
+        service.ready = True
+        drain.begin()
+        assert await checked(channel, name) == health.NOT_SERVING
+
+
+async def checked(channel: grpc.aio.Channel, service: str) -> int:
+    # As any client writes it: field 1 is the name, and of the answer the status.
+    check = channel.unary_unary("/grpc.health.v1.Health/Check")
+    answer: bytes = await check(b"\x0a" + bytes([len(service)]) + service.encode() if service else b"")
+    assert answer[0] == 0x08
+    return answer[1]
+
+
+async def test_the_health_of_an_unknown_service_is_not_found(address: str) -> None:
+    async with grpc.aio.insecure_channel(address) as channel:
+        with pytest.raises(
+            grpc.aio.AioRpcError, match="there is no service 'x'; there are '' and 'infer"
+        ) as caught:
+            await checked(channel, "x")
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_health_is_watched_until_the_drain(
+    serve: Serve, service: FakeService, drain: Drain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "POLL_S", 0.001)
+    told = []
+    async with grpc.aio.insecure_channel(await serve()) as channel, asyncio.timeout(20):
+        watch = channel.unary_stream(
+            "/grpc.health.v1.Health/Watch", response_deserializer=health.HealthCheckResponse.FromString
+        )
+        async for answer in watch(b""):
+            told.append(answer.status)
+            if len(told) < 3:
+                service.ready = not service.ready
+            else:
+                drain.begin()
+    assert told == [health.SERVING, health.NOT_SERVING, health.SERVING, health.NOT_SERVING]
+
+
+async def test_an_unknown_service_is_watched_in_vain(address: str) -> None:
+    async with grpc.aio.insecure_channel(address) as channel:
+        watch = channel.unary_stream(
+            "/grpc.health.v1.Health/Watch", response_deserializer=health.HealthCheckResponse.FromString
+        )
+        call = watch(b"\x0a\x01x")
+        assert (await call.read()).status == health.SERVICE_UNKNOWN
+        call.cancel()
+
+
+def frame(kind: int, payload: bytes, flags: int = 0) -> bytes:
+    """A frame of HTTP/2 that belongs to the connection."""
+    return len(payload).to_bytes(3, "big") + bytes([kind, flags, 0, 0, 0, 0]) + payload
+
+
+async def test_an_idle_connection_may_be_kept_open_with_pings(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings_, ping, goaway = 4, 6, 7
+    assert rpc_server.MIN_PING_INTERVAL_MS < 5_000  # what clients and proxies set
+    monkeypatch.setattr(rpc_server, "MIN_PING_INTERVAL_MS", 20)
+    host, port = (await serve()).split(":")
+    reader, writer = await asyncio.open_connection(host, port)
+    writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(settings_, b""))
+    async with asyncio.timeout(20):
+        for number in range(8):  # gRPC closes at the fifth, if it minds
+            writer.write(frame(ping, number.to_bytes(8, "big")))
+            kind = None
+            while kind != ping:
+                head = await reader.readexactly(9)
+                kind, _ = head[3], await reader.readexactly(int.from_bytes(head[:3], "big"))
+                assert kind != goaway
+            await asyncio.sleep(0.03)  # what is tested is time
+    writer.close()
+
+
 async def test_a_call_has_a_log_line(client: triton_aio.InferenceServerClient, log_lines: Any) -> None:
     await client.infer("m", tensors(1.0), headers={"x-request-id": "r1"})
     line = log_lines()[-1]
@@ -284,6 +368,108 @@ async def test_a_stream_goes_on_after_an_error(
     answers = [answer async for answer in client.stream_infer(requests())]
     assert [result.get_response().id if result else None for result, _ in answers] == ["0", None, "2"]
     assert "3 bytes are not an image" in str(answers[1][1])
+
+
+async def test_each_answer_of_a_stream_says_that_it_is_the_last_of_its_request(address: str) -> None:
+    """Clients of models with several answers wait for that; an answer outside a stream does not say it."""
+
+    def request(photo: bytes, number: int) -> Any:
+        asked = service_pb2.ModelInferRequest(model_name="m_jpeg", id=str(number))
+        asked.parameters["triton_enable_empty_final_response"].bool_param = True
+        asked.inputs.add(name="images", datatype="BYTES", shape=[1, 1]).contents.bytes_contents.append(photo)
+        return asked
+
+    async with grpc.aio.insecure_channel(address) as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        stream = stub.ModelStreamInfer(iter([request(b"one", 0), request(b"bad", 1)]))
+        good, bad = [answer async for answer in stream]
+        alone = await stub.ModelInfer(request(b"one", 2))
+    assert (good.error_message, good.infer_response.id, good.infer_response.model_name) == ("", "0", "m_jpeg")
+    assert good.infer_response.parameters["triton_final_response"].bool_param
+    assert "3 bytes are not an image" in bad.error_message
+    assert (bad.infer_response.id, bad.infer_response.model_name) == ("1", "m_jpeg")
+    assert bad.infer_response.parameters["triton_final_response"].bool_param
+    assert "triton_final_response" not in alone.parameters
+
+
+async def test_the_ratio_may_be_in_the_metadata(
+    client: triton_aio.InferenceServerClient, service: FakeService
+) -> None:
+    await client.infer("m", tensors(1.0), headers={"x-reduction-ratio": "0.25"})
+    assert service.calls[0][1].reduction_ratio == 0.25
+
+
+@pytest.mark.parametrize(
+    ("metadata", "parameters", "said"),
+    [
+        ({"x-reduction-ratio": "much"}, {}, "X-Reduction-Ratio must be a number or auto; got 'much'"),
+        ({"x-reduction-ratio": "0.5"}, {"reduction_ratio": "0.25"}, "reduction_ratio must be given once"),
+        ({}, {"reduction_ratio": True}, "reduction_ratio must be a number or auto"),
+        ({}, {"reduction_ratio": ""}, "reduction_ratio must be a number or auto; got ''"),
+        (
+            {},
+            {"reduction_ratio": "0.5", "max_reduction_ratio": "0.25"},
+            "reduction_ratio must be auto or at most",
+        ),
+        ({}, {"deadline_ms": 0}, "deadline_ms must be a finite number above 0"),
+    ],
+)
+async def test_what_http_refuses_is_refused(
+    client: triton_aio.InferenceServerClient,
+    service: FakeService,
+    metadata: dict[str, str],
+    parameters: dict[str, Any],
+    said: str,
+) -> None:
+    with pytest.raises(InferenceServerException) as caught:
+        await client.infer("m", tensors(1.0), headers=metadata, parameters=parameters)
+    assert caught.value.status() == "StatusCode.INVALID_ARGUMENT"
+    assert caught.value.message().startswith(said)
+    assert service.calls == []
+
+
+async def test_an_unset_parameter_is_as_left_out(address: str, service: FakeService) -> None:
+    request = service_pb2.ModelInferRequest(model_name="m_jpeg", raw_input_contents=[b"\x01\x00\x00\x00x"])
+    given = request.inputs.add(name="images", datatype="BYTES", shape=[1, 1])
+    for parameters in (request.parameters, given.parameters):
+        for name in ("reduction_ratio", "deadline_ms", "binary_data_size", "shared_memory_region"):
+            parameters[name].CopyFrom(service_pb2.InferParameter())
+    async with grpc.aio.insecure_channel(address) as channel:
+        await service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request)
+    assert [options for _, options in service.calls] == [InferenceOptions("m")]
+
+
+@pytest.mark.parametrize(
+    ("contents", "raw", "size", "said"),
+    [
+        ({"bytes_contents": [b"x"]}, b"\x01\x00\x00\x00x", None, "left out if raw_input_contents is given"),
+        ({"bytes_contents": [b"x"], "int_contents": [1]}, None, None, "left out: BYTES is in bytes_contents"),
+        ({"fp32_contents": [1.0]}, None, None, "left out: BYTES is in bytes_contents"),
+        ({}, b"\x01\x00\x00\x00x", 3, "as long as its JSON and the 3 bytes"),
+        ({}, b"\x01\x00\x00\x00x", 9, "binary_data_size must be a number from 0 to the 5 bytes"),
+    ],
+    ids=["raw and typed", "two types", "another type", "a small size", "a large size"],
+)
+async def test_contents_that_would_not_be_read_are_refused(
+    address: str,
+    service: FakeService,
+    contents: dict[str, Any],
+    raw: bytes | None,
+    size: int | None,
+    said: str,
+) -> None:
+    request = service_pb2.ModelInferRequest(model_name="m_jpeg")
+    given = request.inputs.add(name="images", datatype="BYTES", shape=[1, 1])
+    given.contents.CopyFrom(service_pb2.InferTensorContents(**contents))
+    if raw is not None:
+        request.raw_input_contents.append(raw)
+    if size is not None:
+        given.parameters["binary_data_size"].int64_param = size
+    async with grpc.aio.insecure_channel(address) as channel:
+        with pytest.raises(grpc.aio.AioRpcError, match=said) as caught:
+            await service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert service.calls == []
 
 
 async def test_the_caller_s_deadline_is_the_image_s(
@@ -383,6 +569,18 @@ async def test_health_needs_no_key(locked: triton_aio.InferenceServerClient) -> 
     assert await locked.is_server_ready()
     with pytest.raises(InferenceServerException, match="API key"):
         await locked.get_model_metadata("m")
+
+
+@pytest.mark.parametrize("protected", [False, True])
+async def test_grpc_s_own_health_service_is_as_open_as_the_others(serve: Serve, protected: bool) -> None:
+    address = await serve(Keyring(Source(), time.monotonic), protect_health=protected)
+    async with grpc.aio.insecure_channel(address) as channel:
+        if not protected:
+            assert await checked(channel, "") == health.SERVING
+            return
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await checked(channel, "")
+    assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
 async def test_a_key_has_its_rate(locked: triton_aio.InferenceServerClient) -> None:

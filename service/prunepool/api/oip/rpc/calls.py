@@ -23,10 +23,13 @@ from prunepool.api.oip.rpc.guard import GrpcCall
 from prunepool.api.oip.rpc.messages import filled, plain_values, request_of_message, response_of
 from prunepool.api.oip.statistics import Statistics
 from prunepool.api.oip.views import View, find, views
-from prunepool.api.options import RawOption
+from prunepool.api.options import HEADER, RawOption
 from prunepool.errors import PrunepoolError
 from prunepool.serving.options import InferenceOptions
 from prunepool.serving.types import Inference
+
+#: Triton's parameter of responses in streams.
+_FINAL = "triton_final_response"
 
 
 class Calls:
@@ -104,8 +107,9 @@ class Calls:
 
     async def repository_load(self, message: Any, call: GrpcCall) -> Any:
         """Load a model, or reload it if its model.json has changed."""
-        parameters = dict.fromkeys(plain_values(message.parameters))
-        body = orjson.dumps({"parameters": parameters})
+        # Their values may be files: only the names matter, and only of those that are set.
+        given = {name: value is not None or None for name, value in plain_values(message.parameters).items()}
+        body = orjson.dumps({"parameters": given})
         self._check_admin(call)
         await repository.load(self._context, message.model_name, body)
         return service_pb2.RepositoryModelLoadResponse()
@@ -126,7 +130,7 @@ class Calls:
             async with context.drain.answering():
                 view = self._view(message.model_name, message.model_version)
                 hooks = TransportHooks(
-                    decode=partial(_decode, message, view, call.remaining_ms),
+                    decode=partial(_decode, message, view, call),
                     charge=call.charge,
                     while_connected=nullcontext(),
                     encode=partial(_encode, view),
@@ -136,14 +140,18 @@ class Calls:
                 return response
 
     async def model_stream_infer(self, messages: AsyncIterator[Any], call: GrpcCall) -> AsyncIterator[Any]:
-        """Handle requests one after the other; the error of one does not end the stream."""
+        """Handle requests one after the other; the error of one does not end the stream.
+
+        Each request has one response, which as in Triton says that it is the last: clients of models with several
+        wait for that.
+        """
         async for message in messages:
             try:
-                answered = await self.model_infer(message, call)
-                yield service_pb2.ModelStreamInferResponse(infer_response=answered)
+                answered, failure = await self.model_infer(message, call), ""
             except PrunepoolError as error:
-                failed = service_pb2.ModelInferResponse(id=message.id)
-                yield service_pb2.ModelStreamInferResponse(error_message=error.detail, infer_response=failed)
+                answered, failure = _failed(message), error.detail
+            answered.parameters[_FINAL].bool_param = True
+            yield service_pb2.ModelStreamInferResponse(infer_response=answered, error_message=failure)
 
     def _check_admin(self, call: GrpcCall) -> None:
         if self._context.control is not None and call.caller is not None:
@@ -153,19 +161,25 @@ class Calls:
         return find(self._context.service, self._context.settings, name, version or None)
 
 
-async def _decode(
-    message: Any, view: View, remaining_ms: float | None
-) -> tuple[InferRequest, InferenceOptions]:
+def _failed(message: Any) -> Any:
+    """Say which request failed."""
+    return service_pb2.ModelInferResponse(
+        id=message.id, model_name=message.model_name, model_version=message.model_version
+    )
+
+
+async def _decode(message: Any, view: View, call: GrpcCall) -> tuple[InferRequest, InferenceOptions]:
     # Raw tensors are views of bytes; typed ones are converted element by element, which takes long.
     if message.raw_input_contents:
         request = request_of_message(message, view)
     else:
         request = await asyncio.to_thread(request_of_message, message, view)
-    raw = [RawOption("parameters", name, value) for name, value in request.parameters.items()]
+    raw = [RawOption("header", HEADER, value) for value in call.ratios]
+    raw += [RawOption("parameters", name, value) for name, value in request.parameters.items()]
     options = options_of(raw, view)
-    if options.deadline_ms is None and remaining_ms is not None:
+    if options.deadline_ms is None and call.remaining_ms is not None:
         # The caller ignores a later response.
-        options = replace(options, deadline_ms=max(remaining_ms, 1e-3))
+        options = replace(options, deadline_ms=max(call.remaining_ms, 1e-3))
     return request, options
 
 

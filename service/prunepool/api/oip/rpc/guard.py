@@ -15,12 +15,14 @@ from starlette.datastructures import Headers
 
 from prunepool.access import Caller, Keyring
 from prunepool.api.access import presented_key
+from prunepool.api.options import HEADER
 from prunepool.api.problems import error_headers
 from prunepool.errors import PrunepoolError
 from prunepool.metrics import Metrics
 
 SERVICE = "inference.GRPCInferenceService"
-_HEALTH = frozenset({"ServerLive", "ServerReady"})
+#: The last two are those of gRPC's own health service.
+_HEALTH = frozenset({"ServerLive", "ServerReady", "Check", "Watch"})
 _STATUS = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
     401: grpc.StatusCode.UNAUTHENTICATED,
@@ -43,12 +45,14 @@ class GrpcCall:
     Attributes:
         remaining_ms: milliseconds until the caller's deadline; None without one.
         charge: charges a number of images to the caller's rate limit.
+        ratios: values of the metadata `x-reduction-ratio`.
         caller: owner of the key; None if the server has no keys.
         fields: further fields of its log line.
     """
 
     remaining_ms: float | None
     charge: Callable[[int], None]
+    ratios: tuple[str, ...] = ()
     caller: Caller | None = None
     fields: dict[str, object] = field(default_factory=dict)
 
@@ -68,31 +72,34 @@ class Guard:
         self._open = frozenset() if protect_health else _HEALTH
 
     def unary(
-        self, name: str, handle: Callable[[Any, GrpcCall], Any]
+        self, name: str, handle: Callable[[Any, GrpcCall], Any], service: str = SERVICE
     ) -> Callable[[Any, Any], Coroutine[Any, Any, Any]]:
         """Wrap a handler of single messages."""
 
         async def guarded(message: Any, context: Any) -> Any:
-            async with self._call(name, context) as call:
+            async with self._call(service, name, context) as call:
                 return await handle(message, call)
 
         return guarded
 
     def stream(
-        self, name: str, handle: Callable[[AsyncIterator[Any], GrpcCall], AsyncIterator[Any]]
-    ) -> Callable[[AsyncIterator[Any], Any], AsyncIterator[Any]]:
-        """Wrap a handler of a stream; the deadline is that of the stream, not of each message."""
+        self, name: str, handle: Callable[[Any, GrpcCall], AsyncIterator[Any]], service: str = SERVICE
+    ) -> Callable[[Any, Any], AsyncIterator[Any]]:
+        """Wrap a handler that answers one message, or a stream of them, with a stream.
 
-        async def guarded(messages: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
-            async with self._call(name, context) as call:
+        The deadline is that of the stream, not of each message.
+        """
+
+        async def guarded(asked: Any, context: Any) -> AsyncIterator[Any]:
+            async with self._call(service, name, context) as call:
                 call.remaining_ms = None
-                async for message in handle(messages, call):
+                async for message in handle(asked, call):
                     yield message
 
         return guarded
 
     @asynccontextmanager
-    async def _call(self, name: str, context: Any) -> AsyncIterator[GrpcCall]:
+    async def _call(self, service: str, name: str, context: Any) -> AsyncIterator[GrpcCall]:
         """Authenticate a call, run it, and turn its error into a status."""
         start = time.perf_counter()
         metadata = Headers(
@@ -104,7 +111,11 @@ class Guard:
         request_id = metadata.get("x-request-id", "")[:128] or str(uuid.uuid4())
         status = grpc.StatusCode.CANCELLED
         remaining_s = context.time_remaining()
-        call = GrpcCall(None if remaining_s is None else remaining_s * 1000, lambda images: None)
+        call = GrpcCall(
+            None if remaining_s is None else remaining_s * 1000,
+            lambda images: None,
+            tuple(metadata.getlist(HEADER)),
+        )
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             context.set_trailing_metadata((("x-request-id", request_id),))
             try:
@@ -129,7 +140,7 @@ class Guard:
                 write = _log.debug if name in _HEALTH else _log.info
                 write(
                     "call",
-                    method=f"{SERVICE}/{name}",
+                    method=f"{service}/{name}",
                     client=context.peer(),
                     status=status.name,
                     ms=round((time.perf_counter() - start) * 1000, 2),

@@ -19,6 +19,9 @@ from prunepool.api.oip.views import VERSION, View
 from prunepool.errors import InvalidParameter
 from prunepool.serving.types import Inference
 
+#: The field of typed contents for each datatype that a view can have.
+_CONTENTS = {"FP32": "fp32_contents", "BYTES": "bytes_contents"}
+
 
 def request_of_message(message: Any, view: View) -> InferRequest:
     """Parse a `ModelInferRequest`.
@@ -34,6 +37,8 @@ def request_of_message(message: Any, view: View) -> InferRequest:
     if raw and len(raw) != len(message.inputs):
         limit = f"one for each of {len(message.inputs)} inputs, or none"
         raise InvalidParameter("raw_input_contents", len(raw), limit)
+    for tensor in message.inputs:
+        _refuse_other_contents(tensor, raw=bool(raw))
     # Typed contents become raw ones, so that there is one way to read a tensor.
     attached = list(raw) or [_raw_contents(tensor) for tensor in message.inputs]
     header = header_of(
@@ -45,7 +50,8 @@ def request_of_message(message: Any, view: View) -> InferRequest:
                     "name": tensor.name,
                     "datatype": tensor.datatype,
                     "shape": list(tensor.shape),
-                    "parameters": {**plain_values(tensor.parameters), "binary_data_size": len(data)},
+                    # A size that the caller gives too must be the right one.
+                    "parameters": {"binary_data_size": len(data), **_given(tensor.parameters)},
                 }
                 for tensor, data in zip(message.inputs, attached, strict=True)
             ],
@@ -79,14 +85,35 @@ def plain_values(parameters: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _given(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in plain_values(parameters).items() if value is not None}
+
+
 def filled(message: Message, document: object) -> Message:
     """Fill a message from the JSON of the same response over HTTP."""
     made: Message = ParseDict(orjson.loads(orjson.dumps(document)), message)
     return made
 
 
+def _refuse_other_contents(tensor: Any, *, raw: bool) -> None:
+    """Refuse contents that would not be read: beside raw ones, or of another type than the tensor.
+
+    Raises:
+        InvalidParameter: names the field.
+    """
+    read = _CONTENTS.get(tensor.datatype)  # another datatype is refused by name later
+    for field, _ in tensor.contents.ListFields():
+        if raw or (read is not None and field.name != read):
+            limit = (
+                "left out if raw_input_contents is given"
+                if raw
+                else f"left out: {tensor.datatype} is in {read}"
+            )
+            raise InvalidParameter(f"inputs.{tensor.name[:100]}.contents.{field.name}", "some", limit)
+
+
 def _raw_contents(tensor: Any) -> bytes:
-    """Convert the typed contents of a tensor to bytes; contents of other types are ignored."""
+    """Convert the typed contents of a tensor to bytes."""
     if tensor.datatype == "BYTES":
         return tensors.bytes_of_elements(tensor.contents.bytes_contents)
     with np.errstate(over="ignore"):

@@ -13,9 +13,14 @@ from prunepool.access import Keyring
 from prunepool.api.context import AppContext
 from prunepool.api.oip.rpc.calls import Calls
 from prunepool.api.oip.rpc.guard import SERVICE, Guard
+from prunepool.api.oip.rpc.health import SERVICE as HEALTH_SERVICE
+from prunepool.api.oip.rpc.health import Health, HealthCheckRequest, HealthCheckResponse
 from prunepool.api.oip.statistics import Statistics
 from prunepool.api.server import CannotListen
 
+#: Keepalive pings may come as often as this. The limit of gRPC itself is one in five minutes: it closes connections
+#: of clients and proxies that send more.
+MIN_PING_INTERVAL_MS = 1000
 #: How long clients may take to read their responses at the end.
 _FLUSH_TIMEOUT_S = 1.0
 _log = structlog.stdlib.get_logger("prunepool.grpc")
@@ -44,11 +49,14 @@ async def listening(
             ("grpc.max_receive_message_length", settings.max_body_bytes),
             ("grpc.max_send_message_length", -1),
             ("grpc.so_reuseport", 0),
+            ("grpc.keepalive_permit_without_calls", 1),
+            ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),
         ),
         maximum_concurrent_rpcs=settings.max_connections,
     )
     guard = Guard(keyring, context.metrics, protect_health=settings.protect_health)
-    server.add_generic_rpc_handlers((handlers(Calls(context, statistics), guard),))
+    served = (inference_handlers(Calls(context, statistics), guard), health_handlers(Health(context), guard))
+    server.add_generic_rpc_handlers(served)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     try:
         port: int = server.add_insecure_port(f"{host}:{settings.grpc_port}")
@@ -62,8 +70,25 @@ async def listening(
         await server.stop(_FLUSH_TIMEOUT_S)
 
 
-def handlers(calls: Calls, guard: Guard) -> grpc.GenericRpcHandler:
-    """Return the handlers of the service; gRPC answers calls without one with UNIMPLEMENTED."""
+def health_handlers(health: Health, guard: Guard) -> grpc.GenericRpcHandler:
+    """Return the handlers of gRPC's health service."""
+    codec = {
+        "request_deserializer": HealthCheckRequest.FromString,
+        "response_serializer": HealthCheckResponse.SerializeToString,
+    }
+    made = {
+        "Check": grpc.unary_unary_rpc_method_handler(
+            guard.unary("Check", health.check, HEALTH_SERVICE), **codec
+        ),
+        "Watch": grpc.unary_stream_rpc_method_handler(
+            guard.stream("Watch", health.watch, HEALTH_SERVICE), **codec
+        ),
+    }
+    return grpc.method_handlers_generic_handler(HEALTH_SERVICE, made)
+
+
+def inference_handlers(calls: Calls, guard: Guard) -> grpc.GenericRpcHandler:
+    """Return the handlers of the protocol; gRPC answers calls without one with UNIMPLEMENTED."""
     methods = service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods_by_name
     made = {
         name: grpc.unary_unary_rpc_method_handler(guard.unary(name, handle), **_codec(methods[name]))
