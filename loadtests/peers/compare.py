@@ -1,8 +1,9 @@
 """prunepool beside other servers: same photos, same weights, same cores, same clients, in turns.
 
-First each server is tried in its settings, one after the other, and its best is kept. Then those take turns,
-round after round; whoever is not in turn is paused and takes no time. All that was measured is kept in a
-journal, so that a long run can be cut into pieces: call it again to go on.
+First each server is tried in its settings, one after the other: with PyTorch and with OpenVINO, in each dtype. Its
+best in each dtype is kept, and those take turns, round after round, with ours in that dtype and in the one that it
+chooses by itself; whoever is not in turn is paused and takes no time. Every server says what its model computes in.
+All that was measured is kept in a journal, so that a long run can be cut into pieces: call it again to go on.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ import orjson
 import torch
 import uvloop
 from closed_loop import Phase, Target, saturate
-from contenders import Contender, Running, settings
+from contenders import DTYPES, Contender, Running, settings
 from peers_report import draw, show, summary
 from pictures import photos
 from quiet import use
@@ -36,6 +38,21 @@ from prunepool.lab.environment import environment
 _START_S = 120.0
 #: How often a phase is repeated because others take the cores, the first time included.
 _TRIES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One phase of one server.
+
+    Attributes:
+        phase: what the clients saw.
+        others: what other programs took of the cores.
+        ran: what the model computed in, by the server's own account.
+    """
+
+    phase: Phase
+    others: float
+    ran: str
 
 
 class Comparison:
@@ -64,7 +81,7 @@ class Comparison:
 
     def choose(self) -> bool:
         """Try each server in its settings; False if time was up first."""
-        for contender in settings(self._wanted.cores):
+        for contender in self._settings():
             if self._wanted.only and not contender.ours and contender.name not in self._wanted.only:
                 continue
             if self._was_tried(contender):
@@ -85,10 +102,15 @@ class Comparison:
         quiet = [row for row in rows if "failure" in row or row["others"] <= 2 * self._wanted.busy]
         return bool(quiet) or len(rows) >= _TRIES
 
-    def best(self) -> list[Contender]:
-        """Each server in the setting in which it once answered most; ours last."""
+    def _settings(self) -> list[Contender]:
+        return settings(self._wanted.cores, self._wanted.dtypes.split(","))
+
+    def best(self, dtype: str) -> list[Contender]:
+        """Each server in the setting in which it once answered most in a dtype; ours last."""
         chosen: dict[str, tuple[float, Contender]] = {}
-        for contender in settings(self._wanted.cores):
+        for contender in self._settings():
+            if contender.dtype != dtype:
+                continue
             rates = [
                 row["images_per_s"]
                 for row in self.rows
@@ -102,14 +124,15 @@ class Comparison:
                 )
         return sorted((one for _, one in chosen.values()), key=lambda one: one.ours)
 
-    def rounds(self) -> bool:
-        """Let all take turns; False if time was up first."""
-        done = 1 + max((row["round"] for row in self.rows if row["stage"] == "round"), default=-1)
+    def rounds(self, dtype: str) -> bool:
+        """Let all of a dtype take turns, and ours in the dtype that it chooses; False if time was up first."""
+        group = [row for row in self.rows if row["stage"] == "round" and row["group"] == dtype]
+        done = 1 + max((row["round"] for row in group), default=-1)
         if done >= self._wanted.rounds:
             return True
         with ExitStack() as stack:
             servers = []
-            for contender in self.best():
+            for contender in (*self.best(dtype), *self.best("auto")):
                 server = stack.enter_context(self._started(contender))
                 server.pause()
                 servers.append(server)
@@ -124,12 +147,12 @@ class Comparison:
                     server.go_on()
                     found.append(self._phase(server, ratio))
                     server.pause()
-                    rate, others = found[-1][0].images_per_s, found[-1][1]
-                    words = f"round {number + 1}: {server.contender.name} {ratio}: {rate:.1f}/s"
-                    print(f"{words}, others {others:.0%}", file=sys.stderr)
+                    one, rate, others = server.contender, found[-1].phase.images_per_s, found[-1].others
+                    words = f"{dtype}, round {number + 1}: {one.name}, {one.runtime}, {one.dtype}, {ratio}"
+                    print(f"{words}: {rate:.1f}/s, others {others:.0%}", file=sys.stderr)
                 order = turns if number % 2 == 0 else turns[::-1]
-                for (server, ratio), (phase, others) in zip(order, found, strict=True):
-                    self._record("round", server.contender, number, ratio, phase, others)
+                for (server, ratio), turn in zip(order, found, strict=True):
+                    self._record("round", server.contender, number, ratio, turn, group=dtype)
         return True
 
     @contextmanager
@@ -139,7 +162,8 @@ class Comparison:
         Raises:
             RuntimeError: it never did; with the end of what it printed.
         """
-        log = self._journal.with_name(f"{contender.name.replace(' ', '')}.log")
+        names = (contender.name, contender.runtime, contender.dtype)
+        log = self._journal.with_name("-".join(names).replace(" ", "") + ".log")
         server = Running(contender, self._folder, log)
         try:
             until = time.monotonic() + _START_S
@@ -158,19 +182,19 @@ class Comparison:
             server.stop()
 
     def _measure(self, stage: str, server: Running, number: int, ratio: str) -> None:
-        self._record(stage, server.contender, number, ratio, *self._phase(server, ratio))
+        self._record(stage, server.contender, number, ratio, self._phase(server, ratio))
 
-    def _phase(self, server: Running, ratio: str) -> tuple[Phase, float]:
-        """What was seen, and what others took of the cores; tried again while that is too much."""
+    def _phase(self, server: Running, ratio: str) -> Turn:
+        """Measure; try again while others take too much of the cores."""
         wanted = self._wanted
-        tries = []
-        while not tries or (tries[-1][1] > wanted.busy and len(tries) < _TRIES and not self.time_is_up):
+        tries: list[Turn] = []
+        while not tries or (tries[-1].others > wanted.busy and len(tries) < _TRIES and not self.time_is_up):
             before = use([os.getpid()])
             phase = self._run(
                 server, ratio, clients=wanted.clients, seconds=wanted.seconds, settle_s=wanted.settle
             )
-            tries.append((phase, use([os.getpid()]).others_since(before)))
-        return min(tries, key=lambda one: one[1])
+            tries.append(Turn(phase, use([os.getpid()]).others_since(before), server.ran()))
+        return min(tries, key=lambda one: one.others)
 
     def _run(self, server: Running, ratio: str, *, clients: int, seconds: float, settle_s: float) -> Phase:
         path = f"/classify?top_k=5&reduction_ratio={ratio}" if server.contender.ours else "/classify"
@@ -181,18 +205,20 @@ class Comparison:
             )
 
     def _record(
-        self, stage: str, contender: Contender, number: int, ratio: str, phase: Phase, others: float
+        self, stage: str, contender: Contender, number: int, ratio: str, turn: Turn, **more: str
     ) -> None:
         self._note(
             {
                 "stage": stage,
                 **self._names(contender),
+                **more,
+                "ran": turn.ran,
                 "ratio": ratio,
                 "round": number,
-                "images_per_s": phase.images_per_s,
-                "latencies_ms": [round(one * 1000, 1) for one in phase.latencies],
-                "errors": sorted(set(phase.errors)),
-                "others": round(others, 3),
+                "images_per_s": turn.phase.images_per_s,
+                "latencies_ms": [round(one * 1000, 1) for one in turn.phase.latencies],
+                "errors": sorted(set(turn.phase.errors)),
+                "others": round(turn.others, 3),
             }
         )
 
@@ -203,11 +229,16 @@ class Comparison:
 
     @staticmethod
     def _names(contender: Contender) -> dict[str, str]:
-        return {"name": contender.name, "setting": contender.setting}
+        return {
+            "name": contender.name,
+            "runtime": contender.runtime,
+            "dtype": contender.dtype,
+            "setting": contender.setting,
+        }
 
     @staticmethod
     def _is(row: dict[str, Any], stage: str, contender: Contender) -> bool:
-        return (row["stage"], row["name"], row["setting"]) == (stage, contender.name, contender.setting)
+        return row["stage"] == stage and Comparison._names(contender).items() <= row.items()
 
 
 def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -217,6 +248,7 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--model", type=Path, help="the folder of a model instead")
     parser.add_argument("--images", type=Path, help="folder of JPEGs to send; without it, generated ones")
     parser.add_argument("--only", nargs="+", help="names of peers, instead of all")
+    parser.add_argument("--dtypes", default=",".join(DTYPES), help="comma-separated; each has its own rounds")
     parser.add_argument("--ratios", default="0.755", help="of prunepool, besides 0")
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--cores", type=int, default=torch.get_num_threads())
@@ -239,7 +271,7 @@ def main() -> int:
     with ExitStack() as stack:
         folder = stack.enter_context(model_folder(wanted.model, wanted.architecture))
         run = Comparison(wanted, folder, wanted.out.resolve() / "journal.jsonl")
-        whole = run.choose() and run.rounds()
+        whole = run.choose() and all(run.rounds(dtype) for dtype in wanted.dtypes.split(","))
     if not any(row["stage"] == "round" for row in run.rows):
         print("time was up before the first round; call again to go on")
         return 2

@@ -8,12 +8,14 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 from servers import family, tell
+
+from prunepool.client import Client
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -24,7 +26,9 @@ class Contender:
     """A server in one setting.
 
     Attributes:
-        name: of the server, and of what runs its model where that is not PyTorch.
+        name: of the server.
+        runtime: what runs its model: PyTorch or OpenVINO; of prunepool, what it chooses by itself.
+        dtype: float32, bfloat16, int8, or of prunepool `auto`.
         workers: processes, each with a model of its own; 0: this is prunepool, which needs none.
         threads: of torch, in each.
         batch: most images in one run.
@@ -34,6 +38,8 @@ class Contender:
     """
 
     name: str
+    runtime: str
+    dtype: str
     workers: int = 0
     threads: int = 0
     batch: int = 16
@@ -71,20 +77,25 @@ _FILES = {
 }
 PEERS = tuple(_FILES)
 OURS = "prunepool"
-#: Behind the name of who lets OpenVINO run the model: ours, and the peer that does best with PyTorch.
-BY_OPENVINO = " + OpenVINO"
-_ALSO_BY_OPENVINO = "mosec"
+DTYPES = ("float32", "bfloat16", "int8")
+#: What can run a peer's model, and in what: PyTorch has no int8 that needs no calibration.
+_RUNTIMES = {"PyTorch": ("float32", "bfloat16"), "OpenVINO": DTYPES}
 
 
-def settings(cores: int) -> list[Contender]:
-    """What is tried with each server: one worker on all cores, and one worker a core."""
+def settings(cores: int, dtypes: Sequence[str] = DTYPES) -> list[Contender]:
+    """What is tried with each server, in each dtype: one worker on all cores, and one worker a core.
+
+    Peers are tried with PyTorch and with OpenVINO. Ours chooses by itself, and is tried in `auto` as well.
+    """
     a_core = ("--devices", ",".join(["cpu"] * cores))
-    openvino = ("--cpu-openvino", "true")
-    made = [Contender(OURS), Contender(OURS, flags=a_core)]
-    made += [Contender(OURS + BY_OPENVINO, flags=flags) for flags in (openvino, openvino + a_core)]
-    for name in (*PEERS, _ALSO_BY_OPENVINO + BY_OPENVINO):
-        made.append(Contender(name, 1, cores, 16, environment=_SLEEP))
-        made.append(Contender(name, cores, 1, 8, environment=_SLEEP))
+    made = []
+    for dtype in (*dtypes, "auto"):
+        made += [Contender(OURS, "its choice", dtype, flags=flags) for flags in ((), a_core)]
+    for name in PEERS:
+        for runtime, known in _RUNTIMES.items():
+            for dtype in (dtype for dtype in dtypes if dtype in known):
+                made.append(Contender(name, runtime, dtype, 1, cores, 16, environment=_SLEEP))
+                made.append(Contender(name, runtime, dtype, cores, 1, 8, environment=_SLEEP))
     return made
 
 
@@ -101,6 +112,8 @@ class Running:
         self.contender = contender
         self.port = _free_port()
         self._converted = log.with_name("converted")
+        self._says = log.with_suffix(".dtype")
+        self._says.unlink(missing_ok=True)
         python = ROOT / ".venv-peers" / "bin" / "python"
         environment: Mapping[str, str] = {
             **{key: value for key, value in os.environ.items() if not key.startswith("PRUNEPOOL_")},
@@ -111,7 +124,9 @@ class Running:
             "PEER_THREADS": str(contender.threads),
             "PEER_BATCH": str(contender.batch),
             "PEER_WAIT_MS": f"{contender.wait_ms:g}",
-            "PEER_OPENVINO": str(int(contender.name.endswith(BY_OPENVINO))),
+            "PEER_OPENVINO": str(int(contender.runtime == "OpenVINO")),
+            "PEER_DTYPE": contender.dtype,
+            "PEER_SAYS": str(self._says),
             "BENTOML_DO_NOT_TRACK": "true",
             "RAY_USAGE_STATS_ENABLED": "0",
         }
@@ -128,12 +143,12 @@ class Running:
         )
 
     def _command(self, python: Path, folder: Path) -> list[str]:
-        name = self.contender.name.removesuffix(BY_OPENVINO)
+        name = self.contender.name
         port = str(self.port)
         if self.contender.ours:
             program = str(Path(sys.executable).with_name("prunepool"))
             command = [program, "serve", "--port", port, "--model", str(folder), "--log-level", "warning"]
-            command += ["--cpu-openvino-folder", str(self._converted)]
+            command += ["--cpu-openvino-folder", str(self._converted), "--dtype", self.contender.dtype]
             # Batches as large as they come, as the peers'.
             return [
                 *command,
@@ -147,6 +162,13 @@ class Running:
             bento = str(python.with_name("bentoml"))
             return [bento, "serve", "serve_bentoml:Model", "--host", "127.0.0.1", "--port", port]
         return [str(python), _FILES[name]]
+
+    def ran(self) -> str:
+        """What the model computes in, by its own account; call it once the server has answered."""
+        if not self.contender.ours:
+            return self._says.read_text()
+        with Client(f"http://127.0.0.1:{self.port}") as client:
+            return client.models()[0].dtype
 
     @property
     def ended(self) -> bool:

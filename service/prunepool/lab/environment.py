@@ -4,42 +4,37 @@ from __future__ import annotations
 
 import os
 import platform
-from pathlib import Path
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
 
 import timm
 import torch
 
 import prunepool
-
-_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_int8")
+from prunepool import processor
 
 
 def environment(device: torch.device) -> dict[str, object]:
-    """Processor, cores, device and versions, JSON-serialisable."""
+    """Processor, its instructions, cores, device and versions, JSON-serialisable."""
     return {
         "prunepool": prunepool.__version__,
         "torch": torch.__version__,
         "timm": timm.__version__,
+        "openvino": version("openvino"),
         "python": platform.python_version(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor.name(),
         "cores": len(os.sched_getaffinity(0)),
         "threads": torch.get_num_threads(),
-        "instructions": [flag for flag in _FLAGS if flag in _flags()],
+        "instructions": list(processor.instructions()),
     }
 
 
-def _cpuinfo(key: str) -> str:
-    """The first value of a key in /proc/cpuinfo; empty if there is none."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return ""
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(key)), "")
+def in_words(where: Mapping[str, Any]) -> str:
+    """An environment in one line, for a table or a picture.
 
-
-def _processor() -> str:
-    return _cpuinfo("model name") or platform.processor() or platform.machine()
-
-
-def _flags() -> set[str]:
-    return set(_cpuinfo("flags").split())
+    Args:
+        where: from :func:`environment`.
+    """
+    instructions = processor.summary(where["instructions"])
+    return f"{where['device']} ({instructions}), {where['cores']} cores, torch {where['torch']}"
