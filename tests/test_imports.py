@@ -8,6 +8,7 @@ import sys
 #: What runs without a tensor. `server.preload` imports torch on purpose, where engines are forked from.
 WITHOUT_TORCH = (
     "errors",
+    "extras",
     "settings",
     "metrics",
     "imaging",
@@ -21,16 +22,23 @@ WITHOUT_TORCH = (
     "client",
     "cli",
     "server",
+    "backends.devices",
+    "backends.registry",
+    "models.dial",
+    "models.geometry",
+    "lab.http_benchmark",
+    "lab.served",
 )
 EXCEPT = ("prunepool.server.preload",)
 
 #: Imports every module of some packages, and says of each module that loads a heavy library which.
 PROGRAM = """
 import importlib, pkgutil, sys
+HEAVY = ("torch", "timm", "torchvision", "matplotlib", "huggingface_hub")
 def load(name):
     before = set(sys.modules)
     module = importlib.import_module(name)
-    print(*(f"{name}:{heavy}" for heavy in ("torch", "timm", "torchvision") if heavy in set(sys.modules) - before))
+    print(*(f"{name}:{heavy}" for heavy in HEAVY if heavy in set(sys.modules) - before))
     return module
 for name in sys.argv[1].split(","):
     package = load(f"prunepool.{name}")

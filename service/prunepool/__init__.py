@@ -16,6 +16,9 @@ __all__ = ["ReductionPlan", "__version__", "load_model"]
 def __getattr__(name: str) -> object:
     """Import torch only when a model is asked for, so that the command line and the client start fast."""
     if name == "load_model":
+        from prunepool.extras import needs_torch
+
+        needs_torch("load_model")
         from prunepool.models.loader import load_model
 
         return load_model

@@ -22,6 +22,7 @@
         ├── WeightsInvalid           weights missing, changed, or of another architecture
         ├── ArchitectureUnsupported  a timm model that cannot be reduced
         ├── ConversionInvalid        a network that OpenVINO cannot run correctly
+        ├── DependencyMissing        a library that comes with an extra is not installed
         └── HubUnreachable           no model hub answers
 
 Each class has a stable `code` and an HTTP `status`. A message names what was wrong, the value and the limit.
@@ -249,6 +250,10 @@ class ArchitectureUnsupported(ModelError):
 
 class ConversionInvalid(ModelError):
     """OpenVINO cannot convert or load a network, or computes other results with it."""
+
+
+class DependencyMissing(ModelError):
+    """What was asked for needs a library that is not installed; the message names the extra that it comes with."""
 
 
 class HubUnreachable(ModelError):

@@ -11,7 +11,8 @@ from PIL import Image
 
 from prunepool.lab.accuracy_figures import figures
 from prunepool.lab.accuracy_plot import draw
-from prunepool.lab.evaluate import DENSE_ROW, DIAL, AccuracyRow
+from prunepool.lab.accuracy_row import DENSE_ROW, AccuracyRow
+from prunepool.lab.evaluate import DIAL
 from prunepool.lab.model_outputs import ModelOutputs
 from prunepool.reduction.methods import METHODS
 

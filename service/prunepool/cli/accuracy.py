@@ -17,7 +17,7 @@ from rich.table import Table
 from prunepool.cli.options import UsageError, load_settings
 
 if TYPE_CHECKING:
-    from prunepool.lab.evaluate import AccuracyRow
+    from prunepool.lab.accuracy_row import AccuracyRow
     from prunepool.models.loaded_model import LoadedModel
 
 ImagesOption = Annotated[Path, typer.Option(help="Folder of images.", metavar="DIR")]

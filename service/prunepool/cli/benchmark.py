@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from prunepool.cli.options import ApiKeyOption, UsageError, load_settings, with_flags
+from prunepool.extras import needs_torch
 from prunepool.reduction.methods import METHODS
 
 _DTYPES = ("float32", "bfloat16", "float16")
@@ -66,6 +67,7 @@ def benchmark(
     if url is not None:
         _over_http(url, api_key, images, ratios.split(","), clients, seconds, rounds, json_file)
         return
+    needs_torch("benchmark without --url")
     from prunepool.backends.openvino_cache import PassCache
     from prunepool.lab.benchmark import Benchmark, Case
 
@@ -124,7 +126,7 @@ def _over_http(
     """Measure a server."""
     from dataclasses import asdict
 
-    from prunepool.lab.http_benchmark import HttpBenchmark
+    from prunepool.lab.http_benchmark import HttpBenchmark, described
 
     if folder is None:
         raise UsageError("--url needs --images, a folder of images to send")
@@ -133,6 +135,7 @@ def _over_http(
         raise UsageError(f"--images {folder} holds no {', '.join(sorted(_IMAGE_SUFFIXES))} file")
     photos = [file.read_bytes() for file in files]
     bench = HttpBenchmark(url, photos, clients=clients, seconds=seconds, phases=phases, api_key=api_key)
+    server = described(url, api_key)
     with _progress(phases * len(ratios)) as advance:
         rows = asyncio.run(bench.run(ratios, advance))
     table = Table("ratio", "images/s", "over the first", "p50 ms", "p99 ms", "failed")
@@ -141,11 +144,16 @@ def _over_http(
         figures = (f"{row.images_per_s:.1f}", f"×{gain:.2f}", f"{row.p50_ms:.0f}", f"{row.p99_ms:.0f}")
         table.add_row(row.ratio, *figures, str(row.failed))
     Console().print(table)
-    _save({"url": url, "clients": clients, "rows": [asdict(row) for row in rows]}, json_file)
+    Console().print(str(server))
+    _save(
+        {"url": url, "clients": clients, **asdict(server), "rows": [asdict(row) for row in rows]}, json_file
+    )
 
 
 def _print(report: Mapping[str, Any]) -> None:
-    """Print the rows as a table, with a section for each dtype and batch size."""
+    """Print the rows as a table, with a section for each dtype and batch size, and the machine."""
+    from prunepool.lab.environment import in_words
+
     table = Table("dtype", "batch", "candidate", "images/s", "10–90 %", "over timm's best", "MAC bound")
     last = None
     for row in report["rows"]:
@@ -159,6 +167,7 @@ def _print(report: Mapping[str, Any]) -> None:
         table.add_row(row["dtype"], str(row["batch"]), row["candidate"], *figures)
     console = Console()
     console.print(table)
+    console.print(in_words(report["environment"]))
     for row in report["rows"]:
         if row["of_uniform"] is not None:
             share = f"the mix runs at {row['of_uniform']:.2f} of uniform batches of its ratios"

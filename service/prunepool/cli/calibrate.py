@@ -25,6 +25,7 @@ from prunepool.cli.accuracy import (
 )
 from prunepool.cli.options import UsageError, load_settings, with_flags
 from prunepool.errors import InvalidParameter
+from prunepool.extras import needs_torch
 from prunepool.store.manifest import PAPER
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ def calibrate(
     One half of the images chooses the plans whose predictions differ least from the dense model's; the other half
     measures them. With --keep plans, all images measure. After an interruption, the same command continues.
     """
+    needs_torch("calibrate")
     if keep is Keep.PROFILE:
         _time(model, flags, speed_rounds, json_file, dry_run)
         return

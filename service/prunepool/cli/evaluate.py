@@ -24,10 +24,11 @@ from prunepool.cli.accuracy import (
     save_json,
 )
 from prunepool.cli.options import ApiKeyOption, UsageError, flag, with_flags
+from prunepool.extras import needs_torch
 from prunepool.reduction.methods import METHODS
 
 if TYPE_CHECKING:
-    from prunepool.lab.evaluate import AccuracyRow
+    from prunepool.lab.accuracy_row import AccuracyRow
 
 _METHODS = ",".join(("dial", *METHODS))
 
@@ -72,6 +73,10 @@ def evaluate(
 ) -> None:
     """Measure the accuracy at each ratio, compared to labels and to the dense model."""
     wanted = numbers("--ratios", ratios)
+    if url is None:
+        needs_torch("evaluate without --url")
+    elif plot is not None:
+        needs_torch("evaluate --plot")
     if url is not None:
         if flags or match_gmacs or methods or escalate_below:
             given = (

@@ -16,6 +16,7 @@ from prunepool.cli import models_output as output
 from prunepool.cli.models_input import ForceOption, JsonOption, check_within, per_channel, store_of
 from prunepool.cli.options import UsageError, with_flags
 from prunepool.errors import ModelNotFound, PrunepoolError
+from prunepool.extras import needs_torch
 from prunepool.store import ModelStore
 from prunepool.store.folders import exists
 
@@ -111,6 +112,7 @@ def add(
     store = store_of(flags)
     if not force:
         store.check_free(name)  # before timm is imported, which takes seconds
+    needs_torch("models add")
     from prunepool.models.add import ModelDescription, add_file
     from prunepool.models.catalogue import look_up
     from prunepool.models.labels import read_labels
@@ -145,6 +147,7 @@ def pull(
 ) -> None:
     """Download published weights from the model hub into the store."""
     store = store_of(flags)
+    needs_torch("models pull")
     from prunepool.models import pull as pulling
 
     added = pulling.pull(store, timm_name, hub=pulling.Hub.from_environment(), name=name, replace=force)

@@ -11,6 +11,7 @@ import typer
 from prunepool.cli.accuracy import ImagesOption, LabelsOption, LimitOption, SeedOption, progress
 from prunepool.cli.options import UsageError, load_settings, with_flags
 from prunepool.errors import InvalidParameter
+from prunepool.extras import needs_torch
 
 if TYPE_CHECKING:
     from prunepool.lab.images import ImageSet
@@ -107,6 +108,7 @@ def train(
         raise UsageError("give either MODEL or --architecture")
     if labels is None and teacher is None:
         raise UsageError("give --labels, --teacher or both")
+    needs_torch("train")
     from prunepool.store import open_store
 
     store = open_store(settings.model_store)

@@ -11,7 +11,8 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from prunepool.lab.evaluate import DENSE_ROW, DIAL, AccuracyRow
+from prunepool.lab.accuracy_row import DENSE_ROW, AccuracyRow
+from prunepool.lab.evaluate import DIAL
 from prunepool.reduction.methods import METHODS
 
 #: Colours that colour-blind people can tell apart (Okabe and Ito), and markers; methods take them in turn.

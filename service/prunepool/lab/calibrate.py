@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 
 from prunepool.errors import InvalidParameter
 from prunepool.lab.accuracy_figures import figures, mean_divergence
-from prunepool.lab.evaluate import DENSE_ROW, DIAL, AccuracyRow
+from prunepool.lab.accuracy_row import DENSE_ROW, AccuracyRow
+from prunepool.lab.evaluate import DIAL
 from prunepool.lab.images import Crops
 from prunepool.lab.journal import Journal
 from prunepool.lab.measure import measure

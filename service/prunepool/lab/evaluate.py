@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from prunepool.errors import InvalidParameter
-from prunepool.lab.accuracy_figures import AccuracyFigures, figures
+from prunepool.lab.accuracy_figures import figures
+from prunepool.lab.accuracy_row import DENSE_ROW, AccuracyRow
 from prunepool.lab.environment import environment
 from prunepool.lab.images import Crops
 from prunepool.lab.measure import measure
@@ -25,7 +26,6 @@ from prunepool.store import Geometry
 
 #: The model's own dial, as it is served; the others are :data:`prunepool.reduction.methods.METHODS`.
 DIAL = "dial"
-DENSE_ROW = "dense"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,29 +43,6 @@ class Setting:
     ratio: float
     plan: ReductionPlan
     escalate_below: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class AccuracyRow:
-    """A measured setting.
-
-    Attributes:
-        method: see :class:`Setting`.
-        ratio: share of the patch tokens that is removed.
-        gmacs: billions of multiply-accumulates for one image; with escalation, for the mean image.
-        plan: the plan that was run; None if a server ran it.
-        figures: its accuracy figures.
-        escalate_below: see :class:`Setting`.
-        escalated: share of the images that were run a second time; None without escalation.
-    """
-
-    method: str
-    ratio: float
-    gmacs: float
-    plan: ReductionPlan | None
-    figures: AccuracyFigures
-    escalate_below: float | None = None
-    escalated: float | None = None
 
 
 def settings_of(

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import httpx
 
+from prunepool import processor
+from prunepool.client import Client
 from prunepool.client.connection import ConnectionSettings, translated_errors
 from prunepool.client.wire import read_response
 
@@ -38,6 +40,45 @@ class HttpRow:
     phases: tuple[float, ...]
     p50_ms: float
     p99_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What answers, by its own account, and the processor that it runs on.
+
+    Attributes:
+        model: the default model.
+        device: where it runs.
+        dtype: what it computes in.
+        processor: name of this machine's processor; None if the server is on another machine.
+        instructions: that this processor has; None likewise.
+    """
+
+    model: str
+    device: str
+    dtype: str
+    processor: str | None
+    instructions: tuple[str, ...] | None
+
+    def __str__(self) -> str:
+        """In one line, for below a table."""
+        where = "another machine"
+        if self.instructions is not None:
+            where = f"{self.processor} ({processor.summary(self.instructions)})"
+        return f"{self.model} on {self.device} in {self.dtype}; {where}"
+
+
+def described(url: str, api_key: str | None = None) -> Served:
+    """Ask a server what it serves, and in which dtype.
+
+    Raises:
+        PrunepoolError: it cannot be reached, or refuses.
+    """
+    with Client(url, api_key=api_key) as client:
+        info = client.models()[0]
+    here = httpx.URL(url).host in ("localhost", "127.0.0.1", "::1")
+    name, flags = (processor.name(), processor.instructions()) if here else (None, None)
+    return Served(info.name, info.device, info.dtype, name, flags)
 
 
 class HttpBenchmark:

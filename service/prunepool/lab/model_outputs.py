@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,6 +49,8 @@ class ModelOutputs:
         margin = scores[:, 0] - scores[:, 1] if scores.shape[1] > 1 else scores[:, 0]
         place = None
         if labels is not None:
+            import torch  # not above: outputs of a server are compared without it
+
             right = torch.from_numpy(labels).to(logits.device)[:, None]
             score = logits.gather(1, right)
             earlier = torch.arange(logits.shape[1], device=logits.device) < right

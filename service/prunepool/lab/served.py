@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from prunepool.client import Classification, Client
 from prunepool.lab.accuracy_figures import figures
-from prunepool.lab.evaluate import DENSE_ROW, AccuracyRow
+from prunepool.lab.accuracy_row import DENSE_ROW, AccuracyRow
 from prunepool.lab.images import ImageSet
 from prunepool.lab.model_outputs import ModelOutputs
 

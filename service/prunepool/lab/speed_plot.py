@@ -10,6 +10,8 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from prunepool.lab.environment import in_words
+
 
 def draw(report: Mapping[str, Any], path: Path) -> None:
     """Draw a benchmark's report as a PNG, one panel for each dtype and batch size.
@@ -24,11 +26,7 @@ def draw(report: Mapping[str, Any], path: Path) -> None:
         axes = figure.subplots(1, len(panels), squeeze=False)[0]
         for axis, rows in zip(axes, panels, strict=True):
             _panel(axis, rows)
-        environment = report["environment"]
-        figure.suptitle(
-            f"{report['architecture']}, {report['method']}, {environment['device']}, "
-            f"{environment['threads']} threads, torch {environment['torch']}"
-        )
+        figure.suptitle(f"{report['architecture']}, {report['method']}, {in_words(report['environment'])}")
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=150)
 

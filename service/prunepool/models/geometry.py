@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from prunepool.extras import needs_torch
 from prunepool.store import Geometry, Manifest
 
 
@@ -15,6 +16,7 @@ def geometry_of(manifest: Manifest) -> Geometry:
     """
     if manifest.geometry is not None:
         return manifest.geometry
+    needs_torch(f"the geometry of {manifest.name}, which its model.json does not state,")
     from prunepool.models.loader import network_without_weights
 
     return network_without_weights(manifest).geometry

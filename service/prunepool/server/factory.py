@@ -11,12 +11,14 @@ from prunepool.access import Keyring, KeysFile
 from prunepool.api.app import Tracing, create_app
 from prunepool.api.drain import Drain
 from prunepool.api.server import Server
-from prunepool.backends.registry import BackendOptions, is_registered
+from prunepool.backends.devices import resolve_device
+from prunepool.backends.registry import BackendOptions
 from prunepool.core.core import Core, CoreConfig
 from prunepool.core.cost_model import TimedBatch
 from prunepool.core.model_info import ModelInfo
 from prunepool.core.resilience import Resilience
 from prunepool.core.types import Limits
+from prunepool.extras import has_torch
 from prunepool.imaging import ImageLimits
 from prunepool.machine import set_openmp_wait_policy, tune_malloc
 from prunepool.metrics import Metrics
@@ -64,10 +66,10 @@ def create_core(
     """
     set_openmp_wait_policy(os.environ)
     tune_malloc()
-    from prunepool.models.loader import set_compute_threads
-
     models = create_model_factory(settings, decisions)
-    if settings.compute_threads is not None:
+    if settings.compute_threads is not None and has_torch():
+        from prunepool.models.loader import set_compute_threads
+
         set_compute_threads(settings.compute_threads)
     served = {model.name: model for model in map(models.model, settings.model_references)}
     for model in served.values():
@@ -88,16 +90,12 @@ def create_model_factory(settings: Settings, decisions: DecisionsOf | None = Non
         decisions: where backends keep what they decided by measuring, for each generation of a model; in this
             process, if not given.
     """
-    from prunepool.models.loader import resolve_device
     from prunepool.server.model_factory import ModelFactory
 
-    device = settings.device
-    if not is_registered(device):
-        device = str(resolve_device(device))
     return ModelFactory(
         open_store(settings.model_store),
         BackendOptions(
-            device=device,
+            device=resolve_device(settings.device),
             dtype=settings.dtype,
             max_batch_size=settings.max_batch_size,
             cuda_graphs=settings.cuda_graphs,

@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 from prunepool.api.app import Tracing
 from prunepool.core.model_info import ModelInfo
 from prunepool.errors import InvalidParameter
+from prunepool.extras import has_torch
 from prunepool.gpu import gpu_collector
 from prunepool.metrics import Metrics
 from prunepool.settings import Settings
@@ -37,7 +38,7 @@ def create_metrics(exposed: CollectorRegistry | None = None) -> Metrics:
 
 def describe_build(metrics: Metrics, info: ModelInfo) -> None:
     """Have `/metrics` say what runs where."""
-    ours, torch = version("prunepool"), version("torch")
+    ours, torch = version("prunepool"), version("torch") if has_torch() else "none"
     metrics.build.info({"version": ours, "torch": torch, "device": info.device, "dtype": info.dtype})
 
 
