@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+import resource
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from prunepool.backends import openvino_cache, pass_file
 from prunepool.backends.dynamic_pass import DynamicPass, PlanFamily
 from prunepool.backends.openvino import OpenVinoBackend
 from prunepool.backends.openvino_cache import PassCache
 from prunepool.backends.openvino_pass import Arrays, OpenVinoPass, Streams
 from prunepool.backends.openvino_trial import OpenVinoPasses, passes_for
+from prunepool.backends.pass_file import ConvertedPass
 from prunepool.backends.torch_cpu import TorchBackend
 from prunepool.core.types import Batch, BatchItem, Output, RatioSpec, Request
 from prunepool.errors import ConversionInvalid, InvalidParameter
@@ -213,7 +218,7 @@ def test_what_is_kept_is_for_one_network_and_one_family(
     family = PlanFamily("prune", PPT.blocks) if other == "family" else PPT
     with pytest.raises(ConversionInvalid, match="OpenVINO cannot take over the pass: not today"):
         PassCache(kept).get(network, family, 384 if other == "size" else SIZE)
-    assert sorted(path.suffix for path in kept.iterdir()) == [".bin", ".xml"]
+    assert [path.suffix for path in kept.iterdir()] == [".pass"]
 
 
 @pytest.mark.usefixtures("unconvertible")
@@ -226,11 +231,107 @@ def test_a_source_file_that_changes_while_the_process_runs_changes_nothing(
     assert PassCache(kept).get(network, PPT, SIZE).runs(plan_of(100, "ppt"))
 
 
-def test_a_broken_file_is_named(network: ReducingViT, kept: Path, tmp_path: Path) -> None:
-    (file,) = kept.glob("*.xml")
-    (tmp_path / file.name).write_bytes(b"broken")
-    with pytest.raises(ConversionInvalid, match=rf"{file.name} cannot be loaded, delete it"):
-        PassCache(tmp_path).get(network, PPT, SIZE)
+@pytest.fixture
+def converted_again(kept: Path, monkeypatch: pytest.MonkeyPatch) -> list[None]:
+    """A conversion takes no time; one entry for each."""
+    (file,) = kept.iterdir()
+    conversions: list[None] = []
+
+    def convert(*_: object) -> ConvertedPass:
+        conversions.append(None)
+        return pass_file.read(file)
+
+    monkeypatch.setattr("prunepool.backends.openvino_cache._conversion", convert)
+    return conversions
+
+
+def changed(whole: bytes, how: str) -> bytes:
+    return {"cut": whole[:-1000], "empty": b"", "foreign": b"<net/>" * 100, "bits": whole[:-9] + bytes(9)}[
+        how
+    ]
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("how", ["cut", "empty", "foreign", "bits"])
+def test_a_file_that_is_not_what_was_written_is_made_anew(
+    how: str,
+    network: ReducingViT,
+    kept: Path,
+    tmp_path: Path,
+    converted_again: list[None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    (file,) = kept.iterdir()
+    (tmp_path / file.name).write_bytes(changed(file.read_bytes(), how))
+    (tmp_path / f".staging-{'0' * 16}").mkdir()  # of a process that was killed while it converted
+    one = PassCache(tmp_path).get(network, PPT, SIZE)
+    images, plan = noise(2), plan_of(100, "ppt")
+    assert choices_that_differ(one(images, plan), network(images, [(plan, 2)])) == 0
+    assert len(converted_again) == 1
+    assert len(caplog.records) == 1
+    assert f"{file.name} cannot be used, and is made anew" in caplog.text
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {file.name: file.read_bytes()}
+    PassCache(tmp_path).get(network, PPT, SIZE)
+    assert len(converted_again) == 1
+
+
+@torch.inference_mode()
+def test_a_file_that_is_cut_while_it_is_served_changes_nothing(
+    network: ReducingViT, kept: Path, tmp_path: Path
+) -> None:
+    """A page of a mapped file that is no longer there would end the process by SIGBUS."""
+    (file,) = kept.iterdir()
+    shutil.copy(file, tmp_path)
+    one = PassCache(tmp_path).get(network, PPT, SIZE)
+    images, plan = noise(2), plan_of(100, "ppt")
+    before = one(images, plan).logits
+    os.truncate(tmp_path / file.name, 0)
+    assert torch.equal(one(images, plan).logits, before)
+    assert str(tmp_path) not in Path("/proc/self/maps").read_text()
+
+
+@pytest.fixture
+def small_disk() -> Iterator[None]:
+    """No file can be longer than 16 KiB: writing fails as on a full disk, half way."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16 * 1024, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.usefixtures("small_disk")
+@pytest.mark.parametrize("who_writes", ["OpenVINO", "the cache"])
+def test_pytorch_serves_where_a_conversion_finds_no_room(
+    who_writes: str,
+    network: ReducingViT,
+    tiny: LoadedModel,
+    kept: Path,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    (file,) = kept.iterdir()
+    if who_writes == "the cache":
+        request.getfixturevalue("converted_again")
+    else:
+        read = pass_file.read(file)
+        monkeypatch.setattr(DynamicPass, "exported", lambda self, size: None)
+        monkeypatch.setattr(
+            "prunepool.backends.openvino_cache.to_openvino", lambda _: openvino_cache._model(read)
+        )
+    model, decisions = LoadedModel(network, tiny.manifest), dict[str, object]()
+    backend = OpenVinoBackend(
+        model, max_batch_size=2, make_passes=lambda _: passes_for(model, PassCache(tmp_path), 2, decisions)
+    )
+    backend.warm_up()
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith(f"OpenVINO is not used, PyTorch runs all batches: {tmp_path}: ")
+    assert "\n" not in line
+    assert decisions == {"openvino": {}}, "engines beside it and successors do the same"
+    assert not list(tmp_path.iterdir()), "nothing half-written is left"
+    (found,), (wanted,) = (answers(one, 0.5) for one in (backend, TorchBackend(model, max_batch_size=1)))
+    np.testing.assert_array_equal(found.logits, wanted.logits)
 
 
 def test_a_folder_that_cannot_be_written_to_is_named(

@@ -21,7 +21,7 @@ from prunepool.backends.openvino_trial import (
     verify,
 )
 from prunepool.backends.photos import sample_photos
-from prunepool.errors import ConversionInvalid
+from prunepool.errors import ConversionInvalid, InvalidParameter, PrunepoolError
 from prunepool.models.loaded_model import LoadedModel
 from prunepool.models.vit import ReducingViT
 from prunepool.reduction.plan import DENSE, ReductionPlan, plan_for_ratio
@@ -204,3 +204,23 @@ def test_a_decision_holds_without_another_trial(
     for passes in (first, again):
         found = [passes.get(tiny.plan(0.5), images) is not None for images in (1, 4)]
         assert found == [most >= 1, most >= 4]
+
+
+@pytest.mark.parametrize(
+    "error", [ConversionInvalid("not today"), InvalidParameter("cpu_openvino_folder", "x", "a folder")]
+)
+def test_a_process_that_cannot_have_a_pass_that_one_before_it_had_serves_by_pytorch(
+    error: PrunepoolError, tiny: LoadedModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A successor has to come up, whatever became of the folder; a first start says what is wrong and ends."""
+
+    class Gone(FakeCache):
+        def get(self, *args: Any, **options: Any) -> OpenVinoPass:
+            raise error
+
+    cache: Any = Gone()
+    decisions: dict[str, Any] = {"openvino": {"ppt": 4}}
+    assert passes_for(tiny, cache, 4, decisions).get(tiny.plan(0.5), 1) is None
+    assert caplog.messages == [f"OpenVINO is not used, PyTorch runs all batches: {error.detail}"]
+    with pytest.raises(type(error)):
+        passes_for(tiny, cache, 4, {})

@@ -1,7 +1,8 @@
-"""Converted passes, kept in a folder: only the first start converts."""
+"""Converted passes, kept in a folder: only the first start converts, and again only what is no longer intact."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import inspect
 import logging
@@ -9,26 +10,30 @@ import time
 from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import timm
 import torch
 
 from prunepool import reduction
-from prunepool.backends import dynamic_pass, openvino_conversion
+from prunepool.backends import dynamic_pass, openvino_conversion, pass_file
 from prunepool.backends.dynamic_pass import DynamicPass, PlanFamily
 from prunepool.backends.openvino_conversion import to_openvino
 from prunepool.backends.openvino_pass import AT_ONCE, Arrays, OpenVinoPass, Streams
-from prunepool.errors import ConversionInvalid, InvalidParameter
+from prunepool.backends.pass_file import ConvertedPass, PassFileInvalid
+from prunepool.errors import ConversionInvalid, ConversionNotKept, InvalidParameter
 from prunepool.models import packing, vit
 from prunepool.models.vit import ReducingViT
 from prunepool.reduction.methods import METHODS
+from prunepool.store import hidden
 
 log = logging.getLogger(__name__)
 
 #: OpenVINO keeps what it prepares for a shape, so many of them at most.
 _PREPARED_SHAPES = 1000
+
+#: There is no room: nothing that another value of the setting would help against at once.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class PassCache:
@@ -55,48 +60,100 @@ class PassCache:
 
         Raises:
             ConversionInvalid: OpenVINO is not installed, or cannot convert the pass.
+            ConversionNotKept: there is no room for it in the folder.
             InvalidParameter: the folder cannot be written to.
         """
         if find_spec("openvino") is None:
             raise ConversionInvalid('cpu_openvino needs OpenVINO: pip install "prunepool[openvino]"')
-        file = self.path / f"{_digest(network, family, size)}.xml"
-        if not file.exists():
-            self._convert(network, family, size, file)
+        file = self.path / f"{_digest(network, family, size)}.pass"
+        model = _kept(file)
+        if model is None:
+            model = self._convert(network, family, size, file)
         threads = torch.get_num_threads()
         widest = max(width for width in range(1, AT_ONCE + 1) if threads % width == 0)
         try:
-            streams = _opened(file, dtype or network.dtype, dict.fromkeys((1, widest)))
+            streams = _compiled(model, dtype or network.dtype, dict.fromkeys((1, widest)))
         except RuntimeError as error:
-            raise ConversionInvalid(
-                f"{file} cannot be loaded, delete it to have it made anew: {error}"
-            ) from error
+            raise ConversionInvalid(f"OpenVINO cannot compile {file}: {error}") from error
         return OpenVinoPass(streams, family, network.geometry)
 
-    def _convert(self, network: ReducingViT, family: PlanFamily, size: int, file: Path) -> None:
-        import openvino as ov
-
-        log.info("converting the pass of plans by %s for OpenVINO: %s", family.method, file)
-        began = time.perf_counter()
+    def _convert(self, network: ReducingViT, family: PlanFamily, size: int, file: Path) -> Any:
+        """Make a file; the `openvino.Model` that it holds."""
+        hidden.clean(self.path)
         try:
-            model = to_openvino(DynamicPass(network, family).exported(size))
-        except Exception as error:  # neither the exporter's errors nor the converter's have a common class
-            raise ConversionInvalid(f"OpenVINO cannot take over the pass: {error}") from error
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            # Moved into place when complete, the file that is looked for last: several engines may convert at once.
-            with TemporaryDirectory(dir=self.path) as folder:
-                made = Path(folder) / file.name
-                ov.save_model(model, made, compress_to_fp16=False)
-                for suffix in (".bin", ".xml"):
-                    made.with_suffix(suffix).replace(file.with_suffix(suffix))
+            # Made first, for what cannot be written to should not take half a minute to say so. The file is moved
+            # into place when it is complete: several engines may convert at once.
+            with hidden.staging(self.path) as folder:
+                log.info("converting the pass of plans by %s for OpenVINO: %s", family.method, file)
+                began = time.perf_counter()
+                converted = _conversion(network, family, size, folder)
+                try:
+                    model = _model(converted)
+                except RuntimeError as error:
+                    detail = "OpenVINO cannot read the pass that it has written; the disk may be full"
+                    raise ConversionNotKept(f"{self.path}: {detail} ({_first_line(error)})") from error
+                pass_file.write(folder / file.name, converted)
+                (folder / file.name).replace(file)
         except OSError as error:
-            limit = f"a folder that can be written to ({error.strerror or error})"
+            why = error.strerror or str(error)
+            if error.errno in _FULL:
+                raise ConversionNotKept(f"{self.path}: the converted pass finds no room ({why})") from error
+            limit = f"a folder that can be written to ({why})"
             raise InvalidParameter("cpu_openvino_folder", str(self.path), limit) from error
         log.info("converted in %.0f s", time.perf_counter() - began)
+        return model
 
 
-def _opened(file: Path, dtype: torch.dtype, widths: Iterable[int]) -> list[Streams]:
-    """A converted pass, compiled for as many threads as PyTorch computes with, once for each number of streams."""
+def _kept(file: Path) -> Any | None:
+    """The `openvino.Model` in a file; None if there is none, or no longer what was written."""
+    try:
+        return _model(pass_file.read(file))
+    except FileNotFoundError:
+        return None
+    except (PassFileInvalid, RuntimeError) as error:
+        log.warning("%s cannot be used, and is made anew: %s", file, _first_line(error))
+        return None
+
+
+def _conversion(network: ReducingViT, family: PlanFamily, size: int, folder: Path) -> ConvertedPass:
+    """Convert a pass; OpenVINO writes it to a folder.
+
+    Raises:
+        ConversionInvalid: OpenVINO cannot convert it.
+        ConversionNotKept: OpenVINO cannot write it.
+    """
+    import openvino as ov
+
+    try:
+        model = to_openvino(DynamicPass(network, family).exported(size))
+    except Exception as error:  # neither the exporter's errors nor the converter's have a common class
+        raise ConversionInvalid(f"OpenVINO cannot take over the pass: {error}") from error
+    xml = folder / "pass.xml"
+    try:
+        ov.save_model(model, xml, compress_to_fp16=False)
+    except RuntimeError as error:
+        detail = "OpenVINO cannot write the converted pass; the disk may be full"
+        raise ConversionNotKept(f"{folder.parent}: {detail} ({_first_line(error)})") from error
+    return ConvertedPass(xml.read_bytes(), xml.with_suffix(".bin").read_bytes())
+
+
+def _model(converted: ConvertedPass) -> Any:
+    """The `openvino.Model` of a pass; it has its own copy of the weights.
+
+    Raises:
+        RuntimeError: OpenVINO cannot read it.
+    """
+    import openvino as ov
+
+    return ov.Core().read_model(converted.xml, converted.weights)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def _compiled(model: Any, dtype: torch.dtype, widths: Iterable[int]) -> list[Streams]:
+    """An `openvino.Model`, compiled for as many threads as PyTorch computes with, for each number of streams."""
     import openvino as ov
 
     formats = {torch.float32: ov.Type.f32, torch.bfloat16: ov.Type.bf16, torch.float16: ov.Type.f16}
@@ -108,7 +165,6 @@ def _opened(file: Path, dtype: torch.dtype, widths: Iterable[int]) -> list[Strea
         "CPU_RUNTIME_CACHE_CAPACITY": _PREPARED_SHAPES,
     }
     core = ov.Core()
-    model = core.read_model(file)
     return [
         _streams(core.compile_model(model, "CPU", {**settings, "NUM_STREAMS": width}), width)
         for width in widths

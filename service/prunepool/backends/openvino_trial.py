@@ -22,7 +22,7 @@ from prunepool.backends.openvino_cache import PassCache
 from prunepool.backends.openvino_pass import OpenVinoPass
 from prunepool.backends.photos import sample_photos
 from prunepool.backends.registry import Decisions
-from prunepool.errors import ConversionInvalid
+from prunepool.errors import ConversionInvalid, ConversionNotKept, PrunepoolError
 from prunepool.models.loaded_model import LoadedModel
 from prunepool.models.vit import Forward, ReducingViT
 from prunepool.reduction.methods import METHODS
@@ -63,6 +63,9 @@ def passes_for(
 ) -> OpenVinoPasses:
     """OpenVINO's passes for all plans of a model, for batches in which they are faster.
 
+    Where a pass finds no room on the disk, PyTorch runs all batches. So it does if a process cannot have a pass
+    that one before it had: the successor of an engine serves, whatever became of the folder.
+
     Args:
         model: on a CPU.
         cache: where passes are kept.
@@ -82,9 +85,16 @@ def passes_for(
     for family in PlanFamily.all_of(plans):
         if known and not decided.get(family.method):
             continue
-        openvino = cache.get(model.vit, family, size)
-        if not known:
-            decided[family.method] = _trial(model, openvino, cache, family, plans, max_batch_size)
+        try:
+            openvino = cache.get(model.vit, family, size)
+            if not known:
+                decided[family.method] = _trial(model, openvino, cache, family, plans, max_batch_size)
+        except PrunepoolError as error:
+            if not known and not isinstance(error, ConversionNotKept):
+                raise
+            log.warning("OpenVINO is not used, PyTorch runs all batches: %s", error.detail)
+            decisions["openvino"] = {}
+            return OpenVinoPasses()
         if decided[family.method]:
             tried.append((openvino, decided[family.method]))
     decisions["openvino"] = decided

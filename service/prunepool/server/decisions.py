@@ -21,12 +21,12 @@ class DecisionFile(MutableMapping[str, Any]):
     """A mapping whose changes are written to a file at once.
 
     Args:
-        path: JSON; read now if it is there.
+        path: JSON; read now if it is there. One that cannot be read is as none: what it said is measured again.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._values: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+        self._values = _read(path)
 
     def __getitem__(self, key: str) -> Any:
         return self._values[key]
@@ -54,6 +54,19 @@ class DecisionFile(MutableMapping[str, Any]):
             made.replace(self._path)
         except OSError as error:
             _log.warning("a decision is not kept for other processes", file=str(self._path), why=str(error))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_bytes())
+        if not isinstance(values, dict):
+            raise ValueError(f"decisions are an object, not {type(values).__name__}")
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        _log.warning("decisions cannot be read, and are made anew", file=str(path), why=str(error))
+        return {}
+    return values
 
 
 class DecisionFolder:
