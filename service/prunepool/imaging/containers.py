@@ -11,43 +11,29 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from PIL import ImageOps, TiffTags
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import PngImageFile
-from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from prunepool.errors import ImageTooLarge, ImageUndecodable, UnsupportedMediaType
+from prunepool.imaging import webp
+from prunepool.imaging.png import open_png
 from prunepool.imaging.signatures import foreign_format
+from prunepool.imaging.tiff import BoundedTiffImageFile
 
 #: Longest side of any image: JPEG and GIF allow no more, and even a very short row costs memory.
 _MAX_SIDE = 65_535
 #: Scans allowed in a JPEG of the largest size; a smaller one may have proportionally more (encoders write 10).
 _MAX_SCANS_AT_FULL_SIZE = 20
 _MAX_JPEG_MARKERS = 20_000
-#: Bytes of the strip offsets of the longest image: 8 for each row of each of 4 planes.
-_MAX_TIFF_NUMBERS = 8 * 4 * _MAX_SIDE
-#: By Pillow's names. Excluded are fax (libtiff writes a line to stderr for each broken row) and compressions that
-#: are not used for photos.
-_TIFF_COMPRESSIONS = (
-    "raw",
-    "packbits",
-    "tiff_lzw",
-    "tiff_deflate",
-    "tiff_adobe_deflate",
-    "jpeg",
-    "tiff_jpeg",
-    "zstd",
-)
-_TIFF_BYTES = (TiffTags.BYTE, TiffTags.ASCII, TiffTags.UNDEFINED)
-#: Reads allowed for any file; each format may have more in proportion to the file's length.
-_BASE_READS = 5_000
+#: Parts allowed in any file; each format may have more in proportion to the file's length.
+_BASE_PARTS = 5_000
 
 _SERVED = "JPEG, PNG, WebP, GIF, BMP or TIFF"
 _JPEG_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])", re.DOTALL)
@@ -71,6 +57,11 @@ class ImageLimits:
         if self.max_pixels < 1:
             raise ValueError(f"max_pixels must be at least 1; got {self.max_pixels}")
 
+    @property
+    def max_bytes(self) -> int:
+        """A file of more bytes cannot be an image within the limit: 8 bytes a pixel, and 64 MiB of metadata."""
+        return 8 * self.max_pixels + (64 << 20)
+
 
 class _BoundedReader(io.BytesIO):
     """Bytes with a limited number of reads: plugins parse headers in Python, part by part."""
@@ -93,36 +84,29 @@ class _JpegImageFile(JpegImageFile):
         pass
 
 
-class _TiffImageFile(TiffImageFile):
-    """A TIFF with a limit on the length of its tags, and without its nested directories."""
+class _TiffImageFile(BoundedTiffImageFile):
+    #: Bytes of the strip offsets of the longest image: 8 for each row of each of 4 planes.
+    max_numbers = 8 * 4 * _MAX_SIDE
 
-    def _setup(self) -> None:
-        for tag, value in self.tag_v2._tagdata.items():
-            if self.tag_v2.tagtype[tag] not in _TIFF_BYTES and len(value) > _MAX_TIFF_NUMBERS:
-                raise ImageUndecodable(
-                    f"tag {tag} of the TIFF image has {len(value):,} bytes of numbers; "
-                    f"at most {_MAX_TIFF_NUMBERS:,} are read"
-                )
-        super()._setup()
 
-    def load_end(self) -> None:
-        ImageOps.exif_transpose(self, in_place=True)
+def _by_plugin(plugin: type[ImageFile]) -> Callable[[bytes, int], ImageFile]:
+    return lambda data, reads: plugin(_BoundedReader(data, reads), "")
 
 
 class _Container(NamedTuple):
     name: str
     signatures: tuple[bytes, ...]
-    plugin: type[ImageFile]
-    bytes_per_read: int  # of the smallest parts that encoders write
+    open: Callable[[bytes, int], ImageFile]  # the file, and the parts that it may have
+    bytes_per_part: int  # of the smallest parts that encoders write
 
 
 _CONTAINERS = (
-    _Container("JPEG", (b"\xff\xd8\xff",), _JpegImageFile, 1 << 16),
-    _Container("PNG", (b"\x89PNG\r\n\x1a\n",), PngImageFile, 256),
-    _Container("GIF", (b"GIF87a", b"GIF89a"), GifImageFile, 64),
-    _Container("WebP", (b"RIFF",), WebPImageFile, 1 << 16),
-    _Container("BMP", (b"BM",), BmpImageFile, 1 << 16),
-    _Container("TIFF", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), _TiffImageFile, 64),
+    _Container("JPEG", (b"\xff\xd8\xff",), _by_plugin(_JpegImageFile), 1 << 16),
+    _Container("PNG", (b"\x89PNG\r\n\x1a\n",), open_png, 256),
+    _Container("GIF", (b"GIF87a", b"GIF89a"), _by_plugin(GifImageFile), 64),
+    _Container("WebP", (b"RIFF",), _by_plugin(WebPImageFile), 1 << 16),
+    _Container("BMP", (b"BM",), _by_plugin(BmpImageFile), 1 << 16),
+    _Container("TIFF", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), _by_plugin(_TiffImageFile), 64),
 )
 
 
@@ -149,13 +133,16 @@ def open_image(data: bytes, limits: ImageLimits) -> ImageFile:
         if (name := foreign_format(data)) is not None:
             raise UnsupportedMediaType(f"{name} is not served; send {_SERVED}", found=name)
         raise ImageUndecodable(f"the {len(data):,} bytes are not a {_SERVED} image")
-    if container.name == "WebP" and (size := _webp_size(data)) is not None:
-        check_size(container.name, size, limits)  # opening allocates the canvas
-    image = container.plugin(_BoundedReader(data, _BASE_READS + len(data) // container.bytes_per_read), "")
+    if container.name == "WebP":
+        if (size := webp.canvas_size(data)) is not None:
+            check_size(container.name, size, limits)  # opening allocates the canvas
+        data = webp.with_transparent_canvas(data)
+    image = container.open(data, _BASE_PARTS + len(data) // container.bytes_per_part)
     check_size(container.name, image.size, limits)
     if container.name == "JPEG":
         _check_scans(data, image.size, limits)
-    _check_compression(container.name, image)
+    if container.name == "BMP" and image.tile[0].codec_name == "bmp_rle":
+        raise UnsupportedMediaType("run-length encoded BMP is not served; send it uncompressed", found="BMP")
     return image
 
 
@@ -179,31 +166,6 @@ def check_size(name: str, size: tuple[int, int], limits: ImageLimits) -> None:
             pixels=width * height,
             limit=limits.max_pixels,
         )
-
-
-def _check_compression(name: str, image: ImageFile) -> None:
-    if name == "BMP" and image.tile[0].codec_name == "bmp_rle":
-        raise UnsupportedMediaType("run-length encoded BMP is not served; send it uncompressed", found=name)
-    if name == "TIFF" and (compression := image.info["compression"]) not in _TIFF_COMPRESSIONS:
-        raise UnsupportedMediaType(
-            f"TIFF compressed by {compression} is not served; these are: {', '.join(_TIFF_COMPRESSIONS)}",
-            found=name,
-        )
-
-
-def _webp_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height of the canvas; None if the header is too short or of an unknown kind."""
-    kind, head = data[12:16], data[20:30]
-    if len(head) < 10:
-        return None
-    if kind == b"VP8X":
-        return int.from_bytes(head[4:7], "little") + 1, int.from_bytes(head[7:10], "little") + 1
-    if kind == b"VP8L":
-        bits = int.from_bytes(head[1:5], "little")
-        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
-    if kind == b"VP8 ":
-        return int.from_bytes(head[6:8], "little") & 0x3FFF, int.from_bytes(head[8:10], "little") & 0x3FFF
-    return None
 
 
 def _check_scans(data: bytes, size: tuple[int, int], limits: ImageLimits) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, TiffTags
+from PIL import ExifTags, Image
+from PIL.GifImagePlugin import GifImageFile
 
 from prunepool.errors import ImageUndecodable
+from prunepool.imaging.tiff import BITS, PHOTOMETRIC, SAMPLE_FORMAT, UNSIGNED, WHITE_IS_ZERO
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -17,11 +19,6 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-
-_SAMPLE_TAGS = {tag.name: number for number, tag in TiffTags.TAGS_V2.items()}
-_BITS = _SAMPLE_TAGS["BitsPerSample"]
-_PHOTOMETRIC = _SAMPLE_TAGS["PhotometricInterpretation"]
-_SAMPLE_FORMAT = _SAMPLE_TAGS["SampleFormat"]
 
 _VALUES_AT_ONCE = 1 << 20
 #: Metadata is parsed in Python; cameras write less than 64 KiB of it.
@@ -44,11 +41,21 @@ def transposition(image: Image.Image) -> Image.Transpose | None:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert an image to 8-bit RGB, with transparency composited over white.
+    """Convert a loaded image to 8-bit RGB, over white where it is transparent or, in a GIF, has no frame.
 
     Raises:
         ImageUndecodable: it has floating-point pixels, and none is finite.
     """
+    rgb = _opaque(image)
+    frame = image.dispose_extent if isinstance(image, GifImageFile) and image.tell() == 0 else None
+    if frame is None or frame == (0, 0, *image.size):
+        return rgb
+    page = Image.new("RGB", image.size, "white")
+    page.paste(rgb.crop(frame), frame)
+    return page
+
+
+def _opaque(image: Image.Image) -> Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
@@ -66,10 +73,10 @@ def _eight_bits(image: Image.Image) -> NDArray[np.uint8]:
     """Scale one channel of integers or floats to uint8 [height, width]; a transparent value becomes white."""
     tags = getattr(image, "tag_v2", {})
     values = np.asarray(image)
-    if tags.get(_SAMPLE_FORMAT) == (1,) and values.dtype == np.int32:
+    if tags and tags.get(SAMPLE_FORMAT, UNSIGNED) == UNSIGNED and values.dtype == np.int32:
         values = values.view(np.uint32)  # Pillow has no unsigned 32 bits
-    low, high = _range(values, twelve_bits=tags.get(_BITS) == (12,))
-    if tags.get(_PHOTOMETRIC) == 0:  # white is zero
+    low, high = _range(values, twelve_bits=tags.get(BITS) == (12,))
+    if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:
         low, high = high, low
     span = high - low or 1.0
     result = np.empty(values.shape, np.uint8)
