@@ -18,6 +18,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "service" / "prunepool"
 ARROWS: dict[str, set[str]] = {
     "errors": set(),
     "extras": {"errors"},
+    "files": set(),
     "settings": set(),
     "metrics": set(),
     "logs": set(),
@@ -26,7 +27,7 @@ ARROWS: dict[str, set[str]] = {
     "machine": set(),
     "model_names": set(),
     "imaging": {"errors"},
-    "store": {"errors", "model_names", "reduction.methods", "reduction.plan"},
+    "store": {"errors", "files", "model_names", "reduction.methods", "reduction.plan"},
     "access": {"errors"},
     "reduction": set(),
     "models": {"reduction", "store", "errors", "extras", "core.types"},
@@ -79,7 +80,7 @@ ARROWS: dict[str, set[str]] = {
         "store",
         "transport",
     },
-    "lab": {"backends", "models", "reduction", "store", "imaging", "errors", "client", "processor"},
+    "lab": {"backends", "models", "reduction", "store", "imaging", "errors", "files", "client", "processor"},
     "cli": {"*"},
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from prunepool.api.server import bind, url_of
 from prunepool.errors import EngineUnavailable
+from prunepool.imaging import ImageLimits
 from prunepool.serving.options import InferenceOptions
 from prunepool.settings import Settings
 from prunepool.testing import FakeService
@@ -104,6 +106,40 @@ def test_what_cannot_be_classified_has_its_own_line_and_fails_the_call(
         "prunepool: photos/bad.jpg: 3 bytes are not an image that can be decoded",
         "prunepool: photos/missing.jpg: No such file or directory",
     ]
+
+
+@pytest.mark.parametrize("by_server", [False, True])
+def test_what_is_no_regular_file_is_refused_without_being_read(
+    run: Run, engine: FakeService, server: tuple[str, FakeService], photos: Path, by_server: bool
+) -> None:
+    os.mkfifo(photos / "pipe.jpg")
+    (photos / "zeros.jpg").symlink_to("/dev/zero")
+    where = ("--url", server[0]) if by_server else ()
+    result = run("classify", "photos/pipe.jpg", "photos/zeros.jpg", "photos/one.jpg", *where)
+    assert result.status == 1
+    assert [line.split(": ")[0] for line in result.out.splitlines()] == ["photos/one.jpg"]
+    assert result.err.splitlines() == [
+        "prunepool: photos/pipe.jpg: is a named pipe; only regular files are read",
+        "prunepool: photos/zeros.jpg: is a device; only regular files are read",
+    ]
+
+
+def test_an_empty_name_is_not_the_working_folder(run: Run, engine: FakeService, photos: Path) -> None:
+    result = run("classify", "")
+    assert (result.status, result.out, engine.calls) == (2, "", [])
+    assert "the name of a file or folder is empty" in result.err
+
+
+def test_standard_input_without_end_is_refused(
+    run: Run, engine: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ImageLimits, "max_bytes", 1000)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(bytes(1001))))
+    result = run("classify", "-")
+    assert (result.status, result.err) == (
+        1,
+        "prunepool: -: has more than 1,000 bytes, the most that are read\n",
+    )
 
 
 def test_an_empty_folder_is_an_error(run: Run, engine: FakeService, folder: Path) -> None:

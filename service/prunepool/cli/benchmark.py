@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from prunepool.cli import inputs
 from prunepool.cli.options import ApiKeyOption, UsageError, load_settings, with_flags
 from prunepool.extras import needs_torch
 from prunepool.reduction.methods import METHODS
@@ -133,7 +134,10 @@ def _over_http(
     files = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in _IMAGE_SUFFIXES]
     if not files:
         raise UsageError(f"--images {folder} holds no {', '.join(sorted(_IMAGE_SUFFIXES))} file")
-    photos = [file.read_bytes() for file in files]
+    try:
+        photos = [inputs.read(str(file)) for file in files]
+    except OSError as error:
+        raise UsageError(f"--images {error.filename} {error.strerror}") from error
     bench = HttpBenchmark(url, photos, clients=clients, seconds=seconds, phases=phases, api_key=api_key)
     server = described(url, api_key)
     with _progress(phases * len(ratios)) as advance:

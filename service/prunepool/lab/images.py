@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunepool.errors import ImageUndecodable, InvalidParameter, PrunepoolError
+from prunepool.files import read_regular
 from prunepool.imaging import ImageLimits, Preprocess, decode
 
 _SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
@@ -145,7 +146,7 @@ def crops(images: ImageSet, preprocess: Preprocess, batch: int) -> Iterator[Crop
 
 def _decoded(file: Path, preprocess: Preprocess, limits: ImageLimits) -> NDArray[np.uint8]:
     try:
-        return decode(file.read_bytes(), preprocess, limits)
+        return decode(read_regular(file, limits.max_bytes), preprocess, limits)
     except PrunepoolError as error:
         raise ImageUndecodable(f"{file}: {error.detail}") from error
     except OSError as error:

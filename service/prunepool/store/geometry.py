@@ -8,7 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from prunepool.reduction.plan import ReductionPlan, removable
 
-Count = Annotated[int, Field(gt=0)]
+#: Far above any published network: what is computed from a manifest takes time and memory in proportion to these.
+Count = Annotated[int, Field(gt=0, le=1 << 20)]
+Depth = Annotated[int, Field(gt=0, le=1000)]
 
 
 class Geometry(BaseModel):
@@ -27,7 +29,7 @@ class Geometry(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    depth: Count
+    depth: Depth
     width: Count
     heads: Count
     mlp_width: Count

@@ -17,6 +17,9 @@ PAPER = "ppt-paper"
 #: One path component, so that a manifest cannot point outside its folder.
 WEIGHTS_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*\.safetensors$"
 
+#: A smaller one makes pixels overflow.
+Spread = Annotated[float, Field(ge=1e-6, le=1)]
+
 _FROZEN = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
 
@@ -93,7 +96,7 @@ class Manifest(BaseModel):
         input_size: input resolution: height and width in pixels.
         mean: per channel, of pixels scaled to 0 … 1.
         std: per channel, of pixels scaled to 0 … 1.
-        crop_pct: the centre crop's share of the resized image's side.
+        crop_pct: the centre crop's share of the resized image's side, at least 0.01.
         interpolation: of the resize.
         labels: one for each class, in the order of the logits.
         licence: of the weights.
@@ -111,12 +114,8 @@ class Manifest(BaseModel):
     architecture: Annotated[str, Field(pattern=r"^[a-z0-9_]+$", max_length=200)]
     input_size: Annotated[int, Field(ge=16, le=4096)]
     mean: tuple[Share, Share, Share]
-    std: tuple[
-        Annotated[float, Field(gt=0, le=1)],
-        Annotated[float, Field(gt=0, le=1)],
-        Annotated[float, Field(gt=0, le=1)],
-    ]
-    crop_pct: Annotated[float, Field(gt=0, le=1)]
+    std: tuple[Spread, Spread, Spread]
+    crop_pct: Annotated[float, Field(ge=0.01, le=1)]
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"]
     labels: Annotated[tuple[Text, ...], Field(min_length=1)]
     licence: Text

@@ -11,9 +11,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from prunepool.errors import ManifestInvalid
+from prunepool.files import read_regular
 from prunepool.store.manifest import Manifest
 
 FILE_NAME = "model.json"
+#: Labels of 21,843 classes take under 2 MiB.
+_MAX_BYTES = 64 << 20
 
 
 def parse(document: bytes, source: str) -> Manifest:
@@ -39,7 +42,7 @@ def read(path: Path) -> Manifest:
         ManifestInvalid: the file cannot be read, or :func:`parse` refuses it.
     """
     try:
-        document = path.read_bytes()
+        document = read_regular(path, _MAX_BYTES)
     except OSError as error:
         raise ManifestInvalid(f"{path}: cannot be read ({error.strerror})") from error
     return parse(document, str(path))

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from prunepool.errors import ImageUndecodable, PrunepoolError
+from prunepool.files import read_regular
 from prunepool.imaging.containers import ImageLimits, open_image
 from prunepool.imaging.pixels import to_rgb, transposition
 from prunepool.lab.images import ImageSet
@@ -138,7 +139,7 @@ def views(images: ImageSet, size: int, recipe: Recipe, *, start: int, workers: i
 def _photo(file: Path, size: int, limits: ImageLimits) -> Image.Image:
     """Decode a photo to upright RGB, no larger than a crop needs."""
     try:
-        image = open_image(file.read_bytes(), limits)
+        image = open_image(read_regular(file, limits.max_bytes), limits)
         image.draft(None, (2 * size, 2 * size))
         image.load()
         turn = transposition(image)
