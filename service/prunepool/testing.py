@@ -27,12 +27,12 @@ from prunepool.errors import (
     Draining,
     EngineUnavailable,
     ImageUndecodable,
-    InvalidParameter,
     ModelNotFound,
     PrunepoolError,
 )
 from prunepool.imaging import Preprocess
 from prunepool.serving.options import InferenceOptions, ResolvedOptions, resolve
+from prunepool.serving.tensors import checked
 from prunepool.serving.types import Classification, Image, Inference, Prediction, Readiness, Reduction, Timing
 
 _PATCHES = 196
@@ -204,10 +204,7 @@ def _content(image: Image, size: int) -> bytes:
         if image.startswith(b"bad"):
             raise ImageUndecodable(f"{len(image)} bytes are not an image that can be decoded")
         return image
-    if image.dtype != np.float32 or image.shape != (3, size, size) or not np.isfinite(image).all():
-        limit = f"encoded bytes, or finite float32 of shape [3, {size}, {size}]"
-        raise InvalidParameter("image", f"{image.dtype} {list(image.shape)}", limit)
-    return image.tobytes()
+    return checked(image, size).tobytes()
 
 
 def _inference(

@@ -153,6 +153,36 @@ def test_weights_that_are_not_finite_are_refused(
     assert error.detail == "model.safetensors: norm.bias has 192 of 192 numbers that are NaN or infinite"
 
 
+def test_weights_that_overflow_are_refused(
+    store: ModelStore, add: Callable[..., AddedModel], state: State
+) -> None:
+    broken = state | {"patch_embed.proj.weight": torch.full((192, 3, 16, 16), 3e38)}
+    error = refused(store, lambda: add(broken))
+    assert isinstance(error, WeightsInvalid)
+    assert error.detail == (
+        "mine: its answers are not finite in float32; the largest of its weights is 3e+38, in "
+        "patch_embed.proj.weight"
+    )
+
+
+def test_weights_that_overflow_in_the_chosen_dtype_are_not_loaded(
+    store: ModelStore, add: Callable[..., AddedModel], state: State
+) -> None:
+    large = state | {"head.weight": torch.full((3, 192), 1e30), "head.bias": torch.full((3,), 1e30)}
+    add(large)
+    load_model("mine", device="cpu", dtype="bfloat16", store=store.root)
+    with pytest.raises(WeightsInvalid, match="mine: its answers are not finite in float16"):
+        load_model("mine", device="cpu", dtype="float16", store=store.root)
+
+
+def test_the_averaged_weights_of_a_checkpoint_are_said_to_be_taken(
+    store: ModelStore, state: State, tmp_path: Path
+) -> None:
+    torch.save({"model": state, "model_ema": state}, tmp_path / "in.pth")
+    added = add_file(store, tmp_path / "in.pth", DESCRIPTION)
+    assert added.notices == ("the averaged weights (model_ema) of in.pth were taken",)
+
+
 @pytest.mark.parametrize("count", [2, 4])
 def test_labels_must_be_as_many_as_classes(
     store: ModelStore, add: Callable[..., AddedModel], state: State, count: int

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import pickle
 import resource
+import zipfile
 from argparse import Namespace
 from collections import OrderedDict
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -18,8 +21,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from prunepool.errors import ModelError, WeightsInvalid
-from prunepool.models.convert import inspect, strip_prefixes, to_safetensors, unwrap
+from prunepool.models.checkpoint import unwrap
+from prunepool.models.convert import inspect, to_safetensors
+from prunepool.models.layouts import strip_prefixes
 
+LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n"
 WEIGHTS = {"head.weight": torch.arange(12.0).reshape(3, 4), "head.bias": torch.tensor([1.0, -2.0, 0.5])}
 
 
@@ -37,6 +43,8 @@ def same(path: Path, wanted: dict[str, Tensor]) -> bool:
         {"state_dict": WEIGHTS, "epoch": 3, "optimizer": {"lr": 0.1}},
         {"model_state_dict": WEIGHTS},
         {"model": {"state_dict": WEIGHTS}},
+        {"net": WEIGHTS, "acc": 81.2, "epoch": 3},
+        {f"model.{key}": value for key, value in WEIGHTS.items()},
         {f"module.{key}": value for key, value in WEIGHTS.items()},
         {"model": {f"_orig_mod.module.{key}": value for key, value in WEIGHTS.items()}},
         {key: torch.nn.Parameter(value) for key, value in WEIGHTS.items()},
@@ -48,6 +56,8 @@ def same(path: Path, wanted: dict[str, Tensor]) -> bool:
         "state_dict",
         "model_state_dict",
         "nested",
+        "net",
+        "lightning",
         "ddp",
         "compiled",
         "parameters",
@@ -123,20 +133,174 @@ def test_a_bare_malicious_pickle_runs_nothing(tmp_path: Path) -> None:
     assert not mark.exists()
 
 
-def test_a_checkpoint_with_its_arguments_is_refused_with_advice(tmp_path: Path) -> None:
-    torch.save({"model": WEIGHTS, "args": Namespace(lr=0.1)}, tmp_path / "in.pth")
+def test_other_objects_are_refused_with_advice(tmp_path: Path) -> None:
+    torch.save({"model": WEIGHTS, "optimizer": Fraction(1, 3)}, tmp_path / "in.pth")
     with pytest.raises(WeightsInvalid, match=r"; save its state_dict, best as \.safetensors$"):
         to_safetensors(tmp_path / "in.pth", tmp_path / "out.safetensors")
 
 
 @pytest.mark.parametrize(
+    "extra",
+    [
+        Namespace(lr=0.1, output=Path("runs"), nested=Namespace(a=1)),
+        np.float64(81.2),
+        np.float32(81.2),
+        np.int64(7),
+    ],
+    ids=lambda extra: type(extra).__name__,
+)
+def test_what_training_scripts_leave_beside_the_weights_is_taken_along(tmp_path: Path, extra: object) -> None:
+    torch.save({"state_dict": WEIGHTS, "extra": extra, "epoch": 3}, tmp_path / "in.pth.tar")
+    assert to_safetensors(tmp_path / "in.pth.tar", tmp_path / "out.safetensors") == ()
+    assert same(tmp_path / "out.safetensors", WEIGHTS)
+
+
+class DisguisedAsArguments(Namespace):
+    """A class of its own that only looks harmless."""
+
+
+def test_a_class_derived_from_a_harmless_one_is_refused(tmp_path: Path) -> None:
+    torch.save({"model": WEIGHTS, "args": DisguisedAsArguments(lr=0.1)}, tmp_path / "in.pth")
+    with pytest.raises(WeightsInvalid, match="does not hold tensors alone"):
+        to_safetensors(tmp_path / "in.pth", tmp_path / "out.safetensors")
+
+
+OTHERS = {key: value + 1 for key, value in WEIGHTS.items()}
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "key"),
+    [
+        ({"model": OTHERS, "model_ema": WEIGHTS}, "model_ema"),
+        ({"state_dict_ema": WEIGHTS, "epoch": 3}, "state_dict_ema"),
+        ({"state_dict": OTHERS, "ema": {"state_dict": WEIGHTS, "decay": 0.999}}, "ema"),
+        (
+            {"model": OTHERS, "model_ema": {f"module.{key}": value for key, value in WEIGHTS.items()}},
+            "model_ema",
+        ),
+    ],
+    ids=["both", "alone", "wrapped", "ddp"],
+)
+def test_averaged_weights_are_taken_and_that_is_said(tmp_path: Path, checkpoint: Any, key: str) -> None:
+    torch.save(checkpoint, tmp_path / "in.pth")
+    notices = to_safetensors(tmp_path / "in.pth", tmp_path / "out.safetensors")
+    assert notices == (f"the averaged weights ({key}) of in.pth were taken",)
+    assert same(tmp_path / "out.safetensors", WEIGHTS)
+
+
+def test_what_is_called_averaged_and_is_no_weights_is_passed_over(tmp_path: Path) -> None:
+    torch.save({"model": WEIGHTS, "ema": {"decay": 0.999, "updates": 7}}, tmp_path / "in.pth")
+    assert to_safetensors(tmp_path / "in.pth", tmp_path / "out.safetensors") == ()
+    assert same(tmp_path / "out.safetensors", WEIGHTS)
+
+
+def test_weights_that_torch_averaged_are_taken_without_their_counter(tmp_path: Path) -> None:
+    averaged = {"n_averaged": torch.tensor(3)} | {f"module.{key}": value for key, value in WEIGHTS.items()}
+    torch.save(averaged, tmp_path / "in.pth")
+    to_safetensors(tmp_path / "in.pth", tmp_path / "out.safetensors")
+    assert same(tmp_path / "out.safetensors", WEIGHTS)
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("vit.embeddings.cls_token", "has the names of Hugging Face's transformers"),
+        ("encoder.layer.0.attention.attention.query.weight", "has the names of Hugging Face's transformers"),
+        ("base_model.model.blocks.0.attn.qkv.lora_A.weight", r"is an adapter of PEFT .*merge_and_unload\(\)"),
+        ("backbone.cls_token", r"keeps its network under backbone\. .* beside other tensors"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_the_names_of_other_libraries_are_refused_by_name(
+    tmp_path: Path, key: str, message: str, suffix: str
+) -> None:
+    weights = {key: torch.zeros(2), "head.fc.weight": torch.zeros(2)}
+    (save_file if suffix == ".safetensors" else torch.save)(weights, tmp_path / f"in{suffix}")
+    with pytest.raises(WeightsInvalid, match=message) as caught:
+        to_safetensors(tmp_path / f"in{suffix}", tmp_path / "out.safetensors")
+    assert "\n" not in caught.value.detail
+    assert not (tmp_path / "out.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("tensor", "message"),
+    [
+        (torch.zeros(3).to_sparse(), r"a is sparse_coo; save it dense \(to_dense\(\)\)$"),
+        (torch.zeros(3, device="meta"), "a is on the meta device: it has a shape, but no numbers$"),
+        (
+            torch.zeros(1).expand(1 << 40),
+            r"its tensors have 4,398,046,511,104 bytes, the file [\d,]+; save copies",
+        ),
+    ],
+    ids=["sparse", "meta", "expanded"],
+)
+def test_tensors_without_numbers_of_their_own_are_refused(
+    tmp_path: Path, tensor: Tensor, message: str
+) -> None:
+    torch.save({"a": tensor}, tmp_path / "in.pth")
+    with pytest.raises(WeightsInvalid, match=message):
+        to_safetensors(tmp_path / "in.pth", tmp_path / "out.safetensors")
+
+
+def test_a_compressed_archive_is_refused_before_it_grows(tmp_path: Path) -> None:
+    torch.save({"a": torch.zeros(1 << 20)}, tmp_path / "in.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "in.pth") as stored,
+        zipfile.ZipFile(tmp_path / "bomb.pth", "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for name in stored.namelist():
+            packed.writestr(name, stored.read(name))
+    with pytest.raises(WeightsInvalid, match=r"bomb\.pth: holds [\d,]+ bytes in a file of [\d,]+"):
+        to_safetensors(tmp_path / "bomb.pth", tmp_path / "out.safetensors")
+
+
+def convert_and_inspect(folder: Path) -> None:
+    to_safetensors(folder / "in.safetensors", folder / "out.safetensors")
+    inspect(folder / "out.safetensors")
+
+
+def header_only(header: bytes, stated: int | None = None) -> bytes:
+    return (len(header) if stated is None else stated).to_bytes(8, "little") + header
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        header_only(b'{"head.weight": {"dtype": "F32", "shape": [1000000000, 0], "data_offsets": [0, 0]}}'),
+        header_only(b'{"head.weight": {"dtype": "F32", "shape": [0, 1000000000], "data_offsets": [0, 0]}}'),
+        header_only(
+            b'{"head.weight": {"dtype": "F32", "shape": [1099511627776, 192], "data_offsets": [0, 0]}}'
+        ),
+        header_only(b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}'),
+        header_only(b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 0]}}') + bytes(4),
+        header_only(b"{}", 1 << 62),
+        header_only(b"[" * 100_000),
+    ],
+    ids=["no columns", "no rows", "huge", "no data", "backwards", "huge header", "deep"],
+)
+def test_a_small_file_that_claims_much_is_refused_at_once_in_little_memory(
+    tmp_path: Path, content: bytes
+) -> None:
+    (tmp_path / "in.safetensors").write_bytes(content)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(WeightsInvalid) as caught:
+        convert_and_inspect(tmp_path)
+    assert "\n" not in caught.value.detail
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 << 10  # KiB
+
+
+@pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.safetensors", b"", "is not a safetensors file"),
+        ("a.safetensors", b"", r"is empty \(0 bytes\)$"),
         ("a.safetensors", b"\xff" * 100, "is not a safetensors file"),
-        ("a.pth", b"", "is not a checkpoint of torch.save"),
+        ("a.safetensors", LFS_POINTER, "is a Git LFS pointer, not the weights; `git lfs pull` fetches them$"),
+        ("a.safetensors", b"<html><body>404", r"is a web page \(HTML\), not weights"),
+        ("a.pth", b"", r"is empty \(0 bytes\)$"),
         ("a.pth", b"PK\x03\x04 cut short", "is not a checkpoint of torch.save"),
-        ("a.pth", b"hello there", "is not a checkpoint of torch.save"),
+        ("a.pth", b"hello there", "is a text file, not weights$"),
+        ("a.pth", LFS_POINTER, "is a Git LFS pointer"),
+        ("a.pth", b"\n<!DOCTYPE html>\n<html>", r"is a web page \(HTML\)"),
         ("a.onnx", b"hello", r"is a \.onnx; \.safetensors and \.pth are read"),
         ("weights", b"hello", r"is a file without suffix; \.safetensors and \.pth are read"),
     ],

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from prunepool.errors import InvalidParameter, ManifestInvalid, WeightsInvalid
 from prunepool.models.convert import inspect, to_safetensors
 from prunepool.models.labels import imagenet_labels
-from prunepool.models.loader import network_without_weights
+from prunepool.models.loader import check_finite, load_weights, network_of, network_without_weights
 from prunepool.store import Geometry, Manifest, ModelStore, StoredModel, Weights
 from prunepool.store.manifest_file import explain
 from prunepool.store.model import sha256_of, tensor_shapes
@@ -66,7 +66,8 @@ def add_file(
         replace: whether to replace a model of that name.
 
     Raises:
-        WeightsInvalid: the weights are unreadable, not finite, or of another architecture.
+        WeightsInvalid: the weights are unreadable, not finite, too large to compute with, or of another
+            architecture.
         ArchitectureUnsupported: the architecture's tokens cannot be reduced.
         InvalidParameter: labels and classes differ in number, or the name is invalid.
         ModelError: the name is taken, or the store cannot be written.
@@ -75,8 +76,9 @@ def add_file(
         store.check_free(description.name)
     with store.staging() as staged:
         with store.writing():
-            to_safetensors(source, staged / WEIGHTS)
-        return add_staged(store, staged, description, replace=replace)
+            notices = to_safetensors(source, staged / WEIGHTS)
+        added = add_staged(store, staged, description, replace=replace)
+    return AddedModel(added.model, (*notices, *added.notices))
 
 
 def add_staged(
@@ -116,6 +118,7 @@ def add_staged(
     except ValidationError as error:
         raise ManifestInvalid(f"{description.name}: {explain(error)}") from error
     manifest = manifest.model_copy(update={"geometry": check_fit(manifest, shapes)})
+    check_answer(manifest, path)
     return AddedModel(store.add(manifest, staged, replace=replace), notices)
 
 
@@ -148,6 +151,17 @@ def check_fit(manifest: Manifest, shapes: Mapping[str, tuple[int, ...]]) -> Geom
         f"the weights are not those of {manifest.architecture} at {manifest.input_size}² with "
         f"{len(manifest.labels)} classes: {', '.join(problems)}{hint}"
     )
+
+
+def check_answer(manifest: Manifest, weights: Path) -> None:
+    """Compute one image, in float32.
+
+    Raises:
+        WeightsInvalid: the logits are not finite: some of the weights are too large; names the largest.
+    """
+    network = network_of(manifest)
+    load_weights(network.vit, StoredModel(manifest, weights.parent))
+    check_finite(network, manifest)
 
 
 def _first(keys: list[str]) -> str:

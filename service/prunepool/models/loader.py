@@ -47,7 +47,7 @@ def load_model(
     Raises:
         ModelNotFound: no such model.
         ManifestInvalid: its model.json is invalid, or states another geometry than its network has.
-        WeightsInvalid: its weights have changed, or are of another architecture.
+        WeightsInvalid: its weights have changed, are of another architecture, or are too large for the dtype.
         ArchitectureUnsupported: its tokens cannot be reduced.
         InvalidParameter: the device or dtype does not exist.
     """
@@ -57,7 +57,38 @@ def load_model(
     check_geometry(stored.manifest, network.geometry)
     load_weights(network.vit, stored)
     network = network.requires_grad_(False).to(resolve_device(device))
-    return LoadedModel(network.to(resolve_dtype(dtype, network, stored.manifest)), stored.manifest)
+    network = network.to(resolve_dtype(dtype, network, stored.manifest))
+    check_finite(network, stored.manifest)
+    return LoadedModel(network, stored.manifest)
+
+
+@torch.inference_mode()
+def check_finite(network: ReducingViT, manifest: Manifest) -> None:
+    """Compute one image of noise: weights that are finite may still overflow.
+
+    Args:
+        network: on its device and in its dtype.
+        manifest: of the model.
+
+    Raises:
+        WeightsInvalid: the logits are not finite; names the largest number among the weights.
+    """
+    parameter = next(network.parameters())
+    noise = torch.randn(
+        1, 3, manifest.input_size, manifest.input_size, generator=torch.Generator().manual_seed(0)
+    )
+    logits = network(noise.to(parameter.device, parameter.dtype), [(DENSE, 1)]).logits
+    if bool(torch.isfinite(logits).all()):
+        return
+    sizes = {
+        key: float(value.abs().max()) for key, value in network.vit.state_dict().items() if value.numel()
+    }
+    key = max(sizes, key=sizes.__getitem__)
+    dtype = str(parameter.dtype).removeprefix("torch.")
+    raise WeightsInvalid(
+        f"{manifest.name}: its answers are not finite in {dtype}; the largest of its weights is "
+        f"{sizes[key]:.3g}, in {key}"
+    )
 
 
 def check_geometry(manifest: Manifest, geometry: Geometry) -> None:
