@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import date
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from prunepool.access import Key, KeysFile, Rate, digest_of, new_key
 from prunepool.access.keyfile import line_of, parse
+from prunepool.access.keys import hide_keys
 from prunepool.errors import InvalidParameter
 
 DIGEST = digest_of("pp_alice")
@@ -174,6 +176,32 @@ def test_bytes_that_are_not_text(file: KeysFile) -> None:
     file.path.write_bytes(b"\xff\xfe")
     with pytest.raises(InvalidParameter, match="not UTF-8"):
         file.read()
+
+
+def test_a_file_of_windows_is_read_and_changed(file: KeysFile) -> None:
+    file.path.write_bytes(f'\ufeffbob = {{ sha256 = "{OTHER}" }}\r\n'.encode())
+    assert set(file.read()) == {"bob"}
+    file.add(Key("alice", DIGEST))
+    assert set(file.read()) == {"alice", "bob"}
+    file.remove("bob")
+    assert set(file.read()) == {"alice"}
+
+
+def test_a_pipe_is_not_waited_for(file: KeysFile) -> None:
+    os.mkfifo(file.path)
+    with pytest.raises(InvalidParameter, match="no regular file"):
+        file.read()
+
+
+def test_a_key_s_hash_is_not_shown() -> None:
+    assert HEX not in repr(Key("alice", DIGEST))
+    assert repr(DIGEST) not in repr(Key("alice", DIGEST))
+
+
+@given(st.text(), st.text())
+def test_no_key_is_left_in_a_text(before: str, after: str) -> None:
+    key = new_key()
+    assert key.removeprefix("pp_") not in hide_keys(f"{before}{key}{after}")
 
 
 def test_a_change_changes_the_stamp(file: KeysFile) -> None:

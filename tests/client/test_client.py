@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from prunepool.client import (
     ServerUnreachable,
     UnexpectedAnswer,
 )
+from prunepool.client.wire import error_of
 from prunepool.errors import (
     ImageUndecodable,
     InvalidParameter,
@@ -262,6 +265,46 @@ def test_without_the_header_the_document_has_the_wait() -> None:
     assert busy.waited == [0.5]
 
 
+@pytest.mark.parametrize(
+    ("header", "least", "most"),
+    [
+        ("Thu, 01 Jan 1970 00:00:00 GMT", 0.0, 0.0),
+        (format_datetime(datetime.now(UTC) + timedelta(seconds=9000), usegmt=True), 5000, 9000),
+        ("9" * 400, 1e9, 1e9),
+        ("soon", 0.5, 0.5),
+        ("-3", 0.5, 0.5),
+        ("Thu, 99 Jan 9999 99:00:00 GMT", 0.5, 0.5),
+    ],
+)
+def test_the_wait_of_a_proxy_is_seconds_or_a_date(header: str, least: float, most: float) -> None:
+    busy = Busy(1, **{"Retry-After": header})
+    busy.call(Retries(jitter=0, longest_wait_s=1e10))
+    assert least <= busy.waited[0] <= most
+
+
+@pytest.mark.parametrize("stated", [-1, 1e300, True, "3", None, [], {"a": 1}])
+def test_a_wait_that_cannot_be_is_the_default(stated: object) -> None:
+    error = error_of({"code": "overloaded", "detail": "later", "retry_after": stated, "self": 1})
+    assert isinstance(error, Overloaded)
+    assert error.retry_after == 1.0
+
+
+@pytest.mark.parametrize(
+    "code", ["internal_error", "rate_limited", "invalid_parameter", "image_undecodable", "nope"]
+)
+def test_an_answer_cannot_name_arguments_of_ours(code: str) -> None:
+    document = {
+        "code": code,
+        "detail": "d",
+        "self": 1,
+        "retry_after": 2,
+        "args": 3,
+        "extra": 4,
+        "status": 500,
+    }
+    assert isinstance(error_of(document), PrunepoolError)
+
+
 def test_jitter_only_makes_a_wait_longer() -> None:
     busy = Busy(1, **{"Retry-After": "10"})
     busy.call(Retries(jitter=0.5, random=lambda: 0.5))
@@ -374,6 +417,41 @@ def test_an_invalid_key_is_refused_and_not_shown(kind: Any, key: str) -> None:
 def test_an_invalid_url(kind: Any, url: str) -> None:
     with pytest.raises(InvalidParameter, match="url must be http"):
         kind(url)
+
+
+@pytest.mark.parametrize("port", ["0", "99999", "1e3", "-1"])
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_a_port_out_of_range_is_refused(kind: Any, port: str) -> None:
+    with pytest.raises(InvalidParameter, match="url must be "):
+        kind(f"http://127.0.0.1:{port}")
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("HTTP_PROXY", "carrier://me:sesame@pigeon"), ("SSL_CERT_FILE", "/nowhere/at/all")],
+)
+def test_an_environment_without_a_way_out_is_named(
+    kind: Any, variable: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ServerUnreachable, match="no connection can be made from this environment") as error:
+        kind("http://127.0.0.1:1")
+    assert "sesame" not in error.value.detail
+
+
+def test_the_password_of_a_url_is_not_repeated() -> None:
+    def refuse(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("refused", request=request)
+
+    for answer in (refuse, lambda request: httpx.Response(404, text="what?")):
+        with Client("http://me:sesame@x:80", transport=httpx.MockTransport(answer)) as client:
+            with pytest.raises(PrunepoolError, match="http://x") as error:
+                client.models()
+            assert "sesame" not in error.value.detail
+    with pytest.raises(InvalidParameter) as refused:
+        Client("http://me:sesame@x:99999")
+    assert "sesame" not in refused.value.detail
 
 
 def test_a_key_does_not_follow_a_redirect() -> None:

@@ -103,7 +103,9 @@ class KeysFile:
 
     def _text(self) -> str:
         try:
-            return self.path.read_text(encoding="utf-8")
+            if self.path.exists() and not self.path.is_file():
+                raise _wrong(self.path, "it is no regular file")
+            return self.path.read_text(encoding="utf-8-sig")
         except OSError as error:
             raise _wrong(self.path, error.strerror or str(error)) from error
         except UnicodeDecodeError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 
 from prunepool.access.buckets import Rate
@@ -13,6 +13,7 @@ from prunepool.access.buckets import Rate
 #: Lets scanners for leaked secrets recognise a key.
 PREFIX = "pp_"
 _RANDOM_BYTES = 32
+_KEY = re.compile(rf"{PREFIX}[A-Za-z0-9_-]{{40,}}", re.ASCII)
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 
 
@@ -29,7 +30,7 @@ class Key:
     """
 
     name: str
-    digest: bytes
+    digest: bytes = field(repr=False)
     rate: Rate | None = None
     created: date | None = None
     admin: bool = False
@@ -43,3 +44,8 @@ def new_key() -> str:
 def digest_of(key: str) -> bytes:
     """Return the hash that is stored: SHA-256 of the key in UTF-8, 32 bytes."""
     return hashlib.sha256(key.encode("utf-8")).digest()
+
+
+def hide_keys(text: str) -> str:
+    """Return a text without the keys in it."""
+    return _KEY.sub(f"{PREFIX}…", text)

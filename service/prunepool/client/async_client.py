@@ -9,6 +9,7 @@ from typing import Any, Self, Unpack
 
 import httpx
 import tenacity
+from pydantic import SecretStr
 
 from prunepool.client import connection, wire
 from prunepool.client.connection import ConnectionSettings
@@ -46,7 +47,7 @@ class AsyncClient:
         self,
         url: str,
         *,
-        api_key: str | None = None,
+        api_key: str | SecretStr | None = None,
         timeout_s: float = 60.0,
         connect_timeout_s: float = 10.0,
         retries: Retries = DEFAULT_RETRIES,
@@ -54,7 +55,9 @@ class AsyncClient:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         to = ConnectionSettings(url, api_key, timeout_s, connect_timeout_s)
-        self._http = httpx.AsyncClient(transport=transport, **to.settings())
+        settings = to.settings()
+        with connection.translated_setup():
+            self._http = httpx.AsyncClient(transport=transport, **settings)
         self._retrying = tenacity.AsyncRetrying(sleep=sleep, **retries.policy())
 
     async def classify(self, image: Image, **options: Unpack[ClassifyOptions]) -> Classification:

@@ -8,6 +8,7 @@ from typing import Any, Self, Unpack
 
 import httpx
 import tenacity
+from pydantic import SecretStr
 
 from prunepool.client import connection, wire
 from prunepool.client.connection import ConnectionSettings
@@ -45,7 +46,7 @@ class Client:
         self,
         url: str,
         *,
-        api_key: str | None = None,
+        api_key: str | SecretStr | None = None,
         timeout_s: float = 60.0,
         connect_timeout_s: float = 10.0,
         retries: Retries = DEFAULT_RETRIES,
@@ -53,7 +54,9 @@ class Client:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         to = ConnectionSettings(url, api_key, timeout_s, connect_timeout_s)
-        self._http = httpx.Client(transport=transport, **to.settings())
+        settings = to.settings()
+        with connection.translated_setup():
+            self._http = httpx.Client(transport=transport, **settings)
         self._retrying = tenacity.Retrying(sleep=sleep, **retries.policy())
 
     def classify(self, image: Image, **options: Unpack[ClassifyOptions]) -> Classification:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, TypeVar, cast
 from urllib.parse import quote
@@ -13,6 +15,7 @@ import orjson
 from pydantic import TypeAdapter, ValidationError
 
 from prunepool import errors
+from prunepool.client.connection import without_password
 from prunepool.client.types import (
     Classification,
     Image,
@@ -32,6 +35,10 @@ _MODELS: TypeAdapter[list[Model]] = TypeAdapter(list[Model])
 _STANDARD_MEMBERS = frozenset({"type", "title", "status", "code", "detail"})
 #: Retry-After of a response that has none, such as a proxy's.
 _DEFAULT_RETRY_AFTER_S = 1.0
+#: A longer one counts as this: nobody waits for it.
+_LONGEST_RETRY_AFTER_S = 1e9
+#: Names that the errors' classes have for arguments of their own.
+_OWN_ARGUMENTS = frozenset({"self", "retry_after"})
 
 
 def _classes_by_code() -> dict[str, type[PrunepoolError]]:
@@ -86,15 +93,27 @@ def read_response(response: httpx.Response) -> Any:
         document = None
     if response.is_success and document is not None:
         return document
-    wait = response.headers.get("Retry-After", "")
-    retry_after = float(wait) if wait.isdecimal() else None
+    retry_after = _retry_after(response.headers.get("Retry-After", ""))
     if isinstance(document, dict) and isinstance(document.get("code"), str):
         raise error_of(document, retry_after)
-    answered = f"{response.request.url} answered {response.status_code} {response.reason_phrase}"
+    url = without_password(response.request.url)
+    answered = f"{url} answered {response.status_code} {response.reason_phrase}"
     detail = f"{answered}, not as prunepool does"
     if response.status_code == Unavailable.status:  # a proxy on the way, or a server that is not up yet
         raise Unavailable(detail, retry_after=_DEFAULT_RETRY_AFTER_S if retry_after is None else retry_after)
     raise UnexpectedAnswer(detail)
+
+
+def _retry_after(header: str) -> float | None:
+    """Read the header Retry-After: seconds, or the date of a proxy; None for something else."""
+    if header.isascii() and header.isdecimal():
+        return min(float(header), _LONGEST_RETRY_AFTER_S)
+    try:
+        at = parsedate_to_datetime(header)
+    except ValueError:
+        return None
+    wait = at.replace(tzinfo=at.tzinfo or UTC) - datetime.now(UTC)
+    return min(max(0.0, wait.total_seconds()), _LONGEST_RETRY_AFTER_S)
 
 
 def error_of(problem: Mapping[str, Any], retry_after: float | None = None) -> PrunepoolError:
@@ -107,7 +126,8 @@ def error_of(problem: Mapping[str, Any], retry_after: float | None = None) -> Pr
     Returns:
         An instance of the class with the document's code; `UnexpectedAnswer` if the code is unknown.
     """
-    extra = {name: value for name, value in problem.items() if name not in _STANDARD_MEMBERS}
+    stated = problem.get("retry_after")
+    extra = {n: v for n, v in problem.items() if n not in _STANDARD_MEMBERS and n not in _OWN_ARGUMENTS}
     detail = str(problem.get("detail", ""))
     kind = _CLASSES.get(str(problem.get("code")))
     if kind is None:
@@ -115,9 +135,9 @@ def error_of(problem: Mapping[str, Any], retry_after: float | None = None) -> Pr
     if issubclass(kind, InvalidParameter):
         return kind(str(extra.get("parameter")), extra.get("value"), str(extra.get("limit")))
     if issubclass(kind, Unavailable | RateLimited):
-        stated = extra.pop("retry_after", None)
         if retry_after is None:
-            retry_after = float(stated) if isinstance(stated, int | float) else _DEFAULT_RETRY_AFTER_S
+            known = isinstance(stated, int | float) and 0 <= stated < _LONGEST_RETRY_AFTER_S
+            retry_after = float(cast("float", stated)) if known else _DEFAULT_RETRY_AFTER_S
         return cast("type[Unavailable]", kind)(detail, retry_after=retry_after, **extra)
     return kind(detail, **extra)
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import httpx
+from pydantic import SecretStr
 
 from prunepool import processor
 from prunepool.client import Client
@@ -68,7 +69,7 @@ class Served:
         return f"{self.model} on {self.device} in {self.dtype}; {where}"
 
 
-def described(url: str, api_key: str | None = None) -> Served:
+def described(url: str, api_key: str | SecretStr | None = None) -> Served:
     """Ask a server what it serves, and in which dtype.
 
     Raises:
@@ -106,7 +107,7 @@ class HttpBenchmark:
         clients: int,
         seconds: float,
         phases: int,
-        api_key: str | None = None,
+        api_key: str | SecretStr | None = None,
     ) -> None:
         self._connection = ConnectionSettings(url, api_key, timeout_s=60, connect_timeout_s=60).settings()
         self._images = itertools.cycle(images)
