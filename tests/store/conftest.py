@@ -46,7 +46,7 @@ def add(store: ModelStore, document: dict[str, Any]) -> Callable[..., StoredMode
     def _add(name: str = "tiny", *, value: float = 1.0, replace: bool = False) -> StoredModel:
         with store.staging() as folder:
             path = folder / "model.safetensors"
-            save_file({"head.weight": np.full((3, 4), value, np.float32)}, path)
+            save_file({"head.weight": np.full((2, 6), value, np.float32)}, path)
             weights = document["weights"] | {"sha256": sha256_of(path)}
             manifest = Manifest.model_validate(document | {"name": name, "weights": weights})
             return store.add(manifest, folder, replace=replace)

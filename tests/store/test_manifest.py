@@ -198,6 +198,15 @@ def test_json_that_is_no_object_is_refused() -> None:
         parse(b"3", "model.json")
 
 
+@pytest.mark.parametrize(("found", "twice"), [('"name":', "name"), ('"sha256":', "sha256")])
+def test_a_key_that_is_there_twice_is_refused(document: dict[str, Any], found: str, twice: str) -> None:
+    """Readers differ in which one they take."""
+    value = '"tiny"' if twice == "name" else f'"{"0" * 64}"'
+    text = json.dumps(document).replace(found, f"{found} {value}, {found}")
+    with pytest.raises(ManifestInvalid, match=rf"^model\.json: {twice} is there twice$"):
+        parse(text.encode(), "model.json")
+
+
 def test_a_long_value_is_cut_short(document: dict[str, Any]) -> None:
     with pytest.raises(ManifestInvalid) as caught:
         parse(json.dumps(document | {"name": "x" * 10_000}).encode(), "model.json")

@@ -26,6 +26,7 @@ from prunepool.core.restarts import RestartBackoff
 from prunepool.core.timer import Timer
 from prunepool.core.types import Batch
 from prunepool.core.worker import Post, Worker
+from prunepool.errors import PrunepoolError
 from prunepool.metrics import Metrics
 
 #: Batches given to a worker: one that runs and one that follows without a pause.
@@ -245,13 +246,20 @@ class Supervisor:
             limit = f"{limits.batch_timeout_s:g} s"
             self._fall(TimeoutError(f"a batch of {len(batch.items)} took more than {limit}"), batch)
 
+    def _log(self, error: BaseException) -> None:
+        """Log a death: with a traceback unless the error says all that there is to say."""
+        if not isinstance(error, PrunepoolError):
+            log.error("%s: the engine died", self._name, exc_info=error)
+        elif self._first_start is None or self._first_start.done():  # else the caller of start() is told
+            log.error("%s: the engine died: %s", self._name, error)
+
     def _fall(self, error: BaseException, lost: Batch | None = None) -> None:
         """The worker is dead: report it, and start another after a pause."""
         self._timer.cancel()
         self._worker = None
         self._error = error
         self._set_up_gauge(0)
-        log.error("%s: the engine died", self._name, exc_info=error)
+        self._log(error)
         given, self._given = list(self._given), deque()
         if self._first_start is not None and not self._first_start.done():
             self._state = "failed"

@@ -54,6 +54,17 @@ def exists(path: Path, kind: Callable[[Path], bool] = Path.is_file) -> bool:
         return False
 
 
+def what_is_at(root: Path) -> str:
+    """Say in a clause why a path cannot be a store: nothing is there, no folder is, or it cannot be read."""
+    try:
+        root.stat()
+    except FileNotFoundError:
+        return "the folder does not exist"
+    except OSError as error:
+        return f"it cannot be read ({error.strerror})"
+    return "it is not a folder"
+
+
 def read_named(folder: Path) -> Manifest:
     """The manifest of a model in a store, where a model has the name of its folder.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 from collections.abc import Mapping, Sequence
@@ -27,12 +28,30 @@ def parse(document: bytes, source: str) -> Manifest:
         source: its path, for the message.
 
     Raises:
-        ManifestInvalid: it is not JSON or not a valid manifest; one line with file, key, value and limit.
+        ManifestInvalid: it is not JSON or not a valid manifest, or names a key twice; one line with file, key,
+            value and limit.
     """
     try:
-        return Manifest.model_validate_json(document, strict=True)
+        manifest = Manifest.model_validate_json(document, strict=True)
     except ValidationError as error:
         raise ManifestInvalid(f"{source}: {explain(error)}") from error
+    try:
+        json.loads(document, object_pairs_hook=_each_key_once)
+    except _NamedTwice as error:
+        raise ManifestInvalid(f"{source}: {error} is there twice") from error
+    return manifest
+
+
+class _NamedTwice(Exception):
+    """An object of a JSON document has a key twice: readers differ in which one they take."""
+
+
+def _each_key_once(pairs: list[tuple[str, object]]) -> None:
+    seen: set[str] = set()
+    for key, _ in pairs:
+        if key in seen:
+            raise _NamedTwice(key)
+        seen.add(key)
 
 
 def read(path: Path) -> Manifest:

@@ -17,10 +17,11 @@ from pathlib import Path
 
 from prunepool.errors import ManifestInvalid, ModelError, ModelNotFound
 from prunepool.store import hidden, manifest_file, replacement
-from prunepool.store.folders import check_name, copy_folder, exists, holds, names_in, read_named
+from prunepool.store.folders import check_name, copy_folder, exists, holds, names_in, read_named, what_is_at
 from prunepool.store.manifest import Manifest
 from prunepool.store.manifest_file import FILE_NAME
 from prunepool.store.model import StoredModel
+from prunepool.store.weights_check import check_weights
 
 _ATTEMPTS = 20
 
@@ -73,15 +74,17 @@ class ModelStore:
         raise self._not_found(name)
 
     def verify(self, name_or_folder: str | Path, advance: Callable[[int], None] | None = None) -> StoredModel:
-        """Open a model and compare its weights with their recorded sha256.
+        """Open a model, and compare its weights with their recorded sha256 and with what the manifest says of them.
 
         Raises:
             ModelNotFound: there is no such model.
             ManifestInvalid: its model.json is invalid.
-            WeightsInvalid: its weights are missing or changed.
+            WeightsInvalid: its weights are missing or changed, or not those that the manifest describes: another
+                number of classes than labels, of parameters, of patches.
         """
         model = self.open(name_or_folder)
         model.verify(advance)
+        check_weights(model.manifest, model.shapes())
         return model
 
     def check_free(self, name: str) -> None:
@@ -239,7 +242,7 @@ class ModelStore:
         if names := self.names():
             inventory = ("it has " if self.packaged is None else "there are: ") + ", ".join(names)
         else:
-            inventory = "it is empty" if exists(self.root, Path.is_dir) else "the folder does not exist"
+            inventory = "it is empty" if exists(self.root, Path.is_dir) else what_is_at(self.root)
         return ModelNotFound(f"no model {name!r} in {where}; {inventory}")
 
 
