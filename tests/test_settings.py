@@ -93,6 +93,15 @@ def test_values_that_are_not(name: str, value: Any) -> None:
         Settings(**{name: value})
 
 
+@pytest.mark.parametrize(
+    "name", [name for name, field in Settings.model_fields.items() if "float" in str(field.annotation)]
+)
+@pytest.mark.parametrize("value", ["nan", True, False, "1_0_", ""])
+def test_numbers_are_numbers(name: str, value: object) -> None:
+    with pytest.raises(ValidationError):
+        Settings(**{name: value})  # type: ignore[arg-type]
+
+
 def test_settings_do_not_change() -> None:
     with pytest.raises(ValidationError):
         Settings().port = 1  # type: ignore[misc]

@@ -12,14 +12,23 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, PositiveFloat, PositiveInt
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
-    TomlConfigSettingsSource,
 )
+
+from prunepool.settings_file import SettingsFile
 
 
 def _auto_or_number(value: object) -> object:
@@ -74,6 +83,9 @@ def _http_url(value: str) -> str:
 Origin = Annotated[str, AfterValidator(_origin)]
 Network = Annotated[str, AfterValidator(_network)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
+#: No machine has more of them, and a mistyped number would take all its memory.
+Processes = Annotated[int, Field(gt=0, le=256)]
+Threads = Annotated[int, Field(gt=0, le=1024)]
 Ratio = Annotated[float, Field(ge=0, lt=1)]
 AutoRatio = Annotated[Literal["auto"] | Ratio, BeforeValidator(_auto_or_number)]
 
@@ -119,7 +131,7 @@ class Settings(BaseSettings):
         min_length=1,
         description="Devices with an engine process each, as cuda:0,cuda:1 or cpu,cpu; unset, only `device`.",
     )
-    compute_threads: PositiveInt | None = Field(
+    compute_threads: Threads | None = Field(
         default=None,
         description="CPU threads a model computes with; unset, all cores, divided among the engines.",
     )
@@ -179,11 +191,13 @@ class Settings(BaseSettings):
     )
     max_batch_size: PositiveInt = Field(
         default=32,
+        le=4096,
         description="Most images in a batch; on a CPU fewer, if more would not make each of them cheaper.",
     )
     max_wait_ms: float = Field(
         default=0.0,
         ge=0,
+        le=60_000,
         description="Batching window: how long an idle device waits for more requests; 0 starts at once.",
     )
     max_queue_requests: PositiveInt = Field(
@@ -210,12 +224,13 @@ class Settings(BaseSettings):
     max_images_per_request: PositiveInt = Field(
         default=128, description="Most images in one multipart or JSON request."
     )
-    decode_threads: PositiveInt | None = Field(
+    decode_threads: Threads | None = Field(
         default=None,
         description="Threads that decode images; unset, one per core up to four cores, else one per two.",
     )
     request_timeout_s: PositiveFloat = Field(
         default=60.0,
+        le=86_400,
         description="How long a request may take to arrive completely; beyond it, 408 and the connection closes.",
     )
     keep_alive_timeout_s: PositiveFloat = Field(
@@ -249,7 +264,7 @@ class Settings(BaseSettings):
         default=None,
         description="OTLP collector that traces go to, as in http://127.0.0.1:4318; needs prunepool[otel].",
     )
-    frontends: PositiveInt = Field(
+    frontends: Processes = Field(
         default=1,
         description="HTTP processes; more than one moves the engine into its own process, see docs/processes.md.",
     )
@@ -264,6 +279,14 @@ class Settings(BaseSettings):
         default="info",
         description="The least severe line that is written; SIGUSR1 switches to debug and back.",
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_number_is_true(cls, value: object, info: ValidationInfo) -> object:
+        """Refuse `port = true` in the file, which would be the port 1."""
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
+            raise ValueError("it must not be true or false")
+        return value
 
     @property
     def model_references(self) -> tuple[str, ...]:
@@ -280,4 +303,4 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Prefer flags to the environment, and the environment to `prunepool.toml` in the working directory."""
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+        return init_settings, env_settings, SettingsFile(settings_cls)
