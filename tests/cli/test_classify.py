@@ -148,6 +148,34 @@ def test_an_empty_folder_is_an_error(run: Run, engine: FakeService, folder: Path
     assert (result.status, result.err) == (1, "prunepool: empty: the folder holds no images\n")
 
 
+def test_what_is_no_image_file_is_passed_over_and_counted(
+    run: Run, engine: FakeService, folder: Path
+) -> None:
+    (folder / "photos" / ".ipynb_checkpoints").mkdir(parents=True)
+    for name in (
+        "a.jfif",
+        "b.JPE",
+        "c.mpo",
+        "._a.jfif",
+        ".hidden.jpg",
+        ".ipynb_checkpoints/d.jpg",
+        "notes.txt",
+    ):
+        (folder / "photos" / name).write_bytes(b"one")
+    os.mkfifo(folder / "photos" / "pipe.jpg")
+    (folder / "photos" / "endless.jpg").symlink_to("/dev/zero")
+    (folder / "photos" / "nothing.jpg").symlink_to("nowhere")
+    (folder / "photos" / "again").symlink_to(folder / "photos")
+    result = run("classify", "photos", "--json")
+    assert result.status == 0
+    assert [json.loads(line)["file"] for line in result.out.splitlines()] == [
+        f"photos/{name}" for name in ("a.jfif", "b.JPE", "c.mpo")
+    ]
+    assert result.err == (
+        "prunepool: photos: skipped 8: 3 hidden, 1 links to folders, 3 no regular files, 1 of other kinds\n"
+    )
+
+
 def test_errors_in_json_are_objects_too(run: Run, engine: FakeService, photos: Path) -> None:
     (photos / "bad.jpg").write_bytes(b"bad")
     result = run("classify", "--json", "photos/bad.jpg", "nope.jpg")

@@ -250,6 +250,69 @@ def test_verify_finds_a_changed_bit(call: Call, weights: Path) -> None:
     assert json.loads(result.out)[0]["ok"] is False
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("labels", ["one"] * 9, "labels of its model.json is 9, but head.weight has 10 classes"),
+        ("labels", ["one"] * 11, "labels of its model.json is 11, but head.weight has 10 classes"),
+        ("input_size", 384, "input_size of its model.json is 384, but that makes 576 patches"),
+        ("name", "other", "name is 'other': in a store it must be that of its folder"),
+        ("crop_pct", 0, "crop_pct is 0: input should be greater than 0"),
+    ],
+)
+def test_verify_finds_what_the_manifest_says_wrongly(
+    call: Call, store: ModelStore, key: str, value: object, message: str
+) -> None:
+    path = store.root / EMBEDDED / "model.json"
+    document = json.loads(path.read_text())
+    document.pop("geometry", None)
+    path.write_text(json.dumps(document | {key: value}))
+    assert message in one_line(call("verify"), 1)
+
+
+def test_verify_of_a_store_that_is_not_there(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for name, why in (("nowhere", "the folder does not exist"), ("file", "it is not a folder")):
+        message = one_line(call("verify", "--model-store", str(tmp_path / name)), 1)
+        assert message == f"no models in {tmp_path / name}: {why}"
+
+
+def test_what_a_manifest_says_cannot_control_the_terminal(call: Call, store: ModelStore) -> None:
+    path = store.root / EMBEDDED / "model.json"
+    escape = "\x1b[31mred\u2028\x9b"
+    document = json.loads(path.read_text()) | {"licence": escape, "origin": escape, "labels": [escape] * 10}
+    path.write_text(json.dumps(document))
+    for command in (("list",), ("show", EMBEDDED), ("show", EMBEDDED, "--json"), ("verify",)):
+        result = call(*command)
+        assert result.status == 0
+        assert not set("\x1b\u2028\x9b") & set(result.out + result.err)
+    assert json.loads(call("show", EMBEDDED, "--json").out)["manifest"]["licence"] == escape
+
+
+def test_a_file_whose_name_is_no_unicode_is_one_line(call: Call, weights: Path, tmp_path: Path) -> None:
+    """The library of safetensors opens no such path."""
+    source = tmp_path / os.fsdecode(b"caf\xe9.safetensors")
+    source.write_bytes(weights.read_bytes())
+    result = call("add", str(source), "--name", "mine", "--architecture", "deit_tiny_patch16_224")
+    assert rf"{tmp_path}/caf\xe9.safetensors: " in one_line(result, 1)
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic", "lanczos"])
+def test_every_interpolation_is_added(
+    call: Call, store: ModelStore, weights: Path, interpolation: str
+) -> None:
+    description = (
+        "--name",
+        "mine",
+        "--architecture",
+        "deit_tiny_patch16_224",
+        "--interpolation",
+        interpolation,
+    )
+    assert call("add", str(weights), *description).status == 0
+    assert store.open("mine").manifest.interpolation == interpolation
+
+
 def test_verify_looks_at_all_though_one_is_broken(call: Call, store: ModelStore) -> None:
     (store.root / "broken").mkdir()
     (store.root / "broken" / "model.json").write_text("{}")

@@ -62,6 +62,18 @@ def test_a_flag_wins_over_the_environment_and_that_over_the_file(
     [
         (("--port", "99999"), "--port is '99999': it must be less than or equal to 65535"),
         (("--max-batch-size", "0"), "--max-batch-size is '0': it must be greater than 0"),
+        (
+            ("--max-batch-size", "1000000"),
+            "--max-batch-size is '1000000': it must be less than or equal to 4096",
+        ),
+        (("--max-wait-ms", "inf"), "--max-wait-ms is 'inf': it must be less than or equal to 60000"),
+        (
+            ("--request-timeout-s", "inf"),
+            "--request-timeout-s is 'inf': it must be less than or equal to 86400",
+        ),
+        (("--frontends", "1000000"), "--frontends is '1000000': it must be less than or equal to 256"),
+        (("--compute-threads", "1000000"), "it must be less than or equal to 1024"),
+        (("--decode-threads", "1000000"), "it must be less than or equal to 1024"),
         (("--dtype", "int8"), "--dtype is 'int8': it must be 'auto', 'float32', 'bfloat16' or 'float16'"),
         (("--default-reduction-ratio", "1"), "--default-reduction-ratio is 1.0: it must be less than 1"),
         (("--default-reduction-ratio", "most"), "it must be auto or a number"),
@@ -103,14 +115,41 @@ def test_a_wrong_variable_is_named(run: Run, refused: Any, monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("port = 99999", "port in prunepool.toml is 99999: it must be less than or equal to 65535"),
-        ("prot = 8000", "prunepool.toml: there is no setting 'prot'"),
-        ("port =", "prunepool.toml is not TOML"),
+        (b"port = 99999", "port in prunepool.toml is 99999: it must be less than or equal to 65535"),
+        (b"prot = 8000", "prunepool.toml: there is no setting 'prot'"),
+        (b"port =", "prunepool.toml is not TOML"),
+        (b"port = 8011\r", "prunepool.toml is not TOML"),
+        ("port = ٨".encode(), "prunepool.toml is not TOML"),
+        ("port = 8011\n".encode("utf-16"), "prunepool.toml is not UTF-8: line 1 has the byte 0xff"),
+        (b"# one\nport = 8011 # gr\xfcn\n", "prunepool.toml is not UTF-8: line 2 has the byte 0xfc"),
+        (b"port = 8011\n\0", "prunepool.toml is not UTF-8 text: line 2 has a byte 0"),
+        (b"port = true", "port in prunepool.toml is True: it must not be true or false"),
+        (b"default_reduction_ratio = false", "is False: it must not be true or false"),
+        (b"Port = 1\nport = 2", "prunepool.toml: Port and port are the same setting"),
+        (b"[port]\na = 1", "port in prunepool.toml is {'a': 1}"),
+        (
+            b"max_wait_ms = inf",
+            "max_wait_ms in prunepool.toml is inf: it must be less than or equal to 60000",
+        ),
     ],
 )
-def test_a_wrong_file_is_named(run: Run, refused: Any, folder: Path, text: str, said: str) -> None:
-    (folder / "prunepool.toml").write_text(text)
+def test_a_wrong_file_is_named(run: Run, refused: Any, folder: Path, text: bytes, said: str) -> None:
+    (folder / "prunepool.toml").write_bytes(text)
     assert said in refused(run("serve"))
+
+
+@pytest.mark.parametrize("text", [b"\xef\xbb\xbfport = 8011\r\n", b"port = 8011\n", b"Port = 8011"])
+def test_a_file_of_windows_is_read(run: Run, folder: Path, text: bytes) -> None:
+    (folder / "prunepool.toml").write_bytes(text)
+    assert "port                     8011" in run("settings").out
+
+
+def test_a_settings_file_that_is_none_is_not_passed_over(run: Run, refused: Any, folder: Path) -> None:
+    (folder / "prunepool.toml").symlink_to("nowhere")
+    assert "prunepool.toml is a link to nothing" in refused(run("serve"))
+    (folder / "prunepool.toml").unlink()
+    os.mkfifo(folder / "prunepool.toml")
+    assert "prunepool.toml is no regular file" in refused(run("serve"))
 
 
 def test_a_port_in_use_is_one_line(run: Run, engine: Any) -> None:

@@ -163,3 +163,29 @@ def test_a_wrong_call_is_one_line_and_status_2(
     err = capsys.readouterr().err
     assert message in err
     assert err.count("\n") == 1
+
+
+def test_images_that_are_broken_are_left_out_and_counted(
+    small_store: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "some"
+    folder.mkdir()
+    for name in ("00.png", "01.png", "02.png"):
+        (folder / name).write_bytes((photos / name).read_bytes())
+    (folder / "00a.png").write_bytes((photos / "00.png").read_bytes()[:100])
+    (folder / "notes.txt").touch()
+    common = ("small", "--model-store", str(small_store), "--images", str(folder), "--methods", "dial")
+    arguments = (*common, "--ratios", "0.5", "--batch-size", "1", "--json", str(tmp_path / "out.json"))
+    assert run(*arguments) == 0
+    out, err = capsys.readouterr()
+    assert "3 images; " in out
+    skipped, left_out = err.splitlines()
+    assert skipped == f"prunepool: {folder}: skipped 1: 1 of other kinds"
+    why = f"prunepool: 1 of 4 images cannot be decoded and are left out: {folder}/00a.png: "
+    assert left_out.startswith(why)
+    document = json.loads((tmp_path / "out.json").read_text())
+    assert (document["left_out"], document["rows"][0]["figures"]["images"]) == (1, 3)
+    for path in folder.glob("*.png"):
+        path.write_bytes(b"no picture")
+    assert run(*arguments) == 1
+    assert "prunepool: none of 4 images can be decoded; " in capsys.readouterr().err

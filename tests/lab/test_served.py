@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from prunepool import cli
 from prunepool.client import Client
-from prunepool.errors import ModelNotFound
+from prunepool.errors import ImageUndecodable, ModelNotFound, PrunepoolError
 from prunepool.lab.images import ImageSet, find_images
 from prunepool.lab.served import evaluate_server
 from prunepool.settings import Settings
@@ -64,6 +65,25 @@ def test_a_model_with_few_classes_gives_all_of_them(url: str, images: ImageSet) 
     with Client(url) as client:
         (dense,) = evaluate_server(client, images, [], model="four", seed=0)
     assert dense.figures.top5 == 1.0
+
+
+@pytest.mark.parametrize("where", ["bad.png", "none.png"])
+def test_an_image_that_the_server_cannot_decode_is_left_out_at_every_ratio(
+    url: str, images: ImageSet, tmp_path: Path, where: str
+) -> None:
+    (tmp_path / "bad.png").write_bytes(b"bad")
+    assert images.labels is not None
+    broken = ImageSet((tmp_path / where, *images.files), np.concatenate([[3], images.labels]))
+    why: list[str] = []
+    with Client(url) as client:
+        whole = evaluate_server(client, images, [0.5], model="ten", seed=0)
+        assert evaluate_server(client, broken, [0.5], model="ten", seed=0, broken=why) == whole
+        assert len(why) == 1
+        assert why[0].startswith(f"{tmp_path / where}: ")
+        with pytest.raises(PrunepoolError):
+            evaluate_server(client, broken, [0.5], model="ten", seed=0)
+        with pytest.raises(ImageUndecodable, match="none of 1 images can be decoded"):
+            evaluate_server(client, broken.subset(np.array([0])), [], model="ten", seed=0, broken=[])
 
 
 def test_the_command_asks_a_server(

@@ -7,17 +7,23 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from prunepool.cli import streams
 from prunepool.errors import InvalidParameter, PrunepoolError
 from prunepool.machine import set_openmp_wait_policy, tune_malloc
 
 USAGE_ERROR = 2
+_LEVEL = "PRUNEPOOL_LOG_LEVEL"
+#: Characters of a message: torch's about a checkpoint of another network has thousands.
+_LONGEST_LINE = 1000
 
 #: Command, module, attribute, help. The module is imported only when the command runs, so that --help is fast.
 _COMMANDS = (
@@ -42,6 +48,13 @@ class _LazyGroup(TyperGroup):
             if args and args[0] == name:
                 self.commands[name] = _load(name, module, attribute)
         return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command with logging that shows no variables; --help does without."""
+        from prunepool.logs import logging_to
+
+        with logging_to(sys.stderr, "console", "warning"):
+            return super().invoke(ctx)
 
 
 def _load(name: str, module: str, attribute: str) -> Any:
@@ -102,8 +115,14 @@ def run(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status.
     """
+    status = _status(arguments)
+    lost = streams.flush()
+    return status if lost is None else _output_lost(lost)
+
+
+def _status(arguments: Sequence[str] | None) -> int:
+    given = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        given = None if arguments is None else list(arguments)
         status = app(args=given, prog_name="prunepool", standalone_mode=False)
     except typer.TyperException as error:
         hint = " (see prunepool --help)" if error.exit_code == USAGE_ERROR else ""
@@ -114,16 +133,63 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return _complain(error.detail, 1)
     except (typer.Abort, KeyboardInterrupt):
         return 130
+    except streams.OutputLost as lost:
+        return _output_lost(lost)
+    except Exception as error:
+        # A server's operator cannot make a crash come again to see where it was.
+        return _unforeseen(error, traced=given[:1] == ["serve"] or _debug())
     return status if isinstance(status, int) else 0
 
 
+def _output_lost(lost: streams.OutputLost) -> int:
+    """Say why standard output could not be written; nothing if only nobody reads it, as with `| head -1`."""
+    streams.give_up_output()
+    return streams.NOBODY_READS if lost.unread else _complain(str(lost), 1)
+
+
+def _debug() -> bool:
+    return os.environ.get(_LEVEL, "").lower() == "debug"
+
+
+def _unforeseen(error: Exception, *, traced: bool) -> int:
+    """Say in a line what was raised that no command expects, and where; with its traceback, which has no values."""
+    if traced:
+        traceback.print_exception(error)
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if isinstance(error.filename, str) else ""
+        return _complain(where + error.strerror, 1)
+    if isinstance(error, MemoryError):
+        return _complain(f"there is too little memory{_place_of(error)}", 1)
+    hint = "" if traced else f"; {_LEVEL}=debug shows the traceback"
+    return _complain(f"internal error: {type(error).__name__}: {error}{_place_of(error)}{hint}", 1)
+
+
+def _place_of(error: BaseException) -> str:
+    """Return the innermost line of ours that an error came through."""
+    package = Path(__file__).parents[1]
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = Path(frame.filename)
+        if path.is_relative_to(package):
+            return f" (prunepool/{path.relative_to(package)}, line {frame.lineno})"
+    return ""
+
+
 def _complain(message: str, status: int) -> int:
-    sys.stderr.write(f"prunepool: {' '.join(message.split())}\n")
+    from prunepool.access.keys import hide_keys
+    from prunepool.cli.terminal import shown
+
+    # A key in the wrong place of a command line is not repeated, as in `prunepool keys revoke pp_…`.
+    line = shown(hide_keys(" ".join(message.split())))
+    if len(line) > _LONGEST_LINE:
+        line = line[:_LONGEST_LINE] + "…"
+    sys.stderr.write(f"prunepool: {line}\n")
+    sys.stderr.flush()
     return status
 
 
 def main() -> None:
     """Entry point of the `prunepool` command."""
+    streams.prepare()
     set_openmp_wait_policy(os.environ)
     tune_malloc()
     sys.exit(run())

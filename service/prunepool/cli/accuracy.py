@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 
 from prunepool.cli.options import UsageError, load_settings
+from prunepool.cli.terminal import say, say_table
 
 if TYPE_CHECKING:
     from prunepool.lab.accuracy_row import AccuracyRow
@@ -37,6 +38,8 @@ JsonOption = Annotated[
 
 #: Columns when standard output is no terminal, so that lines do not wrap for other programs.
 _PIPE_WIDTH = 160
+#: Images that a line names.
+_NAMED = 3
 
 
 def load(name: str, flags: Mapping[str, str]) -> LoadedModel:
@@ -111,9 +114,10 @@ def print_rows(rows: Iterable[AccuracyRow], titles: Sequence[str] = ()) -> None:
             table.add_row()
         last = row.method
         table.add_row(name, *_cells(row, labelled))
-    width = None if sys.stdout.isatty() else _PIPE_WIDTH
-    Console(width=width, highlight=False).print(table)
-    typer.echo(f"{rows[0].figures.images} images; ranges are 95 % bootstrap intervals; DROP is in points")
+    images = rows[0].figures.images
+    say_table(
+        table, f"{images} images; ranges are 95 % bootstrap intervals; DROP is in points", width=_PIPE_WIDTH
+    )
 
 
 def _name(row: AccuracyRow) -> str:
@@ -145,6 +149,16 @@ def _signed(ends: tuple[float, float], scale: float) -> str:
     return f"{ends[0] * scale:+.1f}…{ends[1] * scale:+.1f}"
 
 
+def say_broken(broken: Sequence[str], count: int) -> None:
+    """Say in a line how many of so many images could not be decoded, if any, and why the first ones."""
+    if broken:
+        some = "; ".join(broken[:_NAMED]) + ("; …" if len(broken) > _NAMED else "")
+        say(
+            f"prunepool: {len(broken)} of {count} images cannot be decoded and are left out: {some}",
+            error=True,
+        )
+
+
 def save_json(document: Mapping[str, object], path: Path | None) -> None:
     """Write a report as JSON, if there is a path.
 
@@ -155,6 +169,8 @@ def save_json(document: Mapping[str, object], path: Path | None) -> None:
         return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n")
+        path.write_bytes(
+            orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY) + b"\n"
+        )
     except OSError as error:
         raise UsageError(f"--json {path} cannot be written: {error.strerror}") from error

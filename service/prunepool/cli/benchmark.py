@@ -8,19 +8,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
-import orjson
 import typer
+from pydantic import SecretStr
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from prunepool.cli import inputs
+from prunepool.cli.accuracy import save_json
 from prunepool.cli.options import ApiKeyOption, UsageError, load_settings, with_flags
+from prunepool.cli.terminal import say_skipped, say_table
 from prunepool.extras import needs_torch
+from prunepool.imaging.image_files import SUFFIXES, find_files
 from prunepool.reduction.methods import METHODS
 
 _DTYPES = ("float32", "bfloat16", "float16")
-_IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 
 
 @with_flags("model", "model_store", "device", "cpu_openvino_folder")
@@ -90,7 +92,7 @@ def benchmark(
         rows = bench.run(cases, advance)
     report = bench.report(rows, name)
     _print(report)
-    _save(report, json_file)
+    save_json(report, json_file)
     if plot is not None:
         from prunepool.lab.speed_plot import draw
 
@@ -116,7 +118,7 @@ def _network(flags: Mapping[str, str], architecture: str | None) -> tuple[Any, i
 
 def _over_http(
     url: str,
-    api_key: str | None,
+    api_key: SecretStr | None,
     folder: Path | None,
     ratios: Sequence[str],
     clients: int,
@@ -131,11 +133,14 @@ def _over_http(
 
     if folder is None:
         raise UsageError("--url needs --images, a folder of images to send")
-    files = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in _IMAGE_SUFFIXES]
-    if not files:
-        raise UsageError(f"--images {folder} holds no {', '.join(sorted(_IMAGE_SUFFIXES))} file")
+    if not folder.is_dir():
+        raise UsageError(f"--images {folder} is no folder")
+    found = find_files(folder)
+    say_skipped(found, str(folder))
+    if not found.files:
+        raise UsageError(f"--images {folder} holds no {', '.join(sorted(SUFFIXES))} file")
     try:
-        photos = [inputs.read(str(file)) for file in files]
+        photos = [inputs.read(str(file)) for file in found.files]
     except OSError as error:
         raise UsageError(f"--images {error.filename} {error.strerror}") from error
     bench = HttpBenchmark(url, photos, clients=clients, seconds=seconds, phases=phases, api_key=api_key)
@@ -147,11 +152,9 @@ def _over_http(
         gain = row.images_per_s / rows[0].images_per_s
         figures = (f"{row.images_per_s:.1f}", f"×{gain:.2f}", f"{row.p50_ms:.0f}", f"{row.p99_ms:.0f}")
         table.add_row(row.ratio, *figures, str(row.failed))
-    Console().print(table)
-    Console().print(str(server))
-    _save(
-        {"url": url, "clients": clients, **asdict(server), "rows": [asdict(row) for row in rows]}, json_file
-    )
+    say_table(table, str(server))
+    report = {"url": url, "clients": clients, **asdict(server), "rows": [asdict(row) for row in rows]}
+    save_json(report, json_file)
 
 
 def _print(report: Mapping[str, Any]) -> None:
@@ -169,37 +172,28 @@ def _print(report: Mapping[str, Any]) -> None:
         bound = "" if row["bound"] is None else f"×{row['bound']:.2f}"
         figures = (f"{row['images_per_s']:.1f}", spread, f"×{row['speedup']:.3f}", bound)
         table.add_row(row["dtype"], str(row["batch"]), row["candidate"], *figures)
-    console = Console()
-    console.print(table)
-    console.print(in_words(report["environment"]))
+    parts: list[Table | str] = [table, in_words(report["environment"])]
     for row in report["rows"]:
         if row["of_uniform"] is not None:
             share = f"the mix runs at {row['of_uniform']:.2f} of uniform batches of its ratios"
-            console.print(f"{row['dtype']}, batch {row['batch']}: {share}")
-    _print_operations(report["rows"])
+            parts.append(f"{row['dtype']}, batch {row['batch']}: {share}")
+    parts += _operations(report["rows"])
     if report["not_measured"]:
-        console.print("not measured here: " + ", ".join(report["not_measured"]))
+        parts.append("not measured here: " + ", ".join(report["not_measured"]))
+    say_table(*parts)
 
 
-def _print_operations(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Print the share of the time of each kind of operation, if it was profiled."""
+def _operations(rows: Sequence[Mapping[str, Any]]) -> list[Table]:
+    """Make a table of the share of the time of each kind of operation, if it was profiled."""
     profiled = [row for row in rows if row["operations"]]
     if not profiled:
-        return
+        return []
     kinds = list(dict.fromkeys(one["kind"] for row in profiled for one in row["operations"]))
     table = Table("dtype", "batch", "candidate", *kinds, title="share of the time, by kind of operation")
     for row in profiled:
         share = {one["kind"]: f"{one['share']:.1%}" for one in row["operations"]}
         table.add_row(row["dtype"], str(row["batch"]), row["candidate"], *(share.get(k, "") for k in kinds))
-    Console().print(table)
-
-
-def _save(report: Mapping[str, Any], path: Path | None) -> None:
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(
-            orjson.dumps(report, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY) + b"\n"
-        )
+    return [table]
 
 
 @contextmanager

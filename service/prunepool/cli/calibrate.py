@@ -22,8 +22,10 @@ from prunepool.cli.accuracy import (
     print_rows,
     progress,
     save_json,
+    say_broken,
 )
 from prunepool.cli.options import UsageError, load_settings, with_flags
+from prunepool.cli.terminal import say, say_skipped
 from prunepool.errors import InvalidParameter
 from prunepool.extras import needs_torch
 from prunepool.store.manifest import PAPER
@@ -114,6 +116,7 @@ def calibrate(
     loaded = load(model, flags)
     classes = loaded.manifest.labels
     found = find_images(images, labels, classes)
+    say_skipped(found.found, str(images))
     found = found if limit is None else found.sample(limit, seed=seed)
     if keep is Keep.PLANS and report_images is None:
         choose_set, report_set = found.subset(np.arange(0)), found
@@ -122,13 +125,18 @@ def calibrate(
     else:
         choose_set, _ = _halves(found, seed, parts=1)
         report_set = find_images(report_images, report_labels, classes)
+        say_skipped(report_set.found, str(report_images))
     prepare = preprocess_of(loaded)
     path = store.work_file(stored, JOURNAL)
+    broken: list[str] = []
     with progress() as begin, open_journal(path) as journal:
+        choose_crops = list(crops(choose_set, prepare, batch_size, broken))
+        report_crops = list(crops(report_set, prepare, batch_size, broken))
+        say_broken(broken, len(choose_set) + len(report_set))
         result = run(
             loaded,
-            list(crops(choose_set, prepare, batch_size)),
-            list(crops(report_set, prepare, batch_size)),
+            choose_crops,
+            report_crops,
             journal=journal,
             begin=begin,
             seed=seed,
@@ -137,8 +145,11 @@ def calibrate(
             speed_rounds=speed_rounds,
         )
     _print(result)
-    chosen_on = {"chosen_on": len(choose_set), "measured_on": len(report_set), "labels": labels is not None}
-    save_json({**chosen_on, **_document(loaded, result, seed)}, json_file)
+    chosen_on, measured_on = (
+        sum(len(part.pixels) for part in parts) for parts in (choose_crops, report_crops)
+    )
+    images_of = {"chosen_on": chosen_on, "measured_on": measured_on, "labels": labels is not None}
+    save_json({**images_of, **_document(loaded, result, seed)}, json_file)
     if plot is not None:
         from prunepool.lab.accuracy_plot import draw
 
@@ -147,9 +158,7 @@ def calibrate(
         found_out = {"profile": tuple(result.points), "geometry": loaded.geometry}
         written = store.update_manifest(model, stored.manifest.model_copy(update=found_out))
         path.unlink(missing_ok=True)
-        typer.echo(
-            f"the profile of {model} is written: {len(result.points)} points{_copied(stored, written)}"
-        )
+        say(f"the profile of {model} is written: {len(result.points)} points{_copied(stored, written)}")
 
 
 def _time(name: str, flags: Mapping[str, str], rounds: int, json_file: Path | None, dry_run: bool) -> None:
@@ -169,14 +178,14 @@ def _time(name: str, flags: Mapping[str, str], rounds: int, json_file: Path | No
     for point in points:
         if point.speed is not None:
             where = f"{point.speed.device}, {point.speed.dtype}, batch {point.speed.batch}"
-            typer.echo(f"{point.ratio:.4g}  {point.gmacs:.3f} GMACs  ×{point.speed.speedup:.2f}  {where}")
+            say(f"{point.ratio:.4g}  {point.gmacs:.3f} GMACs  ×{point.speed.speedup:.2f}  {where}")
     found = [point.model_dump(mode="json", exclude_none=True) for point in points]
     save_json({"model": name, "environment": environment(loaded.device), "points": found}, json_file)
     if not dry_run:
         written = store.update_manifest(
             name, stored.manifest.model_copy(update={"profile": points, "geometry": loaded.geometry})
         )
-        typer.echo(f"the profile of {name} says how fast its plans are here{_copied(stored, written)}")
+        say(f"the profile of {name} says how fast its plans are here{_copied(stored, written)}")
 
 
 def _copied(stored: StoredModel, written: StoredModel) -> str:
@@ -202,7 +211,7 @@ def _halves(images: ImageSet, seed: int, parts: int = 2) -> tuple[ImageSet, Imag
 def _print(result: Calibrated) -> None:
     """Print the plans that were tried, and the figures before and after."""
     for shape, losses in sorted(result.tried.items(), key=lambda item: sum(item[1])):
-        typer.echo(f"tried  {' '.join(f'{loss:.4f}' for loss in losses)}  {shape.name}")
+        say(f"tried  {' '.join(f'{loss:.4f}' for loss in losses)}  {shape.name}")
     rows, names = [result.before[0]], ["dense"]
     for choice, before, after in zip(result.choices, result.before[1:], result.after[1:], strict=True):
         if before.plan != after.plan:

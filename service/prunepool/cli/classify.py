@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import asdict
 from functools import partial
@@ -13,10 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
 import typer
+from pydantic import SecretStr
 
 from prunepool.cli import inputs
 from prunepool.cli.options import ApiKeyOption, UsageError, flag, load_settings, with_flags
 from prunepool.cli.output import Output
+from prunepool.cli.terminal import say
 from prunepool.errors import InvalidParameter, ModelNotFound, PrunepoolError
 
 if TYPE_CHECKING:
@@ -62,8 +63,6 @@ def classify(
     ] = False,
 ) -> int:
     """Classify images in this process, or by a server."""
-    from prunepool.logs import logging_to
-
     options = _options(
         {
             "reduction_ratio": reduction_ratio,
@@ -74,12 +73,15 @@ def classify(
             "explain": "true" if explain else None,
         }
     )
-    names = list(inputs.expand(files))
+    notices: list[str] = []
+    names = list(inputs.expand(files, notices))
     results = (
         _in_process(names, flags, options) if url is None else _by_server(names, url, api_key, flags, options)
     )
-    with logging_to(sys.stderr, "console", "warning"), Output(as_json, len(names)) as output:
+    with Output(as_json, len(names)) as output:
         asyncio.run(_write(results, output))
+    for notice in notices:
+        say(f"prunepool: {notice}", error=True)
     return 1 if output.failed else 0
 
 
@@ -93,7 +95,7 @@ def _options(given: Mapping[str, str | None]) -> InferenceOptions:
 
 async def _in_process(
     names: Sequence[str], flags: Mapping[str, str], options: InferenceOptions
-) -> AsyncIterator[tuple[str, Result]]:
+) -> AsyncGenerator[tuple[str, Result], None]:
     """Classify with the engine of a server, but without the server."""
     from prunepool.api.json_documents import classification_json
     from prunepool.client import ImageUnreadable
@@ -131,8 +133,12 @@ async def _in_process(
 
 
 async def _by_server(
-    names: Sequence[str], url: str, api_key: str | None, flags: Mapping[str, str], options: InferenceOptions
-) -> AsyncIterator[tuple[str, Result]]:
+    names: Sequence[str],
+    url: str,
+    api_key: SecretStr | None,
+    flags: Mapping[str, str],
+    options: InferenceOptions,
+) -> AsyncGenerator[tuple[str, Result], None]:
     from prunepool.client import AsyncClient, ClassifyOptions
 
     for name in flags:
@@ -155,9 +161,10 @@ async def _by_server(
                 yield next(in_turn), result
 
 
-async def _write(results: AsyncIterator[tuple[str, Result]], output: Output) -> None:
-    async for name, result in results:
-        if isinstance(result, PrunepoolError):
-            output.error(name, result.code, result.detail)
-        else:
-            output.answer(name, result)
+async def _write(results: AsyncGenerator[tuple[str, Result], None], output: Output) -> None:
+    async with aclosing(results):  # what is under way ends before the loop does, also if the output is lost
+        async for name, result in results:
+            if isinstance(result, PrunepoolError):
+                output.error(name, result.code, result.detail)
+            else:
+                output.answer(name, result)

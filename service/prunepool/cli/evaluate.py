@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from pydantic import SecretStr
 
 from prunepool.cli.accuracy import (
     BatchOption,
@@ -22,8 +23,10 @@ from prunepool.cli.accuracy import (
     print_rows,
     progress,
     save_json,
+    say_broken,
 )
 from prunepool.cli.options import ApiKeyOption, UsageError, flag, with_flags
+from prunepool.cli.terminal import say_skipped
 from prunepool.extras import needs_torch
 from prunepool.reduction.methods import METHODS
 
@@ -126,18 +129,21 @@ def _of_model(
     model = load(name, flags)
     settings = tool.settings_of(model, methods, ratios, match_gmacs=match_gmacs, escalate_below=margins)
     images = find_images(folder, labels, model.manifest.labels)
+    say_skipped(images.found, str(folder))
     images = images if limit is None else images.sample(limit, seed=seed)
     plans = {setting.plan for setting in settings}
+    broken: list[str] = []
     with progress() as begin:
         advance = begin("evaluating", len(images) * len(plans))
-        batches = crops(images, preprocess_of(model), batch_size)
+        batches = crops(images, preprocess_of(model), batch_size, broken)
         rows = tool.evaluate(model, batches, settings, seed=seed, advance=advance)
-    return rows, tool.report(model, rows, seed=seed)
+    say_broken(broken, len(images))
+    return rows, {**tool.report(model, rows, seed=seed), "left_out": len(broken)}
 
 
 def _of_server(
     url: str,
-    api_key: str | None,
+    api_key: SecretStr | None,
     model: str | None,
     folder: Path,
     labels: str | None,
@@ -156,8 +162,13 @@ def _of_server(
         if info is None:
             raise ModelNotFound(f"no model named {model!r} is served; there are: {', '.join(served)}")
         images = find_images(folder, labels, [f"class {i}" for i in range(info.classes)])
+        say_skipped(images.found, str(folder))
         images = images if limit is None else images.sample(limit, seed=seed)
         advance = begin("evaluating", len(images) * len({0.0, *ratios}))
-        rows = evaluate_server(client, images, ratios, model=info.name, seed=seed, advance=advance)
+        broken: list[str] = []
+        rows = evaluate_server(
+            client, images, ratios, model=info.name, seed=seed, advance=advance, broken=broken
+        )
+    say_broken(broken, len(images))
     document = {"model": info.name, "device": info.device, "dtype": info.dtype, "seed": seed, "url": url}
-    return rows, {**document, "rows": [asdict(row) for row in rows]}
+    return rows, {**document, "left_out": len(broken), "rows": [asdict(row) for row in rows]}

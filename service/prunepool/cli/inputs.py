@@ -9,15 +9,19 @@ from pathlib import Path
 
 from prunepool.cli.options import UsageError
 from prunepool.files import read_regular
+from prunepool.imaging.image_files import find_files
 
 STDIN = "-"
-_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 
 
-def expand(names: Iterable[str]) -> Iterator[str]:
+def expand(names: Iterable[str], notices: list[str]) -> Iterator[str]:
     """Yield files as named, and folders as the images in and below them, sorted by path.
 
     A folder without images is yielded itself, so that reading it fails.
+
+    Args:
+        names: as given.
+        notices: gets a line for each folder that holds something else.
 
     Raises:
         UsageError: a name is empty, as an unset variable of the shell is; as a path it would be the working folder.
@@ -28,8 +32,10 @@ def expand(names: Iterable[str]) -> Iterator[str]:
         if name == STDIN or not Path(name).is_dir():
             yield name
             continue
-        found = sorted(path for path in Path(name).rglob("*") if path.suffix.lower() in _SUFFIXES)
-        yield from map(str, found or [Path(name)])
+        found = find_files(Path(name))
+        if found.skipped:
+            notices.append(f"{name}: {found.notice}")
+        yield from map(str, found.files or [Path(name)])
 
 
 def read(name: str) -> bytes:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Annotated
 
-import orjson
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from prunepool.access import Key, KeysFile, digest_of, new_key
 from prunepool.access.keyfile import check_name, rate_of
 from prunepool.cli.models_input import JsonOption
 from prunepool.cli.options import PREFIX, UsageError, flag, load_settings, with_flags
+from prunepool.cli.terminal import say, say_json, say_table
 
 Flags = Mapping[str, str]
 
@@ -56,8 +54,8 @@ def create(
         raise UsageError(str(error)) from error
     key = new_key()
     _write(lambda: file.add(Key(name, digest_of(key), limit, datetime.now(UTC).date(), admin)), file)
-    typer.echo(key)
-    sys.stderr.write(f"the key of {name}; it cannot be shown again: {file.path} holds only its hash\n")
+    say(key)
+    say(f"the key of {name}; it cannot be shown again: {file.path} holds only its hash", error=True)
 
 
 @keys_app.command("list")
@@ -76,7 +74,7 @@ def list_keys(flags: Flags, as_json: JsonOption = False) -> None:
             }
             for key in keys
         ]
-        typer.echo(orjson.dumps(rows, option=orjson.OPT_INDENT_2).decode())
+        say_json(rows, indent=2)
         return
     table = Table(box=None, header_style="bold")
     for column in ("NAME", "RATE", "CREATED", "ADMIN"):
@@ -85,7 +83,7 @@ def list_keys(flags: Flags, as_json: JsonOption = False) -> None:
         rate = "no limit" if key.rate is None else str(key.rate)
         created = "" if key.created is None else key.created.isoformat()
         table.add_row(key.name, rate, created, "yes" if key.admin else "")
-    Console(width=None if sys.stdout.isatty() else 200, highlight=False).print(table)
+    say_table(table)
 
 
 @keys_app.command()
@@ -96,7 +94,7 @@ def revoke(
     """Remove a key from the file. A running server refuses it within two seconds."""
     file = _file(flags)
     _write(lambda: file.remove(name), file)
-    sys.stderr.write(f"the key of {name} is no longer in {file.path}\n")
+    say(f"the key of {name} is no longer in {file.path}", error=True)
 
 
 def _file(flags: Flags) -> KeysFile:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
@@ -15,10 +14,11 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from prunepool.cli import models_output as output
 from prunepool.cli.models_input import ForceOption, JsonOption, check_within, per_channel, store_of
 from prunepool.cli.options import UsageError, with_flags
+from prunepool.cli.terminal import say, say_json, shown
 from prunepool.errors import ModelNotFound, PrunepoolError
 from prunepool.extras import needs_torch
 from prunepool.store import ModelStore
-from prunepool.store.folders import exists
+from prunepool.store.folders import exists, what_is_at
 
 Flags = Mapping[str, str]
 
@@ -37,12 +37,12 @@ def list_models(flags: Flags, as_json: JsonOption = False) -> None:
     store = store_of(flags)
     rows = [output.row(store, name) for name in store.names()]
     if as_json:
-        _print_json(rows)
+        say_json(rows, indent=2)
     elif rows:
         output.print_table(rows, store)
     else:
-        missing = "" if exists(store.root, Path.is_dir) else ", because the folder does not exist"
-        typer.echo(f"no models in {store.root}{missing}; --model-store names another")
+        missing = "" if exists(store.root, Path.is_dir) else f", because {what_is_at(store.root)}"
+        say(f"no models in {store.root}{missing}; --model-store names another")
 
 
 @models_app.command()
@@ -55,7 +55,7 @@ def show(
     """Show a model: manifest, size, the limit of its ratio, licence, measured profile."""
     model = store_of(flags).open(name)
     if as_json:
-        _print_json(output.details(model))
+        say_json(output.details(model), indent=2)
     else:
         output.print_details(model)
 
@@ -77,7 +77,8 @@ def add(
     labels: Annotated[
         Path | None,
         typer.Option(
-            help="Names of the classes: .txt with one a line, or .json. Without it ImageNet's, where their "
+            help="Names of the classes: .txt with one a line, or .json as Hugging Face, timm and torchvision have "
+            "it. Without it ImageNet's, where their "
             "number is the same, else 'class 0', ….",
             exists=True,
             dir_okay=False,
@@ -115,7 +116,7 @@ def add(
     needs_torch("models add")
     from prunepool.models.add import ModelDescription, add_file
     from prunepool.models.catalogue import look_up
-    from prunepool.models.labels import read_labels
+    from prunepool.models.label_files import read_labels
 
     entry = look_up(architecture)
     description = ModelDescription(
@@ -127,7 +128,7 @@ def add(
         crop_pct=crop_pct or entry.crop_pct,
         interpolation=interpolation or entry.interpolation,
         licence=licence or "unknown",
-        origin=origin or f"file {path.name}",
+        origin=origin or f"file {shown(path.name)}",
         labels=read_labels(labels) if labels else None,
     )
     added = add_file(store, path, description, replace=force)
@@ -163,18 +164,23 @@ def verify(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare weights with the sha256 that their manifests record."""
+    """Compare weights with their manifests: sha256, classes and labels, sizes."""
     store = store_of(flags)
-    problems = {name: _problem(store, name) for name in names or store.names()}
+    names = names or list(store.names())
+    if not names and not exists(store.root, Path.is_dir):
+        raise ModelNotFound(f"no models in {store.root}: {what_is_at(store.root)}")
+    problems = {name: _problem(store, name) for name in names}
     if as_json:
-        _print_json([{"name": n, "ok": not problem, "error": problem} for n, problem in problems.items()])
+        say_json(
+            [{"name": n, "ok": not problem, "error": problem} for n, problem in problems.items()], indent=2
+        )
     elif not problems:
-        typer.echo(f"no models in {store.root}")
+        say(f"no models in {store.root}")
     for name, problem in problems.items():
         if problem:
-            typer.echo(f"prunepool: {problem}", err=True)
+            say(f"prunepool: {problem}", error=True)
         elif not as_json:
-            typer.echo(f"{name}: ok")
+            say(f"{name}: ok")
     if any(problems.values()):
         raise typer.Exit(1)
 
@@ -192,14 +198,14 @@ def remove(
     store.check_removable(name)
     if as_json and not yes:
         raise UsageError("--json does not ask for confirmation, so it needs --yes")
-    if not yes and not typer.confirm(f"Delete {store.root / name} and its weights?", err=True):
-        typer.echo(f"{name} is kept", err=True)
+    if not yes and not typer.confirm(shown(f"Delete {store.root / name} and its weights?"), err=True):
+        say(f"{name} is kept", error=True)
         raise typer.Exit(1)
     store.remove(name)
     if as_json:
-        _print_json({"removed": name})
+        say_json({"removed": name}, indent=2)
     else:
-        typer.echo(f"{name} removed")
+        say(f"{name} removed")
 
 
 def _problem(store: ModelStore, name: str) -> str | None:
@@ -211,6 +217,8 @@ def _problem(store: ModelStore, name: str) -> str | None:
         raise
     except PrunepoolError as error:
         return error.detail
+    except OSError as error:
+        return f"{store.root / name}: cannot be read ({error.strerror or error})"
     return None
 
 
@@ -222,22 +230,18 @@ def _hashing(store: ModelStore, name: str) -> Iterator[Callable[[int], None]]:
     with Progress(
         *columns, console=output.stderr(), transient=True, disable=not sys.stderr.isatty()
     ) as progress:
-        task = progress.add_task(name, total=total)
+        task = progress.add_task(shown(name), total=total)
         yield lambda count: progress.advance(task, count)
 
 
 def _print_added(store: ModelStore, name: str, notices: tuple[str, ...], *, as_json: bool) -> None:
     for notice in notices:
-        typer.echo(f"note: {notice}", err=True)
+        say(f"note: {notice}", error=True)
     summary = output.row(store, name)
     if as_json:
-        _print_json(summary)
+        say_json(summary, indent=2)
         return
-    typer.echo(
+    say(
         f"{name} added to {store.root}: {summary['architecture']}, {summary['classes']} classes, "
         f"{summary['parameters']:,} parameters, licence {summary['licence']}"
     )
-
-
-def _print_json(document: Mapping[str, Any] | list[dict[str, Any]]) -> None:
-    typer.echo(json.dumps(document, indent=2, ensure_ascii=False))

@@ -4,24 +4,16 @@ from __future__ import annotations
 
 import math
 import re
-import sys
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from prunepool.cli.terminal import say_table, shown
 from prunepool.errors import PrunepoolError, WeightsInvalid
 from prunepool.reduction.plan import PlanError, default_blocks, max_ratio
 from prunepool.store import ModelStore, StoredModel
-
-#: Columns when standard output is no terminal, so that lines do not wrap for other programs.
-_PIPE_WIDTH = 200
-
-
-def stdout() -> Console:
-    """Return a console on stdout, wide if that is no terminal."""
-    return Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False)
 
 
 def stderr() -> Console:
@@ -63,23 +55,22 @@ def print_table(rows: list[dict[str, Any]], store: ModelStore) -> None:
     table.add_column("WHERE")
     for entry in rows:
         if "error" in entry:
-            table.add_row(Text(entry["name"]), Text(entry["error"], style="red"))
+            table.add_row(Text(shown(entry["name"])), Text(shown(entry["error"]), style="red"))
             continue
         table.add_row(
-            Text(entry["name"]),
-            Text(entry["architecture"]),
+            Text(shown(entry["name"])),
+            Text(shown(entry["architecture"])),
             f"{entry['input_size']}²",
             str(entry["classes"]),
             f"{entry['parameters'] / 1e6:.1f} M",
             "missing" if entry["bytes"] is None else f"{entry['bytes'] / 1e6:.0f} MB",
-            Text(entry["licence"]),
+            Text(shown(entry["licence"])),
             "packaged" if entry["packaged"] else "store",
         )
-    console = stdout()
-    console.print(table)
-    console.print(f"store: {store.root}", markup=False, soft_wrap=True)
+    where = [f"store: {store.root}"]
     if any(entry.get("packaged") for entry in rows):
-        console.print(f"packaged: {store.packaged} (read-only)", markup=False, soft_wrap=True)
+        where.append(f"packaged: {store.packaged} (read-only)")
+    say_table(table, *where)
 
 
 def ratio_limit(model: StoredModel) -> float:
@@ -141,12 +132,8 @@ def print_details(model: StoredModel) -> None:
             "the paper's" if reduction.thresholds is None else str(list(reduction.thresholds)),
         ),
     ):
-        grid.add_row(key, Text(value))
-    stdout().print(grid)
-    if manifest.profile is None:
-        stdout().print("profile          not measured")
-        return
-    stdout().print(_profile_table(model))
+        grid.add_row(key, Text(shown(value)))
+    say_table(grid, "profile          not measured" if manifest.profile is None else _profile_table(model))
 
 
 def _profile_table(model: StoredModel) -> Table:
@@ -155,7 +142,7 @@ def _profile_table(model: StoredModel) -> Table:
     columns = list(dict.fromkeys(key for point in points for key in point))
     table = Table(title="profile", title_justify="left", title_style="bold", box=None)
     for column in columns:
-        table.add_column(column)
+        table.add_column(Text(shown(column)))
     for point in points:
-        table.add_row(*(Text(str(point.get(column, ""))) for column in columns))
+        table.add_row(*(Text(shown(str(point.get(column, "")))) for column in columns))
     return table

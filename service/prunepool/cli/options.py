@@ -10,17 +10,25 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any
 
 import typer
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from prunepool.settings import Settings
+from prunepool.settings_file import SettingsFileError
 
 PREFIX = "PRUNEPOOL_"
 API_KEY = "PRUNEPOOL_API_KEY"
+
+
+def _secret(value: str | SecretStr) -> SecretStr:
+    return value if isinstance(value, SecretStr) else SecretStr(value)
+
+
 ApiKeyOption = Annotated[
-    str | None,
+    SecretStr | None,
     typer.Option(
+        parser=_secret,
         help="API key, if the server requires one. The variable keeps it out of the process list.",
         envvar=API_KEY,
         metavar="KEY",
@@ -93,9 +101,11 @@ def load_settings(given: Mapping[str, object]) -> Settings:
     try:
         return Settings(**given)  # type: ignore[arg-type]
     except ValidationError as error:
-        raise UsageError(_first_error(error, given)) from error
+        raise UsageError(_first_error(error, given)) from None
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{FILE} is not TOML: {error}") from error
+    except SettingsFileError as error:
+        raise UsageError(str(error)) from error
     except OSError as error:
         raise UsageError(f"{FILE} cannot be read: {error.strerror}") from error
 

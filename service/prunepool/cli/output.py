@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
-import orjson
 from rich.console import Console
 
+from prunepool.cli.terminal import as_json, shown
 from prunepool.client.progress import progress_bar
 
 #: Fewer files are done before a bar would show anything.
@@ -45,7 +45,7 @@ class Output:
 
     def answer(self, name: str, answer: Mapping[str, Any]) -> None:
         """Print the predictions of an image."""
-        self._write({"file": name, **answer} if self._as_json else _text(name, answer))
+        self._write({"file": name, **answer} if self._as_json else shown(_text(name, answer)))
 
     def error(self, name: str, code: str, detail: str) -> None:
         """Print the error of an image."""
@@ -54,11 +54,11 @@ class Output:
             self._write({"file": name, "error": {"code": code, "detail": detail}})
             return
         self._bar.advance(self._task)
-        self._print(f"prunepool: {name}: {detail}", to_error=True)
+        self._print(shown(f"prunepool: {name}: {' '.join(detail.split())}"), to_error=True)
 
     def _write(self, line: str | dict[str, Any]) -> None:
         self._bar.advance(self._task)
-        self._print(line if isinstance(line, str) else orjson.dumps(line).decode())
+        self._print(line if isinstance(line, str) else as_json(line, sys.stdout))
 
     def _print(self, line: str, to_error: bool = False) -> None:
         if not self._bar.disable and self._console.stderr == to_error:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from prunepool.cli.options import FILE, PREFIX, default_text, flag, load_settings, with_flags
+from prunepool.cli.terminal import say
 from prunepool.settings import Settings
 
 
@@ -21,14 +22,15 @@ def settings(
 ) -> None:
     """Show every setting and its value after flags, environment and prunepool.toml."""
     if markdown:
-        typer.echo(markdown_table())
+        for line in markdown_table().splitlines():
+            say(line)
         return
     found = load_settings(flags)
     width = max(map(len, Settings.model_fields))
     for name in Settings.model_fields:
         value = getattr(found, name)
         shown = ", ".join(value) if isinstance(value, tuple) else value
-        typer.echo(f"{name:<{width}}  {'unset' if value is None else shown}")
+        say(f"{name:<{width}}  {'unset' if value is None else shown}")
 
 
 def markdown_table() -> str:

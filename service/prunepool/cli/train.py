@@ -10,6 +10,7 @@ import typer
 
 from prunepool.cli.accuracy import ImagesOption, LabelsOption, LimitOption, SeedOption, progress
 from prunepool.cli.options import UsageError, load_settings, with_flags
+from prunepool.cli.terminal import say, say_skipped
 from prunepool.errors import InvalidParameter
 from prunepool.extras import needs_torch
 
@@ -129,6 +130,7 @@ def train(
     else:
         student = _new(architecture, name, class_names, taught, settings, seed)
     found = find_images(images, labels, student.manifest.labels)
+    say_skipped(found.found, str(images))
     found = found if limit is None else found.sample(limit, seed=seed)
     recipe = Recipe(
         steps=steps or max(1, round(epochs * len(found) / batch_size)),
@@ -158,7 +160,7 @@ def train(
             trainer,
             found,
             folder,
-            report=lambda line: typer.echo(str(line)),
+            report=lambda line: say(str(line)),
             advance=begin("steps", recipe.steps),
             report_every=report_every,
             checkpoint_seconds=checkpoint_seconds,
@@ -167,10 +169,8 @@ def train(
     source = origin or _origin(model, taught, images, found)
     added = keep(store, trainer.average, student.manifest, name, licence, source, weights, replace=force)
     for notice in added.notices:
-        typer.echo(notice)
-    typer.echo(
-        f"{name} is in {store.root}: {recipe.steps} steps of {batch_size} images; {folder} may be deleted"
-    )
+        say(notice)
+    say(f"{name} is in {store.root}: {recipe.steps} steps of {batch_size} images; {folder} may be deleted")
 
 
 def _load(name: str, settings: Settings) -> LoadedModel:
@@ -189,7 +189,7 @@ def _new(
 ) -> LoadedModel:
     """Make a student with random weights; classes and input are the teacher's if there is one."""
     from prunepool.lab.training.student import new_student
-    from prunepool.models.labels import read_labels
+    from prunepool.models.label_files import read_labels
 
     assert architecture is not None
     if class_names is None and teacher is None:

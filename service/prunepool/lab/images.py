@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,10 +13,9 @@ from numpy.typing import NDArray
 from prunepool.errors import ImageUndecodable, InvalidParameter, PrunepoolError
 from prunepool.files import read_regular
 from prunepool.imaging import ImageLimits, Preprocess, decode
+from prunepool.imaging.image_files import NOTHING, SUFFIXES, FoundFiles, find_files
+from prunepool.lab.label_csv import read_label_csv
 
-_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
-#: Columns of a label file.
-_FILE, _LABEL = "file", "label_index"
 #: Instead of a label file: each class has a folder.
 FOLDERS = "folders"
 
@@ -29,10 +27,12 @@ class ImageSet:
     Attributes:
         files: their paths.
         labels: class index of each image, int64 [n]; None if unknown.
+        found: what the folder holds besides; empty where a CSV names the images.
     """
 
     files: tuple[Path, ...]
     labels: NDArray[np.int64] | None
+    found: FoundFiles = NOTHING
 
     def __len__(self) -> int:
         return len(self.files)
@@ -40,7 +40,7 @@ class ImageSet:
     def subset(self, indices: NDArray[np.int64]) -> ImageSet:
         """The images at some indices."""
         labels = None if self.labels is None else self.labels[indices]
-        return ImageSet(tuple(self.files[i] for i in indices), labels)
+        return ImageSet(tuple(self.files[i] for i in indices), labels, self.found)
 
     def sample(self, count: int, *, seed: int) -> ImageSet:
         """A random sample of this size, or all images if there are no more, in their order."""
@@ -66,17 +66,18 @@ def find_images(folder: Path, labels: Path | str | None, classes: Sequence[str])
         raise InvalidParameter("images", str(folder), "a folder of images")
     if labels is not None and str(labels) != FOLDERS:
         return _from_csv(folder, Path(labels), len(classes))
-    files = tuple(sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES))
+    found = find_files(folder)
+    files = found.files
     if not files:
-        raise InvalidParameter("images", str(folder), f"a folder with {', '.join(sorted(_SUFFIXES))} files")
+        raise InvalidParameter("images", str(folder), f"a folder with {', '.join(sorted(SUFFIXES))} files")
     if labels is None:
-        return ImageSet(files, None)
+        return ImageSet(files, None, found)
     names = sorted({path.relative_to(folder).parts[0] for path in files if path.parent != folder})
     index = _classes_of(names, classes)
     if any(path.parent == folder for path in files):
         raise InvalidParameter("labels", FOLDERS, f"a CSV where images lie in {folder} itself")
     labelled = [index[path.relative_to(folder).parts[0]] for path in files]
-    return ImageSet(files, np.array(labelled, np.int64))
+    return ImageSet(files, np.array(labelled, np.int64), found)
 
 
 def _classes_of(folders: Sequence[str], classes: Sequence[str]) -> dict[str, int]:
@@ -90,28 +91,13 @@ def _classes_of(folders: Sequence[str], classes: Sequence[str]) -> dict[str, int
 
 
 def _from_csv(folder: Path, path: Path, classes: int) -> ImageSet:
-    files, labels = [], []
-    try:
-        with path.open(newline="", encoding="utf-8") as lines:
-            rows = csv.DictReader(lines)
-            if not {_FILE, _LABEL} <= set(rows.fieldnames or ()):
-                raise InvalidParameter("labels", str(path), f"a CSV with the columns {_FILE} and {_LABEL}")
-            for row in rows:
-                files.append(folder / row[_FILE])
-                labels.append(_label(row[_LABEL], classes, f"{path}, line {rows.line_num}"))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InvalidParameter("labels", str(path), f"a CSV that can be read ({error})") from error
+    listed = read_label_csv(path, classes)
+    files = tuple(folder / name for name in listed)
     missing = [file for file in files if not file.is_file()]
     if missing or not files:
         named = f"{len(missing)} missing, such as {missing[0]}" if missing else "none"
         raise InvalidParameter("images", named, f"the files that {path} lists, one or more")
-    return ImageSet(tuple(files), np.array(labels, np.int64))
-
-
-def _label(text: str, classes: int, where: str) -> int:
-    if text is None or not text.strip().isdecimal() or not int(text) < classes:
-        raise InvalidParameter(_LABEL, text, f"an integer from 0 to {classes - 1} ({where})")
-    return int(text)
+    return ImageSet(files, np.array(list(listed.values()), np.int64))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -129,19 +115,42 @@ class Crops:
     digest: str
 
 
-def crops(images: ImageSet, preprocess: Preprocess, batch: int) -> Iterator[Crops]:
+def crops(
+    images: ImageSet, preprocess: Preprocess, batch: int, broken: list[str] | None = None
+) -> Iterator[Crops]:
     """Decode a set of images in batches.
 
+    Args:
+        images: the images.
+        preprocess: the input of the model.
+        batch: images in each batch.
+        broken: gets why an image cannot be decoded, which is then left out; without it such an image is an error.
+
     Raises:
-        ImageUndecodable: an image is missing or cannot be decoded; names it.
+        ImageUndecodable: an image is missing or cannot be decoded, or none can; names it.
     """
     limits = ImageLimits()
+    some = False
     for first in range(0, len(images), batch):
         part = images.subset(np.arange(first, min(first + batch, len(images))))
-        pixels = np.stack([_decoded(file, preprocess, limits) for file in part.files])
+        decoded: dict[int, NDArray[np.uint8]] = {}
+        for place, file in enumerate(part.files):
+            try:
+                decoded[place] = _decoded(file, preprocess, limits)
+            except ImageUndecodable as error:
+                if broken is None:
+                    raise
+                broken.append(error.detail)
+        if not decoded:
+            continue
+        some = True
+        pixels = np.stack(list(decoded.values()))
+        labels = None if part.labels is None else part.labels[list(decoded)]
         digest = hashlib.sha256(pixels.tobytes())
-        digest.update(b"" if part.labels is None else part.labels.tobytes())
-        yield Crops(pixels, part.labels, digest.hexdigest())
+        digest.update(b"" if labels is None else labels.tobytes())
+        yield Crops(pixels, labels, digest.hexdigest())
+    if broken and len(images) and not some:
+        raise ImageUndecodable(f"none of {len(images)} images can be decoded; {broken[-1]}")
 
 
 def _decoded(file: Path, preprocess: Preprocess, limits: ImageLimits) -> NDArray[np.uint8]:

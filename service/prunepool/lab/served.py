@@ -9,7 +9,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from prunepool.client import Classification, Client
+from prunepool.client import Classification, Client, ImageUnreadable
+from prunepool.errors import (
+    BodyTooLarge,
+    ImageTooLarge,
+    ImageUndecodable,
+    PrunepoolError,
+    UnsupportedMediaType,
+)
 from prunepool.lab.accuracy_figures import figures
 from prunepool.lab.accuracy_row import DENSE_ROW, AccuracyRow
 from prunepool.lab.images import ImageSet
@@ -17,6 +24,8 @@ from prunepool.lab.model_outputs import ModelOutputs
 
 #: Concurrent requests; each waits for its response in its own thread.
 _CONNECTIONS = 16
+#: Errors that say that an image, and no other, cannot be classified.
+_OF_ONE_IMAGE = (BodyTooLarge, ImageTooLarge, ImageUndecodable, UnsupportedMediaType)
 
 
 def evaluate_server(
@@ -27,6 +36,7 @@ def evaluate_server(
     model: str | None,
     seed: int,
     advance: Callable[[int], object] = lambda count: None,
+    broken: list[str] | None = None,
 ) -> list[AccuracyRow]:
     """Send every image at ratio 0 and at each ratio, one image per request.
 
@@ -37,30 +47,55 @@ def evaluate_server(
         model: name of the served model; None for the default.
         seed: of the bootstrap.
         advance: called with 1 for each answer.
+        broken: gets why an image cannot be read or decoded, which is then left out at every ratio; without it such
+            an image is an error.
 
     Returns:
         Ratio 0 first. The divergence, which needs all probabilities, is unknown.
 
     Raises:
         PrunepoolError: the server reports an error for an image, or does not answer.
+        ImageUndecodable: no image can be decoded.
     """
     rows: list[AccuracyRow] = []
     dense: ModelOutputs | None = None
     with ThreadPoolExecutor(_CONNECTIONS) as pool:
         for ratio in (0.0, *(r for r in ratios if r != 0)):
 
-            def classify(file: Path, ratio: float = ratio) -> Classification:
-                answer = client.classify(file, model=model, reduction_ratio=ratio)
-                advance(1)
-                return answer
+            def classify(file: Path, ratio: float = ratio) -> Classification | PrunepoolError:
+                try:
+                    return client.classify(file, model=model, reduction_ratio=ratio)
+                except _OF_ONE_IMAGE as error:
+                    return error
+                except OSError as error:
+                    return ImageUnreadable(error.strerror or str(error))
+                finally:
+                    advance(1)
 
-            found = list(pool.map(classify, images.files))
+            found, images = _without_broken(list(pool.map(classify, images.files)), images, broken)
             answers = _answers(found, images.labels)
             dense = answers if dense is None else dense
             gmacs = float(np.mean([answer.reduction.gmacs for answer in found]))
             name = "served" if rows else DENSE_ROW
             rows.append(AccuracyRow(name, ratio, gmacs, None, figures(answers, dense, seed=seed)))
     return rows
+
+
+def _without_broken(
+    found: Sequence[Classification | PrunepoolError], images: ImageSet, broken: list[str] | None
+) -> tuple[list[Classification], ImageSet]:
+    """Leave out the images that cannot be decoded."""
+    for file, answer in zip(images.files, found, strict=True):
+        if isinstance(answer, PrunepoolError):
+            if broken is None:
+                raise answer
+            broken.append(f"{file}: {answer.detail}")
+    answers = {place: answer for place, answer in enumerate(found) if isinstance(answer, Classification)}
+    if not answers:
+        raise ImageUndecodable(
+            f"none of {len(images)} images can be decoded; {(broken or ['there is none'])[0]}"
+        )
+    return list(answers.values()), images.subset(np.array(list(answers), np.int64))
 
 
 def _answers(found: Sequence[Classification], labels: NDArray[np.int64] | None) -> ModelOutputs:

@@ -1,0 +1,84 @@
+"""Reads a CSV of images and their classes."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from prunepool.errors import InvalidParameter
+
+#: Columns; case and surrounding spaces do not matter.
+FILE, LABEL = "file", "label_index"
+#: The separator is the first of these that the first line has: spreadsheets write semicolons in many countries.
+_SEPARATORS = ",;\t"
+
+
+def read_label_csv(path: Path, classes: int) -> dict[str, int]:
+    """Read the class of each image.
+
+    Args:
+        path: UTF-8, with or without a byte order mark; columns are separated by commas, semicolons or tabs. Other
+            columns than `file` and `label_index` are ignored, and so are empty lines.
+        classes: number of classes of the model.
+
+    Returns:
+        The class index by the file as named, in the order of the lines.
+
+    Raises:
+        InvalidParameter: it cannot be read, or a value cannot be; names line and column.
+    """
+    found: dict[str, int] = {}
+    lines: dict[str, int] = {}
+    for line, row in _rows(path):
+        name = (row[FILE] or "").strip()
+        if not name:
+            raise InvalidParameter(
+                FILE, row[FILE], f"the name of an image ({path}, line {line}, column {FILE})"
+            )
+        if (before := lines.setdefault(name, line)) != line:
+            limit = f"there once ({path}, line {line}, column {FILE}; line {before} has it too)"
+            raise InvalidParameter(FILE, name, limit)
+        found[name] = _index(row[LABEL], classes, f"{path}, line {line}, column {LABEL}")
+    return found
+
+
+def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, str | None]]]:
+    """Yield each row with the number of its line."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise InvalidParameter(
+            "labels", str(path), f"a CSV that can be read ({error.strerror or error})"
+        ) from error
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        limit = f"a CSV of UTF-8 text; line {line} has the byte 0x{error.object[error.start]:02x}"
+        raise InvalidParameter("labels", str(path), limit) from None
+    lines = text.replace("\r\n", "\n").split("\n")
+    separator = next((one for one in _SEPARATORS if one in lines[0]), ",")
+    rows = csv.reader((line + "\n" for line in lines), delimiter=separator, strict=True)
+    try:
+        head = [name.strip().lower() for name in next(rows)]
+        for name in (FILE, LABEL):
+            if head.count(name) != 1:
+                has = f"line 1 has {', '.join(map(repr, head)) or 'none'}, separated by {separator!r}"
+                raise InvalidParameter(
+                    "labels", str(path), f"a CSV with the columns {FILE} and {LABEL}; {has}"
+                )
+        for row in rows:
+            if row:
+                values = dict(zip(head, row, strict=False))
+                yield rows.line_num, {name: values.get(name) for name in (FILE, LABEL)}
+    except csv.Error as error:
+        raise InvalidParameter(
+            "labels", str(path), f"a CSV that can be read (line {rows.line_num}: {error})"
+        ) from error
+
+
+def _index(text: str | None, classes: int, where: str) -> int:
+    digits = (text or "").strip()
+    # Ten digits at most: Python refuses to read thousands, and no model has that many classes.
+    if not (digits.isascii() and digits.isdecimal() and len(digits) <= 10 and int(digits) < classes):
+        raise InvalidParameter(LABEL, text, f"an integer from 0 to {classes - 1} ({where})")
+    return int(digits)
