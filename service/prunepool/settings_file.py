@@ -8,6 +8,10 @@ from typing import Any
 
 from pydantic_settings import BaseSettings, TomlConfigSettingsSource
 
+from prunepool.files import read_regular
+
+_MAX_BYTES = 1 << 20
+
 
 class SettingsFileError(ValueError):
     """The settings file cannot be read, or is no TOML; the message names it."""
@@ -25,7 +29,7 @@ class SettingsFile(TomlConfigSettingsSource):
         super().__init__(settings_cls)
 
     def _read_file(self, file_path: Any) -> dict[str, Any]:
-        data: bytes = file_path.read_bytes()
+        data = read_regular(file_path, _MAX_BYTES)
         found = tomllib.loads(_text_of(data, str(file_path)))
         names: dict[str, str] = {}
         for key in found:

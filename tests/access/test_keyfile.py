@@ -189,7 +189,7 @@ def test_a_file_of_windows_is_read_and_changed(file: KeysFile) -> None:
 
 def test_a_pipe_is_not_waited_for(file: KeysFile) -> None:
     os.mkfifo(file.path)
-    with pytest.raises(InvalidParameter, match="no regular file"):
+    with pytest.raises(InvalidParameter, match="is a named pipe; only regular files are read"):
         file.read()
 
 

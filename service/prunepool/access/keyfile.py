@@ -24,10 +24,13 @@ from pathlib import Path
 from prunepool.access.buckets import Rate
 from prunepool.access.keys import NAME, Key
 from prunepool.errors import InvalidParameter
+from prunepool.files import read_regular
 
 _HEAD = "# API keys of prunepool, one a line, each as the hash of it: made by `prunepool keys`.\n"
 _MEMBERS = frozenset({"sha256", "rate", "burst", "created", "admin"})
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
+#: A hundred thousand keys.
+_MAX_BYTES = 16 << 20
 _PARAMETER = "api_keys_file"
 
 
@@ -103,13 +106,12 @@ class KeysFile:
 
     def _text(self) -> str:
         try:
-            if self.path.exists() and not self.path.is_file():
-                raise _wrong(self.path, "it is no regular file")
-            return self.path.read_text(encoding="utf-8-sig")
+            text = read_regular(self.path, _MAX_BYTES).decode("utf-8-sig")
         except OSError as error:
             raise _wrong(self.path, error.strerror or str(error)) from error
         except UnicodeDecodeError as error:
             raise _wrong(self.path, "it is not UTF-8 text") from error
+        return text.replace("\r\n", "\n").replace("\r", "\n")
 
     def _rewrite(self, change: Callable[[str], str], new: str | None = None) -> None:
         """Replace the file atomically, so that a server never reads half of it."""

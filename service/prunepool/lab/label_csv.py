@@ -7,9 +7,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from prunepool.errors import InvalidParameter
+from prunepool.files import read_regular
 
 #: Columns; case and surrounding spaces do not matter.
 FILE, LABEL = "file", "label_index"
+#: Some ten million images.
+_MAX_BYTES = 1 << 30
 #: The separator is the first of these that the first line has: spreadsheets write semicolons in many countries.
 _SEPARATORS = ",;\t"
 
@@ -46,7 +49,7 @@ def read_label_csv(path: Path, classes: int) -> dict[str, int]:
 def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, str | None]]]:
     """Yield each row with the number of its line."""
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = read_regular(path, _MAX_BYTES).decode("utf-8-sig")
     except OSError as error:
         raise InvalidParameter(
             "labels", str(path), f"a CSV that can be read ({error.strerror or error})"

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from prunepool.errors import InvalidParameter
+from prunepool.files import read_regular
 
 #: Bytes; the labels of ImageNet's 21,841 classes have about one million.
 _LONGEST_FILE = 64 << 20
@@ -56,10 +57,7 @@ def read_labels(path: Path) -> tuple[str, ...]:
 
 def _text_of(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            data = file.read(_LONGEST_FILE)
-            if file.read(1):
-                raise _refused(path, f"a file of at most {_LONGEST_FILE:,} bytes")
+        data = read_regular(path, _LONGEST_FILE)
     except OSError as error:
         raise _refused(path, f"a readable file ({error.strerror or error})") from error
     try:
