@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-#: What runs without a tensor. `server.preload` imports torch on purpose, where engines are forked from.
+#: What runs without a tensor.
 WITHOUT_TORCH = (
     "errors",
     "extras",
@@ -29,7 +29,6 @@ WITHOUT_TORCH = (
     "lab.http_benchmark",
     "lab.served",
 )
-EXCEPT = ("prunepool.server.preload",)
 
 #: Imports every module of some packages, and says of each module that loads a heavy library which.
 PROGRAM = """
@@ -44,14 +43,13 @@ for name in sys.argv[1].split(","):
     package = load(f"prunepool.{name}")
     if hasattr(package, "__path__"):
         for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
-            if module.name not in sys.argv[2:]:
-                load(module.name)
+            load(module.name)
 """
 
 
 def loaded_by(*packages: str) -> list[str]:
     """The modules that load a heavy library, and which, in a fresh interpreter."""
-    command = [sys.executable, "-c", PROGRAM, ",".join(packages), *EXCEPT]
+    command = [sys.executable, "-c", PROGRAM, ",".join(packages)]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
 
 

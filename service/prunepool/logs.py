@@ -105,6 +105,7 @@ def level_by_signal(level: str, then: Callable[[int], object] = lambda number: N
         then(signal.SIGUSR1)
 
     before = signal.signal(signal.SIGUSR1, switch)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGUSR1,))  # one that came before waits for this
     try:
         yield
     finally:

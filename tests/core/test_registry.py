@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from local_service import LocalService
 
+from prunepool.core.core import Core, CoreConfig
 from prunepool.core.cost_model import Effort, TimedBatch
 from prunepool.core.resilience import Resilience
 from prunepool.core.served_model import ServedModel
-from prunepool.errors import InvalidParameter, ModelNotFound, RequestError
+from prunepool.errors import EngineUnavailable, InvalidParameter, ModelNotFound, RequestError
 from prunepool.imaging import ImageLimits, Preprocess
 from prunepool.metrics import Metrics
 from prunepool.serving.options import InferenceOptions
@@ -187,3 +188,53 @@ async def test_what_another_model_of_its_name_was_timed_with_does_not_hold(
     await engine.start()
     assert (engine.core.entries[0].scheduler.warm_up_profile == before) is held
     await engine.close(0.0)
+
+
+async def test_a_server_starts_with_what_loads_and_says_what_does_not(serve: Any, metrics: Metrics) -> None:
+    bad = Made("b", warm_up_error=RuntimeError("no such device"))
+    engine = await serve(Made("a"), bad, Made("c"))
+    assert [info.name for info in engine.models()] == ["a", "c"]
+    readiness = engine.readiness()
+    assert (readiness.ready, dict(readiness.failures)) == (True, {"b": "RuntimeError: no such device"})
+    assert (up(metrics, "b"), bad.backends[0].closed) == (0, True)
+    with pytest.raises(EngineUnavailable, match="b could not be loaded"):
+        await engine.classify(bytes([3]), InferenceOptions(model="b"))
+    bad.backend = {}
+    await engine.load(bad.model)
+    assert (await engine.classify(bytes([3]), InferenceOptions(model="b"))).predictions[0].index == 3
+    assert (engine.readiness().missing, up(metrics, "b")) == ((), 1)
+
+
+async def test_a_model_that_failed_can_be_unloaded_and_leaves_nothing(serve: Any, metrics: Metrics) -> None:
+    engine = await serve(Made("a"), Made("b", warm_up_error=RuntimeError("no such device")))
+    await engine.unload("b")
+    assert (engine.readiness().missing, up(metrics, "b")) == ((), None)
+    with pytest.raises(ModelNotFound):
+        await engine.unload("b")
+
+
+async def test_a_server_whose_default_model_does_not_load_does_not_start(serve: Any) -> None:
+    other = Made("b")
+    with pytest.raises(RuntimeError, match="no such device"):
+        await serve(Made("a", warm_up_error=RuntimeError("no such device")), other)
+    assert not other.backends
+
+
+async def test_a_successor_serves_what_loads_also_without_its_default(metrics: Metrics) -> None:
+    def core(*made: Made) -> Core:
+        models = [one.model for one in made]
+        return Core(models, config=CoreConfig(resilience=Resilience(first_delay_s=0.0)), metrics=metrics)
+
+    bad = Made("a", warm_up_error=RuntimeError("no such device"))
+    there = core(bad, Made("b"))
+    await there.start(needs_default=False)
+    assert [entry.model.name for entry in there.entries] == ["b"]
+    assert (there.default_model, list(there.failures)) == ("a", ["a"])
+    there.set_default("a")  # as it converges
+    bad.backend = {}
+    await there.prepare(bad.model)
+    await there.commit("a")
+    assert ([entry.model.name for entry in there.entries], dict(there.failures)) == (["b", "a"], {})
+    await there.close(0.0)
+    with pytest.raises(RuntimeError, match="no such device"):
+        await core(Made("a", warm_up_error=RuntimeError("no such device"))).start(needs_default=False)

@@ -10,7 +10,8 @@ import pytest
 
 from prunepool.errors import EngineUnavailable, ModelNotFound, RequestError, WeightsInvalid
 from prunepool.server.desired_models import DesiredModels
-from prunepool.store import ModelStore, Repository
+from prunepool.server.pinned_models import PinnedModels, open_pinned
+from prunepool.store import Manifest, ModelStore, Repository
 
 
 class Engine:
@@ -23,6 +24,7 @@ class Engine:
         uncommittable: raised by the next commit.
         unloadable: raised by every unload.
         log: every call.
+        failures: what it was told of models that it could not load.
     """
 
     def __init__(self, *names: str) -> None:
@@ -35,6 +37,7 @@ class Engine:
         self.uncommittable: Exception | None = None
         self.unloadable: Exception | None = None
         self.log: list[tuple[str, str]] = []
+        self.failures: dict[str, str] = {}
 
     async def served(self) -> list[str]:
         return list(self.names)
@@ -69,9 +72,12 @@ class Engine:
 
     async def set_default(self, name: str) -> None:
         await self._called("set_default", name)
-        if name not in self.names:
+        if name not in self.names and name not in self.failures:
             raise ModelNotFound(f"no model named {name}")
         self.default = name
+
+    async def note_failure(self, name: str, why: str) -> None:
+        self.failures[name] = why
 
     async def _called(self, method: str, name: str) -> None:
         await asyncio.sleep(0)
@@ -204,7 +210,7 @@ async def test_one_that_an_engine_cannot_load_keeps_it_from_no_other(repository:
     models = DesiredModels([engine], repository, ["a", "b", "c"])
     engine.broken = "b"
     await models.converge(engine)
-    assert engine.names == ["a", "c"]
+    assert (engine.names, engine.failures) == (["a", "c"], {"b": "the weights of b have changed"})
 
 
 async def test_without_an_engine_nothing_is_changed(repository: Repository) -> None:
@@ -272,3 +278,45 @@ async def test_the_default_is_one_for_all_engines(repository: Repository) -> Non
     await models.follow(["b", "a"])
     assert [engine.default for engine in engines] == ["b", "b"]
     assert models.references[0] == "b"
+
+
+async def test_settings_are_followed_also_where_no_engine_can_start(repository: Repository) -> None:
+    """The default model is broken, so no engine comes up with it: the next one gets another."""
+    engine = Engine("a")
+    models = DesiredModels([engine], repository, ["a", "b"])
+    engine.up = False
+    await models.follow(["c", "b"])
+    assert (models.references, models.names()) == (("c", "b"), ("b", "c"))
+    assert not [call for call in engine.log if call[0] != "abort"]
+
+
+def renamed(folder: Path, labels: str) -> None:
+    """Replace a model in the store by another of its name."""
+    manifest = json.loads((folder / "model.json").read_text())
+    manifest["labels"] = [f"{labels} {i}" for i in range(len(manifest["labels"]))]
+    (folder / "draft").write_text(json.dumps(manifest))
+    (folder / "draft").rename(folder / "model.json")
+
+
+async def test_an_engine_that_starts_later_gets_the_version_that_is_wanted(
+    repository: Repository, folder: Path
+) -> None:
+    """A model whose files are replaced or removed is another one only after a reload, and then for all engines."""
+    store = ModelStore(folder / "store")
+    pins = PinnedModels(folder / "models", store)
+    models = DesiredModels([Engine("a", "b")], repository, ["a", "b"], pins=pins)
+
+    def wanted(name: str) -> Manifest:
+        (reference,) = (one for one in models.references if Path(one).name == name)
+        return open_pinned(folder / "models", store, reference).manifest
+
+    before = wanted("a")
+    renamed(folder / "store/a", "new")
+    (folder / "store/b/model.json").unlink()
+    assert (wanted("a"), wanted("b").name) == (before, "b")
+    await models.load("a")
+    assert wanted("a").labels[0] == "new 0"
+    with pytest.raises(ModelNotFound):
+        await models.load("b")
+    assert wanted("b").name == "b"
+    assert len(list((folder / "models").iterdir())) == 2

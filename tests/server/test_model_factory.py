@@ -48,7 +48,7 @@ def test_openvino_is_asked_when_the_backend_warms_up(
 
     monkeypatch.setattr("prunepool.backends.openvino.passes_for", note)
     running = options(cpu_openvino=wanted, cpu_openvino_folder=tmp_path)
-    backend = ModelFactory(STORE, running).model(NAME).make_backend()
+    backend = ModelFactory(STORE.open, running).model(NAME).make_backend()
     assert not asked
     backend.warm_up()
     assert asked == [(NAME, tmp_path, 2)] * wanted
@@ -74,7 +74,7 @@ def dtype_of(model: ServedModel) -> str:
 
 
 def test_a_restart_does_not_time_the_dtype_again(timings: list[str]) -> None:
-    model = ModelFactory(STORE, options(dtype="auto")).model(NAME)
+    model = ModelFactory(STORE.open, options(dtype="auto")).model(NAME)
     assert [dtype_of(model) for _ in range(3)] == ["bfloat16"] * 3
     assert timings == ["torch.bfloat16"]
 
@@ -83,18 +83,18 @@ def test_a_restart_does_not_time_the_dtype_again(timings: list[str]) -> None:
 def test_another_process_does_what_the_first_decided(when: str, timings: list[str], tmp_path: Path) -> None:
     """Each process has objects of its own; the folder is all that they share."""
     auto = options(dtype="auto")
-    first = ModelFactory(STORE, auto, DecisionFolder(tmp_path / "kept", "cpu").of)
-    other = ModelFactory(STORE, auto, DecisionFolder(tmp_path / "kept", "cpu").of)
+    first = ModelFactory(STORE.open, auto, DecisionFolder(tmp_path / "kept", "cpu").of)
+    other = ModelFactory(STORE.open, auto, DecisionFolder(tmp_path / "kept", "cpu").of)
     assert dtype_of(first.model(NAME)) == "bfloat16"
     if when == "a successor":
-        other = ModelFactory(STORE, auto, DecisionFolder(tmp_path / "kept", "cpu").of)
+        other = ModelFactory(STORE.open, auto, DecisionFolder(tmp_path / "kept", "cpu").of)
     assert dtype_of(other.model(NAME)) == "bfloat16"
     assert len(timings) == 1
 
 
 def test_a_device_of_another_type_decides_for_itself(timings: list[str], tmp_path: Path) -> None:
     for device, expected in (("cpu", "bfloat16"), ("toy", "float32")):
-        factory = ModelFactory(STORE, options(dtype="auto"), DecisionFolder(tmp_path, device).of)
+        factory = ModelFactory(STORE.open, options(dtype="auto"), DecisionFolder(tmp_path, device).of)
         assert dtype_of(factory.model(NAME)) == expected
 
 
@@ -102,9 +102,9 @@ def test_a_folder_that_cannot_be_written_to_keeps_decisions_in_the_process(
     timings: list[str], tmp_path: Path
 ) -> None:
     (tmp_path / "file").touch()
-    model = ModelFactory(STORE, options(dtype="auto"), DecisionFolder(tmp_path / "file", "cpu").of).model(
-        NAME
-    )
+    model = ModelFactory(
+        STORE.open, options(dtype="auto"), DecisionFolder(tmp_path / "file", "cpu").of
+    ).model(NAME)
     assert [dtype_of(model) for _ in range(2)] == ["bfloat16"] * 2
 
 

@@ -50,7 +50,6 @@ def test_a_child_removes_everything_of_a_dead_parent_and_nothing_of_one_that_liv
     with parent() as folder:
         remove_after_parent(folder, timeout_s=0.0)
         assert (folder / "metrics").is_dir()
-    assert any(one != folder for one in temporary.iterdir())  # what multiprocessing has left
     remove_after_parent(folder)
     remove_after_parent(folder)  # another child does so as well
     assert list(temporary.iterdir()) == []

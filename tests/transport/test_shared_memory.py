@@ -58,7 +58,7 @@ def answer(arena: Arena, connection: Connection) -> None:
 
 def test_another_process_sees_what_is_put_and_no_name_is_left() -> None:
     before = set(Path("/dev/shm").iterdir())
-    context = multiprocessing.get_context("forkserver")
+    context = multiprocessing.get_context("spawn")
     arena = Arena(slots=1, slot_bytes=4096)
     ours, theirs = context.Pipe()
     with arena.holding(np.array([1, 2, 3], np.uint8)):

@@ -28,9 +28,12 @@ from prunepool.serving.options import InferenceOptions
 from prunepool.serving.service import InferenceService, ServiceConfig
 from prunepool.serving.types import Service
 from prunepool.transport.early_refusal import FrontendLimits
+from prunepool.transport.messages import Handshake, Submit, Unreadable, decode_for_frontend, encode
 from prunepool.transport.zmq import connection
+from prunepool.transport.zmq import server as zmq_server
 from prunepool.transport.zmq.client import ZmqCoreClient
 from prunepool.transport.zmq.connection import Disconnected, EngineConnection
+from prunepool.transport.zmq.running_table import Row, RunningTable
 from prunepool.transport.zmq.server import EngineServer
 from prunepool.transport.zmq.shared_memory import Arena
 
@@ -44,14 +47,19 @@ class Rig:
         self.context = zmq.asyncio.Context()
         self.arena = Arena(slots, 4096)
         self.servers: dict[int, EngineServer] = {}
+        self.tables: dict[int, RunningTable] = {}
         self.engine: InferenceService | None = None
 
     def address(self, number: int) -> str:
         return f"ipc://{self.folder}/{number}.sock"
 
     def open(self, number: int, core: FakeCore, server: type[EngineServer] = EngineServer) -> None:
-        self.servers[number] = server(self.context, self.address(number), core, [self.arena])
+        table = self.tables.get(number)
+        self.servers[number] = server(self.context, self.address(number), core, [self.arena], table)
         self.servers[number].open()
+
+    def connected(self, number: int) -> bool:
+        return self.connections[number].status is not None
 
     async def lose(self, number: int) -> None:
         await self.servers.pop(number).close()
@@ -62,9 +70,17 @@ class Rig:
         for number, one in enumerate(cores):
             self.open(number, one, servers)
         connections = [
-            EngineConnection(self.context, self.address(number), 0, lambda: client.changed(), time.monotonic)
+            EngineConnection(
+                self.context,
+                self.address(number),
+                0,
+                lambda: client.changed(),
+                time.monotonic,
+                running=self.tables.get(number),
+            )
             for number in range(len(cores) + absent)
         ]
+        self.connections = connections
         bounds = FrontendLimits(**{"max_requests": 100, "max_queue_s": 10.0, **limits})
         client = ZmqCoreClient(connections, self.arena, bounds, self.metrics, time.monotonic)
         self.client = client
@@ -222,6 +238,39 @@ async def test_an_image_that_loses_two_engines_takes_no_third(rig: Rig) -> None:
         await task
 
 
+async def test_what_merely_waited_behind_an_image_that_kills_engines_is_not_given_up(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Row, "free", lambda row: None)  # a process that is killed does not tidy up
+
+    class Killed(FakeCore):
+        """Runs the image of value 7 on its device; the others wait."""
+
+        async def submit(self, request: Request) -> Result:
+            if request.pixels.flat[0] == 7:
+                assert request.mark is not None
+                request.mark.set()
+            return await super().submit(request)
+
+    cores = [Killed(), Killed(), Killed()]
+    rig.tables = {number: RunningTable() for number in range(3)}
+    cores[0].free.clear()
+    cores[1].free.clear()
+    engine = await rig.start(*cores[:1], absent=2)
+    deadly, *others = (asyncio.create_task(engine.infer(tensor(i), InferenceOptions())) for i in (7, 1, 2, 3))
+    for number in (0, 1):
+        await until(lambda number=number: len(cores[number].asked) == 4)
+        assert sum(request.attempts for request in cores[number].asked) == number
+        rig.open(number + 1, cores[number + 1])
+        await until(lambda number=number: rig.connected(number + 1))
+        await rig.lose(number)
+    with pytest.raises(EngineUnavailable, match="two engines died"):
+        await deadly
+    answers = await asyncio.gather(*others)
+    assert [answer.logits.argmax() for answer in answers] == [1, 2, 3]
+    assert all(request.attempts == 0 for request in cores[2].asked)
+
+
 async def test_more_than_can_be_done_in_time_is_refused_before_it_is_decoded(rig: Rig) -> None:
     core = FakeCore()
     core.drain_s = 11.0
@@ -317,7 +366,7 @@ class Wedged(EngineServer):
 @pytest.fixture
 def quick_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("prunepool.transport.zmq.server.HEARTBEAT_S", 0.02)
-    monkeypatch.setattr(EngineConnection.__init__, "__defaults__", (0.04,))
+    monkeypatch.setattr(EngineConnection.__init__, "__defaults__", (0.04, None))
 
 
 @pytest.mark.usefixtures("quick_heartbeat")
@@ -375,6 +424,133 @@ async def test_a_malformed_message_costs_no_request_for_ever(
     answers = await asyncio.gather(*tasks)
     assert [answer.logits.argmax() for answer in answers] == [0, 1, 2]
     assert engine.models()[0].name == "m"
+
+
+@pytest.mark.usefixtures("quick_heartbeat")
+async def test_a_message_that_the_engine_cannot_read_costs_no_request(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody can say whose it was: all that this front end has there is sent again."""
+    core = FakeCore()
+    core.free.clear()
+    engine = await rig.start(core)
+    first = [asyncio.create_task(engine.infer(tensor(i), InferenceOptions())) for i in range(4)]
+    await until(lambda: len(core.asked) == 4)
+    decode, bad = zmq_server.decode_for_engine, [b"\xc1"]
+
+    def garbled(frame: bytes) -> Any:
+        return decode(bad.pop() if bad and isinstance(decode(frame), Submit) else frame)
+
+    monkeypatch.setattr(zmq_server, "decode_for_engine", garbled)
+    start = time.monotonic()
+    others = [asyncio.create_task(engine.infer(tensor(i), InferenceOptions())) for i in range(4, 8)]
+    await until(lambda: not bad)
+    core.free.set()
+    answers = await asyncio.gather(*first, *others)
+    assert [answer.logits.argmax() for answer in answers] == list(range(8))
+    assert counted(rig.metrics, "ok") == 8
+    assert time.monotonic() - start < 1.0
+
+
+async def test_a_stranger_s_garbage_is_answered_and_harms_nobody(rig: Rig) -> None:
+    engine = await rig.start(FakeCore())
+    stranger = rig.context.socket(zmq.DEALER)
+    stranger.connect(rig.address(0))
+    try:
+        for frames in ([b"\xc1"], [b""], [encode(Handshake(0))[:-1]], [b"\x80", b"more"]):
+            await stranger.send_multipart(frames)
+            assert isinstance(decode_for_frontend((await stranger.recv_multipart())[0]), Unreadable)
+        assert (await engine.infer(tensor(3), InferenceOptions())).logits.argmax() == 3
+    finally:
+        stranger.close(0)
+
+
+@pytest.mark.usefixtures("quick_heartbeat")
+async def test_what_a_failed_device_had_goes_to_another_engine_at_once(rig: Rig) -> None:
+    """Its own restart, in the same process, would take seconds, or fail for good."""
+    failed, well = FakeCore(), FakeCore()
+    failed.free.clear()
+    well.free.clear()
+    engine = await rig.start(failed, well)
+    tasks = [asyncio.create_task(engine.infer(tensor(i), InferenceOptions())) for i in range(6)]
+    await until(lambda: len(failed.asked) == len(well.asked) == 3)
+    failed.asked[0].attempts = 1  # the one that ran
+    failed.missing = "m: the engine is being restarted"
+    start = time.monotonic()
+    await until(lambda: len(well.asked) == 6)
+    assert time.monotonic() - start < 1.0
+    assert failed.cancelled == 3
+    assert sorted(request.attempts for request in well.asked) == [0, 0, 0, 0, 0, 1]
+    well.free.set()
+    answers = await asyncio.gather(*tasks)
+    assert [answer.logits.argmax() for answer in answers] == list(range(6))
+    assert counted(rig.metrics, "ok") == 6
+
+
+@pytest.mark.usefixtures("quick_heartbeat")
+async def test_where_no_other_engine_is_there_requests_wait_for_the_device(rig: Rig) -> None:
+    cores = [FakeCore(), FakeCore()]
+    for core in cores:
+        core.free.clear()
+    engine = await rig.start(*cores)
+    tasks = [asyncio.create_task(engine.infer(tensor(i), InferenceOptions())) for i in range(2)]
+    await until(lambda: all(core.asked for core in cores))
+    cores[0].missing = cores[1].missing = "m: the engine is being restarted"
+    await until(lambda: not engine.readiness().ready)
+    await rig.client.refresh()
+    for core in cores:
+        core.missing = None
+        core.free.set()
+    await asyncio.gather(*tasks)
+    assert counted(rig.metrics, "ok") == 2
+
+
+async def test_an_image_that_failed_on_one_device_is_tried_on_another(rig: Rig) -> None:
+    class Failing(FakeCore):
+        async def submit(self, request: Request) -> Result:
+            self.asked.append(request)
+            request.attempts += 1
+            raise EngineUnavailable("m: the engine is being restarted", retry_after=1.0)
+
+    cores = [Failing(), Failing(), FakeCore()]
+    engine = await rig.start(*cores)
+    answers = [await engine.infer(tensor(i), InferenceOptions()) for i in range(3, 6)]
+    assert len(answers) == 3
+    (first, second, _) = cores
+    for asked in (first.asked, second.asked):
+        assert all(request.attempts <= 2 for request in asked)
+
+
+async def test_a_model_that_an_engine_could_not_load_is_named_and_the_others_answer(rig: Rig) -> None:
+    core = FakeCore("a")
+    core.failed = {"b": "its weights have changed"}
+    engine = await rig.start(core)
+    readiness = engine.readiness()
+    assert (readiness.ready, readiness.missing) == (
+        True,
+        ("b: could not be loaded: its weights have changed",),
+    )
+    assert (await engine.infer(tensor(1), InferenceOptions())).model == "a"
+    with pytest.raises(EngineUnavailable, match="b could not be loaded") as caught:
+        await engine.infer(tensor(1), InferenceOptions(model="b"))
+    assert caught.value.retry_after > 0
+    core.names, core.failed = ("a", "b"), {}
+    await rig.client.refresh()
+    assert engine.readiness().missing == ()
+    assert (await engine.infer(tensor(1), InferenceOptions(model="b"))).model == "b"
+
+
+async def test_without_its_default_model_a_server_is_not_ready_and_the_others_answer(rig: Rig) -> None:
+    class Without(FakeCore):
+        default_model = "gone"
+
+    core = Without("a")
+    core.failed = {"gone": "its weights have changed"}
+    engine = await rig.start(core)
+    assert not engine.readiness().ready
+    assert (await engine.infer(tensor(1), InferenceOptions(model="a"))).model == "a"
+    with pytest.raises(EngineUnavailable, match="gone could not be loaded"):
+        await engine.infer(tensor(1), InferenceOptions())
 
 
 async def test_a_replaced_model_answers_with_its_own_labels_only(rig: Rig) -> None:

@@ -34,6 +34,9 @@ class ThreadCoreClient:
     def loads(self) -> Mapping[str, ModelLoad]:
         return self._core.loads()
 
+    def failures(self) -> Mapping[str, str]:
+        return self._core.failures()
+
     @contextmanager
     def reserve(
         self, model: str, generation: str, ratio_spec: RatioSpec, deadline: float | None, in_flight: int

@@ -56,7 +56,7 @@ _SUMMARY: dict[str, Any] = {
     "licence": "Apache-2.0",
 }
 
-MODELS = {"default": "deit_tiny_imagenet1k", "models": [_SUMMARY]}
+MODELS = {"default": "deit_tiny_imagenet1k", "models": [_SUMMARY], "failed": []}
 
 MODEL = {
     **_SUMMARY,

@@ -88,10 +88,11 @@ async def metrics(request: Request) -> Response:
     },
 )
 async def models(request: Request) -> Response:
-    """List the served models, without labels, plans and profiles."""
+    """List the served models, without labels, plans and profiles, and those that could not be loaded."""
     service = context_of(request).service
     listed = [model_summary_json(info) for info in service.models()]
-    return json_response({"default": service.default_model, "models": listed})
+    failed = [{"name": name, "why": why} for name, why in service.readiness().failures.items()]
+    return json_response({"default": service.default_model, "models": listed, "failed": failed})
 
 
 @router.get(

@@ -210,11 +210,21 @@ class Model(ModelSummary):
     ]
 
 
+class FailedModel(_Response):
+    """A model that is to be served and could not be loaded; a reload tries again."""
+
+    name: str
+    why: str
+
+
 class Models(_Response):
     """All served models."""
 
     default: Annotated[str, Field(description="Model of requests that name none.")]
     models: list[ModelSummary]
+    failed: Annotated[
+        list[FailedModel], Field(description="Models that some engine could not load.", examples=[[]])
+    ]
 
 
 class Health(_Response):

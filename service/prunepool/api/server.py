@@ -218,7 +218,7 @@ class Server(uvicorn.Server):
         if not await self._drain.finished():
             self.unanswered = self._drain.in_flight
             self._drain.abandon()
-        self.config.timeout_graceful_shutdown = max(1, min(_FLUSH_TIMEOUT_S, int(self._drain.remaining_s)))
+        self.config.timeout_graceful_shutdown = max(1, int(min(_FLUSH_TIMEOUT_S, self._drain.remaining_s)))
         self.should_exit = True
 
     @contextmanager
@@ -230,6 +230,8 @@ class Server(uvicorn.Server):
         before = {sig: signal.signal(sig, self.handle_exit) for sig in _SIGNALS}
         if self._on_hangup is not None:
             before[signal.SIGHUP] = signal.signal(signal.SIGHUP, self._on_sighup)
+        # One that came while the model was loaded waits for this.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGHUP,))
         try:
             yield
         finally:

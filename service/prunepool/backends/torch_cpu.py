@@ -113,7 +113,7 @@ class TorchBackend:
 def load_decided(stored: StoredModel, options: BackendOptions, decisions: Decisions) -> LoadedModel:
     """Load a model; `dtype` `auto` is decided by timing once, and then holds for all successors."""
     dtype = decisions.get("dtype", options.dtype)
-    model = load_model(stored.folder, device=options.device, dtype=dtype)
+    model = load_model(stored, device=options.device, dtype=dtype)
     decisions["dtype"] = dtype_name(model)
     return model
 

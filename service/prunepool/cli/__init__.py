@@ -19,6 +19,7 @@ from typer.core import TyperGroup
 from prunepool.cli import streams
 from prunepool.errors import InvalidParameter, PrunepoolError
 from prunepool.machine import set_openmp_wait_policy, tune_malloc
+from prunepool.server.signals import prepare_to_serve
 
 USAGE_ERROR = 2
 _LEVEL = "PRUNEPOOL_LOG_LEVEL"
@@ -189,6 +190,8 @@ def _complain(message: str, status: int) -> int:
 
 def main() -> None:
     """Entry point of the `prunepool` command."""
+    if sys.argv[1:2] == ["serve"]:
+        prepare_to_serve()
     streams.prepare()
     set_openmp_wait_policy(os.environ)
     tune_malloc()

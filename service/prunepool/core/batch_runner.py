@@ -67,6 +67,7 @@ class BatchRunner:
         outputs: Sequence[Output] | None = ()
         self.failed = batch
         if ran.items:
+            _set_marks(ran)
             try:
                 outputs = backend.run(ran, backend.prepare(ran))
             except OutOfMemory as error:
@@ -93,10 +94,12 @@ class BatchRunner:
         ran = self._without_expired(batch, started)
         if not ran.items:
             return BatchReport(batch, ran, (), started, started, idle_before=False)
+        _set_marks(ran)
         try:
             return LaunchedBatch(batch, ran, started, backend.launch(ran, backend.prepare(ran)))
         except OutOfMemory as error:
             self._warn(ran, error)
+            _clear_marks(ran)
             return BatchReport(batch, ran, None, started, self._clock(), idle_before=False)
 
     def computes(self, launched: LaunchedBatch | None) -> None:
@@ -139,4 +142,17 @@ class BatchRunner:
     ) -> BatchReport:
         if outputs is not None and len(outputs) != len(ran.items):
             raise RuntimeError(f"the backend gave {len(outputs)} outputs for {len(ran.items)} images")
+        _clear_marks(ran)
         return BatchReport(batch, ran, outputs, running.since, finished, running.idle_before)
+
+
+def _set_marks(batch: Batch) -> None:
+    for item in batch.items:
+        if (mark := item.request.mark) is not None:
+            mark.set()
+
+
+def _clear_marks(batch: Batch) -> None:
+    for item in batch.items:
+        if (mark := item.request.mark) is not None:
+            mark.clear()

@@ -146,13 +146,14 @@ class Core:
             raise ModelReplaced(f"{model} has been replaced since its options were read", retry_after=0.1)
         return CoreReservation(entry, entry.scheduler.accept(ratio_spec, deadline))
 
-    async def start(self) -> None:
-        """Load and warm up every model, one after the other; returns when all are ready.
+    @property
+    def failures(self) -> Mapping[str, str]:
+        """Why models that are to be served are not, by name."""
+        return self._registry.failures
 
-        Raises:
-            Exception: whatever kept the first that failed from getting warm; the others are stopped.
-        """
-        await self._registry.start()
+    async def start(self, *, needs_default: bool = True) -> None:
+        """Load and warm up every model, one after the other; see :meth:`ModelRegistry.start`."""
+        await self._registry.start(needs_default=needs_default)
 
     def when_hopeless(self, callback: Callable[[str], object]) -> None:
         """Have this called, with the reason, when a model's restarts in this process keep failing."""
@@ -179,8 +180,12 @@ class Core:
         await self._registry.unload(name)
 
     def set_default(self, name: str) -> None:
-        """Have a served model answer requests that name none."""
+        """Have a model answer requests that name none; see :meth:`ModelRegistry.set_default`."""
         self._registry.set_default(name)
+
+    def note_failure(self, name: str, why: str) -> None:
+        """Say of a model that is to be served, and could not be loaded, why it is not."""
+        self._registry.note_failure(name, why)
 
     def begin_drain(self) -> None:
         """Refuse new requests; those that were accepted are still answered."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+import logging
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from prunepool.core.escalation import Escalation
@@ -11,7 +12,9 @@ from prunepool.core.scheduler import Scheduler
 from prunepool.core.served_model import ServedModel
 from prunepool.core.shadow import Shadow
 from prunepool.core.types import Request, Result
-from prunepool.errors import Draining, ModelNotFound, RequestError
+from prunepool.errors import Draining, ModelNotFound, PrunepoolError, RequestError
+
+log = logging.getLogger(__name__)
 
 
 class ModelEntry(NamedTuple):
@@ -63,6 +66,9 @@ class ModelRegistry:
         self._unload_timeout_s = unload_timeout_s
         self._entries = {model.name: make(model, True) for model in models}
         self._prepared: dict[str, ModelEntry] = {}
+        self._failures: dict[str, str] = {}
+        #: What a failed model has in the metrics, until it is served or unloaded.
+        self._failed: dict[str, ModelEntry] = {}
         #: Schedulers of replaced, unloaded and aborted models that are still draining.
         self._leaving: set[Scheduler] = set()
         self._draining = False
@@ -78,6 +84,11 @@ class ModelRegistry:
         """Their names."""
         return tuple(self._entries)
 
+    @property
+    def failures(self) -> Mapping[str, str]:
+        """Why models that are to be served are not, by name."""
+        return dict(self._failures)
+
     def find(self, name: str) -> ModelEntry:
         """One model.
 
@@ -92,18 +103,49 @@ class ModelRegistry:
         """Whether this very generation of a model is served."""
         return model.name in self._entries and self._entries[model.name].model.generation == model.generation
 
-    async def start(self) -> None:
-        """Start all, one after the other; returns when all are warm.
+    async def start(self, *, needs_default: bool = True) -> None:
+        """Start all, one after the other; returns when each is warm or has failed.
+
+        Args:
+            needs_default: whether it is an error if the default model does not get warm; that none does always is.
 
         Raises:
-            Exception: whatever kept the first that failed from getting warm; the others are stopped.
+            Exception: whatever kept the model that is needed from getting warm; the others are stopped.
         """
+        errors: list[Exception] = []
         try:
             for entry in self.entries:
-                await entry.scheduler.start()
+                try:
+                    await entry.scheduler.start()
+                except Exception as error:
+                    errors.append(error)
+                    if needs_default and entry.model.name == self.default:
+                        raise
+                    await self._fail(entry, error)
+            if not self._entries:
+                raise errors[0]
         except BaseException:
             await self.close(0.0)
             raise
+
+    async def _fail(self, entry: ModelEntry, error: Exception) -> None:
+        name = entry.model.name
+        del self._entries[name]
+        why = error.detail if isinstance(error, PrunepoolError) else f"{type(error).__name__}: {error}"
+        log.error("%s cannot be served: %s", name, why)
+        self.note_failure(name, why)
+        self._failed[name] = entry
+        await self._stop(entry.scheduler, 0.0)
+
+    def note_failure(self, name: str, why: str) -> None:
+        """Say of a model that is to be served why it is not; nothing is noted of one that is."""
+        if name not in self._entries:
+            self._failures[name] = why
+
+    def _forget_failure(self, name: str) -> None:
+        self._failures.pop(name, None)
+        if (failed := self._failed.pop(name, None)) is not None:
+            failed.scheduler.gauges.remove()
 
     async def prepare(self, model: ServedModel) -> None:
         """Warm a model up beside those that are served.
@@ -132,6 +174,7 @@ class ModelRegistry:
         if entry is None:
             raise ModelNotFound(f"no model named {name[:100]!r} is prepared to be served")
         before = self._entries.get(name)
+        self._forget_failure(name)
         self._entries[name] = entry
         if before is not None:
             before.scheduler.gauges.deactivate()
@@ -147,12 +190,15 @@ class ModelRegistry:
             await self._stop(entry.scheduler, 0.0)
 
     async def unload(self, name: str) -> None:
-        """Serve a model no longer; it answers what it had accepted, and is stopped.
+        """Serve a model no longer; it answers what it had accepted, and is stopped. One that failed is forgotten.
 
         Raises:
             ModelNotFound: none of that name is served.
             RequestError: it is the default model.
         """
+        if name in self._failures:
+            self._forget_failure(name)
+            return
         scheduler = self.find(name).scheduler
         if name == self.default:
             raise RequestError(f"{name} answers requests that name no model, so it cannot be unloaded")
@@ -162,12 +208,13 @@ class ModelRegistry:
         await self._stop(scheduler, self._unload_timeout_s)
 
     def set_default(self, name: str) -> None:
-        """Have a served model answer requests that name none.
+        """Have a model answer requests that name none; one that could not be loaded answers them later.
 
         Raises:
-            ModelNotFound: none of that name is served.
+            ModelNotFound: none of that name is served or failed.
         """
-        self.find(name)
+        if name not in self._failures:
+            self.find(name)
         self.default = name
 
     def begin_drain(self) -> None:

@@ -41,6 +41,16 @@ class RatioSpec:
         return self.maximum if self.requested is None else self.requested
 
 
+class DeviceMark(Protocol):
+    """Shows other processes that a device has a request; called from the thread that owns the device."""
+
+    def set(self) -> None:
+        """A device is about to run it."""
+
+    def clear(self) -> None:
+        """It has run it, and lives."""
+
+
 @dataclass(eq=False, slots=True)
 class Request:
     """One image waiting for its answer; compared by identity.
@@ -51,7 +61,8 @@ class Request:
         arrival: when it was accepted.
         deadline: when an answer becomes worthless, or None.
         explain: whether the result must have a token map.
-        attempts: how many workers or processes died while they had it; after the first it runs in a batch alone.
+        attempts: how many workers or processes died while they ran it; after the first it runs in a batch alone.
+        mark: set while a device runs it, and left set if the device fails; None if nobody looks.
     """
 
     pixels: Pixels
@@ -60,6 +71,7 @@ class Request:
     deadline: float | None = None
     explain: bool = False
     attempts: int = 0
+    mark: DeviceMark | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ _HOPELESS = 2.0
 
 
 def load_model(
-    name: str | Path = "deit_tiny_imagenet1k",
+    name: str | Path | StoredModel = "deit_tiny_imagenet1k",
     *,
     device: str = "auto",
     dtype: str = "auto",
@@ -38,7 +38,7 @@ def load_model(
     """Load a model from the store, verify its weights, and move it to a device.
 
     Args:
-        name: its name in the store, or a folder with a model.json.
+        name: its name in the store, or a folder with a model.json; or the model itself.
         device: `auto` (a GPU if one is visible), `cpu`, `cuda` or `cuda:N`.
         dtype: `float32`, `bfloat16`, `float16`, or `auto`, which measures on this device and takes the
             fastest.
@@ -51,7 +51,7 @@ def load_model(
         ArchitectureUnsupported: its tokens cannot be reduced.
         InvalidParameter: the device or dtype does not exist.
     """
-    stored = open_store(store).open(name)
+    stored = name if isinstance(name, StoredModel) else open_store(store).open(name)
     stored.verify()
     network = network_of(stored.manifest)
     check_geometry(stored.manifest, network.geometry)

@@ -91,7 +91,8 @@ class EngineReplica:
     async def status(self) -> tuple[str, bytes]:
         """The name of this replica, and its encoded `Status`."""
         offers = tuple(self._core.offers().values())
-        return self._name, encode(Status(self._core.default_model, dict(self._core.loads()), offers))
+        loads, failures = dict(self._core.loads()), dict(self._core.failures())
+        return self._name, encode(Status(self._core.default_model, loads, offers, failures=failures))
 
     async def submit(self, submitted: bytes, pixels: bytes) -> tuple[str, bytes]:
         """Answer a request.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 #: The pause after a first death, and the longest pause, in seconds.
 FIRST_DELAY_S, MAX_DELAY_S = 0.1, 30.0
+#: The longest pause where the system had no process to give: at a limit, or out of memory.
+NO_PROCESS_DELAY_S = 1.0
 #: A process that was ready for so long had no fault that it was started with.
 PROVEN_S = 3.0
 

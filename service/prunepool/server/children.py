@@ -3,38 +3,49 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
-import signal
-from collections.abc import Callable, Mapping
-from multiprocessing import resource_tracker
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from multiprocessing.connection import Connection
-from multiprocessing.context import ForkServerContext, ForkServerProcess, SpawnContext, SpawnProcess
+from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any
 
 import structlog
 
 from prunepool.errors import EngineUnavailable, PrunepoolError
-from prunepool.server.backoff import RestartBackoff
+from prunepool.server.backoff import NO_PROCESS_DELAY_S, RestartBackoff
 from prunepool.server.control_pipe import ControlPipe, Handler
-from prunepool.server.parent_watch import PARENTS_SIGNALS
+from prunepool.server.spawning import ended, start
 
 _log = structlog.stdlib.get_logger("prunepool.transport")
 
-#: Makes what a process is told when it is started, from its end of the pipe and its incarnation.
+#: Makes what a process is told when it is started, from its end of the pipe and its incarnation. Pickled, it must
+#: be shorter than 64 KiB, the buffer of a pipe: the parent does not wait for the process to read it.
 Spec = Callable[[Connection, int], object]
+#: A process that is not ready by then hangs: a core gives up on a model after 600 s.
+_START_LIMIT_S = 900.0
+#: One that has closed its pipe ends within that time, or hangs as it ends.
+_END_LIMIT_S = 10.0
+#: A process that was told to end says at once that it has heard it, unless its event loop is stuck.
+_HEARD_S = 5.0
+
+
+async def _nothing() -> None:
+    pass
 
 
 class Child:
     """One place in the server, and the processes that fill it in turn.
 
     Args:
-        context: starts processes.
+        context: starts processes; none needs another than the parent.
         name: of the place.
         run: what they run.
         spec: what they are told.
         handlers: what they may call, beside saying that they are `ready` or that starting has `failed`.
         on_death: called after each death.
-        on_ready: called whenever a process is ready, with whether it is a successor.
+        on_return: awaited when a successor says that it is ready, before it is told that it may serve.
 
     Attributes:
         status: exit status of the last process, once it has ended; negative: the signal that ended it.
@@ -43,14 +54,14 @@ class Child:
 
     def __init__(
         self,
-        context: ForkServerContext | SpawnContext,
+        context: SpawnContext,
         name: str,
         run: Callable[[Any], None],
         spec: Spec,
         *,
         handlers: Mapping[str, Handler],
         on_death: Callable[[], None] = lambda: None,
-        on_ready: Callable[[bool], None] = lambda successor: None,
+        on_return: Callable[[], Awaitable[None]] = _nothing,
     ) -> None:
         self.name = name
         self.status: int | None = None
@@ -60,14 +71,15 @@ class Child:
         self._spec = spec
         self._handlers = {**handlers, "ready": self._on_ready, "failed": self._on_failed}
         self._on_death = on_death
-        self._tell_ready = on_ready
-        self._process: ForkServerProcess | SpawnProcess | None = None
+        self._on_return = on_return
+        self._process: SpawnProcess | None = None
         self._pipe: ControlPipe | None = None
         self._leaving = False
         self._up = False
         self._ready_since: float | None = None
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._keeping: asyncio.Task[None] | None = None
+        self._hurried = asyncio.Event()
 
     @property
     def up(self) -> bool:
@@ -113,7 +125,8 @@ class Child:
             self._keeping.cancel()  # between two processes
             return
         telling = asyncio.create_task(self._tell(method))
-        await asyncio.wait([self._keeping], timeout=timeout_s)
+        if await self._hears(telling):
+            await asyncio.wait([self._keeping], timeout=timeout_s if timeout_s < math.inf else None)
         telling.cancel()
         if not self._keeping.done():
             _log.error("process does not end by itself", name=self.name)
@@ -121,9 +134,15 @@ class Child:
             await asyncio.wait([self._keeping])
 
     def signal(self, number: int) -> None:
-        """Pass a signal on."""
-        if self._process is not None and self._process.pid is not None:
-            os.kill(self._process.pid, number)
+        """Pass a signal on; nothing happens where there is no process."""
+        # ValueError: it has ended, and this comes from a signal handler, between two lines of `_run_one`.
+        with suppress(ProcessLookupError, ValueError):
+            if self._process is not None and self._process.pid is not None:
+                os.kill(self._process.pid, number)
+
+    def hurry(self) -> None:
+        """Start the next process now, if the last one died and its successor waits for its turn."""
+        self._hurried.set()
 
     def kill(self) -> None:
         """End it at once."""
@@ -142,17 +161,32 @@ class Child:
         except PrunepoolError:
             _log.debug("process has ended before it was told to", name=self.name)
 
+    async def _hears(self, telling: asyncio.Task[None]) -> bool:
+        """Whether a process hears what it is told: one whose event loop is stuck need not be waited for."""
+        assert self._keeping is not None
+        waited = (telling, self._keeping)
+        done, _ = await asyncio.wait(waited, timeout=_HEARD_S, return_when=asyncio.FIRST_COMPLETED)
+        return bool(done)
+
     async def _keep(self) -> None:
         """Run one process after the other, until one may leave."""
         loop = asyncio.get_running_loop()
         incarnation, backoff = 0, RestartBackoff()
         while not self._leaving:
             self._ready_since = None
+            started = False
             try:
-                await self._run_one(incarnation)
+                process = self._begin(incarnation)
+                started = True
+                await self._follow(process)
             except Exception:  # no process can be had now; whatever it is, supervision goes on
-                _log.exception("process could not be started", name=self.name)
-            self._on_death()
+                _log.exception("process could not be started or followed", name=self.name)
+            finally:
+                self._forget()
+            try:
+                self._on_death()
+            except Exception:
+                _log.exception("unexpected error after the death of a process", name=self.name)
             if not self._ready.done():
                 self._ready.set_exception(PrunepoolError(f"{self.name} ended before it was ready"))
                 self._ready.exception()  # whoever waits is told; if nobody does, it is no news
@@ -161,78 +195,91 @@ class Child:
                 return
             since = self._ready_since
             delay_s = backoff.died(0.0 if since is None else loop.time() - since)
-            _log.error("process died", name=self.name, status=self.status, again_in_s=delay_s)
-            await asyncio.sleep(delay_s)
+            if not started:  # the system has no process left to give: to ask again costs nothing
+                delay_s = min(delay_s, NO_PROCESS_DELAY_S)
+            else:
+                _log.error("process died", name=self.name, status=self.status, again_in_s=delay_s)
+            await self._pause(delay_s)
             incarnation += 1
 
-    async def _run_one(self, incarnation: int) -> None:
+    async def _pause(self, delay_s: float) -> None:
+        self._hurried.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(delay_s):
+                await self._hurried.wait()
+
+    def _begin(self, incarnation: int) -> SpawnProcess:
+        """Start a process.
+
+        Raises:
+            OSError: the system has none to give.
+        """
         ours, theirs = self._context.Pipe()
-        try:
-            process = self._process = self._context.Process(
+        self._pipe = ControlPipe(ours, self._handlers, self._on_hang_up)
+        with theirs:
+            process = self._context.Process(
                 target=self._run, args=(self._spec(theirs, incarnation),), name=self.name
             )
-            self._pipe = ControlPipe(ours, self._handlers, self._on_hang_up)
-            _start(process)
-            theirs.close()
-            _log.info("process started", name=self.name, pid=process.pid, incarnation=incarnation)
-            await _ended(process)
-            process.join()
-            self.status = process.exitcode
-            process.close()
+            start(process)
+        self._process = process
+        _log.info("process started", name=self.name, pid=process.pid, incarnation=incarnation)
+        return process
+
+    async def _follow(self, process: SpawnProcess) -> None:
+        """Wait for the end of a process."""
+        limit = asyncio.get_running_loop().call_later(_START_LIMIT_S, self._limit_start, process)
+        try:
+            await ended(process)
         finally:
-            self._up = False
-            self._process = None
-            if self._pipe is not None:
-                self._pipe.close()
-                self._pipe = None
+            limit.cancel()
+        self.status = process.exitcode
+
+    def _limit_start(self, process: SpawnProcess) -> None:
+        if self._ready_since is None:
+            _log.error("process is not ready in time and is replaced", name=self.name, limit_s=_START_LIMIT_S)
+            process.kill()
+
+    def _forget(self) -> None:
+        """There is no process now."""
+        self._up = False
+        process, self._process = self._process, None
+        if process is not None and process.exitcode is not None:
+            process.close()
+        if self._pipe is not None:
+            self._pipe.close()
+            self._pipe = None
 
     async def _on_ready(self, *said: str) -> None:
+        """It may serve once this returns."""
+        process, successor = self._process, self._ready.done()
         self.said = said
+        if successor:
+            try:
+                await self._on_return()
+            except Exception:  # it serves what it has
+                _log.exception("unexpected error at the return of a process", name=self.name)
+        if process is None or process is not self._process:
+            return  # it has ended meanwhile
         self._up = True
         self._ready_since = asyncio.get_running_loop().time()
-        successor = self._ready.done()
         if successor:
             _log.info("process is back", name=self.name)
         else:
             self._ready.set_result(None)
-        self._tell_ready(successor)
 
     def _on_hang_up(self) -> None:
         """Its pipe is closed: it is about to end, and does no more of what it was asked."""
         self._up = False
+        if (process := self._process) is not None:
+            asyncio.get_running_loop().call_later(_END_LIMIT_S, self._limit_end, process)
+
+    def _limit_end(self, process: SpawnProcess) -> None:
+        if process is self._process:
+            _log.error("process has hung up and does not end", name=self.name, limit_s=_END_LIMIT_S)
+            process.kill()
 
     async def _on_failed(self, why: str) -> None:
         if self._ready.done():
             _log.error("process could not be started", name=self.name, why=why)
         else:
             self._ready.set_exception(PrunepoolError(why))
-
-
-def _start(process: ForkServerProcess | SpawnProcess) -> None:
-    """Start a process with the parent's signals blocked; it unblocks them once it ignores them.
-
-    Ctrl-C goes to every process of a terminal, also to one that is still importing.
-    """
-    resource_tracker.ensure_running()  # starting it later would unblock them again
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, PARENTS_SIGNALS)
-    try:
-        process.start()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-
-
-async def _ended(process: ForkServerProcess | SpawnProcess) -> None:
-    """Wait for the end of a process."""
-    loop = asyncio.get_running_loop()
-    ended = loop.create_future()
-    sentinel = process.sentinel
-
-    def end() -> None:
-        if not ended.done():
-            ended.set_result(None)
-
-    loop.add_reader(sentinel, end)
-    try:
-        await ended
-    finally:
-        loop.remove_reader(sentinel)

@@ -77,7 +77,7 @@ class ControlPipe:
             raise self._gone()
         number = next(self._ids)
         future = self._waiting[number] = self._loop.create_future()
-        self._send(Call(number, method, arguments))
+        self._send(_encode(Call(number, method, arguments)))
         try:
             async with asyncio.timeout(timeout_s):
                 return await future
@@ -101,7 +101,11 @@ class ControlPipe:
     def _receive(self) -> None:
         try:
             message = _decode(self._connection.recv_bytes())
-        except (EOFError, OSError):
+        except (EOFError, OSError, msgspec.MsgspecError) as error:
+            if isinstance(error, msgspec.MsgspecError):  # whoever waits for it would wait for ever
+                _log.error(
+                    "a message of another process cannot be read, and its pipe is closed", why=str(error)
+                )
             self.close()
             self._on_close()
             return
@@ -120,18 +124,20 @@ class ControlPipe:
 
     async def _answer(self, call: Call) -> None:
         try:
-            done = Done(call.id, await self._handlers[call.method](*call.arguments))
+            value = await self._handlers[call.method](*call.arguments)
+            encoded = _encode(Done(call.id, value))
         except PrunepoolError as error:
-            done = Done(call.id, failure=failure_of(error))
+            encoded = _encode(Done(call.id, failure=failure_of(error)))
         except Exception as error:
             _log.exception("unexpected error", method=call.method)
-            done = Done(call.id, failure=Failure("internal_error", f"{type(error).__name__}: {error}", {}))
+            failure = Failure("internal_error", f"{type(error).__name__}: {error}", {})
+            encoded = _encode(Done(call.id, failure=failure))
         if not self._closed:
-            self._send(done)
+            self._send(encoded)
 
-    def _send(self, message: Call | Done) -> None:
+    def _send(self, encoded: bytes) -> None:
         try:
-            self._connection.send_bytes(_encode(message))
+            self._connection.send_bytes(encoded)
         except OSError:  # the other end is gone: reading says so as well, and is acted upon
             _log.debug("the other end of a pipe is gone")
 

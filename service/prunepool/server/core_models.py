@@ -72,5 +72,9 @@ class CoreModels:
         await self._core.unload(name)
 
     async def set_default(self, name: str) -> None:
-        """Have a served model answer requests that name none."""
+        """Have a model answer requests that name none; one that could not be loaded answers them later."""
         self._core.set_default(name)
+
+    async def note_failure(self, name: str, why: str) -> None:
+        """Say of a model that is to be served, and could not be loaded, why it is not."""
+        self._core.note_failure(name, why)

@@ -14,6 +14,7 @@ from typing import Protocol
 import structlog
 
 from prunepool.errors import EngineUnavailable, ModelNotFound, PrunepoolError, RequestError
+from prunepool.server.pinned_models import NoPins, Pins
 from prunepool.store import Repository
 
 _log = structlog.stdlib.get_logger("prunepool.models")
@@ -53,7 +54,10 @@ class EngineControl(Protocol):
         """Serve a model no longer; returns when all that it had accepted is answered."""
 
     async def set_default(self, name: str) -> None:
-        """Have a served model answer requests that name none."""
+        """Have a model answer requests that name none; one that could not be loaded answers them later."""
+
+    async def note_failure(self, name: str, why: str) -> None:
+        """Say of a model that is to be served, and could not be loaded, why it is not."""
 
 
 async def _nothing() -> None:
@@ -68,6 +72,7 @@ class DesiredModels:
         repository: what can be served.
         references: the models that the settings asked for at the start, the default first.
         on_change: awaited after each change, before it counts as done.
+        pins: keeps the versions of models that are to be served, for engines that start later.
 
     Raises:
         ModelNotFound: one of them is not there.
@@ -80,11 +85,13 @@ class DesiredModels:
         repository: Repository,
         references: Iterable[str],
         on_change: Callable[[], Awaitable[None]] = _nothing,
+        pins: Pins | None = None,
     ) -> None:
         self._engines = engines
+        self._pins = pins or NoPins()
         self._repository = repository
         self._configured = repository.declare(references)
-        self._desired = {name: repository.reference(name) for name in self._configured}
+        self._desired = {name: self._pinned(name) for name in self._configured}
         self._default = self._configured[0]
         self._on_change = on_change
         self._one_at_a_time = asyncio.Lock()
@@ -130,7 +137,8 @@ class DesiredModels:
 
         Models that they name for the first time are loaded, served ones whose files have changed are replaced,
         those that they named before and name no longer are unloaded. What callers loaded stays. What cannot be
-        done is logged; the other models are changed all the same.
+        done is logged; the other models are changed all the same. Where no engine is running, the next one to
+        start serves what is wanted now.
 
         Args:
             references: names in the store or folders, the default first.
@@ -143,31 +151,41 @@ class DesiredModels:
                 return
             for name in dict.fromkeys((*asked, *self._desired)):
                 with _logged("load", name):
-                    await self._load(name)
+                    await self._load(name, without_engine=True)
             with _logged("set_default", asked[0]):
                 await self._set_default(asked[0])
             for name in set(self._desired).intersection(self._configured).difference(asked):
                 with _logged("unload", name):
-                    await self._unload(name)
+                    await self._unload(name, without_engine=True)
             # What could not be unloaded is tried again the next time.
             left = [name for name in self._configured if name in self._desired and name not in asked]
             self._configured = (*asked, *left)
             _log.info("settings followed", models=", ".join(self._desired))
 
     async def converge(self, engine: EngineControl) -> None:
-        """Bring an engine that has just started to what is desired now; what it cannot serve is logged."""
+        """Bring an engine that has just started, and serves nobody yet, to what is desired now.
+
+        What it cannot serve is logged, and the engine says so. No change comes between the return and what its
+        caller does before it awaits anything.
+        """
         async with self._one_at_a_time:
             await self._converge(engine)
-            await self._on_change()
 
-    async def _load(self, name: str) -> None:
-        reference = await asyncio.to_thread(self._repository.reference, name)
+    def _pinned(self, name: str) -> str:
+        """What engines load: a model of the store as it is now."""
+        return self._pins.pin(self._repository.reference(name))
+
+    async def _load(self, name: str, *, without_engine: bool = False) -> None:
+        """Load a model; where no engine is running, only have it served by the next one, if that is allowed."""
+        reference = await asyncio.to_thread(self._pinned, name)
         prepared: list[EngineControl] = []
+        needs_engine = not without_engine or any(engine.up for engine in self._engines)
         try:
-            for engine in self._running():
+            for engine in self._running() if needs_engine else ():
                 if await _unless_down(engine, engine.prepare(reference)):
                     prepared.append(engine)  # noqa: PERF401 - those before a failure count
-            self._running()  # raises if every engine died during prepare
+            if needs_engine:
+                self._running()  # raises if every engine died during prepare
         except BaseException:
             for engine in self._engines:
                 with suppress(PrunepoolError):
@@ -178,14 +196,14 @@ class DesiredModels:
         if prepared:
             _log.info("model loaded", model=name)
 
-    async def _unload(self, name: str) -> None:
+    async def _unload(self, name: str, *, without_engine: bool = False) -> None:
         if name not in self._desired:
             raise ModelNotFound(
                 f"no model named {name[:100]!r} is served; there are: {', '.join(self._desired)}"
             )
         if name == self._default:
             raise RequestError(f"{name} answers requests that name no model, so it cannot be unloaded")
-        engines = self._running()
+        engines = self._running(or_none=without_engine)
         del self._desired[name]
         await self._apply("unload", name, engines, lambda engine: engine.unload(name))
         _log.info("model unloaded", model=name)
@@ -193,7 +211,7 @@ class DesiredModels:
     async def _set_default(self, name: str) -> None:
         if name not in self._desired:
             raise ModelNotFound(f"{name} is not served")
-        engines = self._running()
+        engines = self._running(or_none=True)
         self._default = name
         await self._apply("set_default", name, engines, lambda engine: engine.set_default(name))
 
@@ -215,13 +233,20 @@ class DesiredModels:
                 why = getattr(failure, "detail", None) or f"{type(failure).__name__}: {failure}"
                 _log.error("model change failed on an engine", action=action, model=name, why=why)
                 await self._converge(engine)
+        if all(
+            engine.up for engine in self._engines
+        ):  # one that is starting may be about to open an older version
+            self._pins.keep(self._desired.values())
         await self._on_change()
 
     async def _converge(self, engine: EngineControl) -> None:
         for name, reference in self._desired.items():
-            with _logged("load", name):
+            with _logged("load", name) as failure:
                 if await engine.prepare(reference):
                     await engine.commit(name)
+            if failure:
+                with suppress(PrunepoolError):
+                    await engine.note_failure(name, failure[0])
         with _logged("set_default", self._default):
             await engine.set_default(self._default)
         served: Sequence[str] = ()
@@ -231,10 +256,14 @@ class DesiredModels:
             with _logged("unload", name):
                 await engine.unload(name)
 
-    def _running(self) -> list[EngineControl]:
-        """The engines that run; others converge when they are back."""
+    def _running(self, *, or_none: bool = False) -> list[EngineControl]:
+        """The engines that run; others converge when they are back.
+
+        Raises:
+            EngineUnavailable: there is none, unless that is allowed.
+        """
         running = [engine for engine in self._engines if engine.up]
-        if not running:
+        if not running and not or_none:
             raise EngineUnavailable("no engine is running", retry_after=1.0)
         return running
 
@@ -250,11 +279,14 @@ async def _unless_down(engine: EngineControl, change: Awaitable[bool]) -> bool:
 
 
 @contextmanager
-def _logged(action: str, name: str) -> Iterator[None]:
-    """Log what cannot be done with one model, and go on with the others."""
+def _logged(action: str, name: str) -> Iterator[list[str]]:
+    """Log what cannot be done with one model, and go on with the others; the list has the reason then."""
+    failure: list[str] = []
     try:
-        yield
+        yield failure
     except PrunepoolError as error:
+        failure.append(error.detail)
         _log.error("model change failed", action=action, model=name, why=error.detail)
-    except Exception:
+    except Exception as error:
+        failure.append(f"{type(error).__name__}: {error}")
         _log.exception("model change failed", action=action, model=name)

@@ -51,5 +51,9 @@ class EngineChild:
         """Have a served model answer requests that name none."""
         await self._call("set_default", name)
 
+    async def note_failure(self, name: str, why: str) -> None:
+        """Say of a model that is to be served, and could not be loaded, why it is not."""
+        await self._call("note_failure", name, why)
+
     async def _call(self, method: str, *arguments: str, timeout_s: float = _COMMIT_S) -> Any:
         return await self._child.call(method, *arguments, timeout_s=timeout_s)

@@ -12,16 +12,17 @@ import uvloop
 import zmq.asyncio
 
 from prunepool.backends.registry import device_type
+from prunepool.core.core import Core
 from prunepool.core.profiles import from_json, to_json
 from prunepool.errors import PrunepoolError
 from prunepool.logs import level_by_signal, logging_to
 from prunepool.metrics import Metrics
-from prunepool.server import factory
+from prunepool.server import factory, oom_score
 from prunepool.server.control_pipe import Handler
 from prunepool.server.core_models import CoreModels
 from prunepool.server.decisions import DecisionFolder
 from prunepool.server.metrics_files import publish, shared_metrics
-from prunepool.server.parent_watch import ignore_signals, watch_parent
+from prunepool.server.parent_watch import die_with_parent, ignore_signals, watch_parent
 from prunepool.server.specs import EngineSpec
 from prunepool.transport.inproc import InprocCoreClient
 from prunepool.transport.zmq.server import HEARTBEAT_S, EngineServer
@@ -36,6 +37,8 @@ _log = structlog.stdlib.get_logger("prunepool.processes")
 def run(spec: EngineSpec) -> None:
     """Serve until the parent says so; the process ends here."""
     ignore_signals()
+    die_with_parent()
+    oom_score.raise_oom_score(oom_score.ENGINE)
     settings = spec.place.settings
     metrics = shared_metrics(spec.place.metrics, spec.place.name)
     with (
@@ -56,15 +59,17 @@ async def _serve(spec: EngineSpec, metrics: Metrics) -> int:
         stopped.set()
 
     handlers: dict[str, Handler] = {"stop": _leave, "ping": _pong}
+    models = spec.place.models
     parent = watch_parent(spec.place.parent, handlers, spec.place.folder)
     settings = spec.place.settings
     try:
         decisions = DecisionFolder(spec.place.folder / "decisions", device_type(settings.device))
-        profiles = from_json(spec.warm_up_profiles)
-        core = factory.create_core(settings, metrics, profiles, decisions.of)
+        profiles = from_json(await parent.call("profiles"))
+        core = factory.create_core(settings, metrics, profiles, decisions.of, models)
         core.when_hopeless(_give_up)
-        handlers.update(_handlers(factory.create_core_models(settings, core, decisions.of), started))
-        await core.start()
+        handlers.update(_handlers(factory.create_core_models(settings, core, decisions.of, models), started))
+        # At the very first start, somebody is there to be told. Later, what can be served is.
+        await core.start(needs_default=spec.incarnation == 0)
     except Exception as error:
         detail = error.detail if isinstance(error, PrunepoolError) else f"{type(error).__name__}: {error}"
         await parent.call("failed", detail)
@@ -74,13 +79,16 @@ async def _serve(spec: EngineSpec, metrics: Metrics) -> int:
             metrics.engine_restarts.labels(entry.model.name).inc()
     context = zmq.asyncio.Context()
     client = InprocCoreClient(core)
-    server = EngineServer(context, spec.place.address(spec.place.number), client, spec.place.arenas)
-    server.open()
-    tasks = [asyncio.create_task(publish(metrics, HEARTBEAT_S)), asyncio.create_task(_watch(client))]
+    place = spec.place
+    running = place.running[place.number]
+    server = EngineServer(context, place.address(place.number), client, place.arenas, running)
     handlers["stop"] = stop
     started.set()
-    info = client.offers()[core.default_model].info
-    await parent.call("ready", info.device, info.dtype, to_json(core.entries))
+    info = core.entries[0].model.info()
+    # A successor gets the models that are wanted now before any front end can ask it.
+    await parent.call("ready", info.device, info.dtype, to_json(core.entries), _names(core))
+    server.open()
+    tasks = [asyncio.create_task(publish(metrics, HEARTBEAT_S)), asyncio.create_task(_watch(client))]
     await stopped.wait()
     for task in tasks:
         task.cancel()
@@ -88,6 +96,10 @@ async def _serve(spec: EngineSpec, metrics: Metrics) -> int:
     await server.close()
     context.term()
     return 0
+
+
+def _names(core: Core) -> str:
+    return ",".join(entry.model.name for entry in core.entries)
 
 
 async def _leave() -> None:
@@ -135,4 +147,5 @@ def _handlers(models: CoreModels, started: asyncio.Event) -> dict[str, Handler]:
         "abort": once_started(models.abort),
         "unload": once_started(models.unload),
         "set_default": once_started(models.set_default),
+        "note_failure": once_started(models.note_failure),
     }

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prunepool.access import Keyring, KeysFile
@@ -24,6 +26,7 @@ from prunepool.machine import set_openmp_wait_policy, tune_malloc
 from prunepool.metrics import Metrics
 from prunepool.server.core_models import CoreModels
 from prunepool.server.desired_models import DesiredModels, EngineControl
+from prunepool.server.pinned_models import NoPins, PinnedModels, open_pinned
 from prunepool.server.reload import Hangup
 from prunepool.serving.decode_pool import decode_threads
 from prunepool.serving.options import check_default_ratio
@@ -47,6 +50,7 @@ def create_core(
     metrics: Metrics,
     profiles: Mapping[str, Sequence[TimedBatch]] | None = None,
     decisions: DecisionsOf | None = None,
+    pinned: Path | None = None,
 ) -> Core:
     """The core that the settings describe; weights are loaded when it starts.
 
@@ -57,6 +61,7 @@ def create_core(
         metrics: the service's series.
         profiles: warm-up profiles of an earlier process on the same devices, by model.
         decisions: as for :func:`create_model_factory`.
+        pinned: as for :func:`create_model_factory`.
 
     Raises:
         ModelNotFound: no such model in the store.
@@ -66,7 +71,7 @@ def create_core(
     """
     set_openmp_wait_policy(os.environ)
     tune_malloc()
-    models = create_model_factory(settings, decisions)
+    models = create_model_factory(settings, decisions, pinned)
     if settings.compute_threads is not None and has_torch():
         from prunepool.models.loader import set_compute_threads
 
@@ -77,23 +82,29 @@ def create_core(
     return Core(served.values(), config=_core_config(settings), metrics=metrics, profiles=profiles)
 
 
-def create_core_models(settings: Settings, core: Core, decisions: DecisionsOf | None = None) -> CoreModels:
+def create_core_models(
+    settings: Settings, core: Core, decisions: DecisionsOf | None = None, pinned: Path | None = None
+) -> CoreModels:
     """The models of a core, to be changed while it serves."""
-    return CoreModels(core, create_model_factory(settings, decisions).model, _check_default(settings))
+    return CoreModels(core, create_model_factory(settings, decisions, pinned).model, _check_default(settings))
 
 
-def create_model_factory(settings: Settings, decisions: DecisionsOf | None = None) -> ModelFactory:
+def create_model_factory(
+    settings: Settings, decisions: DecisionsOf | None = None, pinned: Path | None = None
+) -> ModelFactory:
     """What makes a served model of a folder in the store, as the settings want it run.
 
     Args:
         settings: everything about it.
         decisions: where backends keep what they decided by measuring, for each generation of a model; in this
             process, if not given.
+        pinned: the folder of models that the parent of this process has pinned, if it has one.
     """
     from prunepool.server.model_factory import ModelFactory
 
+    store = open_store(settings.model_store)
     return ModelFactory(
-        open_store(settings.model_store),
+        store.open if pinned is None else partial(open_pinned, pinned, store),
         BackendOptions(
             device=resolve_device(settings.device),
             dtype=settings.dtype,
@@ -135,17 +146,26 @@ def frontend_limits(settings: Settings) -> FrontendLimits:
 
 
 def create_desired_models(
-    settings: Settings, engines: Sequence[EngineControl], **hooks: Callable[[], Coroutine[Any, Any, None]]
+    settings: Settings,
+    engines: Sequence[EngineControl],
+    pinned: Path | None = None,
+    **hooks: Callable[[], Coroutine[Any, Any, None]],
 ) -> DesiredModels:
     """The models that are to be served, for callers and for SIGHUP to change.
+
+    Args:
+        settings: everything about the server.
+        engines: what serves them.
+        pinned: the folder to pin them in, for engines in other processes.
+        hooks: of :class:`DesiredModels`.
 
     Raises:
         ModelNotFound: no such model.
         ManifestInvalid: its model.json does not say what it must.
     """
-    return DesiredModels(
-        engines, Repository(open_store(settings.model_store)), settings.model_references, **hooks
-    )
+    store = open_store(settings.model_store)
+    pins = NoPins() if pinned is None else PinnedModels(pinned, store)
+    return DesiredModels(engines, Repository(store), settings.model_references, pins=pins, **hooks)
 
 
 def create_server(

@@ -15,11 +15,11 @@ from prunepool.gpu import gpu_collector
 from prunepool.logs import level_by_signal, logging_to
 from prunepool.machine import tune_malloc
 from prunepool.metrics import Metrics
-from prunepool.server import factory
+from prunepool.server import factory, oom_score
 from prunepool.server.control_pipe import ControlPipe, Handler
 from prunepool.server.metrics_files import expose, publish, shared_metrics
 from prunepool.server.observability import describe_build, tracing_to
-from prunepool.server.parent_watch import ignore_signals, watch_parent
+from prunepool.server.parent_watch import ignore_signals, outlive_parent_to_clean_up, watch_parent
 from prunepool.server.specs import FrontendSpec, devices
 from prunepool.store import Repository, open_store
 from prunepool.transport.zmq.client import ZmqCoreClient
@@ -34,6 +34,8 @@ def run(spec: FrontendSpec) -> None:
     """Serve until the parent says so; the process ends here."""
     ignore_signals()
     tune_malloc()
+    outlive_parent_to_clean_up(spec.place.folder)
+    oom_score.raise_oom_score(oom_score.FRONTEND)
     settings = spec.place.settings
     metrics = shared_metrics(spec.place.metrics, spec.place.name)
     with (
@@ -51,14 +53,19 @@ async def _serve(spec: FrontendSpec, metrics: Metrics, tracing: Tracing | None) 
     context = zmq.asyncio.Context()
     connections = [
         EngineConnection(
-            context, place.address(number), place.number, lambda: client.changed(), time.monotonic
+            context,
+            place.address(number),
+            place.number,
+            lambda: client.changed(),
+            time.monotonic,
+            running=place.running[number],
         )
         for number in range(len(devices(settings)))
     ]
     arena, limits = place.arenas[place.number], factory.frontend_limits(settings)
     client = ZmqCoreClient(connections, arena, limits, metrics, time.monotonic)
     service = factory.create_service(settings, client, metrics)
-    expose(metrics, place.metrics, client.offers)
+    expose(metrics, place.metrics, lambda: {*client.offers(), *client.failures()})
     if (gpus := gpu_collector()) is not None:
         metrics.exposed.register(gpus)
 
@@ -83,7 +90,7 @@ async def _serve(spec: FrontendSpec, metrics: Metrics, tracing: Tracing | None) 
     publishing = asyncio.create_task(publish(metrics, HEARTBEAT_S))
 
     def on_ready() -> None:
-        describe_build(metrics, service.model(service.default_model))
+        describe_build(metrics, service.models()[0])
         ready.append(asyncio.create_task(parent.call("ready")))
 
     try:

@@ -5,7 +5,6 @@ A model is described from its manifest. torch is imported when its weights are l
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -20,7 +19,7 @@ from prunepool.core.served_model import ServedModel
 from prunepool.imaging import Preprocess
 from prunepool.models.dial import ModelDial
 from prunepool.models.geometry import geometry_of
-from prunepool.store import Manifest, ModelStore, ProfilePoint, StoredModel
+from prunepool.store import ProfilePoint, StoredModel, generation_of
 
 #: The points of the dial that a caller is shown, besides those of the model's profile.
 GRID = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.755, 0.8)
@@ -118,18 +117,18 @@ class ModelFactory:
     """Makes what the engine serves of what is in the store.
 
     Args:
-        store: the folder of models.
+        open_model: opens a model of the store by its name, or by its folder.
         options: how they are run.
         decisions: where backends keep what they decide by measuring; in this object, if not given.
     """
 
     def __init__(
         self,
-        store: ModelStore,
+        open_model: Callable[[str], StoredModel],
         options: BackendOptions,
         decisions: DecisionsOf | None = None,
     ) -> None:
-        self._store = store
+        self._open = open_model
         self._options = options
         kept: defaultdict[str, dict[str, Any]] = defaultdict(dict)
         self._decisions = decisions or kept.__getitem__
@@ -145,16 +144,8 @@ class ModelFactory:
             ManifestInvalid: its model.json does not say what it must.
             ArchitectureUnsupported: its tokens cannot be reduced.
         """
-        stored = self._store.open(reference)
+        stored = self._open(reference)
         return HostedModel(stored, self._options, self._decisions(generation_of(stored.manifest))).served()
-
-
-def generation_of(manifest: Manifest) -> str:
-    """What tells two models of one name apart, the same in every process: a digest of all that the manifest says.
-
-    The manifest has the sha256 of the weights.
-    """
-    return hashlib.sha256(manifest.model_dump_json().encode()).hexdigest()[:16]
 
 
 def ratio_within(drop: float, profile: Iterable[ProfilePoint]) -> float | None:

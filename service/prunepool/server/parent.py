@@ -33,9 +33,11 @@ from prunepool.server.observability import announcement
 from prunepool.server.parent_folder import parent_folder, remove
 from prunepool.server.reload import Coalesced, follow_settings
 from prunepool.server.settings_check import check
+from prunepool.server.signals import deferred_signals, deliver
 from prunepool.server.specs import EngineSpec, FrontendSpec, Place, devices, share_of_cores
 from prunepool.server.watchdog import watch
 from prunepool.settings import Settings
+from prunepool.transport.zmq.running_table import RunningTable
 from prunepool.transport.zmq.shared_memory import Arena
 
 #: After the drain: for what is written and not yet taken, and for letting go of devices.
@@ -71,6 +73,7 @@ def serve(
     set_openmp_wait_policy(os.environ)
     with (
         logging_to(sys.stderr, settings.log_format, settings.log_level, "parent"),
+        deferred_signals(),
         ExitStack() as stack,
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
@@ -95,10 +98,7 @@ class Parent:
         self._folder = folder
         self._devices = devices(settings)
         self._arenas = [Arena(settings.max_queue_requests) for _ in sockets]
-        # Engines are forked from a process that has imported torch, so that a successor is there at once. Front
-        # ends need no torch: they start from nothing and hold a third of the memory.
-        self._forkserver = multiprocessing.get_context("forkserver")
-        self._forkserver.set_forkserver_preload(["prunepool.server.preload"])
+        self._running = [RunningTable() for _ in self._devices]
         self._spawn = multiprocessing.get_context("spawn")
         self._children: list[Child] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -117,13 +117,19 @@ class Parent:
             await asyncio.gather(*calls, return_exceptions=True)
 
         self._models = factory.create_desired_models(
-            self._settings, [EngineChild(one) for one in engines], on_change=refresh
+            self._settings, [EngineChild(one) for one in engines], self._folder / "models", on_change=refresh
         )
         handlers: dict[str, Handler] = {"load": self._models.load, "unload": self._models.unload}
         frontends += [self._frontend(number, handlers) for number in range(len(self._sockets))]
         self._children = [*engines, *frontends]
 
-        follow = Coalesced(partial(follow_settings, self._models, reread))
+        async def follow_now() -> None:
+            """Engines that could not start with what was wanted before try what is wanted now."""
+            await follow_settings(self._models, reread)
+            for one in engines:
+                one.hurry()
+
+        follow = Coalesced(follow_now)
         reload = Coalesced(partial(_reload, frontends))
 
         def hang_up() -> None:
@@ -136,10 +142,11 @@ class Parent:
             ):
                 return 0
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hang_up)
+            deliver(signal.SIGHUP)
             for child in self._children:
                 self._run(watch(child))
-            places, formats, _ = zip(*(one.said for one in engines), strict=True)
-            served, where = ", ".join(self._models.names()), ",".join(places)
+            places, formats, _, names = zip(*(one.said for one in engines), strict=True)
+            served, where = ", ".join(dict.fromkeys(",".join(names).split(","))), ",".join(places)
             url, seconds = url_of(self._sockets[0]), time.monotonic() - start
             announce(announcement(served, where, ",".join(dict.fromkeys(formats)), url, seconds))
             await stopped.wait()
@@ -185,6 +192,7 @@ class Parent:
 
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, stop, number)
+            deliver(number)
         return stopped
 
     async def _drain(self, engines: list[Child], frontends: list[Child]) -> int:
@@ -199,7 +207,7 @@ class Parent:
         return sum(one.status if (one.status or 0) >= 0 else 1 for one in frontends if one.status)
 
     def _place(self, name: str, number: int, settings: Settings, parent: Connection) -> Place:
-        return Place(name, number, settings, self._folder, parent, self._arenas)
+        return Place(name, number, settings, self._folder, parent, self._arenas, self._running)
 
     def _engine(self, number: int) -> Child:
         name = f"engine-{number}"
@@ -214,23 +222,25 @@ class Parent:
                     "compute_threads": self._settings.compute_threads or share_of_cores(len(self._devices)),
                 }
             )
-            # What the first process of this place timed holds for its successors: they are back the sooner.
-            profiles = child.said[2] if child.said else "{}"
-            return EngineSpec(self._place(name, number, settings, parent), incarnation, profiles)
+            return EngineSpec(self._place(name, number, settings, parent), incarnation)
 
-        def on_ready(successor: bool) -> None:
-            if successor:  # models may have changed since it was started
-                self._run(self._models.converge(EngineChild(child)))
+        async def converge() -> None:
+            """Models may have changed since it was started."""
+            await self._models.converge(EngineChild(child))
+
+        async def profiles() -> str:
+            """What the first process of this place timed holds for its successors: they are back the sooner."""
+            return child.said[2] if child.said else "{}"
 
         forget = partial(forget_gauges, self._folder / "metrics", name)
         child = Child(
-            self._forkserver,
+            self._spawn,
             name,
             engine_process.run,
             spec,
-            handlers={},
+            handlers={"profiles": profiles},
             on_death=forget,
-            on_ready=on_ready,
+            on_return=converge,
         )
         return child
 

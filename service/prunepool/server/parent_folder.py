@@ -12,13 +12,10 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from multiprocessing import util
+from contextlib import contextmanager
 from pathlib import Path
 
 _PREFIX = "prunepool-"
-#: In the folder, a link to where multiprocessing has its own sockets: it removes them only if the parent ends well.
-_SOCKETS_OF_MULTIPROCESSING = "multiprocessing"
 #: What a dying process holds, it lets go of one by one.
 _LET_GO_S = 1.0
 #: One that is being made has no lock yet.
@@ -36,7 +33,6 @@ def parent_folder() -> Iterator[Path]:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
         (folder / "metrics").mkdir()
-        (folder / _SOCKETS_OF_MULTIPROCESSING).symlink_to(util.get_temp_dir())
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -44,9 +40,7 @@ def parent_folder() -> Iterator[Path]:
 
 
 def remove(folder: Path) -> None:
-    """Remove a folder that no process needs any more, and what multiprocessing had besides."""
-    with suppress(OSError):  # it was not made yet
-        shutil.rmtree((folder / _SOCKETS_OF_MULTIPROCESSING).readlink(), ignore_errors=True)
+    """Remove a folder that no process needs any more."""
     shutil.rmtree(folder, ignore_errors=True)
 
 

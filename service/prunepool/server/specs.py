@@ -10,6 +10,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from prunepool.settings import Settings
+from prunepool.transport.zmq.running_table import RunningTable
 from prunepool.transport.zmq.shared_memory import Arena
 
 
@@ -39,6 +40,7 @@ class Place:
         folder: the server's sockets and metrics.
         parent: the way to the parent.
         arenas: the shared memory of each front end.
+        running: what the device of each engine has.
     """
 
     name: str
@@ -47,11 +49,17 @@ class Place:
     folder: Path
     parent: Connection
     arenas: Sequence[Arena]
+    running: Sequence[RunningTable]
 
     @property
     def metrics(self) -> Path:
         """The series of all processes."""
         return self.folder / "metrics"
+
+    @property
+    def models(self) -> Path:
+        """The models that are to be served, as the parent has pinned them."""
+        return self.folder / "models"
 
     def address(self, engine: int) -> str:
         """Where an engine process listens."""
@@ -65,12 +73,10 @@ class EngineSpec:
     Attributes:
         place: where it belongs.
         incarnation: how many there were before it in its place.
-        warm_up_profiles: of the one before it, by model, as JSON.
     """
 
     place: Place
     incarnation: int
-    warm_up_profiles: str
 
 
 @dataclass(frozen=True)

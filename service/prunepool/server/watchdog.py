@@ -52,7 +52,9 @@ async def watch(process: Watched, ping_s: float = PING_S, most_missed: int = MOS
         try:
             await process.call("ping", timeout_s=ping_s)
             missed = 0
-        except PrunepoolError:
+        except Exception as error:
+            if not isinstance(error, PrunepoolError):
+                _log.exception("unexpected error while a process was pinged", name=process.name)
             missed += 1
             # A ping that goes unanswered has taken its whole time-out: the next one is due.
             pause_s = max(0.0, ping_s - (loop.time() - pinged))

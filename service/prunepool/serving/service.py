@@ -24,6 +24,8 @@ from prunepool.transport.client import CoreClient, ModelOffer
 
 #: Attempts per request before giving up because its model keeps being replaced.
 _MAX_PREPARE_ATTEMPTS = 5
+#: An operator has to mend a model that could not be loaded.
+_RETRY_AFTER_FAILURE_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,15 +99,19 @@ class InferenceService:
 
         Raises:
             ModelNotFound: none of that name is served.
+            EngineUnavailable: it is to be served, but could not be loaded.
         """
         return self._info(self._offer(name))
 
     def readiness(self) -> Readiness:
-        """Whether every served model can be asked now."""
+        """Whether every served model can be asked now, and one answers requests that name none."""
         missing = [load.missing for load in self._client.loads().values() if load.missing]
         if self._draining and not missing:
             missing = ["draining"]
-        return Readiness(not missing, tuple(missing))
+        failures = self._client.failures()
+        ready = not missing and self.default_model in self._client.offers()
+        failed = (f"{name}: could not be loaded: {why}" for name, why in failures.items())
+        return Readiness(ready, (*missing, *failed), failures)
 
     async def start(self) -> None:
         """Connect to the cores; returns when one can be asked.
@@ -202,6 +208,9 @@ class InferenceService:
     def _offer(self, name: str) -> ModelOffer:
         offers = self._client.offers()
         if name not in offers:
+            if name in self._client.failures():
+                detail = f"{name} could not be loaded; the log and /readyz say why"
+                raise EngineUnavailable(detail, retry_after=_RETRY_AFTER_FAILURE_S)
             raise not_served(name, offers)
         return offers[name]
 

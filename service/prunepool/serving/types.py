@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
@@ -95,10 +96,17 @@ class Inference:
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """Whether requests can be served, and what is missing if not."""
+    """Whether requests can be served, and what is missing.
+
+    Attributes:
+        ready: whether every served model can be asked now, the default one included.
+        missing: in words; a model that could not be loaded is missing here also where others are ready.
+        failures: why models that are to be served are not, by name.
+    """
 
     ready: bool
     missing: tuple[str, ...] = ()
+    failures: Mapping[str, str] = field(default_factory=dict)
 
 
 class Service(Protocol):

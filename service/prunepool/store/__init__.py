@@ -1,6 +1,7 @@
 """The model store: one folder per model, with its manifest and its weights. It needs no torch."""
 
 from prunepool.store.folders import check_name
+from prunepool.store.generation import generation_of
 from prunepool.store.geometry import Geometry
 from prunepool.store.locations import open_store
 from prunepool.store.manifest import Manifest, ReductionDefaults, Weights
@@ -20,6 +21,7 @@ __all__ = [
     "StoredModel",
     "Weights",
     "check_name",
+    "generation_of",
     "open_store",
     "sha256_of",
     "tensor_shapes",

@@ -54,11 +54,13 @@ class StoredModel:
         manifest: read from its model.json.
         folder: the model's folder.
         packaged: whether it is part of the installed package, and so read-only.
+        linked: whether its files are links that a server of this user has made to the files of a model.
     """
 
     manifest: Manifest
     folder: Path
     packaged: bool = False
+    linked: bool = False
 
     @property
     def weights_path(self) -> Path:
@@ -70,7 +72,7 @@ class StoredModel:
         path = self.folder / self.manifest.weights.file
         if not path.is_file():
             raise WeightsInvalid(f"{path}: the weights of {self.manifest.name} are not there")
-        if self.folder.resolve() not in path.resolve().parents:
+        if not self.linked and self.folder.resolve() not in path.resolve().parents:
             raise WeightsInvalid(f"{path}: links to {path.resolve()}, outside the model's folder")
         return path
 

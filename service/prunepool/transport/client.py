@@ -76,6 +76,9 @@ class CoreClient(Protocol):
     def loads(self) -> Mapping[str, ModelLoad]:
         """The load of each served model, by name: that of the core that would be asked next."""
 
+    def failures(self) -> Mapping[str, str]:
+        """Why models that are to be served are not on some core, by name."""
+
     def reserve(
         self, model: str, generation: str, ratio_spec: RatioSpec, deadline: float | None, in_flight: int
     ) -> AbstractContextManager[Reservation]:

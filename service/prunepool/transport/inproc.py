@@ -40,6 +40,10 @@ class InprocCoreClient:
             for entry in self.core.entries
         }
 
+    def failures(self) -> Mapping[str, str]:
+        """Why models that are to be served are not, by name."""
+        return self.core.failures
+
     def reserve(
         self, model: str, generation: str, ratio_spec: RatioSpec, deadline: float | None, in_flight: int
     ) -> CoreReservation:

@@ -67,9 +67,15 @@ class Submit(msgspec.Struct, tag=True, frozen=True):
 
 
 class Cancel(msgspec.Struct, tag=True, frozen=True):
-    """The caller of a request is gone."""
+    """The caller of a request is gone, or another engine can answer it.
+
+    Attributes:
+        id: of the request.
+        give_back: whether to answer with :class:`Failed`, so that it can be sent to another engine.
+    """
 
     id: int
+    give_back: bool = False
 
 
 class Completed(msgspec.Struct, tag=True, frozen=True):
@@ -97,11 +103,13 @@ class Failed(msgspec.Struct, tag=True, frozen=True):
         id: of the request.
         error: why.
         attempts: how many devices it was on, counting those before this engine.
+        given_back: whether the front end asked for it back.
     """
 
     id: int
     error: Failure
     attempts: int = 0
+    given_back: bool = False
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -121,6 +129,7 @@ class Status(msgspec.Struct, tag=True, frozen=True):
         offers: everything that it serves; None if that has not changed.
         request: the `StatusRequest` that this answers, if any.
         last_sequence: the front end's last request that the loads count; 0: none.
+        failures: why models that are to be served are not, by name.
     """
 
     default: str
@@ -128,10 +137,15 @@ class Status(msgspec.Struct, tag=True, frozen=True):
     offers: tuple[ModelOffer, ...] | None = None
     request: int | None = None
     last_sequence: int = 0
+    failures: dict[str, str] = {}
+
+
+class Unreadable(msgspec.Struct, tag=True, frozen=True):
+    """The engine could not read a message of the front end: whatever that asked for is lost."""
 
 
 ToEngine: TypeAlias = Handshake | StatusRequest | Submit | Cancel
-ToFrontend: TypeAlias = Completed | Failed | Status
+ToFrontend: TypeAlias = Completed | Failed | Status | Unreadable
 
 
 def _encoded(value: object) -> object:

@@ -18,6 +18,7 @@ from prunepool.transport.client import ModelLoad, ModelOffer
 from prunepool.transport.early_refusal import FrontendLimits
 from prunepool.transport.messages import (
     Completed,
+    Failed,
     Status,
     Submit,
     decode_for_frontend,
@@ -81,6 +82,10 @@ class RayCoreClient:
     def loads(self) -> Mapping[str, ModelLoad]:
         """The load of each model on the replica that has the least to do."""
         return {name: self._load(name) for name in self._offers}
+
+    def failures(self) -> Mapping[str, str]:
+        """Why models that are to be served are not on some replica, by name."""
+        return {name: why for status in reversed(self._recent()) for name, why in status.failures.items()}
 
     async def start(self) -> None:
         """Connect; returns as soon as one replica has reported."""
@@ -174,8 +179,8 @@ class RayCoreClient:
         if isinstance(reply, Completed):
             self._update_load(replica, reply)
             return reply.result
-        if isinstance(reply, Status):
-            raise TypeError("a replica sent its status instead of a result")
+        if not isinstance(reply, Failed):
+            raise TypeError(f"a replica sent {type(reply).__name__} instead of a result")
         request.attempts = reply.attempts
         raise error_of(reply.error)
 

@@ -21,7 +21,7 @@ _LIMIT = brackets_and_commas(1000)
 async def index(context: AppContext, body: bytes) -> list[dict[str, object]]:
     """List the views and their states; with `{"ready": true}` in the body, only those that are ready.
 
-    With model control, models that are not loaded are listed too.
+    Models that could not be loaded are listed too, and with model control those that are not.
 
     Raises:
         InvalidParameter: the body holds something else.
@@ -39,13 +39,18 @@ async def index(context: AppContext, body: bytes) -> list[dict[str, object]]:
         for view in views(context.service, context.settings)
         if view.info.ready or not ready_only
     ]
-    if context.control is not None and not ready_only:
-        served = {info.name for info in context.service.models()}
-        listed += [
-            {"name": name, "version": VERSION, "state": "UNAVAILABLE", "reason": "unloaded"}
-            for name in await asyncio.to_thread(context.control.loadable)
-            if name not in served
-        ]
+    if ready_only:
+        return listed
+    absent: dict[str, str] = {}
+    if context.control is not None:
+        absent = dict.fromkeys(await asyncio.to_thread(context.control.loadable), "unloaded")
+    absent |= context.service.readiness().failures
+    for info in context.service.models():
+        absent.pop(info.name, None)
+    listed += [
+        {"name": name, "version": VERSION, "state": "UNAVAILABLE", "reason": why}
+        for name, why in absent.items()
+    ]
     return listed
 
 

@@ -6,10 +6,11 @@ import asyncio
 import itertools
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 
 from prunepool.core.registry import not_served
 from prunepool.core.types import RatioSpec, Request, Result
-from prunepool.errors import EngineUnavailable, ModelReplaced
+from prunepool.errors import EngineUnavailable, ModelNotFound, ModelReplaced
 from prunepool.metrics import Metrics
 from prunepool.transport.client import ModelLoad, ModelOffer
 from prunepool.transport.early_refusal import FrontendLimits
@@ -23,6 +24,8 @@ _GRACE_PERIOD_S = 1.0
 #: Assumed restart time until one has been measured: starting, loading and warming up.
 _START_S = 5.0
 _LEAST_RETRY_S = 0.1
+#: An image that so many devices or engines were lost with is given up.
+_MOST_ATTEMPTS = 2
 
 
 class ZmqCoreClient:
@@ -71,6 +74,11 @@ class ZmqCoreClient:
         """The load of each model on the engine that would be asked next."""
         return {name: self._load(offer) for name, offer in self._offers.items()}
 
+    def failures(self) -> Mapping[str, str]:
+        """Why models that are to be served are not on some engine, by name."""
+        there = [one.status for one in self._connections if one.status is not None]
+        return {name: why for status in reversed(there) for name, why in status.failures.items()}
+
     def changed(self) -> None:
         """What is known of an engine has changed; for the connections."""
         there = [one for one in self._connections if one.status is not None]
@@ -90,6 +98,20 @@ class ZmqCoreClient:
             self._outage = None
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
+        self._ask_back()
+
+    def _ask_back(self) -> None:
+        """Ask engines for what they cannot compute now, because a device has failed, and another engine can."""
+        for number, one in enumerate(self._connections):
+            loads = {} if one.status is None else one.status.loads
+            for model in (name for name, load in loads.items() if load.missing is not None):
+                one.ask_back(model, partial(self._is_served_without, number, model))
+
+    def _is_served_without(self, number: int, model: str, generation: str) -> bool:
+        try:
+            return self._best(model, generation, without={number}) is not None
+        except (ModelNotFound, ModelReplaced):
+            return False
 
     async def start(self) -> None:
         """Connect; returns as soon as one engine has reported, and learns of the others later."""
@@ -151,11 +173,14 @@ class ZmqCoreClient:
                 message = submit_of(next(self._sequence), model, generation, request, slot)
                 return await connection.submit(message, data)
             except RequestFailed as failed:
-                before, request.attempts = request.attempts, failed.attempts
+                request.attempts = failed.attempts
                 if isinstance(failed.error, ModelReplaced):
                     await connection.refresh()  # so that the next attempt is for what it serves now
-                elif isinstance(failed.error, EngineUnavailable) and failed.attempts == before:
-                    # Its device has just failed and its status has not arrived. No device there ran the image.
+                elif failed.given_back:
+                    wait_until = wait_until or self._clock() + _GRACE_PERIOD_S
+                    continue
+                elif isinstance(failed.error, EngineUnavailable) and failed.attempts < _MOST_ATTEMPTS:
+                    # Its device has just failed and its status has not arrived.
                     refused_by.add(chosen.number)
                     other = self._best(model, generation, 0, refused_by)
                     if other is not None or wait_until is not None:
@@ -163,9 +188,9 @@ class ZmqCoreClient:
                 raise failed.error from None
             except Unsent:
                 wait_until = wait_until or self._clock() + _GRACE_PERIOD_S
-            except Disconnected:
-                request.attempts += 1
-                if request.attempts > 1:
+            except Disconnected as lost:
+                request.attempts += lost.on_device
+                if request.attempts >= _MOST_ATTEMPTS:
                     detail = "two engines died while they had this image"
                     raise EngineUnavailable(detail, retry_after=self._retry_after()) from None
                 wait_until = self._clock() + _GRACE_PERIOD_S

@@ -25,11 +25,14 @@ from prunepool.transport.messages import (
     StatusRequest,
     Submit,
     ToEngine,
+    ToFrontend,
+    Unreadable,
     decode_for_frontend,
     encode,
     error_of,
 )
 from prunepool.transport.zmq.backlog import EngineBacklog
+from prunepool.transport.zmq.running_table import RunningTable
 from prunepool.transport.zmq.server import HEARTBEAT_S
 
 #: An engine whose event loop has sent nothing for so many heartbeats is lost: 1.0 to 1.2 s.
@@ -38,8 +41,18 @@ _HANDSHAKE_MS, _RECONNECT_MS = 1200, 20
 _log = structlog.stdlib.get_logger("prunepool.processes")
 
 
+class MessageLost(Exception):
+    """The engine could not read a message; whose answer will not come is not known."""
+
+
 class Disconnected(Exception):
-    """The engine has died or does not answer, and the requests that it had are lost."""
+    """The engine has died or does not answer, and the requests that it had are lost.
+
+    Attributes:
+        on_device: whether its device had this one; the others merely waited.
+    """
+
+    on_device = False
 
 
 class Unsent(Disconnected):
@@ -56,6 +69,7 @@ class EngineConnection:
         on_change: called whenever what is known of the engine changes.
         clock: seconds, monotonic.
         heartbeat_s: seconds between two heartbeats.
+        running: shows what the engine's device had, should it be lost; without it, whatever the engine had counts.
 
     Attributes:
         status: the engine's last; None while it is not connected.
@@ -71,14 +85,18 @@ class EngineConnection:
         on_change: Callable[[], None],
         clock: Callable[[], float],
         heartbeat_s: float = HEARTBEAT_S,
+        running: RunningTable | None = None,
     ) -> None:
         self._address = address
         self._frontend = frontend
         self._on_change = on_change
         self._clock = clock
         self._heartbeat_s = heartbeat_s
+        self._table = running
         self._socket: zmq.asyncio.Socket = context.socket(zmq.DEALER)
         self._pending: dict[int, asyncio.Future[Result]] = {}
+        self._submitted: dict[int, Submit] = {}
+        self._asked_back: set[asyncio.Task[None]] = set()
         self._refreshing: dict[int, asyncio.Future[None]] = {}
         self._refreshes = itertools.count()
         self._received = False
@@ -129,6 +147,7 @@ class EngineConnection:
         """
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._pending[submit.id] = future
+        self._submitted[submit.id] = submit
         self.backlogs[submit.model].send(submit.id)
         try:
             await self._send(submit, pixels)
@@ -142,6 +161,25 @@ class EngineConnection:
             raise
         finally:
             del self._pending[submit.id]
+            self._submitted.pop(submit.id, None)
+
+    def ask_back(self, model: str, elsewhere: Callable[[str], bool]) -> None:
+        """Ask the engine for requests that another engine could answer; each is asked for once.
+
+        Args:
+            model: their model.
+            elsewhere: whether another engine could answer those of a generation.
+        """
+        for number, submit in list(self._submitted.items()):
+            if submit.model == model and elsewhere(submit.generation):
+                del self._submitted[number]
+                task = asyncio.create_task(self._ask_back(number))
+                self._asked_back.add(task)
+                task.add_done_callback(self._asked_back.discard)
+
+    async def _ask_back(self, number: int) -> None:
+        with suppress(Disconnected):  # then it is back already
+            await self._send(Cancel(number, give_back=True))
 
     async def refresh(self) -> None:
         """Wait for a new status of the engine; returns at once if it is not connected."""
@@ -215,7 +253,9 @@ class EngineConnection:
             pending=len(self._pending),
         )
 
-    def _on_message(self, message: Completed | Failed | Status) -> None:
+    def _on_message(self, message: ToFrontend) -> None:
+        if isinstance(message, Unreadable):
+            raise MessageLost(f"{self._address} could not read a message")
         if isinstance(message, Status):
             self.status = message
             self.offers = self.offers if message.offers is None else message.offers
@@ -236,9 +276,12 @@ class EngineConnection:
     def _lose(self) -> None:
         self.status = None
         self.backlogs.clear()
-        for future in self._pending.values():
+        blamed = self._pending if self._table is None else self._table.numbers(self._frontend)
+        for number, future in self._pending.items():
             if not future.done():
-                future.set_exception(Disconnected("the connection to the engine was lost"))
+                lost = Disconnected("the connection to the engine was lost")
+                lost.on_device = number in blamed
+                future.set_exception(lost)
         for waiting in self._refreshing.values():
             _finish(waiting)
         self._on_change()
@@ -250,12 +293,14 @@ class RequestFailed(Exception):
     Attributes:
         error: of the tree.
         attempts: how many devices the request was on.
+        given_back: whether it was asked for.
     """
 
     def __init__(self, failed: Failed) -> None:
         super().__init__(failed.error.detail)
         self.error = error_of(failed.error)
         self.attempts = failed.attempts
+        self.given_back = failed.given_back
 
 
 def _finish(future: asyncio.Future[None]) -> None:

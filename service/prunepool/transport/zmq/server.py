@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import structlog
 import zmq
 import zmq.asyncio
 
 from prunepool.core.types import Request
-from prunepool.errors import InvalidParameter, PrunepoolError
+from prunepool.errors import EngineUnavailable, InvalidParameter, PrunepoolError
 from prunepool.transport.client import CoreClient, ModelOffer
 from prunepool.transport.messages import (
     Cancel,
@@ -22,16 +24,38 @@ from prunepool.transport.messages import (
     StatusRequest,
     Submit,
     ToFrontend,
+    Unreadable,
     decode_for_engine,
     encode,
     failure_of,
     request_of,
 )
+from prunepool.transport.zmq.running_table import RunningTable
 from prunepool.transport.zmq.shared_memory import Arena
 
 #: Seconds between two reports of an engine: its heartbeat.
 HEARTBEAT_S = 0.2
 _log = structlog.stdlib.get_logger("prunepool.processes")
+
+
+@dataclass(eq=False, slots=True)
+class _Answering:
+    """A request that is being answered.
+
+    Attributes:
+        task: answers it.
+        sent_attempts: how many devices it was on before.
+        request: once it has been read.
+    """
+
+    task: asyncio.Task[None]
+    sent_attempts: int
+    request: Request | None = None
+
+    @property
+    def attempts(self) -> int:
+        """How many devices it was on."""
+        return self.request.attempts if self.request else self.sent_attempts
 
 
 class EngineServer:
@@ -42,16 +66,24 @@ class EngineServer:
         address: where to listen.
         core: the way to the core.
         arenas: the shared memory of each front end.
+        running: shows front ends what the device had, should this process die.
     """
 
     def __init__(
-        self, context: zmq.asyncio.Context, address: str, core: CoreClient, arenas: Sequence[Arena]
+        self,
+        context: zmq.asyncio.Context,
+        address: str,
+        core: CoreClient,
+        arenas: Sequence[Arena],
+        running: RunningTable | None = None,
     ) -> None:
         self._address = address
         self._core = core
         self._arenas = arenas
+        self._table = running
         self._socket: zmq.asyncio.Socket = context.socket(zmq.ROUTER)
-        self._running: dict[bytes, dict[int, asyncio.Task[None]]] = {}
+        self._running: dict[bytes, dict[int, _Answering]] = {}
+        self._giving_back: set[asyncio.Task[None]] = set()
         self._frontends: dict[bytes, int] = {}
         self._offers_sent: dict[bytes, Sequence[ModelOffer]] = {}
         #: The last request of each front end that the core has.
@@ -60,6 +92,8 @@ class EngineServer:
 
     def open(self) -> None:
         """Listen."""
+        if self._table is not None:
+            self._table.clear()
         socket = self._socket
         socket.linger = 0
         socket.sndhwm = socket.rcvhwm = 0
@@ -77,11 +111,15 @@ class EngineServer:
 
     async def _listen(self) -> None:
         while True:
-            peer, frame, *rest = await self._socket.recv_multipart()
+            peer, *frames = await self._socket.recv_multipart()
             try:
+                frame, *rest = frames
                 await self._on_message(peer, frame, rest)
-            except Exception:  # one bad message must not stop the engine
+            except (
+                Exception
+            ):  # one bad message must not stop the engine, nor must anybody wait for its answer
                 _log.exception("a message could not be read", peer=peer.decode(errors="replace"))
+                await self._send(peer, Unreadable())
 
     async def _on_message(self, peer: bytes, frame: bytes, rest: Sequence[bytes]) -> None:
         message = decode_for_engine(frame)
@@ -92,13 +130,28 @@ class EngineServer:
         elif isinstance(message, StatusRequest):
             await self._report(peer, message.id)
         elif isinstance(message, Cancel):
-            if (task := self._running.get(peer, {}).get(message.id)) is not None:
-                task.cancel()
+            self._cancel(peer, message)
         elif peer in self._frontends:
+            running = self._running.setdefault(peer, {})
             task = asyncio.create_task(self._answer(peer, message, rest))
-            tasks = self._running.setdefault(peer, {})
-            tasks[message.id] = task
-            task.add_done_callback(lambda _: tasks.pop(message.id, None))
+            running[message.id] = _Answering(task, message.attempts)
+            task.add_done_callback(lambda _: running.pop(message.id, None))
+
+    def _cancel(self, peer: bytes, message: Cancel) -> None:
+        answering = self._running.get(peer, {}).get(message.id)
+        if answering is None:  # its answer is on the way
+            return
+        answering.task.cancel()
+        if message.give_back:
+            giving_back = asyncio.create_task(self._give_back(peer, message.id, answering))
+            self._giving_back.add(giving_back)
+            giving_back.add_done_callback(self._giving_back.discard)
+
+    async def _give_back(self, peer: bytes, number: int, answering: _Answering) -> None:
+        await asyncio.wait([answering.task])
+        if answering.task.cancelled():  # it was not answered at the last moment
+            error = EngineUnavailable("the engine has given this image back", retry_after=1.0)
+            await self._send(peer, Failed(number, failure_of(error), answering.attempts, given_back=True))
 
     def _request(self, peer: bytes, submit: Submit, rest: Sequence[bytes]) -> Request:
         if submit.slot is None:
@@ -107,18 +160,31 @@ class EngineServer:
 
     async def _answer(self, peer: bytes, submit: Submit, rest: Sequence[bytes]) -> None:
         reply: ToFrontend
-        request: Request | None = None
+        answering = self._running[peer][submit.id]
         try:
-            request = self._request(peer, submit, rest)
+            request = answering.request = self._request(peer, submit, rest)
             self._last_sequence[peer] = submit.id
-            reply = await self._complete(peer, submit, request)
+            with self._shown(peer, submit, request):
+                reply = await self._complete(peer, submit, request)
         except PrunepoolError as error:
-            reply = Failed(submit.id, failure_of(error), request.attempts if request else 0)
+            reply = Failed(submit.id, failure_of(error), answering.attempts)
         except Exception:
             _log.exception("unexpected error")
             detail = "the server failed unexpectedly; its log says more"
             reply = Failed(submit.id, Failure(PrunepoolError.code, detail, {}))
         await self._send(peer, reply)
+
+    @contextmanager
+    def _shown(self, peer: bytes, submit: Submit, request: Request) -> Iterator[None]:
+        """Show front ends whether the device has a request, until it is over."""
+        row = None if self._table is None else self._table.row(self._frontends[peer], submit.id)
+        request.mark = row
+        try:
+            yield
+        finally:
+            if row is not None:
+                request.mark = None
+                row.free()
 
     async def _complete(self, peer: bytes, submit: Submit, request: Request) -> Completed:
         model = submit.model
@@ -160,6 +226,7 @@ class EngineServer:
             offers if changed else None,
             request,
             self._last_sequence.get(peer, 0),
+            dict(self._core.failures()),
         )
         await self._send(peer, status)
 
@@ -168,8 +235,8 @@ class EngineServer:
 
     def _forget(self, peer: bytes) -> None:
         """Drop what a front end had asked for before its connection was lost."""
-        for task in self._running.pop(peer, {}).values():
-            task.cancel()
+        for answering in self._running.pop(peer, {}).values():
+            answering.task.cancel()
         self._offers_sent.pop(peer, None)
         self._last_sequence.pop(peer, None)
 

@@ -1,0 +1,44 @@
+"""Signals that come before a server can act on them: none is lost, and none but SIGTERM and SIGINT ends it.
+
+The first process of a container gets no signal at all that it has no handler for. What is deferred here waits in
+the kernel, also in such a process, until whoever handles it has it delivered.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+#: Only the parent acts on these.
+PARENTS_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+
+
+def prepare_to_serve() -> None:
+    """Before anything is imported: SIGTERM ends the process; SIGHUP and SIGUSR1 wait for their handlers."""
+    signal.signal(signal.SIGTERM, _end)
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP, signal.SIGUSR1))
+
+
+@contextmanager
+def deferred_signals() -> Iterator[None]:
+    """Have all signals that a parent acts on wait while the block runs, each until it is delivered."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, PARENTS_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def deliver(number: signal.Signals) -> None:
+    """Let a signal come, now that it has a handler."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (number,))
+
+
+def _end(number: int, _: object) -> None:
+    """Nothing is served yet, so nothing is left to be answered."""
+    sys.stderr.write(f"prunepool: {signal.Signals(number).name} while starting: ending now\n")
+    sys.stderr.flush()
+    os._exit(128 + number)

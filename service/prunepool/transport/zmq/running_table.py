@@ -1,0 +1,103 @@
+"""Which requests an engine has on its device, in memory that outlives it: who merely waited is not to blame.
+
+The engine writes, from the thread that owns the device; a front end reads after the engine is lost. A row holds the
+number of a front end and that of its request while a device runs it, and after the device has failed with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prunepool.transport.zmq.shared_memory import Arena
+
+#: More requests than an engine usually has; those beyond have no row.
+_ROWS = 4096
+_ID_BITS = 48
+
+
+class RunningTable:
+    """The table of one engine; every process of a server has it.
+
+    Args:
+        rows: for how many requests.
+    """
+
+    def __init__(self, rows: int = _ROWS) -> None:
+        self._arena = Arena(1, 8 * rows)
+        self._count = rows
+        self._free = list(range(rows))
+        self._mapped: NDArray[np.uint64] | None = None
+
+    def clear(self) -> None:
+        """Forget what an engine before this one had; for an engine, before it serves."""
+        self._rows[:] = 0
+
+    def row(self, frontend: int, number: int) -> Row | None:
+        """A row for a request; None if all are taken.
+
+        Args:
+            frontend: its front end.
+            number: its id there.
+        """
+        return Row(self, self._free.pop(), _key(frontend, number)) if self._free else None
+
+    def numbers(self, frontend: int) -> Collection[int]:
+        """The requests of a front end that the engine has, or had when it was lost, on its device."""
+        first = int(_key(frontend, 0))
+        keys = (int(key) for key in self._rows[self._rows != 0])
+        return {key - first for key in keys if 0 <= key - first < 1 << _ID_BITS}
+
+    def write(self, index: int, key: np.uint64) -> None:
+        """Fill a row; for :class:`Row`."""
+        self._rows[index] = key
+
+    def release(self, index: int) -> None:
+        """Let another request have a row; for :class:`Row`."""
+        self._free.append(index)
+
+    @property
+    def _rows(self) -> NDArray[np.uint64]:
+        if self._mapped is None:
+            self._mapped = np.frombuffer(self._arena.read(0, 8 * self._count), np.uint64)
+        return self._mapped
+
+
+class Row:
+    """One request's row; implements :class:`prunepool.core.types.DeviceMark`.
+
+    Args:
+        table: where it is.
+        index: which one.
+        key: what it holds while the request is on a device.
+    """
+
+    def __init__(self, table: RunningTable, index: int, key: np.uint64) -> None:
+        self._table = table
+        self._index = index
+        self._key = key
+        self._over = False
+
+    def set(self) -> None:
+        """A device is about to run the request."""
+        self._write(self._key)
+
+    def clear(self) -> None:
+        """It has run it, and lives."""
+        self._write(np.uint64(0))
+
+    def free(self) -> None:
+        """The request is over; a device that runs it still, for nobody, shows so no more."""
+        self.clear()
+        self._over = True
+        self._table.release(self._index)
+
+    def _write(self, key: np.uint64) -> None:
+        if not self._over:
+            self._table.write(self._index, key)
+
+
+def _key(frontend: int, number: int) -> np.uint64:
+    return np.uint64(((frontend + 1) << _ID_BITS) + number)
