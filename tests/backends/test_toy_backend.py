@@ -147,17 +147,15 @@ def test_an_engine_process_whose_device_is_lost_is_replaced_and_decides_nothing_
     classify(url, photos[0], 0.5)
     decided = dtype(url)
     lose.touch()
-    began = time.monotonic()
     while True:
         response = httpx.post(f"{url}/classify", content=photos[0], timeout=TIMEOUT_S)
         if response.status_code == 200 and not lose.exists():
             break
         assert response.json()["code"] == "engine_unavailable"
         time.sleep(0.05)
-    took_s = time.monotonic() - began
     log = (tmp_path / "log").read_text()
     assert "the engine does not recover in this process" in log
-    assert took_s < 10.0, "it was found to hang, not to be lost"
+    assert "2 restarts in a row failed" in log  # it was found to be lost, not to hang
     assert dtype(url) == decided
 
 

@@ -404,18 +404,28 @@ async def test_all_models_are_listed(make: Make) -> None:
 
 
 async def test_a_start_that_fails_raises_why(make: Make) -> None:
-    service = make(served("a"), served("b", lambda: FakeBackend(warm_up_error=OSError("no weights"))))
+    service = make(served("a", lambda: FakeBackend(warm_up_error=OSError("no weights"))), served("b"))
     with pytest.raises(OSError, match="no weights"):
         await service.start()
 
 
-async def test_a_start_that_fails_leaves_no_device_behind(make: Make) -> None:
-    backend: list[FakeBackend] = []
-    good = served("a", lambda: backend.append(FakeBackend()) or backend[0])
-    service = make(good, served("b", lambda: FakeBackend(warm_up_error=OSError("no weights"))))
-    with pytest.raises(OSError, match="no weights"):
-        await service.start()
-    assert backend[0].closed
+async def test_a_start_that_is_given_up_leaves_no_device_behind(make: Make) -> None:
+    made: list[FakeBackend] = []
+    warming, over = threading.Event(), threading.Event()
+
+    class Slow(FakeBackend):
+        def warm_up(self) -> None:
+            warming.set()
+            over.wait(20.0)
+
+    good = served("a", lambda: made.append(FakeBackend()) or made[0])
+    starting = asyncio.create_task(make(good, served("b", Slow)).start())
+    await asyncio.to_thread(warming.wait, 20.0)
+    starting.cancel()
+    over.set()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    assert made[0].closed
 
 
 async def test_who_comes_while_draining_is_refused(service: LocalService) -> None:

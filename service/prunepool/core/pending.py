@@ -15,8 +15,8 @@ from prunepool.errors import DeadlineExceeded, PrunepoolError
 def _number_batches() -> Iterator[int]:
     """Number the batches of a process from where no other process's numbers start; they fit into 63 bits.
 
-    The start is drawn when the first batch is numbered, not when this module is imported: engine processes are
-    forked from one that has imported it, and all would start alike.
+    The start is drawn when the first batch is numbered, not when this module is imported: processes that are forked
+    from one that has imported it would all start alike.
     """
     yield from itertools.count(secrets.randbits(30) << 32)
 
