@@ -174,6 +174,9 @@ def main() -> None:
     parser.add_argument("--model", default="deit_tiny_imagenette")
     parser.add_argument("--model-store", default="model_store")
     parser.add_argument("--architecture", help="a timm architecture with random weights instead of a model")
+    parser.add_argument(
+        "--dtype", default="float32", help="of every server, so that machines can be compared"
+    )
     parser.add_argument("--target-ms", type=float, default=500.0)
     parser.add_argument("--seconds", type=float, default=30.0, help="length of a trace")
     parser.add_argument("--rounds", type=int, default=1)
@@ -196,7 +199,8 @@ def main() -> None:
         if wanted.architecture:
             store = made = stack.enter_context(tempfile.TemporaryDirectory())
             model = random_model(wanted.architecture, Path(store))
-        common = ["--model", model, "--model-store", store, "--target-latency-ms", f"{wanted.target_ms:g}"]
+        common = ["--model", model, "--model-store", store, "--dtype", wanted.dtype]
+        common += ["--target-latency-ms", f"{wanted.target_ms:g}"]
         servers = {
             name: stack.enter_context(serving(name, [*common, "--default-reduction-ratio", VARIANTS[name]]))
             for name in dict.fromkeys(["dense", *wanted.variants])
