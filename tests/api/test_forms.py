@@ -132,6 +132,18 @@ def test_an_empty_file_input_adds_no_image() -> None:
         parse_parts(empty)
 
 
+@pytest.mark.parametrize("name", ["file", "submit"])
+def test_the_number_of_parts_that_add_nothing_is_limited(name: str) -> None:
+    """Each costs as much time as a part that adds something."""
+    empty = part(f'name="{name}"', b"")
+    photo = part('name="file"', b"1")
+    assert parse_parts(photo, *[empty] * 32).images == (b"1",)
+    with pytest.raises(
+        InvalidParameter, match=rf"^{name} must be given at most 32 times without a file; got 'more th"
+    ):
+        parse_parts(photo, *[empty] * 33)
+
+
 def test_an_empty_file_that_was_chosen_is_an_entry() -> None:
     assert parse_parts(part('name="file"; filename="a.jpg"', b""), part('name="file"', b"1")).images == (
         b"",

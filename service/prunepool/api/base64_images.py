@@ -5,7 +5,6 @@ from __future__ import annotations
 import binascii
 import re
 from collections.abc import Callable, Iterator
-from urllib.parse import unquote_to_bytes
 
 from prunepool.errors import ImageUndecodable, PrunepoolError, UnsupportedMediaType
 
@@ -14,6 +13,12 @@ from prunepool.errors import ImageUndecodable, PrunepoolError, UnsupportedMediaT
 _PIECE = 256 * 1024
 _WHITE_SPACE = b"\t\n\v\f\r "
 _STANDARD_ALPHABET = bytes.maketrans(b"-_", b"+/")
+#: The characters of base64 that may be percent-encoded, each with its two ways of writing it.
+_PERCENT_ENCODED = [
+    (code, b"%c" % character)
+    for character in b"+/=-_\r\n "
+    for code in {b"%%%02X" % character, b"%%%02x" % character}
+]
 #: `https:`, `s3:`, `C:`, and `data:` too; base64 has no colon.
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:", re.ASCII)
 _DATA_URL = re.compile(r"data:(?P<type>[^;,]*)(?P<parameters>(;[^;,]*)*),", re.ASCII | re.IGNORECASE)
@@ -26,7 +31,7 @@ _MAX_HEAD = 1024
 def decode_image_text(text: str | bytes) -> bytes:
     """Decode an image from base64 or a data URL of it.
 
-    Both may have either alphabet (standard or URL-safe), white space anywhere, percent-encoded characters, and no
+    Both may have either alphabet (standard or URL-safe), white space anywhere, percent-encoded punctuation, and no
     padding. A data URL's scheme and parameters may be in capitals.
 
     Raises:
@@ -134,7 +139,8 @@ def _pieces(text: str | bytes, start: int) -> Iterator[bytes]:
         sign = piece.rfind(b"%", -2) if at + _PIECE < len(text) else -1
         piece, cut_short = (piece, b"") if sign < 0 else (piece[:sign], piece[sign:])
         if b"%" in piece:
-            piece = unquote_to_bytes(piece)
+            for code, character in _PERCENT_ENCODED:
+                piece = piece.replace(code, character)
         yield piece.translate(None, _WHITE_SPACE)
 
 

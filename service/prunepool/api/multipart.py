@@ -16,6 +16,8 @@ from prunepool.errors import InvalidParameter, PrunepoolError
 _MAX_FIELD_BYTES = 1024
 #: More than the number of options, so that an option given twice gets an error that says so.
 _MAX_FIELDS = 32
+#: Parts that add nothing: file inputs without a file, and buttons.
+_MAX_EMPTY_PARTS = 32
 #: `file`, and what clients of other services call it.
 _IMAGE_NAME = re.compile(r"(files?|images?)(\[\d*\])?", re.ASCII | re.IGNORECASE)
 #: What a browser adds for the button that sends the form.
@@ -65,6 +67,7 @@ class _Parts:
         self.images: list[bytes | PrunepoolError] = []
         self.fields: list[RawOption] = []
         self.complete = False
+        self._empty = 0
         self._name = ""
         self._file_name = ""
         self._is_image = False
@@ -133,7 +136,11 @@ class _Parts:
             # A browser sends an empty part without a file name where its user chose no file.
             if data or self._file_name:
                 self._add_image(data, coding)
-        elif self._name != _BUTTON:
+            else:
+                self._add_nothing()
+        elif self._name == _BUTTON:
+            self._add_nothing()
+        else:
             text = decode_transfer(coding, data).decode("utf-8", "replace")
             self.fields.append(RawOption("form", self._name, text))
 
@@ -142,6 +149,12 @@ class _Parts:
             limit = f"given at most {self.max_images} times"
             raise InvalidParameter(self._name, f"more than {self.max_images}", limit)
         self.images.append(image_or_error(lambda: image_of_bytes(decode_transfer(coding, data))))
+
+    def _add_nothing(self) -> None:
+        self._empty += 1
+        if self._empty > _MAX_EMPTY_PARTS:
+            limit = f"given at most {_MAX_EMPTY_PARTS} times without a file"
+            raise InvalidParameter(self._name, f"more than {_MAX_EMPTY_PARTS}", limit)
 
     def _on_end(self) -> None:
         self.complete = True
