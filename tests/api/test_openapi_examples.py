@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from prunepool import errors
 from prunepool.access import Key, Keyring, Rate, digest_of
 from prunepool.api.app import create_app
-from prunepool.api.connection import set_receive_deadline
+from prunepool.api.connection import Arrival, set_arrival
 from prunepool.api.drain import Drain
 from prunepool.metrics import Metrics
 from prunepool.testing import FakeService
@@ -182,7 +182,7 @@ class World:
     def _hurry(self, app: ASGIApp) -> ASGIApp:
         async def hurried(scope: Scope, receive: Receive, send: Send) -> None:
             if self.hurried:
-                set_receive_deadline(scope.setdefault("state", {}), asyncio.get_running_loop().time())
+                set_arrival(scope.setdefault("state", {}), Arrival(asyncio.get_running_loop().time()))
             await app(scope, receive, send)
 
         return hurried

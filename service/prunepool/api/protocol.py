@@ -1,4 +1,4 @@
-"""HTTP/1.1 by uvicorn and httptools, with limits on headers, arrival time and connections."""
+"""HTTP/1.1 by uvicorn and httptools, stricter about framing, with limits on headers, time and connections."""
 
 from __future__ import annotations
 
@@ -6,18 +6,25 @@ import asyncio
 from collections.abc import Callable
 from http import HTTPStatus
 
-import orjson
+import httptools
 import structlog
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from prunepool.api.connection import set_receive_deadline
-from prunepool.api.problems import MEDIA_TYPE
+from prunepool.api.closing import HalfClosed, Lingering
+from prunepool.api.connection import Arrival, set_arrival
+from prunepool.api.exchange import Exchange
+from prunepool.api.head import fault_of, without_upgrade
+from prunepool.api.refusal import Refusal, bad_request
 from prunepool.errors import Overloaded
 
 #: As large as common servers and proxies allow.
 MAX_HEAD_BYTES = 32 * 1024
-#: How long a client that still sends may read its error response, before its connection is closed.
-_LINGER_S = 1.0
+#: How long the reader of a body may take to send its error, before the connection is closed.
+_ERROR_S = 1.0
+#: How long a connection above the limit may take to send the request whose response is 503.
+_REFUSED_S = 1.0
+#: How many connections above the limit may do so at a time: this many, or this share of the limit. Others are cut.
+_REFUSED_LEAST, _REFUSED_SHARE = 16, 1 / 8
 _log = structlog.stdlib.get_logger("prunepool.http")
 
 
@@ -35,65 +42,124 @@ def bounded_protocol(
         "request_timeout_s": request_timeout_s,
         "max_connections": max_connections,
         "count": staticmethod(count),
+        "refused": set(),
     }
     return type("BoundedHttpProtocol", (BoundedHttpProtocol,), limits)
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
-    """Refuses requests whose headers are too long or that arrive too slowly.
+    """Refuses requests that are ambiguous, whose headers are too long, or that arrive too slowly.
 
     A request's time runs from its first byte, or from the start of the connection, to its last byte. Between two
     requests uvicorn's keep-alive timeout applies. When the time is over while a body is read, the reader of the
     body sends the error; this class closes the connection if the client goes on sending.
+
+    Whatever ends a connection for the server's part, the client can still read the last response: see
+    :mod:`prunepool.api.closing`.
     """
 
     request_timeout_s: float
     max_connections: int
     count: Callable[[int, str], None]
+    refused: set[BoundedHttpProtocol]
     _idle_since = 0.0
     _head_bytes = 0
+    _framing_bytes = 0
     _in_head = True
     _request_begun = False
+    _upgrade_offered = False
     _receive_timer: asyncio.TimerHandle | None = None
     _receive_deadline = 0.0
     _reader_notified = False
+    _ended = False  # no further request is read
+    _refusal: Refusal | None = None
+    _arrival: Arrival
+    _exchange: Exchange
+    _running: Exchange | None = None
+    _lingering: Lingering | None = None
+    _half_closed: HalfClosed | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the timer: a client that sends nothing is a request that does not arrive."""
         super().connection_made(transport)
         self._idle_since = self.loop.time()
-        if len(self.connections) > self.max_connections and not self._evict_idle_connection():
-            detail = (
-                f"{self.max_connections} connections are open, which is the limit, and none of them is idle"
-            )
-            # The next response frees a connection, so the shortest time that the header can express.
-            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, Overloaded.code, detail, retry_after_s=1)
-            self.connections.discard(self)
+        served = len(self.connections) - len(self.refused)
+        if served <= self.max_connections or self._evict_connection():
+            self._start_timer(self.request_timeout_s)
             return
-        self._start_timer(self.request_timeout_s)
+        if len(self.refused) < max(_REFUSED_LEAST, self.max_connections * _REFUSED_SHARE):
+            self.refused.add(self)
+            self._start_timer(min(self.request_timeout_s, _REFUSED_S))
+        else:
+            self._refuse(self._no_room())
+            transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the timer."""
+        """Stop the timers."""
+        self.refused.discard(self)
         self._stop_timer()
+        if self._lingering is not None:
+            self._lingering.stop()
+        if self._half_closed is not None:
+            self._half_closed.stop()
         super().connection_lost(exc)
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Keep the connection for what is still to be answered; close it if there is nothing."""
+        complete = self._in_head or self._ended
+        if not self._answering or not complete or self._lingering is not None:
+            return False
+        self._half_closed = HalfClosed(self.transport, self._can_probe)
+        return True
 
     def data_received(self, data: bytes) -> None:
         """Parse data in pieces, so that no more than `MAX_HEAD_BYTES` of headers are ever parsed."""
-        if self._in_head and self._receive_timer is None:
+        if self._in_head and self._receive_timer is None and not self._ended:
             self._start_timer(self.request_timeout_s)
-        while data and not self.transport.is_closing():
+        self._unset_keepalive_if_required()
+        rest = memoryview(data)
+        while rest and not self._ended and not self.transport.is_closing():
             piece = MAX_HEAD_BYTES - self._head_bytes + 1 if self._in_head else MAX_HEAD_BYTES
-            self._parse(data[:piece])
-            data = data[piece:]
+            self._parse(rest[:piece])
+            rest = rest[piece:]
+        if self._lingering is not None:
+            self._lingering.discard(len(rest))
 
-    def _parse(self, data: bytes) -> None:
-        """Parse a piece, and count it unless the headers were already complete."""
+    def _parse(self, data: memoryview) -> None:
+        """Parse a piece, and count what is no body."""
         if self._in_head:
             self._head_bytes += len(data)
-        super().data_received(data)
-        if self._in_head and self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+        else:
+            self._framing_bytes += len(data)
+        try:
+            self._feed(data)
+        except httptools.HttpParserError as error:
+            if not self._ended:
+                self._refuse_bytes(f"the bytes are no HTTP request: {error}")
+        if self._ended:
+            return
+        if self._in_head and self._head_bytes > MAX_HEAD_BYTES:
             limit = f"the request line and headers must end within {MAX_HEAD_BYTES} bytes"
-            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large", limit)
+            self._refuse(Refusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large", limit))
+        elif not self._in_head and self._framing_bytes > MAX_HEAD_BYTES:
+            self._refuse_bytes(f"chunk extensions and trailers must end within {MAX_HEAD_BYTES} bytes")
+
+    def _feed(self, data: memoryview) -> None:
+        """Feed the parser. Upgrades that are offered are not taken: their requests are parsed without the offer.
+
+        The parser itself takes what follows such headers for another protocol, and so a body for the next request.
+        """
+        while True:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as offer:
+                data = data[offer.args[0] :]
+                self._upgrade_offered = False
+                method, version = self.parser.get_method(), self.parser.get_http_version()
+                self.parser = _new_parser(self)
+                self.parser.feed_data(without_upgrade(method, self.url, version, self.headers))
+            else:
+                return
 
     def on_message_begin(self) -> None:
         """Begin a request, which may have arrived together with the one before it."""
@@ -101,29 +167,69 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._request_begun = True
         if self._receive_timer is None:
             self._start_timer(self.request_timeout_s)
-        set_receive_deadline(self.scope["state"], self._receive_deadline)
+        self._arrival = Arrival(self._receive_deadline)
+        set_arrival(self.scope["state"], self._arrival)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Add a header; trailers, which come after the body, are ignored."""
+        if self._in_head:
+            super().on_header(name, value.strip(b" \t"))
 
     def on_headers_complete(self) -> None:
-        """Stop counting header bytes; :func:`read_body` counts those of the body."""
-        self._in_head = False
+        """Begin to answer; :func:`read_body` counts the bytes of the body."""
+        method, version = self.parser.get_method(), self.parser.get_http_version()
+        if self.parser.should_upgrade() and method != b"CONNECT":
+            self._upgrade_offered = True
+            return
+        refusal = self._no_room() if self in self.refused else fault_of(method, version, self.headers)
+        if refusal is not None:
+            self._refuse(refusal)
+            raise httptools.HttpParserCallbackError("refused")  # stops the parser
+        if version == "1.0":
+            self.expect_100_continue = False
+        self.app = self._exchange = Exchange(self.config.loaded_app, self._on_begin)
         super().on_headers_complete()
+        self._exchange.cycle = self.cycle
+        self.cycle.keep_alive = self.parser.should_keep_alive()
+        self._in_head = False
+
+    def on_body(self, body: bytes) -> None:
+        """Let the reader of the body have a piece."""
+        self._framing_bytes = 0
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Prepare for the headers of the next request."""
+        if self._upgrade_offered:
+            return
         super().on_message_complete()
         self._stop_timer()
         self._in_head = True
         self._request_begun = False
-        self._head_bytes = 0
+        self._head_bytes = self._framing_bytes = 0
+        self._ended = not self.parser.should_keep_alive()
 
     def on_response_complete(self) -> None:
-        """Note since when the connection may be idle."""
+        """Go on to the next request, or end the connection."""
         self._idle_since = self.loop.time()
+        if self._running is not None and self._running.last and not self.transport.is_closing():
+            self.server_state.total_requests += 1
+            self.pipeline.clear()
+            if self._running.cycle.more_body:
+                self._linger()
+            else:
+                self.transport.close()
+            return
         super().on_response_complete()
+        if self._answering or self.transport.is_closing():
+            return
+        if self._refusal is not None:
+            self._send_refusal(self._refusal)
+        elif self._half_closed is not None:
+            self.transport.close()
 
-    def send_400_response(self, msg: str) -> None:
-        """Refuse what is not HTTP, with a problem document as for every other error."""
-        self._refuse(HTTPStatus.BAD_REQUEST, "bad_request", msg)
+    def _on_begin(self, exchange: Exchange) -> None:
+        self._running = exchange
 
     @property
     def _answering(self) -> bool:
@@ -131,14 +237,23 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     @property
     def _idle(self) -> bool:
-        return self._in_head and not self._head_bytes and not self._answering
+        return self._in_head and not self._head_bytes and not self._answering and not self._ended
 
-    def _evict_idle_connection(self) -> bool:
-        """Close the connection that has been idle longest; return whether there was one."""
-        idle = [other for other in self.connections if other is not self and other._idle]  # type: ignore[union-attr]
+    def _can_probe(self) -> bool:
+        running = self._running
+        if running is None or running.response_started:
+            return False
+        return running.cycle.scope["http_version"] == "1.1"
+
+    def _evict_connection(self) -> bool:
+        """Close the connection that has been idle longest, or lingers; return whether there was one."""
+        others = (
+            other for other in self.connections - self.refused if isinstance(other, BoundedHttpProtocol)
+        )
+        idle = [other for other in others if other is not self and (other._idle or other._lingering)]
         if not idle:
             return False
-        longest = min(idle, key=lambda other: other._idle_since)  # type: ignore[union-attr]
+        longest = min(idle, key=lambda other: (other._lingering is not None, other._idle_since))
         longest.transport.close()
         self.connections.discard(longest)
         return True
@@ -159,41 +274,69 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             return
         if self.flow.read_paused or (self._in_head and self._answering):
             self._start_timer(self.request_timeout_s)  # the server is slow here, not the client
+        elif self in self.refused:
+            self._refuse(self._no_room())
         elif self._in_head and (self._request_begun or self._head_bytes):
             limit = f"a request must arrive within {self.request_timeout_s:g} s"
-            self._refuse(HTTPStatus.REQUEST_TIMEOUT, "request_timeout", limit)
+            self._refuse(Refusal(HTTPStatus.REQUEST_TIMEOUT, "request_timeout", limit))
         elif self._answering and not self._reader_notified:
             self._reader_notified = True
-            self._start_timer(_LINGER_S)  # the deadline of `read_body` is over too, and it sends the error
+            self._start_timer(_ERROR_S)  # the deadline of `read_body` is over too, and it sends the error
         else:
             self.transport.close()
 
-    def _refuse(
-        self, status: HTTPStatus, code: str, detail: str, *, retry_after_s: int | None = None
-    ) -> None:
-        client = self.client[0] if self.client else None
-        self.count(status.value, code)
-        # At debug level, so that a flood of connections is no flood of log lines; the metric counts them.
-        write = _log.debug if status is HTTPStatus.SERVICE_UNAVAILABLE else _log.info
-        write("request refused", client=client, status=status.value, code=code)
-        if self._answering:  # the client would take this for the response that is still due
-            self.transport.abort()
+    def _no_room(self) -> Refusal:
+        detail = f"{self.max_connections} connections are open, which is the limit, and none of them is idle"
+        # The next response frees a connection, so the shortest time that the header can express.
+        return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, Overloaded.code, detail, retry_after_s=1)
+
+    def _refuse_bytes(self, detail: str) -> None:
+        """Refuse what the parser does not take: in the headers, or in the body of a request that is answered."""
+        if self._in_head:
+            self._refuse(bad_request(detail))
             return
-        document = {
-            "type": f"urn:prunepool:error:{code}",
-            "title": status.phrase,
-            "status": status.value,
-            "code": code,
-            "detail": detail,
-        }
-        later = ""
-        if retry_after_s is not None:
-            document["retry_after"] = retry_after_s
-            later = f"retry-after: {retry_after_s}\r\n"
-        body = orjson.dumps(document)
-        head = (
-            f"HTTP/1.1 {status.value} {status.phrase}\r\n{later}"
-            f"content-type: {MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
-        )
-        self.transport.write(head.encode("ascii") + body)
-        self.transport.close()
+        self._ended = True
+        if self._exchange.begun:
+            self._arrival.fail(detail)
+        else:
+            self._exchange.refusal = bad_request(detail)
+            self._note(self._exchange.refusal)
+
+    def _refuse(self, refusal: Refusal) -> None:
+        """Send the last response of the connection, after those that are still due."""
+        self._note(refusal)
+        self._ended = True
+        self._stop_timer()
+        if self._answering:
+            self._refusal = refusal
+        else:
+            self._send_refusal(refusal)
+
+    def _send_refusal(self, refusal: Refusal) -> None:
+        self.transport.write(refusal.response(head_only=self.parser.get_method() == b"HEAD"))
+        self._linger()
+
+    def _linger(self) -> None:
+        self._ended = True
+        self._stop_timer()
+        self._unset_keepalive_if_required()
+        if self._half_closed is not None:
+            self.transport.close()
+            return
+        self.flow.resume_reading()
+        self._lingering = Lingering(self.transport, self.request_timeout_s)
+
+    def _note(self, refusal: Refusal) -> None:
+        """Count and log a request that no route sees."""
+        client = self.client[0] if self.client else None
+        self.count(refusal.status.value, refusal.code)
+        # At debug level, so that a flood of connections is no flood of log lines; the metric counts them.
+        write = _log.debug if refusal.status is HTTPStatus.SERVICE_UNAVAILABLE else _log.info
+        write("request refused", client=client, status=refusal.status.value, code=refusal.code)
+
+
+def _new_parser(protocol: BoundedHttpProtocol) -> httptools.HttpRequestParser:
+    parser = httptools.HttpRequestParser(protocol)
+    # As uvicorn has it: what follows a request with `Connection: close` is ignored, and no error.
+    parser.set_dangerous_leniencies(lenient_data_after_close=True)
+    return parser
