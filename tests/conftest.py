@@ -20,7 +20,7 @@ import pytest
 import structlog
 from prometheus_client import CollectorRegistry
 
-from prunepool.api.server import bind, url_of
+from prunepool.api.listening import claim
 from prunepool.metrics import Metrics
 from prunepool.server import factory
 from prunepool.serving.types import Service
@@ -81,13 +81,13 @@ def metrics() -> Metrics:
 @contextmanager
 def _serving(settings: Settings, service: Service) -> Iterator[str]:
     server = factory.create_server(settings, service, Metrics(CollectorRegistry()))
-    bound = bind("127.0.0.1", 0)
+    bound = claim("127.0.0.1", 0)
     ready = threading.Event()
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve_until_signal(bound, ready.set)))
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve_until_signal(bound.sockets, ready.set)))
     thread.start()
     assert ready.wait(TIMEOUT_S), "the server did not start"
     try:
-        yield url_of(bound)
+        yield bound.url
     finally:
         server.stop("test")
         thread.join(TIMEOUT_S)

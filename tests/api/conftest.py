@@ -18,7 +18,8 @@ import pytest
 from fastapi import FastAPI
 
 from prunepool.api.app import create_app
-from prunepool.api.server import Server, bind, url_of
+from prunepool.api.listening import claim
+from prunepool.api.server import Server
 from prunepool.logs import logging_to
 from prunepool.metrics import Metrics
 from prunepool.server import factory
@@ -168,12 +169,12 @@ class Live:
 @contextmanager
 def _running(service: Service, settings: Settings, metrics: Metrics) -> Iterator[Live]:
     server: Server = factory.create_server(settings, service, metrics)
-    bound = bind("127.0.0.1", 0)
+    bound = claim("127.0.0.1", 0)
     ready = threading.Event()
     left: list[int] = []
 
     def run() -> None:
-        left.append(asyncio.run(server.serve_until_signal(bound, ready.set)))
+        left.append(asyncio.run(server.serve_until_signal(bound.sockets, ready.set)))
 
     thread = threading.Thread(target=run)
     thread.start()
@@ -189,7 +190,7 @@ def _running(service: Service, settings: Settings, metrics: Metrics) -> Iterator
         return left[0]
 
     try:
-        yield Live(url_of(bound), bound.getsockname(), stop, join)
+        yield Live(bound.url, bound.addresses[0], stop, join)
     finally:
         stop()
         join()

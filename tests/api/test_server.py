@@ -13,8 +13,9 @@ from typing import Any
 import httpx
 import pytest
 
+from prunepool.api.listening import claim
 from prunepool.api.protocol import MAX_HEAD_BYTES
-from prunepool.api.server import CannotListen, EngineLost, bind, url_of
+from prunepool.api.server import EngineLost
 from prunepool.metrics import Metrics
 from prunepool.server import factory
 from prunepool.settings import Settings
@@ -93,30 +94,6 @@ def test_headers_that_do_not_end_are_refused(live: Start) -> None:
     assert (status, document["code"]) == (431, "headers_too_large")
 
 
-@pytest.mark.parametrize(
-    "sent",
-    [
-        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
-        b"HELLO\r\n\r\n",
-        b"GET /healthz HTTP/1.1\r\nHost: x\r\nno colon\r\n\r\n",
-        b"GET /healthz HTTP/1.1\r\nHost: x\r\nX: a\x00b\r\n\r\n",
-        b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nphoto",
-        (
-            b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n"
-            b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
-        ),
-        b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\nphoto",
-    ],
-    ids=["tls", "words", "no header", "nul", "two lengths", "smuggling", "negative length"],
-)
-def test_bytes_that_are_not_http_get_a_problem_document(live: Start, sent: bytes) -> None:
-    with connect(live(FakeService())) as connection:
-        connection.sendall(sent)
-        status, document = answer_on(connection)
-        assert connection.recv(1) == b"", "and the connection is over"
-    assert (status, document["code"]) == (400, "bad_request")
-
-
 def test_long_headers_within_the_limit_are_taken(live: Start) -> None:
     response = httpx.get(
         f"{live(FakeService()).url}/healthz", headers={"X-Long": "x" * (MAX_HEAD_BYTES - 1000)}
@@ -167,32 +144,6 @@ def test_no_connection_is_accepted_after_the_end(live: Start) -> None:
         connect(server)
 
 
-def test_a_port_in_use_is_named() -> None:
-    with bind("127.0.0.1", 0) as taken:
-        taken.listen()
-        port = taken.getsockname()[1]
-        with pytest.raises(CannotListen, match=rf"cannot listen on 127\.0\.0\.1:{port}: .*in use"):
-            bind("127.0.0.1", port)
-
-
-def test_an_unknown_host_is_named() -> None:
-    with pytest.raises(CannotListen, match=r"cannot listen on no\.such\.host\.invalid"):
-        bind("no.such.host.invalid", 0)
-
-
-@pytest.mark.parametrize(
-    ("host", "url"),
-    [("127.0.0.1", "http://127.0.0.1:"), ("0.0.0.0", "http://127.0.0.1:"), ("::1", "http://[::1]:")],
-)
-def test_the_url_can_be_opened_on_this_machine(host: str, url: str) -> None:
-    try:
-        bound = bind(host, 0)
-    except CannotListen:
-        pytest.skip(f"this machine has no {host}")
-    with bound:
-        assert url_of(bound) == url + str(bound.getsockname()[1])
-
-
 def test_many_clients_at_once(live: Start) -> None:
     service = FakeService()
     server = live(service)
@@ -214,11 +165,11 @@ async def test_a_server_whose_engine_is_lost_answers_what_it_can_and_then_raises
     held: Any, make_settings: Callable[..., Settings], metrics: Metrics
 ) -> None:
     server = factory.create_server(make_settings(drain_timeout_s=TIMEOUT_S), held, metrics, signals=False)
-    bound = bind("127.0.0.1", 0)
+    bound = claim("127.0.0.1", 0)
     ready = asyncio.Event()
-    serving = asyncio.create_task(server.serve_until_signal(bound, ready.set))
+    serving = asyncio.create_task(server.serve_until_signal(bound.sockets, ready.set))
     await ready.wait()
-    async with httpx.AsyncClient(base_url=url_of(bound), timeout=TIMEOUT_S) as client:
+    async with httpx.AsyncClient(base_url=bound.url, timeout=TIMEOUT_S) as client:
         accepted = asyncio.create_task(client.post("/classify", content=b"photo"))
         await asyncio.to_thread(held.wait_held)
         server.give_up("m: 2 restarts in a row failed")

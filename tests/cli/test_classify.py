@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from prunepool.api.server import bind, url_of
+from prunepool.api.listening import claim
 from prunepool.errors import EngineUnavailable
 from prunepool.imaging import ImageLimits
 from prunepool.serving.options import InferenceOptions
@@ -250,8 +250,8 @@ def test_a_ratio_that_the_server_refuses_is_a_wrong_call(
 
 
 def test_a_missing_server_is_reported_once(run: Run, photos: Path) -> None:
-    with bind("127.0.0.1", 0) as nobody:
-        result = run("classify", "photos", "--url", url_of(nobody))
+    with claim("127.0.0.1", 0) as nobody:
+        result = run("classify", "photos", "--url", nobody.url)
     (line,) = result.err.splitlines()
     assert (result.status, result.out) == (1, "")
     assert line.startswith("prunepool: no answer from http://127.0.0.1:")

@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry
 
 from prunepool import errors
 from prunepool.access import Key, KeysFile, digest_of
-from prunepool.api.server import bind, url_of
+from prunepool.api.listening import claim
 from prunepool.client import (
     AsyncClient,
     ClassifyOptions,
@@ -59,13 +59,13 @@ def service() -> FakeService:
 def serving(settings: Settings, service: FakeService) -> Iterator[str]:
     """A real server."""
     server = factory.create_server(settings, service, Metrics(CollectorRegistry()))
-    bound = bind("127.0.0.1", 0)
+    bound = claim("127.0.0.1", 0)
     ready = threading.Event()
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve_until_signal(bound, ready.set)))
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve_until_signal(bound.sockets, ready.set)))
     thread.start()
     assert ready.wait(TIMEOUT_S)
     try:
-        yield url_of(bound)
+        yield bound.url
     finally:
         server.stop("test")
         thread.join(TIMEOUT_S)
@@ -202,8 +202,11 @@ def test_an_error_is_raised_as_its_class(call: Call, url: str) -> None:
 
 @both
 def test_no_server(call: Call) -> None:
-    with bind("127.0.0.1", 0) as nobody, pytest.raises(ServerUnreachable, match=r"no answer from http://127"):
-        call(url_of(nobody), "models")
+    with (
+        claim("127.0.0.1", 0) as nobody,
+        pytest.raises(ServerUnreachable, match=r"no answer from http://127"),
+    ):
+        call(nobody.url, "models")
 
 
 @both

@@ -18,7 +18,7 @@ import httpx
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from prunepool.api.server import bind, url_of
+from prunepool.api.listening import claim
 from prunepool.errors import InvalidParameter
 from prunepool.tracing.enabled import tracing_enabled
 
@@ -150,9 +150,9 @@ def test_traces_reach_a_collector_the_last_ones_too(tmp_path: Path, collector: C
 @pytest.mark.e2e
 def test_a_missing_collector_does_no_harm(tmp_path: Path) -> None:
     with (
-        bind("127.0.0.1", 0) as nobody,
+        claim("127.0.0.1", 0) as nobody,
         # Seconds for which an export is tried again.
-        serving(tmp_path, "--otel-endpoint", url_of(nobody), OTEL_EXPORTER_OTLP_TIMEOUT="1") as (
+        serving(tmp_path, "--otel-endpoint", nobody.url, OTEL_EXPORTER_OTLP_TIMEOUT="1") as (
             process,
             url,
         ),

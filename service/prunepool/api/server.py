@@ -1,4 +1,4 @@
-"""The HTTP server of one process: its socket, its signals and its graceful shutdown."""
+"""The HTTP server of one process: its sockets, its signals and its graceful shutdown."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
@@ -17,6 +17,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from prunepool.api.drain import Drain
+from prunepool.api.listening import make_ready
 from prunepool.api.middleware import NO_ROUTE
 from prunepool.api.protocol import bounded_protocol
 from prunepool.serving.types import Service
@@ -28,56 +29,14 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _FLUSH_TIMEOUT_S = 5
 
 
-class CannotListen(OSError):
-    """The server cannot listen on the address; the message says why, in one line."""
-
-
 class EngineLost(RuntimeError):
     """The engine does not recover in this process; the message says why, in one line."""
-
-
-def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
-    """Bind a socket without listening yet, so that a port in use is noticed before a model is loaded.
-
-    Args:
-        host: name or address, IPv4 or IPv6.
-        port: the port; 0 takes a free one.
-        shared: whether other sockets may bind to the same port (SO_REUSEPORT), so that the kernel distributes
-            connections among them.
-
-    Raises:
-        CannotListen: the port is in use or not allowed, or the host is unknown.
-    """
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-    except OSError as error:
-        raise CannotListen(f"cannot listen on {host}: {error.strerror}") from error
-    made = socket.socket(family, kind, protocol)
-    try:
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if shared:
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        made.bind(address)
-    except OSError as error:
-        made.close()
-        raise CannotListen(f"cannot listen on {host}:{port}: {error.strerror}") from error
-    made.setblocking(False)
-    return made
 
 
 def _set_user_timeout(bound: socket.socket, seconds: float) -> None:
     """Close connections whose clients do not read their responses; accepted sockets inherit the option."""
     if sys.platform == "linux":
         bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(seconds * 1000))
-
-
-def url_of(bound: socket.socket) -> str:
-    """Return the URL of a socket for a browser on this machine."""
-    host, port = bound.getsockname()[:2]
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 class Server(uvicorn.Server):
@@ -138,11 +97,11 @@ class Server(uvicorn.Server):
         self._on_ready: Callable[[], None] = lambda: None
         self.unanswered = 0
 
-    async def serve_until_signal(self, bound: socket.socket, on_ready: Callable[[], None]) -> int:
+    async def serve_until_signal(self, sockets: Sequence[socket.socket], on_ready: Callable[[], None]) -> int:
         """Start the engine, serve, drain.
 
         Args:
-            bound: from :func:`bind`; closed at the end.
+            sockets: of a :class:`Claim`; closed at the end.
             on_ready: called once requests can be served.
 
         Returns:
@@ -154,9 +113,10 @@ class Server(uvicorn.Server):
         """
         self._loop = asyncio.get_running_loop()
         self._on_ready = on_ready
-        _set_user_timeout(bound, self._request_timeout_s)
+        for bound in sockets:
+            _set_user_timeout(bound, self._request_timeout_s)
         async with self._fastapi.router.lifespan_context(self._fastapi):
-            await self.serve(sockets=[bound])
+            await self.serve(sockets=list(sockets))
         if self._lost is not None:
             raise EngineLost(f"the engine does not recover in this process: {self._lost}")
         return self.unanswered
@@ -180,10 +140,9 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen. The engine is ready by now."""
-        try:
-            await super().startup(sockets)
-        except OSError as error:  # another server bound the port too, and listened first
-            raise CannotListen(f"cannot listen: {error.strerror}") from error
+        for bound in sockets or ():
+            make_ready(bound)
+        await super().startup(sockets)
         self._on_ready()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

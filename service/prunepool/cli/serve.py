@@ -15,7 +15,8 @@ from prunepool.cli.options import load_settings, with_flags
 @with_flags()
 def serve(flags: Mapping[str, str]) -> None:
     """Serve models over HTTP until SIGTERM or Ctrl-C, then finish the accepted requests."""
-    from prunepool.api.server import CannotListen, EngineLost
+    from prunepool.api.listening import CannotListen
+    from prunepool.api.server import EngineLost
     from prunepool.server import single
     from prunepool.server.specs import needs_processes
 
@@ -29,7 +30,7 @@ def serve(flags: Mapping[str, str]) -> None:
         else:
             unanswered = single.serve(settings, announce=_announce, reread=reread)
     except CannotListen as error:
-        raise typer.TyperException(f"{error}; choose another with --host or --port") from error
+        raise typer.TyperException(str(error)) from error
     except EngineLost as error:
         _exit_now(str(error))  # a broken device may hang the interpreter's own way out
     if unanswered:

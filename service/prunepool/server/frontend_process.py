@@ -94,7 +94,7 @@ async def _serve(spec: FrontendSpec, metrics: Metrics, tracing: Tracing | None) 
         ready.append(asyncio.create_task(parent.call("ready")))
 
     try:
-        return await server.serve_until_signal(spec.bound, on_ready)
+        return await server.serve_until_signal(spec.sockets, on_ready)
     finally:
         publishing.cancel()
         context.destroy(0)

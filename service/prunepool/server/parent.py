@@ -6,7 +6,6 @@ import asyncio
 import multiprocessing
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable, Coroutine
@@ -19,11 +18,10 @@ from typing import Any
 import structlog
 import uvloop
 
-from prunepool.api.server import bind, url_of
-from prunepool.errors import InvalidParameter
 from prunepool.logs import level_by_signal, logging_to
 from prunepool.machine import set_openmp_wait_policy
 from prunepool.server import engine_process, factory, frontend_process
+from prunepool.server.bound import Bound, bound
 from prunepool.server.children import Child
 from prunepool.server.control_pipe import Handler
 from prunepool.server.desired_models import DesiredModels
@@ -68,8 +66,6 @@ def serve(
         PrunepoolError: the model cannot be served.
     """
     check(settings)
-    if settings.grpc_port == 0 and settings.frontends > 1:
-        raise InvalidParameter("grpc_port", 0, "a port of your choice where there are several front ends")
     set_openmp_wait_policy(os.environ)
     with (
         logging_to(sys.stderr, settings.log_format, settings.log_level, "parent"),
@@ -77,8 +73,8 @@ def serve(
         ExitStack() as stack,
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
-        sockets = [stack.enter_context(one) for one in _sockets(settings)]
-        parent = Parent(settings, sockets, stack.enter_context(parent_folder()))
+        listening = stack.enter_context(bound(settings))
+        parent = Parent(listening, stack.enter_context(parent_folder()))
         stack.enter_context(level_by_signal(settings.log_level, parent.pass_on))
         return runner.run(parent.serve(announce, reread or (lambda: settings)))
 
@@ -87,17 +83,17 @@ class Parent:
     """Starts engines and front ends, and keeps them running.
 
     Args:
-        settings: everything about the server.
-        sockets: one for each front end.
+        listening: sockets for each front end, and everything about the server. They stay open here, so that
+            connections to a front end that died wait for its successor.
         folder: for the server's sockets and metrics.
     """
 
-    def __init__(self, settings: Settings, sockets: list[socket.socket], folder: Path) -> None:
-        self._settings = settings
-        self._sockets = sockets
+    def __init__(self, listening: Bound, folder: Path) -> None:
+        self._settings = settings = listening.settings
+        self._listening = listening
         self._folder = folder
         self._devices = devices(settings)
-        self._arenas = [Arena(settings.max_queue_requests) for _ in sockets]
+        self._arenas = [Arena(settings.max_queue_requests) for _ in range(settings.frontends)]
         self._running = [RunningTable() for _ in self._devices]
         self._spawn = multiprocessing.get_context("spawn")
         self._children: list[Child] = []
@@ -120,7 +116,7 @@ class Parent:
             self._settings, [EngineChild(one) for one in engines], self._folder / "models", on_change=refresh
         )
         handlers: dict[str, Handler] = {"load": self._models.load, "unload": self._models.unload}
-        frontends += [self._frontend(number, handlers) for number in range(len(self._sockets))]
+        frontends += [self._frontend(number, handlers) for number in range(self._settings.frontends)]
         self._children = [*engines, *frontends]
 
         async def follow_now() -> None:
@@ -147,7 +143,7 @@ class Parent:
                 self._run(watch(child))
             places, formats, _, names = zip(*(one.said for one in engines), strict=True)
             served, where = ", ".join(dict.fromkeys(",".join(names).split(","))), ",".join(places)
-            url, seconds = url_of(self._sockets[0]), time.monotonic() - start
+            url, seconds = self._listening.shown, time.monotonic() - start
             announce(announcement(served, where, ",".join(dict.fromkeys(formats)), url, seconds))
             await stopped.wait()
             return await self._drain(engines, frontends)
@@ -199,8 +195,8 @@ class Parent:
         """Front ends answer what they have accepted; then nobody asks the engines any more."""
         timeout_s = self._settings.drain_timeout_s
         _log.info("draining", at_most_s=timeout_s)
-        for bound in self._sockets:
-            bound.close()  # the front ends have their own; whoever comes when those are closed is refused
+        # The front ends have their own; whoever comes when those are closed is refused.
+        self._listening.http.close()
         await asyncio.gather(*(one.leave("drain", timeout_s + _LAST_WRITES_S) for one in frontends))
         await asyncio.gather(*(one.leave("stop", _STOP_S) for one in engines))
         # Of a front end that had to be killed, nobody knows how many there were.
@@ -249,7 +245,7 @@ class Parent:
 
         def spec(parent: Connection, incarnation: int) -> FrontendSpec:
             place = self._place(name, number, self._settings, parent)
-            return FrontendSpec(place, self._sockets[number])
+            return FrontendSpec(place, self._listening.http.shares[number])
 
         forget = partial(forget_gauges, self._folder / "metrics", name)
         return Child(self._spawn, name, frontend_process.run, spec, handlers=handlers, on_death=forget)
@@ -285,16 +281,3 @@ async def _unless(stopped: asyncio.Event, starting: Coroutine[Any, Any, None]) -
     except ExceptionGroup as failures:
         raise failures.exceptions[0] from None
     return True
-
-
-def _sockets(settings: Settings) -> list[socket.socket]:
-    """A socket for each front end, all on one port; the kernel shares connections out among them.
-
-    The parent keeps them, so that connections to one that died wait for its successor.
-    """
-    if settings.frontends == 1:
-        return [bind(settings.host, settings.port)]
-    bind(settings.host, settings.port).close()  # one that is taken by others is an error, not a share
-    first = bind(settings.host, settings.port, shared=True)
-    port = first.getsockname()[1]
-    return [first, *(bind(settings.host, port, shared=True) for _ in range(1, settings.frontends))]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import sys
 import time
 from collections.abc import Callable
@@ -11,10 +10,11 @@ from functools import partial
 
 import uvloop
 
-from prunepool.api.server import Server, bind, url_of
+from prunepool.api.server import Server
 from prunepool.logs import level_by_signal, logging_to
 from prunepool.metrics import Metrics
 from prunepool.server import factory
+from prunepool.server.bound import Bound, bound
 from prunepool.server.observability import announcement, create_metrics, describe_build, tracing_to
 from prunepool.server.reload import follow_settings
 from prunepool.server.settings_check import check
@@ -49,7 +49,8 @@ def serve(
     check(settings)
     with logging_to(sys.stderr, settings.log_format, settings.log_level), level_by_signal(settings.log_level):
         start = time.monotonic()
-        with bind(settings.host, settings.port) as bound, tracing_to(settings) as tracing:
+        with bound(settings) as listening, tracing_to(settings) as tracing:
+            settings = listening.settings
             metrics = create_metrics()
             core, models, follow = None, None, None
             if make_service is not None:
@@ -64,12 +65,12 @@ def serve(
             server = factory.create_server(settings, engine, metrics, tracing, models, follow)
             if core is not None:
                 core.when_hopeless(server.give_up)
-            return _run(server, bound, engine, metrics, announce, start)
+            return _run(server, listening, engine, metrics, announce, start)
 
 
 def _run(
     server: Server,
-    bound: socket.socket,
+    listening: Bound,
     engine: Service,
     metrics: Metrics,
     announce: Callable[[str], None],
@@ -78,7 +79,7 @@ def _run(
     def on_ready() -> None:
         info = engine.model(engine.default_model)
         describe_build(metrics, info)
-        announce(announcement(info.name, info.device, info.dtype, url_of(bound), time.monotonic() - start))
+        announce(announcement(info.name, info.device, info.dtype, listening.shown, time.monotonic() - start))
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(server.serve_until_signal(bound, on_ready))
+        return runner.run(server.serve_until_signal(listening.http.sockets, on_ready))

@@ -85,8 +85,8 @@ class FrontendSpec:
 
     Attributes:
         place: where it belongs.
-        bound: the socket that it listens on.
+        sockets: what it listens on.
     """
 
     place: Place
-    bound: socket.socket
+    sockets: tuple[socket.socket, ...]

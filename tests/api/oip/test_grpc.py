@@ -21,12 +21,12 @@ from prunepool.access import Key, Keyring, Rate, digest_of
 from prunepool.api.body_memory import BodyMemoryBudget
 from prunepool.api.context import AppContext
 from prunepool.api.drain import Drain
+from prunepool.api.listening import CannotListen, claim
 from prunepool.api.oip import rpc
 from prunepool.api.oip.rpc import health
 from prunepool.api.oip.rpc import server as rpc_server
 from prunepool.api.oip.rpc.server import listening
 from prunepool.api.oip.statistics import Statistics
-from prunepool.api.server import CannotListen, bind
 from prunepool.core.logits import softmax
 from prunepool.errors import InvalidParameter, Overloaded
 from prunepool.metrics import Metrics
@@ -605,9 +605,8 @@ async def test_a_message_that_does_not_fit_into_memory_gets_retry_after(
 async def test_a_port_in_use_is_reported(
     service: FakeService, drain: Drain, metrics: Metrics, make_settings: Any
 ) -> None:
-    with bind("127.0.0.1", 0) as taken:
-        taken.listen()
-        settings = make_settings(grpc_port=taken.getsockname()[1])
+    with claim("127.0.0.1", 0) as taken:
+        settings = make_settings(grpc_port=taken.port)
         with pytest.raises(CannotListen, match="for gRPC"):
             async with rpc.serving(
                 AppContext(service, settings, metrics, drain, BodyMemoryBudget(1, time.monotonic)),

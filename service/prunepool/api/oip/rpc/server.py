@@ -11,12 +11,12 @@ from tritonclient.grpc import service_pb2
 
 from prunepool.access import Keyring
 from prunepool.api.context import AppContext
+from prunepool.api.listening import CannotListen, addresses_of
 from prunepool.api.oip.rpc.calls import Calls
 from prunepool.api.oip.rpc.guard import SERVICE, Guard
 from prunepool.api.oip.rpc.health import SERVICE as HEALTH_SERVICE
 from prunepool.api.oip.rpc.health import Health, HealthCheckRequest, HealthCheckResponse
 from prunepool.api.oip.statistics import Statistics
-from prunepool.api.server import CannotListen
 
 #: Keepalive pings may come as often as this. The limit of gRPC itself is one in five minutes: it closes connections
 #: of clients and proxies that send more.
@@ -48,7 +48,7 @@ async def listening(
         options=(
             ("grpc.max_receive_message_length", settings.max_body_bytes),
             ("grpc.max_send_message_length", -1),
-            ("grpc.so_reuseport", 0),
+            ("grpc.so_reuseport", 1),  # beside the claim that keeps others out, and other front ends
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),
         ),
@@ -57,13 +57,17 @@ async def listening(
     guard = Guard(keyring, context.metrics, protect_health=settings.protect_health)
     served = (inference_handlers(Calls(context, statistics), guard), health_handlers(Health(context), guard))
     server.add_generic_rpc_handlers(served)
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    try:
-        port: int = server.add_insecure_port(f"{host}:{settings.grpc_port}")
-    except RuntimeError as error:
-        raise CannotListen(f"cannot listen on {host}:{settings.grpc_port} for gRPC") from error
+    port = settings.grpc_port or 0
+    for address in addresses_of(settings.host):
+        where = f"[{address}]" if ":" in address else address
+        try:
+            port = server.add_insecure_port(f"{where}:{port}")
+        except RuntimeError as error:
+            raise CannotListen(
+                f"cannot listen on {where}:{port} for gRPC; choose another with --grpc-port"
+            ) from error
     await server.start()
-    _log.info("gRPC", address=f"{host}:{port}")
+    _log.info("gRPC", port=port)
     try:
         yield port
     finally:
