@@ -80,6 +80,16 @@ def _http_url(value: str) -> str:
     return value
 
 
+#: Nothing that HTML, JavaScript or a header could take for more than a path.
+PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+", re.ASCII)
+
+
+def _prefix(value: str) -> str:
+    if not PREFIX.fullmatch(value):
+        raise ValueError("it must be a path like /vit, of letters, digits, - . _ and ~")
+    return value
+
+
 Origin = Annotated[str, AfterValidator(_origin)]
 Network = Annotated[str, AfterValidator(_network)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
@@ -258,7 +268,11 @@ class Settings(BaseSettings):
     )
     trusted_proxies: Annotated[tuple[Network, ...] | None, NoDecode, BeforeValidator(_parts)] = Field(
         default=None,
-        description="Addresses and networks of proxies whose X-Forwarded-For and -Proto are trusted.",
+        description="Addresses and networks of proxies whose X-Forwarded-For, -Proto and -Prefix are trusted.",
+    )
+    root_path: Annotated[str, AfterValidator(_prefix)] | None = Field(
+        default=None,
+        description="Path under which a proxy serves this, as /vit; X-Forwarded-Prefix of a trusted proxy wins.",
     )
     otel_endpoint: HttpUrl | None = Field(
         default=None,

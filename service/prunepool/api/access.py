@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from prunepool.access import Caller, Keyring
 from prunepool.api.oip.errors import error_response
+from prunepool.api.prefix import route_path
 from prunepool.api.problems import error_headers, problem_response
 from prunepool.errors import Forbidden, PrunepoolError, Unauthorized
 from prunepool.logs import request_fields
@@ -53,7 +54,7 @@ class ApiKeyMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it before its body is read."""
-        if scope["type"] != "http" or not self._needs_key(_path(scope)):
+        if scope["type"] != "http" or not self._needs_key(route_path(scope)):
             await self._app(scope, receive, send)
             return
         fields = request_fields(scope)
@@ -65,7 +66,7 @@ class ApiKeyMiddleware:
                 caller.check()
         except PrunepoolError as error:
             fields["code"] = error.code
-            await _error_response(_path(scope), error)(scope, receive, send)
+            await _error_response(route_path(scope), error)(scope, receive, send)
             return
         await self._app(scope, receive, send)
 
@@ -119,8 +120,15 @@ def check_admin(request: Request) -> None:
     if caller is not None:
         check_admin_key(caller)
     origin = request.headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+    if origin is not None and _host_of(origin) != request.headers.get("host"):
         raise Forbidden(f"requests from pages of {origin[:100]!r} may not load or unload models")
+
+
+def _host_of(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:  # half an IPv6 address
+        return None
 
 
 def check_admin_key(caller: Caller) -> None:
@@ -138,13 +146,6 @@ def _caller(request: Request) -> Caller | None:
     caller = request.scope.get("state", {}).get(_CALLER)
     assert caller is None or isinstance(caller, Caller)
     return caller
-
-
-def _path(scope: Scope) -> str:
-    """Return the path as routes see it, without the prefix that a proxy has stripped."""
-    path: str = scope["path"]
-    prefix: str = scope.get("root_path", "")
-    return path[len(prefix) :] if path.startswith(f"{prefix}/") else path
 
 
 def _error_response(path: str, error: PrunepoolError) -> Response:

@@ -21,6 +21,7 @@ from prunepool.api.drain import Drain
 from prunepool.api.middleware import QUIET, RequestContext
 from prunepool.api.oip import rpc
 from prunepool.api.oip.router import mount as mount_oip
+from prunepool.api.prefix import route_path
 from prunepool.api.problems import handlers
 from prunepool.metrics import Metrics
 from prunepool.serving.types import ModelControl, Service
@@ -129,5 +130,5 @@ def _telemetry(tracing: Tracing | None) -> TelemetryConfig:
         "metrics": False,
         "logs": False,
         "auto_configure": False,
-        "exclude": lambda scope: scope.get("path") in QUIET,
+        "exclude": lambda scope: route_path(scope) in QUIET,
     }

@@ -16,6 +16,8 @@ from prunepool.errors import ImageUndecodable, InvalidParameter, PrunepoolError,
 _MAX_JSON_MARKS, _MARKS_PER_IMAGE = 1000, 4
 _CURL_DEFAULT = "application/x-www-form-urlencoded"
 _RAW = "image/*, application/octet-stream"
+#: What says nothing of the body; `binary/octet-stream` is what S3 gives objects stored without a type.
+_BYTES = frozenset({"", "application/octet-stream", "binary/octet-stream"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,7 @@ def needs_parsing(content_type: str | None, body: bytes) -> bool:
 
 
 def _is_image(kind: str) -> bool:
-    return kind in ("", "application/octet-stream") or kind.startswith("image/")
+    return kind in _BYTES or kind.startswith("image/")
 
 
 def _parse_json(body: bytes, max_images: int) -> ParsedBody:

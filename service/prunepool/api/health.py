@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter
 from fastapi import Path as PathParameter
-from prometheus_client.exposition import choose_encoder
 from starlette.requests import Request
 from starlette.responses import Response
 
 from prunepool.api import examples, schemas
 from prunepool.api.context import context_of
 from prunepool.api.describe import example_response, problem_responses
+from prunepool.api.exposition import encoder_for
 from prunepool.api.json_documents import json_response, model_json, model_summary_json
+from prunepool.api.routes import Router
 
-router = APIRouter()
+router = Router()
 
 
-@router.head("/healthz", include_in_schema=False)
 @router.get(
     "/healthz",
     tags=["health"],
@@ -37,7 +36,6 @@ async def healthz(request: Request) -> Response:
     return json_response({"alive": alive}, 200 if alive else 503)
 
 
-@router.head("/readyz", include_in_schema=False)
 @router.get(
     "/readyz",
     tags=["health"],
@@ -74,7 +72,7 @@ async def readyz(request: Request) -> Response:
 )
 async def metrics(request: Request) -> Response:
     """Expose every series in Prometheus' text format or OpenMetrics, as `Accept` asks."""
-    encode, content_type = choose_encoder(request.headers.get("accept", ""))
+    encode, content_type = encoder_for(request.headers.get("accept", ""))
     return Response(encode(context_of(request).metrics.exposed), headers={"Content-Type": content_type})
 
 

@@ -14,7 +14,9 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from prunepool.api.connection import ClientGone
+from prunepool.api.prefix import route_path
 from prunepool.api.problems import unexpected_response
+from prunepool.errors import PrunepoolError
 from prunepool.logs import request_fields
 from prunepool.metrics import Metrics
 
@@ -79,6 +81,7 @@ class RequestContext:
                 pass  # no client is left to receive a response
             except Exception:
                 _log.exception("unexpected error")
+                request_fields(scope)["code"] = PrunepoolError.code
                 if status is not None:
                     raise
                 await unexpected_response()(scope, receive, send_with_id)
@@ -92,7 +95,7 @@ class RequestContext:
         self._metrics.http_requests.labels(route_of(scope), str(status), code).inc()
 
     def _write_line(self, scope: Scope, status: int, seconds: float) -> None:
-        path = quote(scope["path"])
+        path = quote(route_path(scope))
         write = _log.debug if path in QUIET else _log.info
         write(
             "request",

@@ -6,7 +6,7 @@ import hashlib
 from os import PathLike, stat_result
 from pathlib import Path
 
-from fastapi import APIRouter, FastAPI
+from fastapi import FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.datastructures import Headers
 from starlette.requests import Request
@@ -14,7 +14,9 @@ from starlette.responses import FileResponse, Response
 from starlette.staticfiles import NotModifiedResponse, StaticFiles
 from starlette.types import Scope
 
-router = APIRouter(include_in_schema=False)
+from prunepool.api.routes import Router
+
+router = Router(include_in_schema=False)
 
 _PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
@@ -67,7 +69,6 @@ def mount_static(app: FastAPI) -> None:
     app.mount("/static", _page_files, name="static")
 
 
-@router.head("/")
 @router.get("/")
 async def page(request: Request) -> Response:
     """Serve the page: choose a photo and a ratio, see the predictions."""

@@ -11,14 +11,18 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any, cast
 
 import structlog
 import uvicorn
 from fastapi import FastAPI
+from starlette.types import ASGIApp
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from prunepool.api.drain import Drain
 from prunepool.api.listening import make_ready
 from prunepool.api.middleware import NO_ROUTE
+from prunepool.api.prefix import ForwardedPrefix
 from prunepool.api.protocol import bounded_protocol
 from prunepool.serving.types import Service
 from prunepool.settings import Settings
@@ -37,6 +41,16 @@ def _set_user_timeout(bound: socket.socket, seconds: float) -> None:
     """Close connections whose clients do not read their responses; accepted sockets inherit the option."""
     if sys.platform == "linux":
         bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(seconds * 1000))
+
+
+def behind_proxies(app: FastAPI, settings: Settings) -> ASGIApp:
+    """Let the headers of trusted proxies say whom they forward for, and from which path."""
+    made: Any = app  # uvicorn's types of an application are its own
+    if settings.trusted_proxies:
+        made = ProxyHeadersMiddleware(made, list(settings.trusted_proxies))
+    if settings.trusted_proxies or settings.root_path:
+        made = ForwardedPrefix(made, settings)
+    return cast("ASGIApp", made)
 
 
 class Server(uvicorn.Server):
@@ -70,7 +84,7 @@ class Server(uvicorn.Server):
 
         super().__init__(
             uvicorn.Config(
-                app,
+                behind_proxies(app, settings),
                 http=bounded_protocol(settings.request_timeout_s, settings.max_connections, count),
                 ws="none",
                 loop="uvloop",
@@ -78,8 +92,7 @@ class Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                proxy_headers=bool(settings.trusted_proxies),
-                forwarded_allow_ips=list(settings.trusted_proxies or ()),
+                proxy_headers=False,
                 timeout_keep_alive=settings.keep_alive_timeout_s,  # type: ignore[arg-type] # seconds, of any kind
                 timeout_graceful_shutdown=_FLUSH_TIMEOUT_S,
             )

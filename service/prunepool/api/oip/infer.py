@@ -67,7 +67,7 @@ async def _decode(
         body = await asyncio.to_thread(compression.decompress, body, coding, limit)
         reservation.add(len(body))
     # Bytes behind the JSON need no parsing: tensors are views of them. `parse` refuses a wrong length.
-    in_json = int(length) if length is not None and length.isdecimal() else len(body)
+    in_json = int(length) if length is not None and length.isdecimal() and len(length) < 19 else len(body)
     parsed = await offload(in_json > SMALL_TENSORS, parse, body, length, view)
     # The header and the query are for clients that cannot send parameters.
     raw = [RawOption("header", HEADER, value) for value in request.headers.getlist(HEADER)]

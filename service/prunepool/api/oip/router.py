@@ -7,7 +7,7 @@ from importlib.metadata import version as version_of
 from typing import Any
 
 import structlog
-from fastapi import APIRouter, FastAPI
+from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -21,6 +21,7 @@ from prunepool.api.oip import repository
 from prunepool.api.oip.errors import error_response
 from prunepool.api.oip.statistics import Statistics
 from prunepool.api.oip.views import View, find, views
+from prunepool.api.routes import Router
 from prunepool.errors import ModelNotFound, PrunepoolError
 from prunepool.logs import request_fields
 
@@ -59,7 +60,7 @@ class OipRoute(APIRoute):
         return answer
 
 
-router = APIRouter(prefix="/v2", route_class=OipRoute, include_in_schema=False)
+router = Router(prefix="/v2", route_class=OipRoute, include_in_schema=False)
 
 
 def mount(app: FastAPI) -> None:
