@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import pytest
+from pydantic import SecretStr
 from structlog.testing import capture_logs
 
 from prunepool.access import Key, Keyring, Rate, digest_of
@@ -68,20 +69,20 @@ def alice(key: str = "pp_alice", rate: Rate | None = None) -> Key:
 
 
 def test_a_key_finds_its_caller(keyring: Keyring) -> None:
-    assert keyring.identify("pp_alice").name == "alice"
-    assert keyring.identify("pp_bob").name == "bob"
+    assert keyring.identify(SecretStr("pp_alice")).name == "alice"
+    assert keyring.identify(SecretStr("pp_bob")).name == "bob"
 
 
 @pytest.mark.parametrize("key", ["", "pp_", "pp_alic", "pp_alicee", "PP_ALICE", "alice", "ü" * 1000])
 def test_an_unknown_key_is_refused(keyring: Keyring, key: str) -> None:
     with pytest.raises(Unauthorized) as error:
-        keyring.identify(key)
+        keyring.identify(SecretStr(key))
     assert key not in error.value.detail or not key
 
 
 def test_a_hash_is_no_key(keyring: Keyring) -> None:
     with pytest.raises(Unauthorized):
-        keyring.identify(digest_of("pp_alice").hex())
+        keyring.identify(SecretStr(digest_of("pp_alice").hex()))
 
 
 def test_every_hash_is_compared_every_time(keyring: Keyring, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,9 +93,9 @@ def test_every_hash_is_compared_every_time(keyring: Keyring, monkeypatch: pytest
         return one == other
 
     monkeypatch.setattr("prunepool.access.keyring.hmac.compare_digest", compare)
-    keyring.identify("pp_alice")
+    keyring.identify(SecretStr("pp_alice"))
     with pytest.raises(Unauthorized):
-        keyring.identify("nobody's")
+        keyring.identify(SecretStr("nobody's"))
     assert compared == [digest_of("pp_alice"), digest_of("pp_bob")] * 2
 
 
@@ -108,23 +109,23 @@ def test_a_start_without_keys_logs_a_warning(clock: Clock) -> None:
         keyring = Keyring(Source(), clock)
     assert [line["log_level"] for line in lines] == ["warning"]
     with pytest.raises(Unauthorized):
-        keyring.identify("pp_alice")
+        keyring.identify(SecretStr("pp_alice"))
 
 
 def test_a_change_is_noticed(keyring: Keyring, source: Source, clock: Clock) -> None:
     source.put(alice("pp_new"))
     clock.now = CHECK_INTERVAL_S
-    assert keyring.identify("pp_new").name == "alice"
+    assert keyring.identify(SecretStr("pp_new")).name == "alice"
     for revoked in ("pp_alice", "pp_bob"):
         with pytest.raises(Unauthorized):
-            keyring.identify(revoked)
+            keyring.identify(SecretStr(revoked))
 
 
 def test_the_file_is_not_checked_with_every_request(keyring: Keyring, source: Source, clock: Clock) -> None:
     source.looks = source.reads = 0
     for _ in range(1000):
         clock.now += CHECK_INTERVAL_S / 100
-        keyring.identify("pp_alice")
+        keyring.identify(SecretStr("pp_alice"))
     assert 9 <= source.looks <= 11
     assert source.reads == 0
 
@@ -132,7 +133,7 @@ def test_the_file_is_not_checked_with_every_request(keyring: Keyring, source: So
 def test_a_reload_does_not_wait(keyring: Keyring, source: Source) -> None:
     source.put(alice("pp_new"))
     keyring.reload()
-    assert keyring.identify("pp_new").name == "alice"
+    assert keyring.identify(SecretStr("pp_new")).name == "alice"
 
 
 def test_an_unreadable_file_changes_nothing_and_is_logged_once(
@@ -142,12 +143,12 @@ def test_an_unreadable_file_changes_nothing_and_is_logged_once(
     with capture_logs() as lines:
         for _ in range(5):
             clock.now += 2 * CHECK_INTERVAL_S
-            assert keyring.identify("pp_alice").name == "alice"
+            assert keyring.identify(SecretStr("pp_alice")).name == "alice"
     assert [(line["log_level"], line["event"]) for line in lines] == [("error", "API keys not reloaded")]
     source.broken, source.version = False, 100
     source.put(alice("pp_new"))
     clock.now += 2 * CHECK_INTERVAL_S
-    assert keyring.identify("pp_new").name == "alice"
+    assert keyring.identify(SecretStr("pp_new")).name == "alice"
 
 
 def limited(clock: Clock, rate: Rate) -> tuple[Keyring, Source]:
@@ -158,7 +159,7 @@ def limited(clock: Clock, rate: Rate) -> tuple[Keyring, Source]:
 
 def test_images_are_counted_not_requests(clock: Clock) -> None:
     keyring, _ = limited(clock, Rate(10, 5))
-    caller = keyring.identify("pp_alice")
+    caller = keyring.identify(SecretStr("pp_alice"))
     caller.spend(3)
     caller.spend(2)
     with pytest.raises(RateLimited) as error:
@@ -172,13 +173,13 @@ def test_images_are_counted_not_requests(clock: Clock) -> None:
 def test_more_images_than_the_burst_are_refused_for_good(clock: Clock) -> None:
     keyring, _ = limited(clock, Rate(10, 5.5))
     with pytest.raises(InvalidParameter, match="images must be at most 5 at once") as error:
-        keyring.identify("pp_alice").spend(6)
+        keyring.identify(SecretStr("pp_alice")).spend(6)
     assert error.value.status == 422
 
 
 def test_a_check_is_not_charged(clock: Clock) -> None:
     keyring, _ = limited(clock, Rate(10, 1))
-    caller = keyring.identify("pp_alice")
+    caller = keyring.identify(SecretStr("pp_alice"))
     caller.check()
     caller.check()
     caller.spend(1)
@@ -187,31 +188,31 @@ def test_a_check_is_not_charged(clock: Clock) -> None:
 
 
 def test_without_a_rate_there_is_no_limit(keyring: Keyring) -> None:
-    caller = keyring.identify("pp_alice")
+    caller = keyring.identify(SecretStr("pp_alice"))
     for _ in range(100):
         caller.spend(1000)
 
 
 def test_a_reload_gives_no_second_burst(clock: Clock) -> None:
     keyring, _ = limited(clock, Rate(10, 5))
-    keyring.identify("pp_alice").spend(5)
+    keyring.identify(SecretStr("pp_alice")).spend(5)
     keyring.reload()
     with pytest.raises(RateLimited):
-        keyring.identify("pp_alice").spend(1)
+        keyring.identify(SecretStr("pp_alice")).spend(1)
 
 
 def test_a_new_rate_applies_from_the_reload(clock: Clock) -> None:
     keyring, source = limited(clock, Rate(10, 5))
-    keyring.identify("pp_alice").spend(5)
+    keyring.identify(SecretStr("pp_alice")).spend(5)
     source.put(alice(rate=Rate(10, 7)))
     keyring.reload()
-    keyring.identify("pp_alice").spend(7)
+    keyring.identify(SecretStr("pp_alice")).spend(7)
 
 
 def test_no_key_and_no_hash_is_logged(keyring: Keyring, source: Source) -> None:
     with capture_logs() as lines:
         keyring.reload()
         with pytest.raises(Unauthorized):
-            keyring.identify("pp_wrong")
+            keyring.identify(SecretStr("pp_wrong"))
     assert "pp_" not in str(lines)
     assert digest_of("pp_alice").hex() not in str(lines)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import structlog
+from pydantic import SecretStr
 
 from prunepool.access.buckets import Bucket, Rate, full, take
 from prunepool.access.keys import Key, digest_of
@@ -109,14 +110,14 @@ class Keyring:
         if not self._callers:
             _log.warning("no API keys: every request that needs one is refused")
 
-    def identify(self, key: str) -> Caller:
+    def identify(self, key: SecretStr) -> Caller:
         """Return the caller that a key belongs to.
 
         Raises:
             Unauthorized: the key is unknown.
         """
         self._reload_if_changed()
-        presented = digest_of(key)
+        presented = digest_of(key.get_secret_value())
         found = None
         # Compare with all keys every time, so that the duration says nothing about them.
         for digest, caller in self._callers:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
+from pydantic import SecretStr
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
@@ -28,6 +29,7 @@ _STATIC_PREFIX = "/static/"
 _HEALTH = frozenset({"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"})
 _METRICS = frozenset({"/metrics"})
 _CALLER = "prunepool.caller"
+_KEY_HEADERS = frozenset({b"authorization", HEADER.lower().encode("ascii")})
 
 
 def needs_key(settings: Settings) -> Callable[[str], bool]:
@@ -54,12 +56,23 @@ class ApiKeyMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it before its body is read."""
-        if scope["type"] != "http" or not self._needs_key(route_path(scope)):
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            key = presented_key(Headers(scope=scope))
+        except Unauthorized as error:
+            key, missing = None, error
+        # Nothing behind this sees a key, and so nothing can show it.
+        scope["headers"] = [(name, value) for name, value in scope["headers"] if name not in _KEY_HEADERS]
+        if not self._needs_key(route_path(scope)):
             await self._app(scope, receive, send)
             return
         fields = request_fields(scope)
         try:
-            caller = self._keyring.identify(presented_key(Headers(scope=scope)))
+            if key is None:
+                raise missing
+            caller = self._keyring.identify(key)
             fields["key"] = caller.name
             scope["state"][_CALLER] = caller
             if scope["method"] == "POST":
@@ -71,7 +84,7 @@ class ApiKeyMiddleware:
         await self._app(scope, receive, send)
 
 
-def presented_key(headers: Headers) -> str:
+def presented_key(headers: Headers) -> SecretStr:
     """Return the key in `Authorization: Bearer …` or `X-API-Key: …`.
 
     Raises:
@@ -87,7 +100,7 @@ def presented_key(headers: Headers) -> str:
         raise Unauthorized(f"an API key is needed: send it as Authorization: Bearer … or as {HEADER}: …")
     if len(keys) > 1:
         raise Unauthorized(f"Authorization and {HEADER} hold different keys; send one")
-    return keys.pop()
+    return SecretStr(keys.pop())
 
 
 def charge(request: Request, images: int) -> None:
