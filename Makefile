@@ -185,6 +185,13 @@ RESIDENT ?=
 resident: setup ## How much memory does a server hold, and does it grow? (10 minutes)
 	$(BIN)/python loadtests/resident.py --json docs/benchmarks/resident.json $(RESIDENT)
 
+# Flags of loadtests/decoding.py, as in DECODING="--images photos".
+DECODING ?=
+
+.PHONY: decoding
+decoding: setup ## What does it cost to decode a JPEG, and are the pixels right?
+	$(BIN)/python loadtests/decoding.py --json docs/benchmarks/decoding.json $(DECODING)
+
 # Flags of loadtests/gpu/check.py, as in GPU_CHECK="--photos photos".
 GPU_CHECK ?=
 

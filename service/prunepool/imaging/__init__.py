@@ -3,10 +3,10 @@
 Three steps, one file each: `containers` opens an untrusted file within limits, `pixels` converts what it holds to
 RGB, `geometry` resizes and crops. `decoding` combines them. Normalisation happens where the model runs.
 
-For an upright image without transparency the crop equals that of timm's evaluation transform
-(`create_transform(..., is_training=False)`) bit for bit, unless a large JPEG is decoded at a reduced scale
-(`draft`). Where timm defines nothing, or nothing that a person looking at the picture would expect, prunepool
-does this:
+For an upright image without transparency the crop is that of timm's evaluation transform
+(`create_transform(..., is_training=False)`): about one value in 300 differs by one level of 255, and none by more
+than two, unless a large JPEG is decoded at a reduced scale (`draft`). Where timm defines nothing, or nothing that a
+person looking at the picture would expect, prunepool does this:
 
 - **Orientation** in EXIF (or XMP) is applied. Unreadable metadata means upright.
 - **Transparency** is composited over white, the background that most such pictures are made for. Dropping the
@@ -15,7 +15,7 @@ does this:
 - **16-bit** grey is scaled from its full range, and 12-bit from its own; nothing is clipped. Other integers and
   floats have no agreed range: floats within 0…1 are scaled from that, all others from the smallest to the largest
   value in the image.
-- **Animations and multi-page files** give their first frame.
+- **Animations and multi-page files** give their first frame; what it does not cover of the canvas is white.
 - **Very long strips** (more than 8:1) are cut around their centre before resizing: the crop shows no more of them.
 """
 

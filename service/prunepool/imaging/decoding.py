@@ -13,6 +13,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from prunepool.errors import ImageTooLarge, ImageUndecodable, PrunepoolError
 from prunepool.imaging.containers import ImageLimits, open_image
 from prunepool.imaging.geometry import Preprocess, resize_and_crop
+from prunepool.imaging.jpeg import decode_jpeg
 from prunepool.imaging.pixels import to_rgb, transposition
 
 #: A JPEG decoded at a reduced scale has a short side of at least this many times the resized one.
@@ -43,11 +44,13 @@ def decode(
         image = open_image(data, limits)
         header_size = image.size
         scale = _draft(image, preprocess) if draft else 1
-        image.load()
+        pixels = decode_jpeg(data, image) if isinstance(image, JpegImageFile) else None
+        if pixels is None:
+            image.load()
         turn = transposition(image)
-        rgb = to_rgb(image)
-    full_size = header_size if scale > 1 else rgb.size
-    return resize_and_crop(rgb, preprocess, scale=scale, full_size=full_size, transposition=turn)
+        rgb = to_rgb(image) if pixels is None else pixels
+        full_size = header_size if scale > 1 else None
+        return resize_and_crop(rgb, preprocess, scale=scale, full_size=full_size, transposition=turn)
 
 
 def preprocess_image(image: Image.Image, preprocess: Preprocess) -> NDArray[np.uint8]:

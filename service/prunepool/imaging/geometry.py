@@ -1,4 +1,4 @@
-"""Resize and centre crop, pixel for pixel as timm's evaluation transform does."""
+"""Resize and centre crop, as timm's evaluation transform does. Only what the crop keeps is computed."""
 
 from __future__ import annotations
 
@@ -9,16 +9,23 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-_RESAMPLING = {
-    "bicubic": Image.Resampling.BICUBIC,
-    "bilinear": Image.Resampling.BILINEAR,
-    "lanczos": Image.Resampling.LANCZOS,
-    "nearest": Image.Resampling.NEAREST,
-}
+from prunepool.imaging.resampling import INTERPOLATIONS, Box, Cut, resize_cut, size_of
 
-#: A longer strip is cut to this many times its short side. Resizing all of it would need unbounded memory
-#: (1×5000 pixels become 248×1,240,000), and the centre crop shows only its centre.
+#: A longer strip is cut to this many times its short side, and the centre crop shows only its centre.
 _MAX_ASPECT = 8
+
+_Turn = Image.Transpose
+#: Each turn as three steps, in this order: mirror the columns, mirror the rows, exchange rows and columns.
+_STEPS = {
+    None: (False, False, False),
+    _Turn.FLIP_LEFT_RIGHT: (True, False, False),
+    _Turn.FLIP_TOP_BOTTOM: (False, True, False),
+    _Turn.ROTATE_180: (True, True, False),
+    _Turn.TRANSPOSE: (False, False, True),
+    _Turn.ROTATE_90: (True, False, True),
+    _Turn.ROTATE_270: (False, True, True),
+    _Turn.TRANSVERSE: (True, True, True),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +50,9 @@ class Preprocess:
             raise ValueError(f"size must be at least 1 pixel; got {self.size}")
         if not 0 < self.crop_pct <= 1:
             raise ValueError(f"crop_pct must be above 0 and at most 1; got {self.crop_pct}")
-        if self.interpolation not in _RESAMPLING:
+        if self.interpolation not in INTERPOLATIONS:
             raise ValueError(
-                f"interpolation must be one of {', '.join(_RESAMPLING)}; got {self.interpolation!r}"
+                f"interpolation must be one of {', '.join(INTERPOLATIONS)}; got {self.interpolation!r}"
             )
 
     @property
@@ -55,7 +62,7 @@ class Preprocess:
 
 
 def resize_and_crop(
-    image: Image.Image,
+    image: Image.Image | NDArray[np.uint8],
     preprocess: Preprocess,
     *,
     scale: int = 1,
@@ -65,7 +72,7 @@ def resize_and_crop(
     """Resize the short side, turn upright, crop the centre.
 
     Args:
-        image: RGB, as stored.
+        image: RGB, as stored; or uint8 [height, width, 3].
         preprocess: the model's input.
         scale: the factor by which the decoder has reduced the image.
         full_size: width and height before that; None for the image's own.
@@ -74,19 +81,12 @@ def resize_and_crop(
     Returns:
         uint8, [size, size, 3], contiguous and writable.
     """
-    width, height = full_size or image.size
-    left, top, right, bottom = central_region(width, height)
-    resized = image.resize(
-        _resized_size(right - left, bottom - top, preprocess.short_side),
-        _RESAMPLING[preprocess.interpolation],
-        # By the size before the reduction: a reduced image ends inside its last row and column.
-        box=(left / scale, top / scale, right / scale, bottom / scale),
-    )
-    if transposition is not None:
-        resized = resized.transpose(transposition)
-    size = preprocess.size
-    x, y = round((resized.width - size) / 2), round((resized.height - size) / 2)
-    return np.array(resized.crop((x, y, x + size, y + size)))
+    left, top, right, bottom = central_region(*(full_size or size_of(image)))
+    resized = _resized_size(right - left, bottom - top, preprocess.short_side)
+    # By the size before the reduction: a reduced image ends inside its last row and column.
+    part = Box(left / scale, top / scale, (right - left) / scale, (bottom - top) / scale)
+    cut = Cut(part, resized, _crop_corner(resized, preprocess.size, transposition), preprocess.size)
+    return _turned(resize_cut(image, cut, preprocess.interpolation), transposition)
 
 
 def central_region(width: int, height: int) -> tuple[int, int, int, int]:
@@ -101,3 +101,21 @@ def _resized_size(width: int, height: int, short: int) -> tuple[int, int]:
     if width <= height:
         return short, int(short * height / width)
     return int(short * width / height), short
+
+
+def _crop_corner(
+    resized: tuple[int, int], size: int, transposition: Image.Transpose | None
+) -> tuple[int, int]:
+    """Column and row, in the resized image as stored, of what is the centre crop once it is upright."""
+    mirror_columns, mirror_rows, _ = _STEPS[transposition]
+    # Rounded in the upright image: the centre may lie between two pixels.
+    spare = (resized[0] - size, resized[1] - size)
+    x, y = round(spare[0] / 2), round(spare[1] / 2)
+    return (spare[0] - x if mirror_columns else x), (spare[1] - y if mirror_rows else y)
+
+
+def _turned(crop: NDArray[np.uint8], transposition: Image.Transpose | None) -> NDArray[np.uint8]:
+    mirror_columns, mirror_rows, exchange = _STEPS[transposition]
+    crop = crop[:, ::-1] if mirror_columns else crop
+    crop = crop[::-1] if mirror_rows else crop
+    return np.ascontiguousarray(crop.transpose(1, 0, 2) if exchange else crop)

@@ -1,0 +1,170 @@
+"""A square out of a resized image, with the pixels that Pillow would give it.
+
+Two implementations of the same sums: SIMD in `cykooz-resizer`, by the author of the Rust crate fast_image_resize,
+where it is installed (it has no wheel for Linux on ARM); and Pillow's own. docs/decisions/0007-decoding.md has the
+measurements.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import threading
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+Pixels = NDArray[np.uint8]
+
+
+class Box(NamedTuple):
+    """A part of an image, in pixels of it; its edges may lie within pixels."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+
+
+class Cut(NamedTuple):
+    """A square out of a part of an image, once that part is resized.
+
+    Attributes:
+        part: of the image, all of it or its middle.
+        resized: width and height that the part is resized to.
+        corner: column and row in it at which the square begins.
+        size: pixels a side of the square.
+    """
+
+    part: Box
+    resized: tuple[int, int]
+    corner: tuple[int, int]
+    size: int
+
+    @property
+    def steps(self) -> tuple[float, float]:
+        """Pixels of the image for each column and for each row of the square."""
+        return self.part.width / self.resized[0], self.part.height / self.resized[1]
+
+    @property
+    def box(self) -> Box:
+        """The square's place in the image."""
+        across, down = self.steps
+        left, top = self.part.left + self.corner[0] * across, self.part.top + self.corner[1] * down
+        return Box(left, top, self.size * across, self.size * down)
+
+
+#: By name: Pillow's filter, cykooz-resizer's name of it, and its support at scale 1, in pixels on each side.
+_FILTERS = {
+    "bicubic": (Image.Resampling.BICUBIC, "catmull_rom", 2.0),
+    "bilinear": (Image.Resampling.BILINEAR, "bilinear", 1.0),
+    "lanczos": (Image.Resampling.LANCZOS, "lanczos3", 3.0),
+}
+#: Pixels of a Pillow image that are copied for cykooz-resizer. Copying holds Python's lock, and takes memory.
+_MOST_COPIED = 1 << 22
+_MOST_ADDED = 1 << 20
+NEAREST = "nearest"
+INTERPOLATIONS = (*_FILTERS, NEAREST)
+
+
+def resize_cut(image: Image.Image | Pixels, cut: Cut, interpolation: str) -> Pixels:
+    """Compute a square of a resized image without the rest.
+
+    Args:
+        image: RGB; or uint8 [height, width, 3].
+        cut: the square.
+        interpolation: one of :data:`INTERPOLATIONS`; all but `nearest` are antialiased.
+
+    Returns:
+        uint8 [size, size, 3], contiguous and writable.
+    """
+    if interpolation == NEAREST:
+        return _nearest(image, cut)
+    width, height = size_of(image)
+    support, box = _FILTERS[interpolation][2], cut.box
+    # The filter reaches beyond the square, as it does where the whole image is resized.
+    left, right = _reach(box.left, box.width, cut.size, support, width)
+    top, bottom = _reach(box.top, box.height, cut.size, support, height)
+    inside = Box(box.left - left, box.top - top, box.width, box.height)
+    large = isinstance(image, Image.Image) and (right - left) * (bottom - top) > _MOST_COPIED
+    resize = resize_with_pillow if large else _RESIZE
+    return resize(_pixels(image, (left, top, right, bottom)), inside, cut.size, interpolation)
+
+
+def size_of(image: Image.Image | Pixels) -> tuple[int, int]:
+    """Width and height."""
+    return image.size if isinstance(image, Image.Image) else (image.shape[1], image.shape[0])
+
+
+def _reach(start: float, length: float, size: int, support: float, end: int) -> tuple[int, int]:
+    """The pixels of one axis that a part of it is computed from: the first, and behind the last."""
+    margin = support * max(1.0, length / size) + 1
+    return max(0, math.floor(start - margin)), min(end, math.ceil(start + length + margin))
+
+
+def _pixels(image: Image.Image | Pixels, box: tuple[int, int, int, int]) -> Image.Image | Pixels:
+    if isinstance(image, Image.Image):
+        return image if box == (0, 0, *image.size) else image.crop(box)
+    left, top, right, bottom = box
+    return image[top:bottom, left:right]
+
+
+def _nearest(image: Image.Image | Pixels, cut: Cut) -> Pixels:
+    columns = _positions(cut.part.left, cut.steps[0], cut.corner[0], cut.size)
+    rows = _positions(cut.part.top, cut.steps[1], cut.corner[1], cut.size)
+    edges = int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+    near: Pixels = np.array(_pixels(image, edges))[rows - rows[0]][:, columns - columns[0]]
+    return near
+
+
+def _positions(start: float, step: float, first: int, count: int) -> NDArray[np.intp]:
+    """The pixels of one axis that are nearest to those of the square."""
+    if first <= _MOST_ADDED:
+        # Added up one by one, as Pillow does it: between two pixels, rounding decides.
+        places = np.add.accumulate(np.array([start + step * 0.5, *[step] * (first + count - 1)]))[first:]
+    else:
+        places = start + step * (np.arange(first, first + count) + 0.5)
+    return np.floor(places).astype(np.intp)
+
+
+def resize_with_pillow(image: Image.Image | Pixels, box: Box, size: int, interpolation: str) -> Pixels:
+    """Resize a box of an image that is no larger than it must be to a square, by Pillow."""
+    source = image if isinstance(image, Image.Image) else Image.fromarray(np.ascontiguousarray(image))
+    edges = (
+        box.left,
+        box.top,
+        min(box.left + box.width, source.width),
+        min(box.top + box.height, source.height),
+    )
+    return np.array(source.resize((size, size), _FILTERS[interpolation][0], box=edges))
+
+
+def resize_with_simd(image: Image.Image | Pixels, box: Box, size: int, interpolation: str) -> Pixels:
+    """The same by cykooz-resizer.
+
+    Rows first, then columns, each rounded to 8 bits, as Pillow does. By itself the library starts with the columns.
+    """
+    import cykooz_resizer as simd
+
+    resizer = getattr(_of_thread, "resizer", None)
+    if resizer is None:  # it holds buffers, which threads cannot share
+        resizer = _of_thread.resizer = simd.Resizer()
+    algorithm = simd.ResizeAlg.convolution(simd.FilterType[_FILTERS[interpolation][1]])
+    width, height = size_of(image)
+    source = simd.ImageData(width, height, simd.PixelType.U8x3, image.tobytes())
+    narrowed = simd.ImageData(size, height, simd.PixelType.U8x3)
+    across = simd.CropBox(box.left, 0, min(box.width, width - box.left), height)
+    resizer.resize(source, narrowed, simd.ResizeOptions(algorithm, use_alpha=False, crop_box=across))
+    target = simd.ImageData(size, size, simd.PixelType.U8x3)
+    down = simd.CropBox(0, box.top, size, min(box.height, height - box.top))
+    resizer.resize(narrowed, target, simd.ResizeOptions(algorithm, use_alpha=False, crop_box=down))
+    return np.frombuffer(bytearray(target.get_buffer()), np.uint8).reshape(size, size, 3)
+
+
+_of_thread = threading.local()
+_RESIZE: Callable[[Image.Image | Pixels, Box, int, str], Pixels] = (
+    resize_with_pillow if importlib.util.find_spec("cykooz_resizer") is None else resize_with_simd
+)
