@@ -8,6 +8,8 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 from PIL import Image
 
 from prunepool.errors import ImageTooLarge, ImageUndecodable
@@ -105,3 +107,42 @@ def test_a_second_header_cannot_hide_a_larger_picture() -> None:
     for data in (small[:at] + frame + small[at:], small[: at + 19] + frame + small[at + 19 :]):
         with pytest.raises((ImageTooLarge, ImageUndecodable)):
             decode(data, PREPROCESS, ImageLimits(1000))
+
+
+@given(
+    marker=st.sampled_from([*range(0xE0, 0xEE), 0xEF, 0xFE]),
+    body=st.sampled_from(
+        [b"", b"JFIF\0", b"JFXX\0", b"Exif\0\0", b"ICC_PROFILE\0", b"Photoshop 3.0\0", b"MPF\0"]
+    )
+    | st.just(b"http://ns.adobe.com/xap/1.0/\0"),
+    more=st.binary(max_size=60),
+    fill=st.integers(0, 3),
+)
+def test_metadata_concerns_no_pixel(marker: int, body: bytes, more: bytes, fill: int) -> None:
+    data = encode(size=(64, 48))
+    assume(b"\x01\x12" not in more and b"\x12\x01" not in more)  # an orientation
+    segment = (
+        bytes([0xFF] * (1 + fill)) + bytes([marker]) + (2 + len(body + more)).to_bytes(2, "big") + body + more
+    )
+    found = decode(data[:2] + segment + data[2:], PREPROCESS, LIMITS)
+    np.testing.assert_array_equal(found, decode(data, PREPROCESS, LIMITS))
+
+
+@pytest.mark.parametrize("body", [b"Adobe", b"Adobe\0d\0\0\0\0", b"Adob"])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_an_adobe_marker_that_is_cut_short_says_nothing(mode: str, body: bytes) -> None:
+    data = encode(mode, size=(64, 48))
+    segment = b"\xff\xee" + (2 + len(body)).to_bytes(2, "big") + body
+    found = decode(data[:2] + segment + data[2:], PREPROCESS, LIMITS)
+    np.testing.assert_array_equal(found, decode(data, PREPROCESS, LIMITS))
+
+
+def test_a_long_header_of_metadata_is_read() -> None:
+    """A colour profile in many pieces, and a preview in many more."""
+    data = encode(size=(64, 48))
+    pieces = b"".join(
+        b"\xff\xe2" + (302).to_bytes(2, "big") + b"ICC_PROFILE\0" + bytes(288) for _ in range(600)
+    )
+    np.testing.assert_array_equal(
+        decode(data[:2] + pieces + data[2:], PREPROCESS, LIMITS), decode(data, PREPROCESS, LIMITS)
+    )

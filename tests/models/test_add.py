@@ -145,6 +145,13 @@ def test_weights_without_a_classifier_are_refused(
     assert error.detail == "the weights have no classifier: head.weight is missing"
 
 
+def test_a_classifier_of_more_classes_than_a_manifest_can_hold_is_refused(
+    store: ModelStore, add: Callable[..., AddedModel]
+) -> None:
+    error = refused(store, lambda: add({"head.weight": torch.zeros(1_000_001, 1).half()}))
+    assert error.detail == "head.weight has 1,000,001 rows; at most 1,000,000 classes are served"
+
+
 def test_weights_that_are_not_finite_are_refused(
     store: ModelStore, add: Callable[..., AddedModel], state: State
 ) -> None:

@@ -18,11 +18,11 @@ from typing import NamedTuple
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
 from PIL.ImageFile import ImageFile
-from PIL.JpegImagePlugin import JpegImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from prunepool.errors import ImageTooLarge, ImageUndecodable, UnsupportedMediaType
 from prunepool.imaging import webp
+from prunepool.imaging.jpeg import open_jpeg
 from prunepool.imaging.png import open_png
 from prunepool.imaging.signatures import foreign_format
 from prunepool.imaging.tiff import BoundedTiffImageFile
@@ -77,13 +77,6 @@ class _BoundedReader(io.BytesIO):
         return super().read(size)
 
 
-class _JpegImageFile(JpegImageFile):
-    """A JPEG whose metadata is read later, and only for its orientation."""
-
-    def _read_dpi_from_exif(self) -> None:
-        pass
-
-
 class _TiffImageFile(BoundedTiffImageFile):
     #: Bytes of the strip offsets of the longest image: 8 for each row of each of 4 planes.
     max_numbers = 8 * 4 * _MAX_SIDE
@@ -101,7 +94,7 @@ class _Container(NamedTuple):
 
 
 _CONTAINERS = (
-    _Container("JPEG", (b"\xff\xd8\xff",), _by_plugin(_JpegImageFile), 1 << 16),
+    _Container("JPEG", (b"\xff\xd8\xff",), lambda data, _: open_jpeg(data), 1 << 16),
     _Container("PNG", (b"\x89PNG\r\n\x1a\n",), open_png, 256),
     _Container("GIF", (b"GIF87a", b"GIF89a"), _by_plugin(GifImageFile), 64),
     _Container("WebP", (b"RIFF",), _by_plugin(WebPImageFile), 1 << 16),

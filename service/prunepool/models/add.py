@@ -19,6 +19,8 @@ from prunepool.store.model import sha256_of, tensor_shapes
 WEIGHTS = "model.safetensors"
 _CLASSIFIER = "head.weight"
 _NAMED = 3
+#: Each class has a label in the manifest, in memory and in answers.
+_MAX_CLASSES = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +176,10 @@ def _classes(shapes: Mapping[str, tuple[int, ...]]) -> int:
     if shape is None or len(shape) != 2:
         found = "missing" if shape is None else f"of shape {list(shape)}"
         raise WeightsInvalid(f"the weights have no classifier: {_CLASSIFIER} is {found}")
+    if shape[0] > _MAX_CLASSES:
+        raise WeightsInvalid(
+            f"{_CLASSIFIER} has {shape[0]:,} rows; at most {_MAX_CLASSES:,} classes are served"
+        )
     return shape[0]
 
 
