@@ -162,6 +162,16 @@ def test_a_port_in_use_is_one_line(run: Run, engine: Any) -> None:
     assert "in use" in line
 
 
+def test_a_grpc_port_in_use_is_one_line_that_names_its_setting(run: Run, engine: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        result = run("serve", "--port", "0", "--grpc-port", str(port))
+    assert (result.status, result.out) == (1, "")
+    (line,) = result.err.splitlines()
+    assert f"cannot listen on 127.0.0.1:{port} for gRPC: Address already in use" in line
+    assert "choose another with --grpc-port" in line
+
+
 @dataclass
 class Process:
     """A server process that has announced itself."""

@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 import tritonclient.grpc as triton_grpc
 import tritonclient.http as triton
@@ -137,13 +138,23 @@ def test_photos_get_the_scores_of_our_own_route(
     np.testing.assert_allclose(result.as_numpy("probabilities"), expected, atol=1e-5)
 
 
-def test_grpc_has_the_scores_of_our_own_route(start: Any) -> None:
+def listeners(server: Any, port: int) -> int:
+    """How many processes of a server listen on a port."""
+    found = 0
+    for process in psutil.Process(server.process.pid).children(recursive=True):
+        at = [one.laddr.port for one in process.net_connections("tcp") if one.status == psutil.CONN_LISTEN]
+        found += port in at
+    return found
+
+
+def test_grpc_of_two_front_ends_has_the_scores_of_our_own_route(start: Any) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     photos = [drawn(1), drawn(2), drawn(3)]
     batch = np.array([[photo] for photo in photos], np.object_)
     given = triton_grpc.InferInput("images", batch.shape, "BYTES").set_data_from_numpy(batch)
-    with start("--grpc-port", str(port)) as server:
+    with start("--grpc-port", str(port), "--frontends", "2") as server:
+        assert listeners(server, port) == 2
         address = server.url.removeprefix("http://")
         expected = np.stack([scores_of(classified(address, photo, 0.5)) for photo in photos])
         with triton_grpc.InferenceServerClient(f"127.0.0.1:{port}") as client:

@@ -57,21 +57,33 @@ async def listening(
     guard = Guard(keyring, context.metrics, protect_health=settings.protect_health)
     served = (inference_handlers(Calls(context, statistics), guard), health_handlers(Health(context), guard))
     server.add_generic_rpc_handlers(served)
-    port = settings.grpc_port or 0
-    for address in addresses_of(settings.host):
-        where = f"[{address}]" if ":" in address else address
-        try:
-            port = server.add_insecure_port(f"{where}:{port}")
-        except RuntimeError as error:
-            raise CannotListen(
-                f"cannot listen on {where}:{port} for gRPC; choose another with --grpc-port"
-            ) from error
+    port = _listen(server, settings.host, settings.grpc_port or 0)
     await server.start()
     _log.info("gRPC", port=port)
     try:
         yield port
     finally:
         await server.stop(_FLUSH_TIMEOUT_S)
+
+
+def _listen(server: grpc.aio.Server, host: str, port: int) -> int:
+    """Listen on every address of a host that this machine has; return the port.
+
+    Raises:
+        CannotListen: there is none.
+    """
+    failure: RuntimeError | None = None
+    listening = 0
+    for address in addresses_of(host):
+        where = f"[{address}]" if ":" in address else address
+        try:
+            listening = port = server.add_insecure_port(f"{where}:{port}")
+        except RuntimeError as error:  # IPv6 may be switched off: what has to be free, the claim has seen to
+            failure = error
+    if not listening:
+        text = f"cannot listen on {host}:{port} for gRPC; choose another with --grpc-port"
+        raise CannotListen(text) from failure
+    return listening
 
 
 def health_handlers(health: Health, guard: Guard) -> grpc.GenericRpcHandler:
