@@ -34,10 +34,23 @@ class Costs:
         return 1.0 - ratio
 
 
-def predictor() -> Predictor:
+def usual_predictor() -> Predictor:
     """A second for each GMAC, in batches of four."""
     model = CostModel()
     model.fit([TimedBatch(Effort(1, 1, 0, 0), 1.0)])
+    return Predictor(Costs(), Limits(max_batch_size=4), model)
+
+
+def costly(step_s: float) -> Predictor:
+    """A second for each GMAC, and some seconds for each image whose tokens are reduced, in batches of four."""
+    model = CostModel()
+    model.fit(
+        [
+            TimedBatch(Effort(1, images * gmacs, 0, images * reduced), images * (gmacs + step_s * reduced))
+            for images in (1, 4)
+            for gmacs, reduced in ((1.0, 0), (0.6, 1), (0.25, 1))
+        ]
+    )
     return Predictor(Costs(), Limits(max_batch_size=4), model)
 
 
@@ -48,10 +61,15 @@ def asks(
 
 
 def load(
-    waiting: Sequence[Request], *, now: float = 0.0, busy_s: float = 0.0, arriving: Sequence[RatioSpec] = ()
+    waiting: Sequence[Request],
+    *,
+    now: float = 0.0,
+    busy_s: float = 0.0,
+    arriving: Sequence[RatioSpec] = (),
+    predictor: Predictor | None = None,
 ) -> LoadSnapshot:
     ratio_specs = Counter(request.ratio_spec for request in waiting)
-    return LoadSnapshot(now, waiting, ratio_specs, Counter(arriving), busy_s, predictor())
+    return LoadSnapshot(now, waiting, ratio_specs, Counter(arriving), busy_s, predictor or usual_predictor())
 
 
 @pytest.fixture
@@ -283,3 +301,50 @@ def test_the_grid_of_a_model_that_was_not_measured_is_even() -> None:
     levels = ratio_grid(0.9)
     assert len(levels) == 10
     assert [high - low for low, high in pairwise(levels)] == pytest.approx([0.1] * 9)
+
+
+@pytest.mark.parametrize("waiting", [0, 1, 7, 14, 500])
+def test_where_reduction_costs_more_than_it_saves_nothing_is_reduced(
+    waiting: int, controller: Controller
+) -> None:
+    """At 0.75 an image saves 0.75 s of computing and spends 0.8 s on choosing tokens."""
+    state = load(asks(waiting), predictor=costly(0.8))
+    assert {choice.ratio for choice in choices(controller, state)} <= {0.0}
+    assert controller.forecast(AUTO, 0.0) == 0.0
+
+
+def test_a_ratio_that_is_slower_than_a_smaller_one_is_passed_over(controller: Controller) -> None:
+    """At 0.25 and 0.5 an image takes 1.35 and 1.1 s, at 0.75 it takes 0.85 s, and dense 1 s."""
+    assert chosen(controller, load(asks(7), predictor=costly(0.6))) == RatioChoice(0.75, "auto:load")
+
+
+@pytest.mark.parametrize(("maximum", "ratio"), [(0.3, 0.0), (0.5, 0.0), (0.7, 0.7), (0.75, 0.75)])
+def test_a_maximum_that_is_slower_than_no_reduction_is_not_applied(
+    maximum: float, ratio: float, controller: Controller
+) -> None:
+    waiting = [*asks(1, RatioSpec(None, maximum)), *asks(500)]
+    assert chosen(controller, load(waiting, predictor=costly(0.6))).ratio == ratio
+
+
+@pytest.mark.parametrize("maximum", [0.3, 0.75])
+def test_nor_for_a_deadline(maximum: float, controller: Controller) -> None:
+    late = asks(1, RatioSpec(None, maximum), deadline=0.1)
+    assert chosen(controller, load(late, predictor=costly(0.8))) == RatioChoice(0.0, "auto:idle")
+
+
+@given(
+    step_s=st.floats(0, 2),
+    waiting=st.integers(0, 60),
+    maximum=st.floats(0, MOST),
+    deadline=st.none() | st.floats(0.01, 50),
+    grid=st.lists(st.floats(0.01, MOST), unique=True, max_size=8).map(sorted),
+)
+def test_no_ratio_is_predicted_to_be_slower_than_a_smaller_one(
+    step_s: float, waiting: int, maximum: float, deadline: float | None, grid: list[float]
+) -> None:
+    predictor = costly(step_s)
+    controller = Controller((0.0, *grid), TARGET_S)
+    state = load([*asks(1, RatioSpec(None, maximum), deadline=deadline), *asks(waiting)], predictor=predictor)
+    for choice in choices(controller, state):
+        smaller = [ratio for ratio in (0.0, *grid) if ratio < choice.ratio]
+        assert all(predictor.image_s(choice.ratio) < predictor.image_s(ratio) for ratio in smaller)

@@ -5,12 +5,17 @@ maximum. The level rises at once, as far as the queue needs. It falls one step a
 where the device could keep up with recent arrivals. Without that last condition the level would oscillate under
 every steady overload: up because the queue is long, down because it has become short.
 
+Removing tokens takes time itself, which on a small model or a fast processor can be more than it saves. So a
+request follows the level only to the fastest ratio on the way: no ratio is applied that is predicted to be slower
+than a smaller one.
+
 No clock and no I/O: the time comes with the load.
 """
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -35,7 +40,8 @@ _SUSTAINABLE_UTILISATION, _STEP_DOWN_MARGIN = 0.9, 0.7
 _MEMORY = 3.0
 #: A request is predicted to meet its deadline if this many times the predicted time is left.
 _DEADLINE_MARGIN = 1.1
-#: Levels whose longest waits differ by less than this factor are equally good: the smallest of them is taken.
+#: Levels whose longest waits differ by less than this factor are equally good: the smallest of them is taken. So
+#: are ratios whose images take as long.
 _EQUAL_WAITS = 1.02
 
 #: The longest predicted wait at a level, in seconds.
@@ -58,6 +64,30 @@ def ratio_grid(limit: float, measured: Sequence[float] = ()) -> tuple[float, ...
     return tuple(points)
 
 
+def fastest_up_to(grid: Sequence[float], predictor: Predictor) -> Callable[[float], float]:
+    """Maps a ratio to the one among it and the smaller levels at which an image takes the least time.
+
+    A larger ratio has to be clearly faster than the smaller ones: it costs accuracy.
+
+    Args:
+        grid: the ratio of each level, ascending from 0.
+        predictor: of the time of an image.
+    """
+    seconds = cache(predictor.image_s)
+    #: The levels of which each is faster than all before it.
+    faster = [grid[0]]
+    for ratio in grid[1:]:
+        if seconds(ratio) * _EQUAL_WAITS < seconds(faster[-1]):
+            faster.append(ratio)
+
+    @cache
+    def fastest(ratio: float) -> float:
+        best = faster[bisect_right(faster, ratio) - 1]
+        return ratio if seconds(ratio) * _EQUAL_WAITS < seconds(best) else best
+
+    return fastest
+
+
 class Controller:
     """The :class:`~prunepool.core.ratio_policy.RatioPolicy` that holds a latency target.
 
@@ -78,9 +108,12 @@ class Controller:
         self._work_at = 0.0
         #: Share of device time used by other models over the same window, as of `_work_at`.
         self._taken = 0.0
+        #: From a ratio to the fastest one that is not larger, as of the last load.
+        self._fastest: Callable[[float], float] = lambda ratio: ratio
 
     def plan(self, load: LoadSnapshot) -> Callable[[Request], RatioChoice]:
         """Set the level for the load; the returned function chooses for the requests of the coming batch."""
+        self._fastest = fastest_up_to(self._grid, load.predictor)
 
         @cache
         def waits(level: int) -> float:
@@ -88,7 +121,9 @@ class Controller:
 
         self._fade(load)
         level, self._down_at = self._settled(load.now, waits)
-        needed = max(self._needed(waits, _JUMP_UP_SHARE), min(self._needed(waits, _STEP_UP_SHARE), level + 1))
+        needed = max(
+            self._needed(waits, _JUMP_UP_SHARE), min(self._needed(waits, _STEP_UP_SHARE), self._next(level))
+        )
         if needed and needed >= level:
             self._down_at = load.now + _HOLD * self._target_s
         self._level = max(level, needed)
@@ -105,7 +140,9 @@ class Controller:
         return self._ratio(ratio_spec, self._grid[self._settled(now)[0]])
 
     def _ratio(self, ratio_spec: RatioSpec, auto: float) -> float:
-        return min(auto, ratio_spec.maximum) if ratio_spec.requested is None else ratio_spec.requested
+        if ratio_spec.requested is not None:
+            return ratio_spec.requested
+        return self._fastest(min(auto, ratio_spec.maximum))
 
     def _settled(self, now: float, waits: Waits | None = None) -> tuple[int, float]:
         """The level after the steps down that are due by now, and when the next one is due."""
@@ -122,6 +159,12 @@ class Controller:
         if (self._work[level] + self._taken) * self._fading(now) > _SUSTAINABLE_UTILISATION:
             return False
         return waits is None or waits(level) <= _STEP_DOWN_MARGIN * _STEP_UP_SHARE * self._target_s
+
+    def _next(self, level: int) -> int:
+        """The next level at which a larger ratio is applied; the last one, if there is none."""
+        applied = self._fastest(self._grid[level])
+        higher = range(level + 1, len(self._grid))
+        return next((one for one in higher if self._fastest(self._grid[one]) > applied), len(self._grid) - 1)
 
     def _needed(self, waits: Waits, share: float) -> int:
         """The smallest level that keeps the longest wait within a share of the target, or comes closest."""
@@ -176,10 +219,11 @@ class Controller:
         usual = self._ratio(ratio_spec, auto)
         if request.deadline is not None:
             left = (request.deadline - load.now - load.busy_s) / _DEADLINE_MARGIN
-            candidates = (usual, *(r for r in self._grid if usual < r < ratio_spec.maximum))
+            larger = (*(r for r in self._grid if usual < r < ratio_spec.maximum), ratio_spec.maximum)
+            candidates = dict.fromkeys((usual, *map(self._fastest, larger)))
             ratio = next(
                 (r for r in candidates if load.predictor.run_s(batch + Counter({r: 1})) <= left),
-                ratio_spec.maximum,
+                self._fastest(ratio_spec.maximum),
             )
             if ratio > usual:
                 return RatioChoice(ratio, "auto:deadline")
