@@ -7,10 +7,18 @@ import platform
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from prunepool.machine import set_openmp_wait_policy, trim_heap, tune_malloc
+from prunepool.machine import (
+    available_cores,
+    compute_threads,
+    cpu_quota,
+    set_openmp_wait_policy,
+    trim_heap,
+    tune_malloc,
+)
 
 #: Prints how many new pages a process needs for layers that take and free the same blocks again and again,
 #: and how many heaps four threads have that each keep a block.
@@ -95,7 +103,7 @@ def test_memory_stays_for_the_next_layer_in_one_heap() -> None:
     pages, heaps, asked = observed()
     assert asked == "mmap_threshold,trim_threshold,arena_max"
     assert pages < one_layer
-    assert heaps <= len(os.sched_getaffinity(0)) // 8
+    assert heaps <= available_cores() // 8
 
 
 @glibc
@@ -105,7 +113,7 @@ def test_what_the_operator_tunes_of_malloc_stays() -> None:
     pages, heaps, asked = observed(*thresholds)
     assert asked == "arena_max"
     assert pages > 2 * one_layer
-    assert heaps <= len(os.sched_getaffinity(0)) // 8
+    assert heaps <= available_cores() // 8
     pages, heaps, asked = observed("MALLOC_ARENA_MAX=2")
     assert asked == "mmap_threshold,trim_threshold"
     assert pages < one_layer
@@ -124,3 +132,90 @@ def test_another_c_library_is_not_changed(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("ctypes.CDLL", lambda name: object())
     assert tune_malloc({}) == ()
     trim_heap()
+
+
+def control_groups(root: Path, membership: str, files: dict[str, str]) -> float | None:
+    """The quota that is read from these files below a mount point."""
+    (root / "membership").write_text(membership)
+    for name, text in files.items():
+        path = root / "cgroup" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return cpu_quota(root / "cgroup", root / "membership")
+
+
+V2 = "0::/kubepods.slice/pod7/container\n"
+V1 = "5:memory:/docker/ab\n4:cpu,cpuacct:/docker/ab\n1:name=systemd:/\n"
+
+
+@pytest.mark.parametrize(
+    ("membership", "files", "quota"),
+    [
+        pytest.param("0::/\n", {"cpu.max": "150000 100000\n"}, 1.5, id="v2, a container's own root"),
+        pytest.param("0::/\n", {"cpu.max": "max 100000\n"}, None, id="v2, no quota"),
+        pytest.param(
+            V2,
+            {
+                "kubepods.slice/pod7/container/cpu.max": "400000 100000\n",
+                "kubepods.slice/pod7/cpu.max": "200000 100000\n",
+                "kubepods.slice/cpu.max": "max 100000\n",
+            },
+            2.0,
+            id="v2, the parent has less",
+        ),
+        pytest.param(V2, {"cpu.max": "50000 100000\n"}, 0.5, id="v2, a path that only the host sees"),
+        pytest.param(
+            V1,
+            {
+                "cpu,cpuacct/docker/ab/cpu.cfs_quota_us": "300000\n",
+                "cpu,cpuacct/docker/ab/cpu.cfs_period_us": "100000\n",
+                "cpu,cpuacct/cpu.cfs_quota_us": "-1\n",
+                "cpu,cpuacct/cpu.cfs_period_us": "100000\n",
+            },
+            3.0,
+            id="v1",
+        ),
+        pytest.param(
+            "4:cpu,cpuacct:/host/only\n",
+            {"cpu/cpu.cfs_quota_us": "25000\n", "cpu/cpu.cfs_period_us": "50000\n"},
+            0.5,
+            id="v1, mounted by one controller's name",
+        ),
+        pytest.param("0::/\n", {"cpu.max": "broken\n"}, None, id="unreadable"),
+        pytest.param("0::/../..\n", {}, None, id="a group above what the process sees"),
+        pytest.param("3:cpuset:/\n", {"cpu.max": "1 1\n"}, None, id="another controller"),
+    ],
+)
+def test_a_quota_is_found_where_each_version_has_it(
+    tmp_path: Path, membership: str, files: dict[str, str], quota: float | None
+) -> None:
+    assert control_groups(tmp_path, membership, files) == quota
+
+
+def test_without_control_groups_there_is_no_quota(tmp_path: Path) -> None:
+    assert cpu_quota(tmp_path, tmp_path / "none") is None
+
+
+@pytest.mark.parametrize(("quota", "cores"), [(None, 8), (0.3, 1), (1.0, 1), (1.5, 2), (3.0, 3), (64.0, 8)])
+def test_cores_follow_quota_and_affinity(
+    monkeypatch: pytest.MonkeyPatch, quota: float | None, cores: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
+    monkeypatch.setattr("prunepool.machine.cpu_quota", lambda: quota)
+    assert available_cores() == cores
+
+
+@pytest.mark.parametrize(("quota", "threads"), [(None, 4), (8.0, 4), (2.5, 3)])
+def test_a_model_computes_with_one_thread_a_physical_core(
+    monkeypatch: pytest.MonkeyPatch, quota: float | None, threads: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
+    monkeypatch.setattr("prunepool.machine.cpu_quota", lambda: quota)
+    monkeypatch.setattr("prunepool.machine._siblings", lambda core: f"{core % 4},{core % 4 + 4}")
+    assert compute_threads({}) == threads
+
+
+def test_the_operator_s_number_of_threads_stays() -> None:
+    assert compute_threads({"OMP_NUM_THREADS": "3"}) == 3
+    assert compute_threads({"OMP_NUM_THREADS": "5,2"}) == 5
+    assert compute_threads({"OMP_NUM_THREADS": "many"}) == compute_threads({})

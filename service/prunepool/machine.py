@@ -1,10 +1,12 @@
-"""Process-wide settings of OpenMP and of the C library's memory allocator, for processes that run models."""
+"""Cores of this process, and process-wide settings of OpenMP and of the C library's memory allocator."""
 
 from __future__ import annotations
 
 import ctypes
+import math
 import os
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from pathlib import Path
 
 #: Iterations, some tens of microseconds, for which a waiting thread spins before it sleeps. Waking it takes
 #: longer than most waits between two operations on small batches.
@@ -16,6 +18,95 @@ _MMAP_THRESHOLD_BYTES = 32 << 20
 _TRIM_THRESHOLD_BYTES = 64 << 20
 #: Cores whose threads share a heap. No higher number was tried.
 _CORES_PER_HEAP = 8
+#: Where Linux shows its control groups, and which of them this process is in.
+_CGROUPS, _MEMBERSHIP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+
+#: Where Linux shows which logical cores share a physical one.
+_CORES = Path("/sys/devices/system/cpu")
+
+
+def available_cores() -> int:
+    """Cores that this process may keep busy: those of its affinity, at most its CPU quota, rounded up.
+
+    A quota is what Docker's `--cpus` and Kubernetes' limits set. More threads than it allows would use it up early
+    in each period and then all stand still.
+    """
+    cores = len(os.sched_getaffinity(0))
+    quota = cpu_quota()
+    return cores if quota is None else max(1, min(cores, math.ceil(quota)))
+
+
+def compute_threads(environment: Mapping[str, str] = os.environ) -> int:
+    """Threads that a model computes with by default: one for each physical core, as far as the CPU quota allows.
+
+    Two threads of one core share its vector units, so the second one adds nothing to a matrix product.
+
+    Args:
+        environment: environment variables of the process; OMP_NUM_THREADS is the operator's own number.
+    """
+    wanted = environment.get("OMP_NUM_THREADS", "").partition(",")[0]
+    if wanted.isdecimal() and int(wanted):
+        return int(wanted)
+    physical = {_siblings(core) for core in os.sched_getaffinity(0)}
+    return min(len(physical), available_cores())
+
+
+def _siblings(core: int, cores: Path = _CORES) -> str:
+    """The logical cores of a core's physical one; the core alone, if the system does not say."""
+    try:
+        return (cores / f"cpu{core}" / "topology" / "thread_siblings_list").read_text()
+    except OSError:
+        return str(core)
+
+
+def cpu_quota(cgroups: Path = _CGROUPS, membership: Path = _MEMBERSHIP) -> float | None:
+    """The CPU quota of this process's control group, in cores; None if it has none.
+
+    The smallest of the group's own and its parents', of both versions of control groups. In a container the path of
+    the group may be the host's, which the container does not see; its own group is then the root of what it sees.
+
+    Args:
+        cgroups: where control groups are mounted.
+        membership: lists the groups of the process, one a line, as `hierarchy:controllers:path`.
+    """
+    try:
+        lines = membership.read_text().splitlines()
+    except OSError:  # not Linux
+        return None
+    quotas: list[float] = []
+    for line in lines:
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if not controllers:
+            quotas += _quotas(cgroups, path, _quota_v2)
+        elif "cpu" in controllers.split(","):
+            quotas += _quotas(cgroups / controllers, path, _quota_v1)
+            quotas += _quotas(cgroups / "cpu", path, _quota_v1)
+    return min(quotas, default=None)
+
+
+def _quotas(mount: Path, path: str, read: Callable[[Path], float | None]) -> Iterator[float]:
+    """The quotas of a control group and of its parents up to the mount point."""
+    group = mount / path.strip("/")
+    for folder in (group, *group.parents):
+        if folder != mount and mount not in folder.parents:
+            return
+        try:
+            quota = read(folder)
+        except (OSError, ValueError):  # the root has none; the host's path is not seen in a container
+            continue
+        if quota is not None:
+            yield quota
+
+
+def _quota_v2(group: Path) -> float | None:
+    quota, period = (group / "cpu.max").read_text().split()
+    return None if quota == "max" else int(quota) / int(period)
+
+
+def _quota_v1(group: Path) -> float | None:
+    quota = int((group / "cpu.cfs_quota_us").read_text())
+    return quota / int((group / "cpu.cfs_period_us").read_text()) if quota > 0 else None
 
 
 def set_openmp_wait_policy(environment: MutableMapping[str, str]) -> None:
@@ -53,7 +144,7 @@ def tune_malloc(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return ()
-    heaps = max(1, len(os.sched_getaffinity(0)) // _CORES_PER_HEAP)
+    heaps = max(1, available_cores() // _CORES_PER_HEAP)
     # For each parameter: its number in malloc.h, its environment variable, its value.
     wanted = {
         "mmap_threshold": (-3, "MALLOC_MMAP_THRESHOLD_", _MMAP_THRESHOLD_BYTES),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from typing import Any
 
@@ -23,7 +22,7 @@ PREPROCESS = Preprocess(size=4, crop_pct=1.0)
 def test_few_cores_have_a_thread_each_and_many_one_for_two(
     monkeypatch: pytest.MonkeyPatch, cores: int, sharers: int, threads: int
 ) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)))
+    monkeypatch.setattr("prunepool.serving.decode_pool.available_cores", lambda: cores)
     assert decode_threads(None, sharers) == threads
 
 

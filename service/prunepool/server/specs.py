@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from prunepool.machine import compute_threads
 from prunepool.settings import Settings
 from prunepool.transport.zmq.running_table import RunningTable
 from prunepool.transport.zmq.shared_memory import Arena
@@ -26,7 +26,7 @@ def devices(settings: Settings) -> tuple[str, ...]:
 
 def share_of_cores(engines: int) -> int:
     """Threads for each of so many engines on one machine, so that together they have a thread for each core."""
-    return max(1, len(os.sched_getaffinity(0)) // engines)
+    return max(1, compute_threads() // engines)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ They also return the memory of a burst to the system: images of many sizes fragm
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,7 +13,7 @@ from prunepool.core.threads import name_thread
 from prunepool.core.types import Pixels
 from prunepool.errors import DeadlineExceeded
 from prunepool.imaging import ImageLimits, Preprocess, decode
-from prunepool.machine import trim_heap
+from prunepool.machine import available_cores, trim_heap
 from prunepool.serving.tensors import checked
 from prunepool.serving.types import Image
 
@@ -36,7 +35,7 @@ def decode_threads(wanted: int | None, sharers: int = 1) -> int:
         wanted: the operator's setting, or None.
         sharers: processes of this server that decode.
     """
-    cores = len(os.sched_getaffinity(0))
+    cores = available_cores()
     return wanted or max(1, max(cores // 2, min(cores, _FEW_CORES)) // sharers)
 
 
