@@ -76,6 +76,9 @@ class EventHandler(Protocol):
     def on_up(self, ready: Ready) -> None:
         """Batches can be given."""
 
+    def on_renewed(self, ready: Ready) -> None:
+        """Another worker has taken over; times of the one before no longer hold."""
+
     def on_report(self, report: BatchReport) -> None:
         """A batch was run."""
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from prunepool.core.formats import FormatTrial
+
 
 @dataclass(frozen=True, slots=True)
 class PlanInfo:
@@ -44,6 +46,7 @@ class ModelInfo:
         profile: measured figures per ratio, from the manifest; None where none were measured. A point has
             `ratio` and `gmacs`, and what else was measured; `drop`, in points, is what `max_accuracy_drop`
             goes by.
+        format_trials: what was measured of each number format on this processor, if it was.
         auto_max_reduction_ratio: `auto` goes no further where neither the server nor the caller sets a bound;
             None: as far as the model can.
     """
@@ -66,6 +69,7 @@ class ModelInfo:
     plans: tuple[PlanInfo, ...] = ()
     profile: Sequence[Mapping[str, object]] | None = None
     auto_max_reduction_ratio: float | None = None
+    format_trials: tuple[FormatTrial, ...] = ()
 
     def auto_limit(self, max_ratio: float | None) -> float:
         """The largest ratio of `auto` for a caller who sets no bound.

@@ -5,7 +5,8 @@
     new ──start──▶ starting ──Ready──▶ up ──death, hang──▶ down ──back-off──▶ starting …
                        └─first start fails─▶ failed
 
-Everything here happens on one event loop.
+While one is up, another can be started beside it to take over; see :mod:`prunepool.core.renewal`. Everything here
+happens on one event loop.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from prunepool.core.device_share import FairLock
 from prunepool.core.events import BatchReport, Ended, Event, EventHandler, Ready
 from prunepool.core.model_gauges import ModelGauges
 from prunepool.core.planner import DeviceState
+from prunepool.core.renewal import Renewal
 from prunepool.core.resilience import Resilience
 from prunepool.core.restarts import RestartBackoff
 from prunepool.core.timer import Timer
@@ -40,8 +42,13 @@ log = logging.getLogger(__name__)
 class MakeWorker(Protocol):
     """Makes a worker, not yet started."""
 
-    def __call__(self, *, post: Post) -> Worker:
-        """One that posts its events to `post`."""
+    def __call__(self, *, post: Post, profiles: bool = False) -> Worker:
+        """One that posts its events to `post`.
+
+        Args:
+            post: takes them.
+            profiles: whether it times batches even if earlier workers have.
+        """
 
 
 class Supervisor:
@@ -89,6 +96,8 @@ class Supervisor:
         self._restart_at = 0.0
         self._timer = Timer()
         self._first_start: asyncio.Future[None] | None = None
+        self._renewal = Renewal(name, resilience.start_timeout_s)
+        self._renews = False
         self._over = asyncio.Event()
 
     @property
@@ -99,7 +108,7 @@ class Supervisor:
     @property
     def room(self) -> bool:
         """Whether another batch can be given now."""
-        return self.up and len(self._given) < _MOST_GIVEN
+        return self.up and not self._renewal.pending and len(self._given) < _MOST_GIVEN
 
     @property
     def busy(self) -> bool:
@@ -162,9 +171,19 @@ class Supervisor:
         if len(self._given) == 1:
             self._limit_batch()
 
+    def renew(self) -> None:
+        """Start another worker beside the one that runs, and change to it when it is warm.
+
+        While none runs, this waits until one does.
+        """
+        self._renews = not self.up
+        if self.up:
+            self._renewal.begin(lambda: self._make_worker(post=self._on_event, profiles=True))
+
     async def stop(self) -> None:
         """End the worker, or leave it behind if it does not stop in time; the handler gets no more events."""
         self._timer.cancel()
+        self._renewal.cancel()
         self._state = "stopped"
         self._set_up_gauge(0)
         if self._first_start is not None and not self._first_start.done():
@@ -195,6 +214,9 @@ class Supervisor:
             self._fall(error)
 
     def _on_event(self, worker: Worker, event: Event) -> None:
+        if self._renewal.takes(worker, event):
+            self._change_over()
+            return
         if worker is not self._worker:
             return  # one that was abandoned has come back
         if isinstance(event, Ended):
@@ -219,6 +241,18 @@ class Supervisor:
         self._handler.on_up(ready)
         if self._first_start is not None and not self._first_start.done():
             self._first_start.set_result(None)
+        if self._renews:
+            self.renew()
+
+    def _change_over(self) -> None:
+        """Let the new worker take over, if there is one and the old one has nothing to do."""
+        if self._given or not self._renewal.pending:
+            return
+        assert self._worker is not None
+        self._worker.stop()
+        self._worker, ready = self._renewal.complete()
+        log.info("%s: another engine has taken over", self._name)
+        self._handler.on_renewed(ready)
 
     def _on_report(self, report: BatchReport) -> None:
         self._given.popleft()
@@ -228,6 +262,7 @@ class Supervisor:
         if self._given:
             self._limit_batch()
         self._handler.on_report(report)
+        self._change_over()
 
     def _set_up_gauge(self, up: int) -> None:
         self._gauges.set(self._metrics.engine_up, up)
@@ -256,6 +291,7 @@ class Supervisor:
     def _fall(self, error: BaseException, lost: Batch | None = None) -> None:
         """The worker is dead: report it, and start another after a pause."""
         self._timer.cancel()
+        self._renewal.cancel()
         self._worker = None
         self._error = error
         self._set_up_gauge(0)

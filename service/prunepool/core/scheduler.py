@@ -12,6 +12,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from prunepool.core.batcher import expired, trim
 from prunepool.core.cost_model import TimedBatch
@@ -183,6 +184,13 @@ class Scheduler:
         Raises:
             Exception: whatever kept it from getting warm.
         """
+        loop = asyncio.get_running_loop()
+
+        def renew() -> None:
+            with suppress(RuntimeError):  # the loop is closed, so nothing is served any more
+                loop.call_soon_threadsafe(self.renew)
+
+        self._model.watch(renew)
         self._shared.join(self, self._backlog)
         await self._supervisor.start()
 
@@ -253,6 +261,11 @@ class Scheduler:
                 self._batcher.cancel(request)
                 self._wake()
 
+    def renew(self) -> None:
+        """Change to a new backend when it is warm, without a pause; one made now would be faster."""
+        if not self._draining:
+            self._supervisor.renew()
+
     def begin_drain(self) -> None:
         """Refuse what comes from now on; what has a place is still answered."""
         self._draining = True
@@ -292,12 +305,20 @@ class Scheduler:
         """The worker takes batches (again)."""
         model = self._planner.cost_model
         if not model.fitted:
-            self.warm_up_profile = ready.profile
-            self._planner.fit_profile(self.warm_up_profile)
-            self._series.set_cost_model(model)
-            log.info("%s: up to %d images in a run", self._name, self._planner.predictor.max_images)
+            self._fit(ready)
         self._redelivery.worker_is_up()
         self._pump()
+
+    def on_renewed(self, ready: Ready) -> None:
+        """Another worker has taken over: predict from its own times."""
+        self._fit(ready)
+        self._pump()
+
+    def _fit(self, ready: Ready) -> None:
+        self.warm_up_profile = ready.profile
+        self._planner.fit_profile(self.warm_up_profile)
+        self._series.set_cost_model(self._planner.cost_model)
+        log.info("%s: up to %d images in a run", self._name, self._planner.predictor.max_images)
 
     def on_report(self, report: BatchReport) -> None:
         """A batch was run: give the device the next one first, then resolve the requests."""
@@ -385,11 +406,15 @@ class Scheduler:
         loop = asyncio.get_running_loop()
         self._alarm = None if delay_s is None else loop.call_later(delay_s, self._pump)
 
-    def _make_worker(self, *, post: Post) -> Worker:
-        """Make a worker. Only the first one profiles: later ones keep the cost model, corrected in service."""
+    def _make_worker(self, *, post: Post, profiles: bool = False) -> Worker:
+        """Make a worker.
+
+        The first one times batches, and so does one whose `profiles` is set; those in place of a dead one keep the
+        cost model, corrected in service.
+        """
         limits = self._limits
         matters = min(limits.max_batch_s, limits.max_queue_s, limits.target_s) < math.inf
-        profiles = matters and not self._planner.cost_model.fitted
+        profiles = matters and (profiles or not self._planner.cost_model.fitted)
         return Worker(
             f"prunepool-engine-{self._name}",
             self._model.make_backend,

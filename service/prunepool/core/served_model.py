@@ -24,6 +24,7 @@ class ServedModel:
         applied: the share of patch tokens that a ratio really removes, never more than the ratio.
         make_backend: makes its backend, weights on the device; called in the thread that will own it, again for
             each restart.
+        watch: registers what is called, from any thread, when a backend made now would be faster than before.
         generation: differs between two models of one name, whatever process reads them.
     """
 
@@ -34,3 +35,4 @@ class ServedModel:
     applied: Callable[[float], float]
     make_backend: Callable[[], Backend]
     generation: str = ""
+    watch: Callable[[Callable[[], None]], None] = lambda callback: None

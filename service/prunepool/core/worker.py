@@ -188,7 +188,12 @@ class Worker:
 
         def run_s(ratios: Ratios) -> float | None:
             batch = warm_up_batch(ratios, self._input_size, self._costs, self._clock())
-            report = self._runner.run(backend, batch)
+            # Others may compute on the device: the worker that this one is to replace, and other models.
+            self._device_lock.acquire(self)
+            try:
+                report = self._runner.run(backend, batch)
+            finally:
+                self._device_lock.release(self, self._clock())
             return None if report.outputs is None else report.finished - report.started
 
         return profile(
