@@ -23,7 +23,6 @@
         ├── ArchitectureUnsupported  a timm model that cannot be reduced
         ├── ConversionInvalid        a network that OpenVINO cannot run correctly
         ├── DependencyMissing        a library that comes with an extra is not installed
-        ├── ConversionNotKept        a converted network that finds no room on the disk
         └── HubUnreachable           no model hub answers
 
 Each class has a stable `code` and an HTTP `status`. A message names what was wrong, the value and the limit.
@@ -255,10 +254,6 @@ class ConversionInvalid(ModelError):
 
 class DependencyMissing(ModelError):
     """What was asked for needs a library that is not installed; the message names the extra that it comes with."""
-
-
-class ConversionNotKept(ModelError):
-    """A network that was converted for OpenVINO finds no room on the disk."""
 
 
 class HubUnreachable(ModelError):

@@ -143,11 +143,11 @@ class Settings(BaseSettings):
     )
     compute_threads: Threads | None = Field(
         default=None,
-        description="CPU threads a model computes with; unset, all cores, divided among the engines.",
+        description="CPU threads a model computes with; unset, all cores within its quota, shared by the engines.",
     )
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = Field(
         default="auto",
-        description="The dtype the model computes in; auto times them at start and takes the fastest.",
+        description="The number format the model computes in; auto times them at start and takes the fastest.",
     )
     cuda_graphs: int = Field(
         default=256,

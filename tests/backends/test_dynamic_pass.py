@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from prunepool.backends.dynamic_pass import DynamicPass, PlanFamily, stages_of
+from prunepool.backends.dynamic_pass import DynamicPass
+from prunepool.backends.plan_family import PlanFamily
 from prunepool.models.vit import ReducingViT
 from prunepool.reduction.curve import PlanCurve
 from prunepool.reduction.methods import METHODS
@@ -74,20 +75,39 @@ def test_plans_of_two_methods_are_two_families(geometry: Geometry) -> None:
         167,
         167,
         137,
-    )  # block 2 is between, and fusing keeps the order
+    )
     assert ppt.counts(plans[1], geometry) is None
 
 
 @given(removed=st.lists(st.integers(0, 20), min_size=3, max_size=3), method=st.sampled_from(list(METHODS)))
-def test_a_block_that_is_left_out_before_another_needs_an_order_that_stays(
-    removed: list[int], method: str, geometry: Geometry
-) -> None:
+def test_a_plan_may_leave_blocks_out(removed: list[int], method: str, geometry: Geometry) -> None:
     plan = ReductionPlan((1, 2, 3), tuple(removed), (0.0,) * 3, method)
     counts = PlanFamily(method, (1, 2, 3)).counts(plan, geometry)
-    gap = any(a == 0 and b > 0 for i, a in enumerate(removed) for b in removed[i:])
-    assert (counts is None) is (gap and method != "fuse")
-    if counts is not None:
-        assert counts == plan.tokens(geometry.tokens, geometry.prefix_tokens)[1:]
+    assert counts == plan.tokens(geometry.tokens, geometry.prefix_tokens)[1:]
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("removed", [(0, 30, 20), (30, 0, 20), (0, 0, 31), (1, 0, 0)])
+@torch.inference_mode()
+def test_a_block_that_removes_nothing_changes_nothing(
+    removed: tuple[int, ...], method: str, network: ReducingViT
+) -> None:
+    """Not the order of the tokens either, after which pooling would pair others."""
+    plan = ReductionPlan((1, 2, 3), removed, (7e-5,) * 3, method)
+    images = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(2))
+    family = PlanFamily(method, (1, 2, 3))
+    counts = family.counts(plan, network.geometry)
+    assert counts is not None
+    logits, *_ = DynamicPass(network, family)(images, torch.full((3,), 7e-5), *map(torch.zeros, counts))
+    torch.testing.assert_close(logits, network(images, [(plan, 2)]).logits)
+
+
+@torch.inference_mode()
+def test_a_pass_without_reducing_blocks_can_be_exported(network: ReducingViT) -> None:
+    one = DynamicPass(network, PlanFamily("ppt", ()))
+    images = torch.randn(2, 3, 224, 224)
+    (logits,) = one.exported(224).module()(images, torch.zeros(0))
+    torch.testing.assert_close(logits, network(images, [(DENSE, 2)]).logits)
 
 
 def test_a_plan_for_other_blocks_is_not_of_the_family(geometry: Geometry) -> None:
@@ -109,12 +129,10 @@ def test_logits_and_stages_are_those_of_the_plain_pass(
     limits = torch.full((len(counts),), 7e-5)
     logits, *rest = DynamicPass(network, family)(images, limits, *map(torch.zeros, counts))
     torch.testing.assert_close(logits, wanted.logits)
-    stages = stages_of(rest, family, counts, network.geometry.tokens)
-    assert len(stages) == len(wanted.stages)
-    for ours, theirs in zip(stages, wanted.stages, strict=True):
-        assert (ours.block, ours.first) == (theirs.block, theirs.first)
-        assert torch.equal(ours.pruned, theirs.pruned)
-        assert all(map(torch.equal, ours.indices, theirs.indices))
+    stages = [rest[i : i + 5] for i in range(0, len(rest), 5)]
+    for (*indices, pruned, _), theirs in zip(stages, wanted.stages, strict=True):
+        assert torch.equal(pruned, theirs.pruned)
+        assert all(map(torch.equal, indices, theirs.indices))
 
 
 @torch.inference_mode()

@@ -53,13 +53,13 @@ def test_the_command_writes_json_and_a_picture(tmp_path: Path, capsys: pytest.Ca
     files = ("--json", str(tmp_path / "out.json"), "--plot", str(tmp_path / "out.png"))
     status = cli.run(
         ["benchmark", "--architecture", "deit_tiny_patch16_224", "--batches", "1", "--ratios", "0,0.5",
-         "--rivals", "timm eager", "--rounds", "1", "--operations", "--openvino",
-         "--cpu-openvino-folder", str(tmp_path / "openvino"), *files]
+         "--rivals", "timm eager", "--rounds", "1", "--operations", "--openvino", *files]
     )  # fmt: skip
     assert status == 0
     assert "ratio 0.5" in capsys.readouterr().out
     rows = {row["candidate"]: row for row in json.loads((tmp_path / "out.json").read_text())["rows"]}
-    assert set(rows) == {"timm eager", *(f"ratio {r}{by}" for r in ("0", "0.5") for by in ("", " openvino"))}
+    ways = ("", " openvino", " openvino int8")
+    assert set(rows) == {"timm eager", *(f"ratio {r}{by}" for r in ("0", "0.5") for by in ways)}
     assert rows["ratio 0.5 openvino"]["bound"] == rows["ratio 0.5"]["bound"]
     shares = {one["kind"]: one["share"] for one in rows["ratio 0.5"]["operations"]}
     assert sum(shares.values()) == pytest.approx(1.0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import torch
 
-from prunepool.backends.openvino_cache import PassCache
-from prunepool.backends.openvino_trial import OpenVinoPasses
+from prunepool.backends.converted import ConvertedModels
 from prunepool.backends.registry import BackendOptions
+from prunepool.backends.torch_cpu import TorchBackend
 from prunepool.core.served_model import ServedModel
-from prunepool.models.loaded_model import LoadedModel
 from prunepool.server.decisions import DecisionFolder
 from prunepool.server.model_factory import ModelFactory
-from prunepool.store import ModelStore
+from prunepool.store import ModelStore, StoredModel
+from prunepool.store.folders import copy_file
 
 NAME = "deit_tiny_imagenette"
 STORE = ModelStore(Path(__file__).parents[2] / "model_store")
@@ -37,21 +37,36 @@ def options(**changes: Any) -> BackendOptions:
 
 
 @pytest.mark.parametrize("wanted", [True, False])
-def test_openvino_is_asked_when_the_backend_warms_up(
+def test_a_model_that_is_not_compiled_is_served_by_pytorch_and_converted_beside_it(
     wanted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[tuple[str, Path, int]] = []
+    asked: list[tuple[Path, str]] = []
+    done: list[Callable[[], None]] = []
 
-    def note(model: LoadedModel, cache: PassCache, max_batch_size: int, decisions: object) -> OpenVinoPasses:
-        asked.append((model.name, cache.path, max_batch_size))
-        return OpenVinoPasses()
+    def convert(self: ConvertedModels, stored: StoredModel, when_done: Callable[[], None]) -> None:
+        asked.append((self.root, stored.manifest.name))
+        done.append(when_done)
 
-    monkeypatch.setattr("prunepool.backends.openvino.passes_for", note)
+    monkeypatch.setattr(ConvertedModels, "convert", convert)
     running = options(cpu_openvino=wanted, cpu_openvino_folder=tmp_path)
-    backend = ModelFactory(STORE.open, running).model(NAME).make_backend()
-    assert not asked
-    backend.warm_up()
-    assert asked == [(NAME, tmp_path, 2)] * wanted
+    model = ModelFactory(uncompiled(tmp_path / "store").open, running).model(NAME)
+    better: list[str] = []
+    model.watch(lambda: better.append("now"))
+    assert isinstance(model.make_backend(), TorchBackend)
+    assert asked == [(tmp_path, NAME)] * wanted
+    for finished in done:
+        finished()
+    assert better == ["now"] * wanted
+
+
+def uncompiled(root: Path) -> ModelStore:
+    """A store with the packaged model, as it is before it is compiled."""
+    stored = STORE.open(NAME)
+    store = ModelStore(root)
+    with store.staging() as staged:
+        copy_file(stored.weights_path, staged / stored.manifest.weights.file)
+        store.add(stored.manifest.model_copy(update={"compiled": None}), staged)
+    return store
 
 
 @pytest.fixture

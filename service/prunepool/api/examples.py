@@ -75,6 +75,7 @@ MODEL = {
         }
     ],
     "profile": [{"ratio": 0.755, "gmacs": 0.796679}],
+    "number_formats": [],
 }
 
 HEALTH = {"alive": True}

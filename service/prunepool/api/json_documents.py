@@ -5,6 +5,7 @@ from __future__ import annotations
 import orjson
 from starlette.responses import Response
 
+from prunepool.core.formats import FormatTrial
 from prunepool.core.model_info import ModelInfo
 from prunepool.serving.types import Classification
 
@@ -62,4 +63,17 @@ def model_json(info: ModelInfo) -> dict[str, object]:
         "labels": info.labels,
         "plans": info.plans,
         "profile": None if info.profile is None else [dict(point) for point in info.profile],
+        "number_formats": [_format_json(trial) for trial in info.format_trials],
+    }
+
+
+def _format_json(trial: FormatTrial) -> dict[str, object]:
+    """Describe what was measured of a number format; a divergence that is no number becomes null."""
+    return {
+        "dtype": trial.dtype,
+        "chosen": trial.chosen,
+        "measured": [
+            {"reduction_ratio": ratio, "images_per_s": speed, "agreement": own.agreement, "kl": own.kl}
+            for ratio, speed, own in zip(trial.ratios, trial.images_per_s, trial.fidelity, strict=True)
+        ],
     }

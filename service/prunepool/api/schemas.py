@@ -196,6 +196,28 @@ class ProfilePoint(BaseModel):
     ] = None
 
 
+class FormatMeasured(_Response):
+    """What was measured of a number format at one ratio, on this processor."""
+
+    reduction_ratio: Annotated[float, Field(examples=[0.5])]
+    images_per_s: Annotated[float, Field(description="In a batch of eight sample photos.", examples=[120.0])]
+    agreement: Annotated[
+        float, Field(description="Share of sample photos predicted as in float32.", examples=[1.0])
+    ]
+    kl: Annotated[
+        float | None,
+        Field(description="Mean divergence from float32's probabilities, in nats.", examples=[0.0004]),
+    ]
+
+
+class NumberFormat(_Response):
+    """A number format that `dtype` `auto` tried."""
+
+    dtype: Annotated[str, Field(examples=["int8"])]
+    chosen: Annotated[bool, Field(description="Whether the model computes in it.")]
+    measured: list[FormatMeasured]
+
+
 class Model(ModelSummary):
     """A served model in full."""
 
@@ -207,6 +229,10 @@ class Model(ModelSummary):
     plans: Annotated[list[Plan], Field(description="Plans on a grid of ratios.")]
     profile: Annotated[
         list[ProfilePoint] | None, Field(description="Measured figures per ratio, if there are any.")
+    ]
+    number_formats: Annotated[
+        list[NumberFormat],
+        Field(description="What `dtype` `auto` measured at start; empty if it chose among none."),
     ]
 
 

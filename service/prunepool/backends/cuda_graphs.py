@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from prunepool.backends.black_batch import black_batch
 from prunepool.backends.cuda_batch import (
     BatchPart,
     LaunchedParts,
@@ -30,7 +31,6 @@ from prunepool.backends.registry import BackendOptions, Decisions, LoadedBackend
 from prunepool.backends.torch_batch import (
     PixelPart,
     PreparedBatch,
-    black_batch,
     memory_errors_translated,
     prepared_batch,
 )
@@ -100,7 +100,7 @@ class CudaGraphBackend:
         counts = sorted({1, self._max_batch_size, *(graph.images for graph in self.graphs.all)})
         # Both ends of the ratios and between them, and a ratio that nobody would think of capturing.
         for ratios in (*((0.0,) * count for count in counts), (0.0, 0.4321 * most, most / 2, most)):
-            batch = black_batch(self.model, ratios)
+            batch = black_batch(self.model.manifest.input_size, ratios)
             try:
                 self.run(batch, self.prepare(batch))
             except OutOfMemory as error:

@@ -3,71 +3,22 @@
 from __future__ import annotations
 
 import copy
-from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from prunepool.backends.plan_family import PlanFamily
 from prunepool.models.packing import RaggedSegment
 from prunepool.models.vit import ReducingViT
 from prunepool.reduction.methods import METHODS
-from prunepool.reduction.plan import DENSE, ReductionPlan
-from prunepool.reduction.step import Reduced, StageRecord, StepInputs
-from prunepool.reduction.tokens import TokenReduction
-from prunepool.store.geometry import Geometry
+from prunepool.reduction.plan import ReductionPlan
+from prunepool.reduction.step import Reduced, StepInputs
 
 #: Images of the traced batch: 0 and 1 would be specialised to constants.
 _TRACED = 3
 
 #: Tokens removed at each block while tracing.
 _REMOVED = 2
-
-#: Tensors of a stage: its indices (3), which images were pruned, and their variance.
-_STAGE_TENSORS = 5
-
-
-@dataclass(frozen=True, slots=True)
-class PlanFamily:
-    """Plans that one dynamic pass runs: they differ in counts and thresholds alone.
-
-    Attributes:
-        method: of every plan.
-        blocks: where any plan reduces, ascending.
-    """
-
-    method: str
-    blocks: tuple[int, ...]
-
-    @classmethod
-    def all_of(cls, plans: Iterable[ReductionPlan]) -> list[PlanFamily]:
-        """The fewest families that cover these plans; one without blocks where no plan reduces."""
-        blocks: dict[str, set[int]] = defaultdict(set)
-        for plan in plans:
-            if not plan.dense:
-                blocks[plan.method] |= set(plan.blocks)
-        families = [cls(method, tuple(sorted(where))) for method, where in blocks.items()]
-        return families or [cls(DENSE.method, ())]
-
-    def counts(self, plan: ReductionPlan, geometry: Geometry) -> tuple[int, ...] | None:
-        """Tokens after each of :attr:`blocks`, prefix included; None for a plan that is not of this family.
-
-        A block that removes no token still reorders the tokens, after which pooling would find other pairs, unless
-        the method keeps the order. So a plan of another method must start at the first block and skip none.
-        """
-        tokens = plan.tokens(geometry.tokens, geometry.prefix_tokens)
-        left = {b: m for b, n, m in zip(plan.blocks, tokens, tokens[1:], strict=False) if m < n}
-        if not left:
-            return (geometry.tokens,) * len(self.blocks)
-        if plan.method != self.method or not left.keys() <= set(self.blocks):
-            return None
-        if not METHODS[self.method].keeps_order and tuple(left) != self.blocks[: len(left)]:
-            return None
-        counts = [geometry.tokens]
-        for block in self.blocks:
-            counts.append(left.get(block, counts[-1]))
-        return tuple(counts[1:])
 
 
 class _DynamicViT(ReducingViT):
@@ -105,7 +56,7 @@ class DynamicPass(nn.Module):
                 rounds towards zero.
         """
         before = (self.network.geometry.tokens, *(one.shape[0] for one in after[:-1]))
-        removed = tuple(n - one.shape[0] for n, one in zip(before, after, strict=True))
+        removed = tuple(n - one.shape[0] for n, one in zip(before, after, strict=False))
         # A plan's thresholds are numbers; these are indices into the tensor.
         indices = tuple(float(i) for i in range(len(removed)))
         plan = ReductionPlan(self._family.blocks, removed, indices, self._family.method)
@@ -117,7 +68,17 @@ class DynamicPass(nn.Module):
         return logits, *(t for s in stages for t in (*s.indices, s.pruned, s.variance))
 
     def _reduce(self, inputs: StepInputs) -> Reduced:
-        return self._step(inputs._replace(threshold=self._thresholds[-1][int(inputs.threshold)]))
+        """The method's step; where it removes nothing, tokens stay where they are, as if there were no step."""
+        reduced = self._step(inputs._replace(threshold=self._thresholds[-1][int(inputs.threshold)]))
+        if METHODS[self._family.method].keeps_order:
+            return reduced
+        # Pooling and pruning reorder tokens even then, after which the next block would pair others. How many are
+        # removed is known when the pass runs, by the length of the indices alone.
+        nothing = torch.ones_like(reduced.indices.remove).sum(dim=1, keepdim=True) == 0
+        left = reduced.tokens.shape[1]
+        tokens = torch.where(nothing.unsqueeze(-1), inputs.x[:, :left], reduced.tokens)
+        size = torch.where(nothing, inputs.sizes()[:, :left], reduced.size)
+        return reduced._replace(tokens=tokens, size=size)
 
     @torch.no_grad()
     def exported(self, size: int) -> torch.export.ExportedProgram:
@@ -126,25 +87,6 @@ class DynamicPass(nn.Module):
         counts = [tokens - _REMOVED * (i + 1) for i in range(len(self._family.blocks))]
         example = (torch.zeros(_TRACED, 3, size, size), torch.zeros(len(counts)), *map(torch.zeros, counts))
         dynamic = {0: torch.export.Dim.DYNAMIC}
-        shapes = (dynamic, None, tuple(dynamic for _ in counts))
+        # Without a reducing block there are no further inputs, for which a specification would be one too many.
+        shapes = (dynamic, None, *([tuple(dynamic for _ in counts)] if counts else []))
         return torch.export.export(self, example, dynamic_shapes=shapes)
-
-
-def stages_of(
-    outputs: list[Tensor], family: PlanFamily, counts: tuple[int, ...], tokens: int, first: int = 0
-) -> list[StageRecord]:
-    """The reductions that were carried out, from the outputs of a pass after its logits.
-
-    Args:
-        outputs: five tensors for each block.
-        family: of the plans.
-        counts: tokens after each block.
-        tokens: before the first.
-        first: index in the batch of the pass's first image.
-    """
-    stages = []
-    for i, (block, n, m) in enumerate(zip(family.blocks, (tokens, *counts), counts, strict=False)):
-        if m < n:
-            keep, remove, target, pruned, variance = outputs[i * _STAGE_TENSORS : (i + 1) * _STAGE_TENSORS]
-            stages.append(StageRecord(block, first, TokenReduction(keep, remove, target), pruned, variance))
-    return stages

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from prunepool.core.backend import Backend
+from prunepool.core.formats import FormatTrial
 from prunepool.store import StoredModel
 
 #: The group of entry points that further backends are registered in, by device type.
@@ -35,9 +36,10 @@ class BackendOptions:
 
     Attributes:
         device: `cpu`, `cuda`, `cuda:N`, or a type that is registered as an entry point, with or without `:N`.
-        dtype: `auto`, `float32`, `bfloat16` or `float16`.
+        dtype: `auto`, `float32`, `bfloat16`, `float16` or `int8`.
         max_batch_size: images in the largest batch.
         ratios: reduction ratios that callers are likely to get, the most important first.
+        threads: CPU threads that a model computes with; None leaves PyTorch its own number, and OpenVINO one.
         cuda_graphs: how many CUDA graphs of a model are captured at most.
         cuda_compile: whether torch.compile makes the kernels that are captured.
         cpu_openvino: whether OpenVINO runs batches of one ratio on a CPU, where it is faster.
@@ -52,6 +54,7 @@ class BackendOptions:
     cpu_openvino: bool
     cpu_openvino_folder: Path
     ratios: tuple[float, ...] = ()
+    threads: int | None = None
 
 
 class LoadedBackend(NamedTuple):
@@ -61,11 +64,16 @@ class LoadedBackend(NamedTuple):
         backend: not warm yet.
         device: where it computes, as callers are told.
         dtype: what it computes in, as callers are told.
+        trials: what was measured of each number format, if the setting is `auto`.
+        better: makes a faster backend possible beside all else, then calls back from another thread; None if there
+            is nothing to make.
     """
 
     backend: Backend
     device: str
     dtype: str
+    trials: tuple[FormatTrial, ...] = ()
+    better: Callable[[Callable[[], None]], None] | None = None
 
 
 #: Loads a stored model and makes a backend of it; called in the thread that will own the backend.
@@ -80,7 +88,7 @@ def find(options: BackendOptions) -> MakeBackend:
     """
     kind = device_type(options.device)
     if kind == "cpu":
-        return _import("openvino" if options.cpu_openvino else "torch_cpu")
+        return _import("cpu_choice")
     if kind == "cuda":
         return _import("cuda_graphs")
     for entry in _registered():

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from prunepool.core.backend import OutOfMemory
-from prunepool.core.types import Batch, BatchItem, RatioSpec, Request
+from prunepool.core.types import Batch, BatchItem
 from prunepool.models.loaded_model import LoadedModel
 from prunepool.reduction.plan import ReductionPlan
 
@@ -55,13 +55,6 @@ def prepared_batch(
         rows.setdefault(item.request.pixels.dtype, []).append(row)
     parts = [PixelPart(those, stack([batch.items[row] for row in those])) for those in rows.values()]
     return PreparedBatch(parts, [model.plan(item.ratio) for item in batch.items])
-
-
-def black_batch(model: LoadedModel, ratios: Sequence[float]) -> Batch:
-    """A batch of black images, to warm up with."""
-    size = model.manifest.input_size
-    request = Request(np.zeros((size, size, 3), np.uint8), RatioSpec(0.0, 0.0), 0.0)
-    return Batch(tuple(BatchItem(request, ratio, "warm-up") for ratio in ratios), 0.0)
 
 
 @contextmanager

@@ -9,20 +9,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from prunepool.backends.black_batch import black_batch, warm_up_ratios
+from prunepool.backends.outputs import outputs_of
 from prunepool.backends.registry import BackendOptions, Decisions, LoadedBackend
 from prunepool.backends.torch_batch import (
     PixelPart,
     PreparedBatch,
-    black_batch,
     memory_errors_translated,
     prepared_batch,
 )
 from prunepool.core.types import Batch, BatchItem, Output
-from prunepool.models.explain import token_map
 from prunepool.models.loaded_model import LoadedModel
-from prunepool.models.loader import load_model
+from prunepool.models.loader import load_model, set_compute_threads
 from prunepool.models.vit import Forward, Group
-from prunepool.reduction.step import StageRecord
 from prunepool.store import StoredModel
 
 #: A forward pass of normalised images, [B, 3, H, W], those of one plan next to each other.
@@ -47,9 +46,8 @@ class TorchBackend:
 
     def warm_up(self) -> None:
         """Run small and large batches at both ends of the ratios, and a mix."""
-        most = self.model.max_ratio
-        for ratios in ((0.0,), (most,), (0.0, most / 2, most), (0.0,) * self._max_batch_size):
-            batch = black_batch(self.model, ratios)
+        for ratios in warm_up_ratios(self.model.max_ratio, self._max_batch_size):
+            batch = black_batch(self.model.manifest.input_size, ratios)
             self.run(batch, self.prepare(batch))
 
     @memory_errors_translated()
@@ -74,21 +72,7 @@ class TorchBackend:
         logits, stages = self._forward(self._images(prepared.parts), groups)
         answers = logits.cpu().numpy()
         decisions = [stage.pruned.cpu().numpy() for stage in stages]
-        pruned, pooled = _tokens_removed(len(batch.items), stages, decisions)
-        outputs = []
-        for i, (item, plan) in enumerate(zip(batch.items, prepared.plans, strict=True)):
-            explained = token_map(stages, i, self.model.geometry) if item.request.explain else None
-            outputs.append(
-                Output(
-                    logits=answers[i],
-                    tokens=self.model.dial.tokens(plan),
-                    gmacs=self.model.geometry.gmacs(plan),
-                    pruned=int(pruned[i]),
-                    pooled=int(pooled[i]),
-                    token_map=explained,
-                )
-            )
-        return outputs
+        return outputs_of(batch.items, prepared.plans, answers, stages, decisions, self.model.dial)
 
     def close(self) -> None:
         """There is nothing that the interpreter does not free by itself."""
@@ -112,6 +96,8 @@ class TorchBackend:
 
 def load_decided(stored: StoredModel, options: BackendOptions, decisions: Decisions) -> LoadedModel:
     """Load a model; `dtype` `auto` is decided by timing once, and then holds for all successors."""
+    if options.threads is not None:
+        set_compute_threads(options.threads)
     dtype = decisions.get("dtype", options.dtype)
     model = load_model(stored, device=options.device, dtype=dtype)
     decisions["dtype"] = dtype_name(model)
@@ -128,16 +114,3 @@ def make(stored: StoredModel, options: BackendOptions, decisions: Decisions) -> 
     model = load_decided(stored, options, decisions)
     backend = TorchBackend(model, max_batch_size=options.max_batch_size)
     return LoadedBackend(backend, str(model.device), dtype_name(model))
-
-
-def _tokens_removed(
-    images: int, stages: Sequence[StageRecord], decisions: Sequence[np.ndarray]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens pruned and tokens pooled of each image, int64 [B] each."""
-    pruned, pooled = np.zeros(images, np.int64), np.zeros(images, np.int64)
-    for stage, decision in zip(stages, decisions, strict=True):
-        rows = slice(stage.first, stage.first + len(decision))
-        removed = stage.indices.remove.shape[1]
-        pruned[rows] += np.where(decision, removed, 0)
-        pooled[rows] += np.where(decision, 0, removed)
-    return pruned, pooled

@@ -25,7 +25,7 @@ from prunepool.reduction.methods import METHODS
 _DTYPES = ("float32", "bfloat16", "float16")
 
 
-@with_flags("model", "model_store", "device", "cpu_openvino_folder")
+@with_flags("model", "model_store", "device")
 def benchmark(
     flags: Mapping[str, str],
     architecture: Annotated[
@@ -45,7 +45,7 @@ def benchmark(
     ] = "timm eager,timm channels-last,timm compiled,openvino,onnxruntime",
     rounds: Annotated[int, typer.Option(min=1, help="Timed rounds; candidates alternate.")] = 9,
     openvino: Annotated[
-        bool, typer.Option("--openvino", help="Measure each ratio with OpenVINO too, on a CPU.")
+        bool, typer.Option("--openvino", help="Measure each ratio with OpenVINO too, on a CPU; also in int8.")
     ] = False,
     operations: Annotated[
         bool, typer.Option("--operations", help="Show the share of the time of each kind of operation.")
@@ -71,7 +71,6 @@ def benchmark(
         _over_http(url, api_key, images, ratios.split(","), clients, seconds, rounds, json_file)
         return
     needs_torch("benchmark without --url")
-    from prunepool.backends.openvino_cache import PassCache
     from prunepool.lab.benchmark import Benchmark, Case
 
     settings = load_settings(flags)
@@ -85,7 +84,7 @@ def benchmark(
         rounds=rounds,
         method=_known_method(method),
         profiled=operations,
-        openvino=PassCache(settings.cpu_openvino_folder) if openvino else None,
+        openvino=openvino,
     )
     cases = [Case(d, b) for d in _known_dtypes(dtypes) for b in _numbers("--batches", batches, int)]
     with _progress(bench.steps(cases)) as advance:

@@ -1,4 +1,4 @@
-"""`prunepool models`: list, show, add, pull, verify and remove models of the store."""
+"""`prunepool models`: list, show, add, pull, compile, verify and remove models of the store."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
@@ -18,13 +18,14 @@ from prunepool.cli.terminal import say, say_json, shown
 from prunepool.errors import ModelNotFound, PrunepoolError
 from prunepool.extras import needs_torch
 from prunepool.store import ModelStore
+from prunepool.store.compiled import WeightFormat
 from prunepool.store.folders import exists, what_is_at
 
 Flags = Mapping[str, str]
 
 models_app = typer.Typer(
     name="models",
-    help="List, show, add, pull, verify and remove models of the store.",
+    help="List, show, add, pull, compile, verify and remove models of the store.",
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -153,6 +154,43 @@ def pull(
 
     added = pulling.pull(store, timm_name, hub=pulling.Hub.from_environment(), name=name, replace=force)
     _print_added(store, added.model.manifest.name, added.notices, as_json=as_json)
+
+
+@models_app.command("compile")
+@with_flags("model_store")
+def compile_model(
+    flags: Flags,
+    name: Annotated[str, typer.Argument(help="Name in the store.")],
+    weights: Annotated[
+        str, typer.Option(help="Number formats of the weights, comma-separated: int8, float16, float32.")
+    ] = "int8,float16",
+    as_json: JsonOption = False,
+) -> None:
+    """Convert a model for OpenVINO, to be served on a CPU without PyTorch; needs PyTorch and OpenVINO itself."""
+    formats = _weight_formats(weights)
+    needs_torch("compiling")
+    store = store_of(flags)
+    from prunepool.backends.openvino_compile import compile_stored
+
+    compiled = compile_stored(store, name, formats)
+    summary = output.compiled_row(compiled)
+    if as_json:
+        say_json(summary, indent=2)
+        return
+    for file, size in summary["files"].items():
+        say(f"{file}: {size:,} bytes")
+    say(f"{name} compiled with OpenVINO {summary['openvino']} in {compiled.folder}")
+
+
+def _weight_formats(text: str) -> list[WeightFormat]:
+    """The formats of a comma-separated list, without repetition."""
+    names = [part.strip() for part in text.split(",") if part.strip()]
+    known: tuple[WeightFormat, ...] = get_args(WeightFormat)
+    formats = [one for one in known if one in names]
+    unknown = [one for one in names if one not in known]
+    if unknown or not names:
+        raise UsageError(f"--weights must be of {', '.join(known)}; got {unknown[0] if unknown else text!r}")
+    return formats
 
 
 @models_app.command()

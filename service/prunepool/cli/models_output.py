@@ -13,7 +13,7 @@ from rich.text import Text
 from prunepool.cli.terminal import say_table, shown
 from prunepool.errors import PrunepoolError, WeightsInvalid
 from prunepool.reduction.plan import PlanError, default_blocks, max_ratio
-from prunepool.store import ModelStore, StoredModel
+from prunepool.store import Manifest, ModelStore, StoredModel
 
 
 def stderr() -> Console:
@@ -102,6 +102,19 @@ def details(model: StoredModel) -> dict[str, Any]:
     }
 
 
+def compiled_row(model: StoredModel) -> dict[str, Any]:
+    """Return what a compiled model consists of."""
+    compiled = model.manifest.compiled
+    assert compiled is not None
+    return {
+        "name": model.manifest.name,
+        "folder": str(model.folder),
+        "openvino": compiled.openvino,
+        "weights": list(compiled.formats),
+        "files": {one.file: (model.folder / one.file).stat().st_size for one in compiled.files()},
+    }
+
+
 def print_details(model: StoredModel) -> None:
     """Print everything known about a model."""
     manifest, reduction = model.manifest, model.manifest.reduction
@@ -122,6 +135,7 @@ def print_details(model: StoredModel) -> None:
             f"{manifest.weights.file}, {manifest.weights.dtype}, {model.weights_path.stat().st_size:,} bytes",
         ),
         ("sha256", manifest.weights.sha256),
+        ("compiled", _compiled(manifest)),
         ("licence", manifest.licence),
         ("origin", manifest.origin),
         ("reduction ratio", f"default {reduction.default_ratio}, at most {ratio_limit(model)}"),
@@ -134,6 +148,13 @@ def print_details(model: StoredModel) -> None:
     ):
         grid.add_row(key, Text(shown(value)))
     say_table(grid, "profile          not measured" if manifest.profile is None else _profile_table(model))
+
+
+def _compiled(manifest: Manifest) -> str:
+    """What a model is compiled in, in words."""
+    if manifest.compiled is None:
+        return "no"
+    return f"{', '.join(manifest.compiled.formats)}, with OpenVINO {manifest.compiled.openvino}"
 
 
 def _profile_table(model: StoredModel) -> Table:

@@ -9,8 +9,9 @@ from functools import partial
 import torch
 from torch import nn
 
-from prunepool.backends.dynamic_pass import PlanFamily
-from prunepool.backends.openvino_cache import PassCache
+from prunepool.backends.compiled_pass import CompiledPass
+from prunepool.backends.openvino_compile import open_network
+from prunepool.backends.plan_family import PlanFamily
 from prunepool.lab.environment import environment
 from prunepool.lab.operations import Share, operations
 from prunepool.lab.rivals import RIVALS, available
@@ -83,7 +84,8 @@ class Benchmark:
         rounds: timed rounds of each candidate.
         method: the reduction method.
         profiled: whether to profile operations after timing.
-        openvino: the cache of passes converted for OpenVINO; None not to measure OpenVINO.
+        openvino: whether to measure each ratio, and the mix, with OpenVINO too: in the dtype of the case, and
+            with float32 in int8.
     """
 
     def __init__(
@@ -97,7 +99,7 @@ class Benchmark:
         rounds: int,
         method: str = "ppt",
         profiled: bool = False,
-        openvino: PassCache | None = None,
+        openvino: bool = False,
     ) -> None:
         self._device = resolve_device(device)
         self._vit = vit.to(self._device)
@@ -107,13 +109,14 @@ class Benchmark:
         self._rounds = rounds
         self._method: str = method
         self._profiled = profiled
-        self._openvino = openvino if self._device.type == "cpu" else None
+        self._openvino = openvino and self._device.type == "cpu"
+        self._converted: dict[str, CompiledPass] = {}
         self.missing: set[str] = set()
 
     def steps(self, cases: Sequence[Case]) -> int:
         """Number of timed calls of a run, for a progress bar."""
         candidates = len(self._rivals) + len(self._ratios) + 1
-        converted = len(self._ratios) if self._openvino is not None else 0
+        converted = 2 * (len(self._ratios) + 1) if self._openvino else 0
         return len(cases) * (candidates + converted) * (self._rounds + 1)
 
     def run(self, cases: Sequence[Case], advance: Callable[[], object] = lambda: None) -> list[SpeedRow]:
@@ -151,13 +154,15 @@ class Benchmark:
             groups["mixed"] = self._mix(network, case.batch)
         for name, own in groups.items():
             candidates[name] = _bind(network, images, own)
-        if self._openvino is not None:
-            uniform = {name: own[0][0] for name, own in groups.items() if name != "mixed"}
-            (family,) = PlanFamily.all_of(uniform.values())
-            one = self._openvino.get(network, family, self._size)
-            for name, plan in uniform.items():
-                candidates[f"{name} openvino"] = partial(one, images, plan)
-                groups[f"{name} openvino"] = groups[name]
+        if self._openvino:
+            arrays = images.float().numpy()
+            for dtype in (_name(case.dtype), *(["int8"] if case.dtype == torch.float32 else [])):
+                one = self._pass(network, groups, dtype)
+                end = "openvino" if dtype == _name(case.dtype) else f"openvino {dtype}"
+                for name, own in list(groups.items()):
+                    if "openvino" not in name:
+                        candidates[f"{name} {end}"] = partial(one, arrays, own)
+                        groups[f"{name} {end}"] = own
         wait = torch.cuda.synchronize if self._device.type == "cuda" else lambda: None
         samples = take_turns(candidates, self._rounds, wait=wait, advance=advance)
         rivals = {name: s.median for name, s in samples.items() if name not in groups}
@@ -166,12 +171,20 @@ class Benchmark:
         )
         for name, sample in samples.items():
             row = self._row(case, name, sample, dense, network, groups.get(name))
-            if name == "mixed":
-                row = replace(row, of_uniform=_of_uniform(samples, groups[name]))
+            if name.startswith("mixed"):
+                row = replace(row, of_uniform=_of_uniform(samples, name, groups[name]))
             # PyTorch's profiler cannot see OpenVINO's operations.
-            if self._profiled and name in groups and not name.endswith("openvino"):
+            if self._profiled and name in groups and "openvino" not in name:
                 row = replace(row, operations=tuple(operations(candidates[name], self._device)))
             yield row
+
+    def _pass(self, network: ReducingViT, groups: Mapping[str, list[Group]], dtype: str) -> CompiledPass:
+        """The network in OpenVINO, converted once for each number format."""
+        if dtype not in self._converted:
+            (family,) = PlanFamily.all_of(plan for own in groups.values() for plan, _ in own)
+            threads = torch.get_num_threads()
+            self._converted[dtype] = open_network(network, family, self._size, dtype, threads)
+        return self._converted[dtype]
 
     def _row(
         self,
@@ -212,16 +225,16 @@ class Benchmark:
         return [(self._plan(network, ratio), n) for ratio, n in zip(MIX, counts, strict=True)]
 
 
-def _of_uniform(samples: Mapping[str, Sample], mix: Sequence[Group]) -> float | None:
+def _of_uniform(samples: Mapping[str, Sample], name: str, mix: Sequence[Group]) -> float | None:
     """The mix's share of the speed of uniform batches of its ratios; None if one of them was not timed."""
-    names = [f"ratio {ratio:g}" for ratio in MIX]
+    names = [f"ratio {ratio:g}{name.removeprefix('mixed')}" for ratio in MIX]
     if not all(name in samples for name in names):
         return None
     counts = [count for _, count in mix]
     uniform = sum(samples[name].median * count for name, count in zip(names, counts, strict=True)) / sum(
         counts
     )
-    return uniform / samples["mixed"].median
+    return uniform / samples[name].median
 
 
 def _bind(network: ReducingViT, images: torch.Tensor, groups: list[Group]) -> Callable[[], object]:

@@ -7,13 +7,37 @@ patches that each remaining token stands for. This is computed only for images w
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, Protocol
 
 from prunepool.core.types import StageMap, TokenMap
-from prunepool.reduction.step import StageRecord
 from prunepool.store import Geometry
 
 
-def token_map(stages: Sequence[StageRecord], image: int, geometry: Geometry) -> TokenMap:
+class Stage(Protocol):
+    """One reduction of neighbouring images, as in :class:`~prunepool.reduction.step.StageRecord`, or in arrays."""
+
+    @property
+    def block(self) -> int:
+        """Index of the reducing block."""
+
+    @property
+    def first(self) -> int:
+        """Index in the batch of the first image."""
+
+    @property
+    def indices(self) -> Sequence[Any]:
+        """Which tokens were kept, which were removed, and what those were merged into, int64 [B, …] each."""
+
+    @property
+    def pruned(self) -> Any:
+        """Whether each image's removed tokens were dropped, bool [B]."""
+
+    @property
+    def variance(self) -> Any:
+        """Variance of the scores, float32 [B]."""
+
+
+def token_map(stages: Sequence[Stage], image: int, geometry: Geometry) -> TokenMap:
     """The token map of one image.
 
     Args:

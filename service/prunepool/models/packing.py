@@ -13,6 +13,7 @@ from itertools import accumulate, groupby
 import torch
 from torch import Tensor
 
+from prunepool.models.shares import even_shares
 from prunepool.reduction.plan import ReductionPlan
 
 
@@ -63,12 +64,6 @@ def passes_of(
             at, left = at + taken, left - taken
             part += at == ends[part]
     return parts
-
-
-def even_shares(images: int, limit: int) -> list[int]:
-    """The fewest shares of at most `limit` images, all about equally large; no share for no image."""
-    count = -(-images // limit)
-    return [images * (i + 1) // count - images * i // count for i in range(count)]
 
 
 def joined(parts: Sequence[Tensor]) -> Tensor:

@@ -43,8 +43,7 @@ class ReductionMethod:
         default_blocks: where it reduces by default.
         default_stages: how many blocks those are; None if that depends on the depth.
         uses_threshold: whether the step reads a plan's thresholds.
-        keeps_order: whether a step that removes no token leaves all tokens in their places, so that one
-            exported pass serves plans that skip some of its blocks.
+        keeps_order: whether a step that removes no token leaves all tokens in their places.
     """
 
     name: str

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -18,39 +18,45 @@ _log = structlog.stdlib.get_logger("prunepool.processes")
 
 
 class DecisionFile(MutableMapping[str, Any]):
-    """A mapping whose changes are written to a file at once.
+    """A mapping in a file: read each time, because other processes decide as well, and written at once.
 
     Args:
-        path: JSON; read now if it is there. One that cannot be read is as none: what it said is measured again.
+        path: JSON. One that cannot be read is as none: what it said is measured again.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._values = _read(path)
+        #: What could not be written still holds in this process.
+        self._own: dict[str, Any] = {}
 
     def __getitem__(self, key: str) -> Any:
-        return self._values[key]
+        return self._values()[key]
 
     def __setitem__(self, key: str, value: Any) -> None:
-        self._values[key] = value
-        self._write()
+        self._own[key] = value
+        self._write({**self._values(), key: value})
 
     def __delitem__(self, key: str) -> None:
-        del self._values[key]
-        self._write()
+        values = self._values()
+        del values[key]
+        self._own.pop(key, None)
+        self._write(values)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
+        return iter(self._values())
 
     def __len__(self) -> int:
-        return len(self._values)
+        return len(self._values())
 
-    def _write(self) -> None:
+    def _values(self) -> dict[str, Any]:
+        return {**self._own, **_read(self._path)}
+
+    def _write(self, values: Mapping[str, Any]) -> None:
         """Replace the file as a whole, so that no process reads half of it."""
         made = self._path.with_suffix(f".{os.getpid()}")
         try:
             self._path.parent.mkdir(exist_ok=True)
-            made.write_text(json.dumps(self._values))
+            made.write_text(json.dumps(values))
             made.replace(self._path)
         except OSError as error:
             _log.warning("a decision is not kept for other processes", file=str(self._path), why=str(error))

@@ -20,9 +20,8 @@ from prunepool.core.cost_model import TimedBatch
 from prunepool.core.model_info import ModelInfo
 from prunepool.core.resilience import Resilience
 from prunepool.core.types import Limits
-from prunepool.extras import has_torch
 from prunepool.imaging import ImageLimits
-from prunepool.machine import set_openmp_wait_policy, tune_malloc
+from prunepool.machine import compute_threads, set_openmp_wait_policy, tune_malloc
 from prunepool.metrics import Metrics
 from prunepool.server.core_models import CoreModels
 from prunepool.server.desired_models import DesiredModels, EngineControl
@@ -72,10 +71,6 @@ def create_core(
     set_openmp_wait_policy(os.environ)
     tune_malloc()
     models = create_model_factory(settings, decisions, pinned)
-    if settings.compute_threads is not None and has_torch():
-        from prunepool.models.loader import set_compute_threads
-
-        set_compute_threads(settings.compute_threads)
     served = {model.name: model for model in map(models.model, settings.model_references)}
     for model in served.values():
         _check_default(settings)(model.info())
@@ -113,6 +108,7 @@ def create_model_factory(
             cuda_compile=settings.cuda_compile,
             cpu_openvino=settings.cpu_openvino,
             cpu_openvino_folder=settings.cpu_openvino_folder,
+            threads=settings.compute_threads or compute_threads(),
         ),
         decisions,
     )

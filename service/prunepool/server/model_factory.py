@@ -46,6 +46,7 @@ class HostedModel:
     def __init__(self, stored: StoredModel, options: BackendOptions, decisions: Decisions) -> None:
         self._stored = stored
         self._decisions = decisions
+        self._when_better: Callable[[], None] = lambda: None
         manifest = stored.manifest
         self.dial = ModelDial(manifest, geometry_of(manifest))
         most = self.dial.max_ratio
@@ -89,13 +90,21 @@ class HostedModel:
             applied=self.dial.applied,
             make_backend=self._backend,
             generation=generation_of(manifest),
+            watch=self._watch,
         )
+
+    def _watch(self, callback: Callable[[], None]) -> None:
+        self._when_better = callback
 
     def _backend(self) -> Backend:
         """Load the model; called in the thread that will run it."""
         loaded = registry.find(self._options)(self._stored, self._options, self._decisions)
         # What `auto` came to is told to callers from here on.
-        self._info = replace(self._info, device=loaded.device, dtype=loaded.dtype)
+        self._info = replace(
+            self._info, device=loaded.device, dtype=loaded.dtype, format_trials=loaded.trials
+        )
+        if loaded.better is not None:
+            loaded.better(lambda: self._when_better())
         return loaded.backend
 
     def _point(self, ratio: float) -> PlanInfo:

@@ -1,5 +1,6 @@
 """The model store: one folder per model, with its manifest and its weights. It needs no torch."""
 
+from prunepool.store.compiled import Compiled, CompiledFile, PassFiles
 from prunepool.store.folders import check_name
 from prunepool.store.generation import generation_of
 from prunepool.store.geometry import Geometry
@@ -11,9 +12,12 @@ from prunepool.store.repository import Repository
 from prunepool.store.store import ModelStore
 
 __all__ = [
+    "Compiled",
+    "CompiledFile",
     "Geometry",
     "Manifest",
     "ModelStore",
+    "PassFiles",
     "ProfilePoint",
     "ReductionDefaults",
     "Repository",

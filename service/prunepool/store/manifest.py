@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from prunepool.model_names import NAME_PATTERN, reserved_suffix
 from prunepool.reduction.methods import METHODS
+from prunepool.store.compiled import Compiled
 from prunepool.store.geometry import Geometry
 from prunepool.store.profile import Ascending, ProfilePoint, Ratio, Share, Text, Thresholds
 
@@ -105,6 +106,8 @@ class Manifest(BaseModel):
         geometry: of the network; None in manifests of older releases, for which it is computed.
         reduction: defaults for the reduction plan.
         profile: plans and measurements for several ratios.
+        compiled: forward passes converted for OpenVINO; None if the model was not compiled. One that was compiled
+            from other weights than the manifest's is refused.
     """
 
     model_config = _FROZEN
@@ -124,6 +127,7 @@ class Manifest(BaseModel):
     geometry: Geometry | None = None
     reduction: ReductionDefaults = ReductionDefaults()
     profile: tuple[ProfilePoint, ...] | None = None
+    compiled: Compiled | None = None
 
     @property
     def planned(self) -> tuple[ProfilePoint, ...]:
@@ -160,6 +164,20 @@ class Manifest(BaseModel):
             raise ValueError(
                 f"geometry.classes must be a multiple of the {len(self.labels)} labels; got {self.geometry.classes}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _compiled_from_these_weights(self) -> Self:
+        """Refuse a compiled model that would answer for other weights."""
+        if self.compiled is None:
+            return self
+        if self.compiled.source_sha256 != self.weights.sha256:
+            raise ValueError(
+                f"compiled.source_sha256 must be {self.weights.sha256}, that of the weights; got "
+                f"{self.compiled.source_sha256}; `prunepool models compile` converts them"
+            )
+        if self.geometry is None:
+            raise ValueError("compiled needs a geometry")
         return self
 
     @field_validator("profile")

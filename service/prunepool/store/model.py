@@ -10,6 +10,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from prunepool.errors import WeightsInvalid
+from prunepool.store.compiled import CompiledFile
 from prunepool.store.manifest import Manifest
 from prunepool.store.manifest_file import FILE_NAME
 
@@ -69,7 +70,10 @@ class StoredModel:
         Raises:
             WeightsInvalid: the file is missing, or is a link to outside the model's folder.
         """
-        path = self.folder / self.manifest.weights.file
+        return self._path(self.manifest.weights.file)
+
+    def _path(self, name: str) -> Path:
+        path = self.folder / name
         if not path.is_file():
             raise WeightsInvalid(f"{path}: the weights of {self.manifest.name} are not there")
         if not self.linked and self.folder.resolve() not in path.resolve().parents:
@@ -77,23 +81,44 @@ class StoredModel:
         return path
 
     def verify(self, advance: Callable[[int], None] | None = None) -> None:
-        """Compare the weights with their recorded sha256.
+        """Compare the weights, and the files of a compiled model, with their recorded sha256.
 
         Args:
             advance: called with the number of bytes read since the last call.
 
         Raises:
-            WeightsInvalid: they are missing, unreadable or changed; names both hashes.
+            WeightsInvalid: a file is missing, unreadable or changed; names both hashes.
         """
-        path = self.weights_path
+        weights = self.manifest.weights
+        compiled = self.manifest.compiled
+        files = [(weights.file, weights.sha256)]
+        files += [] if compiled is None else [(one.file, one.sha256) for one in compiled.files()]
+        for name, recorded in files:
+            path = self._path(name)
+            try:
+                found = sha256_of(path, advance)
+            except OSError as error:
+                raise WeightsInvalid(f"{path}: cannot be read ({error.strerror})") from error
+            if found != recorded:
+                raise WeightsInvalid(f"{path}: has sha256 {found}, but {FILE_NAME} records {recorded}")
+
+    def read_compiled(self, file: CompiledFile) -> bytes:
+        """A file of the compiled model, as it was when it was compared with its sha256.
+
+        It is read and not mapped: a file that changes later changes nothing of what was read.
+
+        Raises:
+            WeightsInvalid: it is missing, unreadable or changed; names both hashes.
+        """
+        path = self._path(file.file)
         try:
-            found = sha256_of(path, advance)
+            content = path.read_bytes()
         except OSError as error:
             raise WeightsInvalid(f"{path}: cannot be read ({error.strerror})") from error
-        if found != self.manifest.weights.sha256:
-            raise WeightsInvalid(
-                f"{path}: has sha256 {found}, but {FILE_NAME} records {self.manifest.weights.sha256}"
-            )
+        found = hashlib.sha256(content).hexdigest()
+        if found != file.sha256:
+            raise WeightsInvalid(f"{path}: has sha256 {found}, but {FILE_NAME} records {file.sha256}")
+        return content
 
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
         """The shape of every tensor, read from the file's header.

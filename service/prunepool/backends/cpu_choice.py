@@ -1,0 +1,173 @@
+"""What runs a model on a CPU, and in which number format. It needs no torch by itself.
+
+A compiled model is run by OpenVINO. Any other one is run by PyTorch, and converted meanwhile, beside it; whatever
+serves the model is then told that a backend made now would be faster.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from importlib import import_module
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from prunepool.backends import openvino_runtime
+from prunepool.backends.compiled_backend import CompiledBackend, CompiledPasses
+from prunepool.backends.compiled_pass import CompiledPass
+from prunepool.backends.converted import CompiledModel, ConvertedModels
+from prunepool.backends.fidelity import Reference, normalised_photos, photos_digest
+from prunepool.backends.format_trial import Run, try_formats
+from prunepool.backends.plan_family import PlanFamily, dial_plans
+from prunepool.backends.registry import BackendOptions, Decisions, LoadedBackend
+from prunepool.core.formats import FormatTrial
+from prunepool.errors import InvalidParameter, WeightsInvalid
+from prunepool.extras import has_torch, needs_torch
+from prunepool.models.dial import ModelDial
+from prunepool.store import Manifest, StoredModel
+
+#: The formats of weights that a number format can be computed from, the best first.
+_WEIGHTS = {
+    "float32": ("float32", "float16"),
+    "bfloat16": ("float32", "float16"),
+    "float16": ("float32", "float16"),
+    "int8": ("int8",),
+}
+
+#: What `auto` tries. float16 is faster than bfloat16 on no processor that has either, and overflows sooner.
+_TRIED = ("float32", "bfloat16", "int8")
+
+log = logging.getLogger(__name__)
+
+
+def make(stored: StoredModel, options: BackendOptions, decisions: Decisions) -> LoadedBackend:
+    """Load a model onto a CPU.
+
+    Raises:
+        InvalidParameter: the dtype is int8, which PyTorch cannot compute in, and the model is not compiled in it.
+        WeightsInvalid: a file of the model is missing or changed.
+    """
+    manifest = stored.manifest
+    wanted = (options.cpu_openvino or options.dtype == "int8") and openvino_runtime.installed()
+    converted = ConvertedModels(options.cpu_openvino_folder)
+    if wanted and manifest.compiled is not None:
+        own = CompiledModel(manifest.compiled, stored.read_compiled)
+        if (loaded := compiled_backend(manifest, own, options, decisions)) is not None:
+            return loaded
+    if wanted and (found := converted.find(stored)) is not None:
+        try:
+            loaded = compiled_backend(manifest, found, options, decisions)
+        except WeightsInvalid as error:
+            log.warning("%s: the conversion is made again: %s", manifest.name, error.detail)
+            converted.discard(stored)
+        else:
+            if loaded is not None:
+                return loaded
+            wanted = False
+    if options.dtype == "int8":
+        if not wanted or not has_torch():
+            limit = f"one that {manifest.name} is compiled in: `prunepool models compile {manifest.name}`"
+            raise InvalidParameter("dtype", options.dtype, limit)
+        options = replace(options, dtype="float32")  # which PyTorch serves until it is converted
+    needs_torch(f"{manifest.name}, which is not compiled,")
+    plain: LoadedBackend = import_module("prunepool.backends.torch_cpu").make(stored, options, decisions)
+    return plain._replace(better=partial(converted.convert, stored)) if wanted else plain
+
+
+def compiled_backend(
+    manifest: Manifest, model: CompiledModel, options: BackendOptions, decisions: Decisions
+) -> LoadedBackend | None:
+    """The backend of a compiled model; None if it has not the wanted format, or none that is faithful.
+
+    Args:
+        manifest: of the model.
+        model: compiled.
+        options: how it is run.
+        decisions: `format` is the number format that `auto` came to, and `trials` what was measured.
+
+    Raises:
+        ConversionInvalid: OpenVINO cannot run it.
+        WeightsInvalid: a file is missing or changed.
+    """
+    assert manifest.geometry is not None
+    dial = ModelDial(manifest, manifest.geometry)
+    families = {PlanFamily(one.method, one.blocks) for one in model.compiled.passes}
+    if not all(any(f.counts(p, dial.geometry) is not None for f in families) for p in dial_plans(dial)):
+        log.warning("%s was compiled for other plans: `prunepool models compile %s`", *[manifest.name] * 2)
+        return None
+    wanted = decisions.get("format", options.dtype)
+    names = _TRIED if wanted == "auto" else (wanted,)
+    opened = {
+        dtype: passes
+        for dtype in names
+        if (passes := _opened(model, manifest, dtype, options.threads or 1)) is not None
+    }
+    trials: tuple[FormatTrial, ...] = ()
+    if wanted == "auto" and opened:
+        trials = _tried(manifest, model, opened, dial)
+        decisions["trials"] = msgspec.to_builtins(trials)
+        wanted = next((one.dtype for one in trials if one.chosen), "none")
+    elif "trials" in decisions:
+        trials = msgspec.convert(decisions["trials"], tuple[FormatTrial, ...])
+    dtype = wanted
+    if dtype not in opened:
+        return None
+    decisions["format"] = dtype
+    backend = CompiledBackend(manifest, opened[dtype], max_batch_size=options.max_batch_size)
+    return LoadedBackend(backend, "cpu", dtype, trials)
+
+
+def _opened(model: CompiledModel, manifest: Manifest, dtype: str, threads: int) -> CompiledPasses | None:
+    """The passes in a number format, ready to run; None if the model is not compiled in one that it needs."""
+    geometry = manifest.geometry
+    assert geometry is not None
+    if dtype == "bfloat16" and not openvino_runtime.has_bfloat16():
+        return None
+    for weights in _WEIGHTS[dtype]:
+        passes = [
+            CompiledPass(
+                openvino_runtime.open_streams(
+                    model.read(one.graph), model.read(one.constants), dtype, threads
+                ),
+                PlanFamily(one.method, one.blocks),
+                geometry,
+            )
+            for one in model.compiled.passes
+            if one.weights == weights
+        ]
+        if passes:
+            return CompiledPasses(passes)
+    return None
+
+
+def _reference(model: CompiledModel, manifest: Manifest) -> Reference:
+    """The answers in float32 that a model was compiled with.
+
+    Raises:
+        WeightsInvalid: there are none, or they are for other photos than this release has.
+    """
+    file = model.compiled.reference
+    if file is None or file.photos != photos_digest(manifest.input_size):
+        name = manifest.name
+        raise WeightsInvalid(f"{name}: no float32 answers to compare with: `prunepool models compile {name}`")
+    return Reference.from_bytes(model.read(file), file.photos)
+
+
+def _tried(
+    manifest: Manifest, model: CompiledModel, opened: Mapping[str, CompiledPasses], dial: ModelDial
+) -> tuple[FormatTrial, ...]:
+    """What the sample photos show of each format, one of them chosen."""
+    photos = normalised_photos(manifest.input_size, manifest.mean, manifest.std)
+    reference = _reference(model, manifest)
+
+    def run_of(passes: CompiledPasses) -> Run:
+        def run(images: NDArray[np.float32], ratio: float) -> NDArray[np.float32]:
+            return passes(images, [(dial.plan(ratio), len(images))]).logits
+
+        return run
+
+    return tuple(try_formats({dtype: run_of(passes) for dtype, passes in opened.items()}, reference, photos))

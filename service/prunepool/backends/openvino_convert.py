@@ -1,0 +1,61 @@
+"""A process that converts one model and ends: `python -m prunepool.backends.openvino_convert MODEL TARGET`.
+
+It gives way to everything else: it runs when nothing else wants the cores, and is the first to be killed if memory
+runs out. It ends with the process that started it, whose end of its standard input is then closed.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from prunepool.backends.converted import COMPILED
+from prunepool.errors import PrunepoolError
+
+
+def convert(source: Path, target: Path) -> None:
+    """Compile the model of a folder with a model.json into another folder, which appears when it is complete."""
+    from prunepool.backends.openvino_compile import compile_model
+    from prunepool.models.loader import load_model
+
+    model = load_model(source, device="cpu", dtype="float32")
+    with TemporaryDirectory(
+        dir=target.parent, prefix=f".{target.name}-", ignore_cleanup_errors=True
+    ) as folder:
+        draft = Path(folder) / "made"
+        draft.mkdir()
+        compiled = compile_model(model, ("float32", "int8"), draft)
+        (draft / COMPILED).write_text(compiled.model_dump_json())
+        draft.rename(target)
+
+
+def _give_way() -> None:
+    os.nice(19)
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
+
+
+def _end_with_parent() -> None:
+    sys.stdin.buffer.read()
+    os._exit(1)
+
+
+def main() -> None:
+    """Convert what the command line names; the last line on standard error says why not."""
+    _give_way()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    source, target = map(Path, sys.argv[1:])
+    try:
+        convert(source, target)
+    except PrunepoolError as error:
+        sys.exit(error.detail)
+    except (OSError, MemoryError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""What a manifest says of a compiled model: forward passes converted for OpenVINO, kept beside the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from prunepool.reduction.methods import METHODS
+from prunepool.store.profile import Ascending, Text
+
+_FROZEN = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+
+#: The number formats that the weights of a compiled pass may be in.
+WeightFormat = Literal["float32", "float16", "int8"]
+
+
+class CompiledFile(BaseModel):
+    """A file in the model's folder, and its checksum.
+
+    Attributes:
+        file: its name; one path component, so that a manifest cannot point outside its folder.
+        sha256: of the file, 64 hexadecimal digits.
+    """
+
+    model_config = _FROZEN
+
+    file: Annotated[
+        str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\.(xml|bin|safetensors)$", max_length=255)
+    ]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class ReferenceFile(CompiledFile):
+    """Float32 answers of PyTorch on sample photos, which every number format is compared with.
+
+    Attributes:
+        photos: a digest of the photos.
+    """
+
+    photos: Text
+
+
+class PassFiles(BaseModel):
+    """A forward pass for all plans that differ in counts and thresholds alone, in OpenVINO's format.
+
+    Attributes:
+        weights: the number format of its weights.
+        method: the reduction method of its plans.
+        blocks: where any of its plans reduces, ascending; none for a pass that runs the dense plan alone.
+        graph: the operations, OpenVINO's `.xml`.
+        constants: the weights, OpenVINO's `.bin`.
+    """
+
+    model_config = _FROZEN
+
+    weights: WeightFormat
+    method: str
+    blocks: Ascending
+    graph: CompiledFile
+    constants: CompiledFile
+
+    @field_validator("method")
+    @classmethod
+    def _known(cls, method: str) -> str:
+        """Refuse a method that is not registered."""
+        if method not in METHODS:
+            raise ValueError(f"must be one of {', '.join(METHODS)}")
+        return method
+
+
+class Compiled(BaseModel):
+    """The section `compiled` of a manifest: what `prunepool models compile` wrote.
+
+    Attributes:
+        openvino: the version of OpenVINO that it was converted with.
+        source_sha256: of the file of weights that it was converted from.
+        passes: together they run every plan of the dial, in each format of weights.
+        reference: float32 answers of PyTorch on sample photos, which every number format is compared with.
+    """
+
+    model_config = _FROZEN
+
+    openvino: Text
+    source_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    passes: Annotated[tuple[PassFiles, ...], Field(min_length=1)]
+    reference: ReferenceFile | None = None
+
+    @property
+    def formats(self) -> tuple[WeightFormat, ...]:
+        """The formats of weights that it has passes in, without repetition."""
+        return tuple(dict.fromkeys(one.weights for one in self.passes))
+
+    def files(self) -> Iterator[CompiledFile]:
+        """Every file that it consists of."""
+        for one in self.passes:
+            yield one.graph
+            yield one.constants
+        if self.reference is not None:
+            yield self.reference
+
+    @model_validator(mode="after")
+    def _once(self) -> Self:
+        """Refuse two passes that do the same, or two files of one name."""
+        keys = [(one.weights, one.method, one.blocks) for one in self.passes]
+        if len(set(keys)) < len(keys):
+            raise ValueError("passes must differ in weights, method or blocks")
+        names = [one.file for one in self.files()]
+        if len(set(names)) < len(names):
+            raise ValueError("its files must have different names")
+        return self

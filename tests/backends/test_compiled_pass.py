@@ -1,0 +1,131 @@
+"""A converted pass: how a batch is shared out over streams, and that each image gets its own answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from prunepool.backends.compiled_backend import CompiledPasses
+from prunepool.backends.compiled_pass import AT_ONCE, Arrays, CompiledPass, Streams
+from prunepool.backends.plan_family import PlanFamily
+from prunepool.reduction.plan import DENSE, ReductionPlan
+from prunepool.store import Geometry
+
+GEOMETRY = Geometry(
+    depth=4,
+    width=1,
+    heads=1,
+    mlp_width=1,
+    patch_size=(16, 16),
+    patch_grid=(14, 14),
+    prefix_tokens=1,
+    classes=2,
+)
+FUSE = PlanFamily("fuse", (1, 2))
+PLANS = [ReductionPlan((1, 2), (count, count), (0.0, 0.0), "fuse") for count in (5, 20, 60)]
+#: Images of each plan, neighbours of one plan being one group.
+GROUPS = st.lists(st.tuples(st.sampled_from([DENSE, *PLANS]), st.integers(1, 20)), min_size=1, max_size=6)
+
+Rounds = list[list[int]]
+
+
+def streams(width: int, rounds: Rounds) -> Streams:
+    """Streams whose logits are an image's first pixel and the tokens that its plan leaves."""
+
+    def infer(parts: Sequence[Arrays]) -> list[list[NDArray[np.generic]]]:
+        rounds.append([len(images) for images, *_ in parts])
+        assert len(parts) <= width
+        return [outputs(*arrays) for arrays in parts]
+
+    def outputs(
+        images: NDArray[np.generic], thresholds: NDArray[np.generic], *stay: NDArray[np.generic]
+    ) -> list[NDArray[np.generic]]:
+        assert images.flags.c_contiguous
+        assert len(thresholds) == len(stay)
+        count, last = len(images), len(stay[-1]) if stay else GEOMETRY.tokens
+        logits = np.stack([images[:, 0, 0, 0], np.full(count, last, np.float32)], axis=1)
+        before = [GEOMETRY.tokens, *map(len, stay)]
+        stages: list[NDArray[np.generic]] = []
+        for n, m in pairwise(before):
+            stages += [np.zeros((count, m), np.int64), np.zeros((count, n - m), np.int64)]
+            stages += [np.zeros((count, n - m), np.int64), np.zeros(count, np.bool_)]
+            stages.append(np.asarray(images[:, 0, 0, 0], np.float32))
+        return [logits, *stages]
+
+    return Streams(width, infer)
+
+
+def a_pass(width: int, rounds: Rounds | None = None, family: PlanFamily = FUSE) -> CompiledPass:
+    own: Rounds = [] if rounds is None else rounds
+    both = [streams(1, own)] + [streams(width, own)] * (width > 1)
+    return CompiledPass(both, family, GEOMETRY)
+
+
+def numbered(count: int) -> NDArray[np.float32]:
+    """Images whose pixels are their number."""
+    return np.arange(count, dtype=np.float32).reshape(-1, 1, 1, 1).repeat(3, 1)
+
+
+def check_answers(run: Callable[..., object], groups: Sequence[tuple[ReductionPlan, int]]) -> None:
+    """Each image has its own answer, by its own plan, and its own stages."""
+    total = sum(count for _, count in groups)
+    answers = run(numbered(total), groups)
+    plans = [plan for plan, count in groups for _ in range(count)]
+    left = [plan.tokens(GEOMETRY.tokens, 1)[-1] for plan in plans]
+    logits, stages = answers  # type: ignore[misc]
+    assert logits[:, 0].tolist() == list(range(total))
+    assert logits[:, 1].tolist() == left
+    assert [(stage.block, stage.first) for stage in stages] == sorted(
+        (stage.block, stage.first) for stage in stages
+    )
+    for stage in stages:
+        assert stage.variance.tolist() == [stage.first + i for i in range(len(stage.variance))]
+    for block in (0, 1):
+        covered = [
+            stage.first + i for stage in stages if stage.block == block + 1 for i in range(len(stage.pruned))
+        ]
+        assert covered == [i for i, plan in enumerate(plans) if not plan.dense]
+
+
+@given(groups=GROUPS, width=st.integers(1, 8))
+def test_in_any_mix_each_image_gets_its_own_answer(
+    groups: list[tuple[ReductionPlan, int]], width: int
+) -> None:
+    rounds: Rounds = []
+    check_answers(a_pass(width, rounds), groups)
+    assert all(sum(sizes) <= AT_ONCE for sizes in rounds), "memory is kept for so many"
+    assert all(len(set(sizes)) == 1 for sizes in rounds), "a stream that has less waits for the others"
+
+
+@given(images=st.integers(1, 70), width=st.integers(2, 8))
+def test_of_one_plan_only_what_does_not_divide_runs_on_all_threads(images: int, width: int) -> None:
+    rounds: Rounds = []
+    check_answers(a_pass(width, rounds), [(DENSE, images)])
+    assert sum(len(sizes) == 1 for sizes in rounds) <= 1
+
+
+def test_single_images_of_several_plans_run_side_by_side() -> None:
+    rounds: Rounds = []
+    check_answers(a_pass(2, rounds), [(plan, 1) for plan in PLANS])
+    assert rounds == [[1, 1], [1]]
+
+
+def test_plans_of_two_methods_go_to_the_pass_of_their_own() -> None:
+    ppt = PlanFamily("ppt", (1, 2))
+    passes = CompiledPasses([a_pass(2), a_pass(2, family=ppt)])
+    theirs = ReductionPlan((1, 2), (7, 7), (0.1, 0.2), "ppt")
+    check_answers(passes, [(DENSE, 3), (theirs, 2), (PLANS[0], 5), (theirs, 1)])
+    assert not passes.runs(ReductionPlan((0,), (3,), (0.0,), "ppt"))
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_thresholds_stand_at_their_blocks(plan: ReductionPlan) -> None:
+    sparse = ReductionPlan((2,), (9,), (0.5,), "ppt")
+    assert PlanFamily("ppt", (1, 2, 3)).thresholds(sparse) == (0.0, 0.5, 0.0)
+    assert FUSE.thresholds(plan) == plan.thresholds
