@@ -127,11 +127,11 @@ def test_a_folder_that_cannot_be_written_to_keeps_decisions_in_the_process(
 def test_decisions_that_cannot_be_read_are_made_anew(left: bytes, timings: list[str], tmp_path: Path) -> None:
     """A disk that is full leaves files cut; an engine must not fail to start for it."""
     folder = DecisionFolder(tmp_path, "cpu")
-    model = ModelFactory(STORE, options(dtype="auto"), folder.of).model(NAME)
+    model = ModelFactory(STORE.open, options(dtype="auto"), folder.of).model(NAME)
     assert dtype_of(model) == "bfloat16"
     (file,) = tmp_path.iterdir()
     file.write_bytes(left)
-    successor = ModelFactory(STORE, options(dtype="auto"), folder.of).model(NAME)
+    successor = ModelFactory(STORE.open, options(dtype="auto"), folder.of).model(NAME)
     assert dtype_of(successor) == "float32"
     assert len(timings) == 2
     assert dict(folder.of(successor.generation)) == {"dtype": "float32"}

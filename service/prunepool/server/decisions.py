@@ -67,7 +67,7 @@ def _read(path: Path) -> dict[str, Any]:
         values = json.loads(path.read_bytes())
         if not isinstance(values, dict):
             raise ValueError(f"decisions are an object, not {type(values).__name__}")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError) as error:
         _log.warning("decisions cannot be read, and are made anew", file=str(path), why=str(error))
