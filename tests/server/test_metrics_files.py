@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -74,3 +75,63 @@ def test_counters_go_on_and_gauges_do_not_when_a_process_dies(tmp_path: Path) ->
     assert successor["prunepool_requests_total b"] == 15
     assert "prunepool_engine_up b" not in successor
     assert os.environ.get("PROMETHEUS_MULTIPROC_DIR") is None
+
+
+#: More series than a file has room for at first, on a disk without room for more.
+MANY = """
+import resource, sys
+from pathlib import Path
+from prometheus_client import generate_latest
+from prunepool.server.metrics_files import expose, shared_metrics
+
+folder, series = Path(sys.argv[1]), int(sys.argv[2])
+filler = folder / "filler"
+if "full" in sys.argv:
+    with filler.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(4096))
+        except OSError:
+            pass
+metrics = shared_metrics(folder, "engine-0")
+expose(metrics, folder, lambda: ["m"])
+if "full later" in sys.argv:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, resource.RLIM_INFINITY))
+for number in range(series):
+    metrics.requests.labels("m", str(number)).inc()
+    metrics.engine_up.labels("m").set(1)
+seen = generate_latest(metrics.exposed).decode().count("prunepool_requests_total{")
+holes = [p.name for p in folder.glob("*.db") if p.stat().st_blocks * 512 < p.stat().st_size]
+print(seen, *holes, *(p.name for p in folder.glob("*.new")))
+"""
+
+
+def series_seen(folder: Path, *arguments: object, prefix: tuple[str, ...] = ()) -> tuple[int, str]:
+    """Series that a scrape shows, and what the process said on standard error; no file has a hole."""
+    command = [*prefix, sys.executable, "-c", MANY, *map(str, (folder, *arguments))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, (done.returncode, done.stderr)
+    seen, *holes = done.stdout.splitlines()[-1].split()
+    assert not holes
+    return int(seen), done.stdout + done.stderr
+
+
+def test_files_are_reserved_before_they_are_mapped_and_grow(tmp_path: Path) -> None:
+    """A page of a mapped file that finds no room on the disk would end the process by SIGBUS."""
+    assert series_seen(tmp_path, 1500)[0] == 1500
+
+
+def test_series_that_find_no_room_stop_nothing_and_one_line_says_so(tmp_path: Path) -> None:
+    seen, said = series_seen(tmp_path, 1500, "full later")
+    assert 100 < seen < 1500
+    assert said.count("series find no room on the disk") == 1
+
+
+def test_a_full_disk_stops_nothing(tmp_path: Path) -> None:
+    mount = f'mount -t tmpfs -o size=256k none {tmp_path} && exec "$@"'
+    unshare = ("unshare", "-rm", "sh", "-c", mount, "sh")
+    if shutil.which("unshare") is None or subprocess.run([*unshare, "true"], check=False).returncode:
+        pytest.skip("needs a file system of its own, by user namespaces")
+    seen, said = series_seen(tmp_path, 10, "full", prefix=unshare)
+    assert seen == 0
+    assert said.count("series find no room on the disk") == 1

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
+from prunepool.errors import InvalidParameter
 from prunepool.server.parent_folder import parent_folder, remove_after_parent
 
 PARENT = """
@@ -67,3 +71,34 @@ def test_the_next_server_removes_what_was_left_by_one_that_had_no_child(temporar
         with parent_folder() as another:
             assert not dead.exists()
             assert all(one.exists() for one in (living, just_killed, ours, another, foreign))
+
+
+def refused() -> str:
+    """Why there is no folder, in one line."""
+    with pytest.raises(InvalidParameter) as caught, parent_folder():
+        pass
+    assert "\n" not in caught.value.detail
+    return caught.value.detail
+
+
+def test_a_folder_whose_name_is_too_long_for_sockets_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as root:
+        long = Path(root) / ("x" * 80)
+        long.mkdir()
+        monkeypatch.setattr("tempfile.tempdir", str(long))
+        said = re.search(r"^TMPDIR must be a folder whose name is shorter by (\d+) bytes", refused())
+        assert said is not None
+        assert list(long.iterdir()) == []
+        longest = long.with_name("x" * (80 - int(said[1])))
+        longest.mkdir()
+        monkeypatch.setattr("tempfile.tempdir", str(longest))
+        with parent_folder() as folder, closing(socket.socket(socket.AF_UNIX)) as one:
+            one.bind(str(folder / "engine-9999.sock"))
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (temporary / "file").touch()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary / "file"))
+    assert refused().startswith("TMPDIR must be a folder that can be written to (Not a directory)")

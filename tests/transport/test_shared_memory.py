@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
+import resource
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
 from prunepool.transport.zmq.shared_memory import Arena
 
@@ -44,6 +46,38 @@ def test_what_is_too_large_finds_no_slot() -> None:
     arena = Arena(slots=1, slot_bytes=4096)
     with arena.holding(np.zeros(4097, np.uint8)) as slot:
         assert slot is None
+
+
+def test_pixels_that_cannot_be_written_find_no_slot_and_the_log_says_so_once() -> None:
+    """As where memory is full: they go into the message then, and nobody dies of a page that is not there."""
+    arena = Arena(slots=2, slot_bytes=4096)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        with capture_logs() as lines:
+            for _ in range(3):
+                with arena.holding(np.zeros(4096, np.uint8)) as slot:
+                    assert slot is None
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert ["pixels go through sockets" in line["event"] for line in lines] == [True]
+    with arena.holding(np.ones(4096, np.uint8)) as slot:
+        assert slot is not None
+        assert bytes(arena.read(slot, 4096)) == bytes([1]) * 4096
+    assert arena.free == 2
+
+
+def test_slots_take_no_addresses() -> None:
+    """`ulimit -v` bounds what can be mapped; this would be more than any processor can address."""
+    arena = Arena(slots=2**20, slot_bytes=2**40)
+    with arena.holding(np.array([1, 2, 3], np.uint8)) as slot:
+        assert slot == 0
+        assert arena.read(slot, 3) == bytearray([1, 2, 3])
+
+
+def test_what_was_never_written_is_not_read() -> None:
+    with pytest.raises(ValueError, match="no 3 bytes at 0"):
+        Arena(slots=1, slot_bytes=4096).read(0, 3)
 
 
 @pytest.mark.parametrize(("slot", "nbytes"), [(1, 1), (-1, 1), (0, 4097), (0, -1)])

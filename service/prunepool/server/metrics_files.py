@@ -10,12 +10,16 @@ import asyncio
 import os
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
+from typing import Any
 
+import structlog
 from prometheus_client import CollectorRegistry, Metric, multiprocess, values
 
 from prunepool.metrics import Metrics
+from prunepool.server.reserved_file import ReservedFile
 
 _VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+_log = structlog.stdlib.get_logger("prunepool.processes")
 
 
 def shared_metrics(folder: Path, process: str) -> Metrics:
@@ -26,8 +30,26 @@ def shared_metrics(folder: Path, process: str) -> Metrics:
         process: a name that no other running process has; without underscores.
     """
     os.environ[_VARIABLE] = str(folder)
-    values.ValueClass = values.MultiProcessValue(lambda: process)  # type: ignore[no-untyped-call]
+    values.MmapedDict = ReservedFile  # type: ignore[attr-defined]
+    values.ValueClass = _mapped_or_not(values.MultiProcessValue(lambda: process))  # type: ignore[no-untyped-call]
     return Metrics(CollectorRegistry(), CollectorRegistry())
+
+
+def _mapped_or_not(mapped: Callable[..., Any]) -> Callable[..., Any]:
+    """Makes values in the files of this process; one that finds no room there counts unseen, and stops nothing."""
+    complained = False
+
+    def value(*args: Any, **kwargs: Any) -> Any:
+        nonlocal complained
+        try:
+            return mapped(*args, **kwargs)
+        except OSError as error:
+            if not complained:
+                complained = True
+                _log.warning("series find no room on the disk; /metrics lacks some", why=error.strerror)
+            return values.MutexValue(*args, **kwargs)  # type: ignore[no-untyped-call]
+
+    return value
 
 
 def expose(metrics: Metrics, folder: Path, served: Callable[[], Collection[str]]) -> None:

@@ -12,31 +12,51 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+
+from prunepool.errors import InvalidParameter
 
 _PREFIX = "prunepool-"
 #: What a dying process holds, it lets go of one by one.
 _LET_GO_S = 1.0
 #: One that is being made has no lock yet.
 _BEING_MADE_S = 60.0
+#: Bytes that the name of a socket may have (`sun_path` without its zero), and the longest that is in the folder.
+_SOCKET_BYTES, _LONGEST_SOCKET = 107, "/engine-9999.sock"
 
 
 @contextmanager
 def parent_folder() -> Iterator[Path]:
-    """A folder of this process, locked until it ends; those of servers that were killed are removed."""
+    """A folder of this process, locked until it ends; those of servers that were killed are removed.
+
+    Raises:
+        InvalidParameter: there is no place for it: TMPDIR cannot be written to, or is too long for sockets.
+    """
+    with ExitStack() as stack:
+        try:
+            folder = _made(stack)
+        except OSError as error:
+            limit = f"a folder that can be written to ({error.strerror or error})"
+            raise InvalidParameter("TMPDIR", os.environ.get("TMPDIR"), limit) from error
+        yield folder
+
+
+def _made(stack: ExitStack) -> Path:
     for dead in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         if _is_abandoned(dead):
             remove_after_parent(dead, timeout_s=0.0)
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
     handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        (folder / "metrics").mkdir()
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        os.close(handle)
+    stack.callback(os.close, handle)
+    stack.callback(shutil.rmtree, folder, ignore_errors=True)
+    too_long = len(os.fsencode(folder)) + len(_LONGEST_SOCKET) - _SOCKET_BYTES
+    if too_long > 0:
+        limit = f"a folder whose name is shorter by {too_long} bytes: sockets are made in it"
+        raise InvalidParameter("TMPDIR", str(folder.parent), limit)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    (folder / "metrics").mkdir()
+    return folder
 
 
 def remove(folder: Path) -> None:

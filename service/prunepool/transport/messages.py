@@ -207,12 +207,12 @@ def submit_of(number: int, model: str, generation: str, request: Request, slot: 
     )
 
 
-def request_of(submit: Submit, data: memoryview | bytes) -> Request:
+def request_of(submit: Submit, data: bytearray | bytes) -> Request:
     """A request that was sent.
 
     Args:
         submit: the message.
-        data: the bytes of its pixels.
+        data: the bytes of its pixels; a bytearray becomes the pixels' memory.
 
     Raises:
         ValueError: they are not as many as it says.
@@ -223,7 +223,7 @@ def request_of(submit: Submit, data: memoryview | bytes) -> Request:
     )
 
 
-def _pixels(submit: Submit, data: memoryview | bytes) -> Pixels:
-    """The pixels of an image, in memory of their own."""
+def _pixels(submit: Submit, data: bytearray | bytes) -> Pixels:
+    """The pixels of an image, in memory that can be written to."""
     pixels: NDArray[Any] = np.frombuffer(data, submit.dtype).reshape(submit.shape)
-    return pixels.copy()
+    return pixels if pixels.flags.writeable else pixels.copy()

@@ -11,11 +11,11 @@ from collections.abc import Collection
 import numpy as np
 from numpy.typing import NDArray
 
-from prunepool.transport.zmq.shared_memory import Arena
+from prunepool.transport.zmq.shared_file import SharedFile
 
 #: More requests than an engine usually has; those beyond have no row.
 _ROWS = 4096
-_ID_BITS = 48
+_ID_BITS, _ROW_BYTES = 48, 8
 
 
 class RunningTable:
@@ -26,14 +26,25 @@ class RunningTable:
     """
 
     def __init__(self, rows: int = _ROWS) -> None:
-        self._arena = Arena(1, 8 * rows)
+        self._set(SharedFile(), rows)
+        self.clear()  # so that there is room for every row from now on
+
+    def _set(self, file: SharedFile, rows: int) -> None:
+        self._file = file
         self._count = rows
         self._free = list(range(rows))
-        self._mapped: NDArray[np.uint64] | None = None
+
+    def __getstate__(self) -> tuple[SharedFile, int]:
+        """For a process that is being started; all rows are free in it."""
+        return self._file, self._count
+
+    def __setstate__(self, state: tuple[SharedFile, int]) -> None:
+        """In the process that was started."""
+        self._set(*state)
 
     def clear(self) -> None:
         """Forget what an engine before this one had; for an engine, before it serves."""
-        self._rows[:] = 0
+        self._file.write(0, bytes(_ROW_BYTES * self._count))
 
     def row(self, frontend: int, number: int) -> Row | None:
         """A row for a request; None if all are taken.
@@ -47,22 +58,17 @@ class RunningTable:
     def numbers(self, frontend: int) -> Collection[int]:
         """The requests of a front end that the engine has, or had when it was lost, on its device."""
         first = int(_key(frontend, 0))
-        keys = (int(key) for key in self._rows[self._rows != 0])
+        rows: NDArray[np.uint64] = np.frombuffer(self._file.read(0, _ROW_BYTES * self._count), np.uint64)
+        keys = (int(key) for key in rows[rows != 0])
         return {key - first for key in keys if 0 <= key - first < 1 << _ID_BITS}
 
     def write(self, index: int, key: np.uint64) -> None:
         """Fill a row; for :class:`Row`."""
-        self._rows[index] = key
+        self._file.write(_ROW_BYTES * index, key.tobytes())
 
     def release(self, index: int) -> None:
         """Let another request have a row; for :class:`Row`."""
         self._free.append(index)
-
-    @property
-    def _rows(self) -> NDArray[np.uint64]:
-        if self._mapped is None:
-            self._mapped = np.frombuffer(self._arena.read(0, 8 * self._count), np.uint64)
-        return self._mapped
 
 
 class Row:

@@ -1,24 +1,20 @@
-"""Shared memory for pixels: slots of one size, without a name, so that nothing can be left behind.
-
-The parent makes it and every child inherits it; when the last of them is gone, however it went, so is the memory.
-Pages that were never written cost nothing.
-"""
+"""Shared memory for pixels: slots of one size."""
 
 from __future__ import annotations
 
-import mmap
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing import reduction
 from typing import Any
 
 import numpy as np
+import structlog
 from numpy.typing import NDArray
+
+from prunepool.transport.zmq.shared_file import SharedFile
 
 #: Enough for 591 × 591 pixels of float32, or 1182 × 1182 of uint8.
 SLOT_BYTES = 4 * 1024 * 1024
+_log = structlog.stdlib.get_logger("prunepool.transport")
 
 
 class Arena:
@@ -30,24 +26,23 @@ class Arena:
     """
 
     def __init__(self, slots: int, slot_bytes: int = SLOT_BYTES) -> None:
+        self._set(SharedFile(), slots, slot_bytes)
+
+    def _set(self, file: SharedFile, slots: int, slot_bytes: int) -> None:
+        self._file = file
+        self._slots = slots
         self._slot_bytes = slot_bytes
-        self._size = slots * slot_bytes
-        self._fd = _memory()
-        os.ftruncate(self._fd, self._size)
-        self._map: mmap.mmap | None = None
         #: The slots that are free; the last to be freed is the next to be taken, its pages are there already.
         self._free = list(reversed(range(slots)))
+        self._complained = False
 
-    def __getstate__(self) -> tuple[Any, int, int]:
-        """For a process that is being started: the memory itself goes along, not a copy."""
-        return reduction.DupFd(self._fd), self._slot_bytes, self._size
+    def __getstate__(self) -> tuple[SharedFile, int, int]:
+        """For a process that is being started; all slots are free in it."""
+        return self._file, self._slots, self._slot_bytes
 
-    def __setstate__(self, state: tuple[Any, int, int]) -> None:
-        """In the process that was started, with all slots free."""
-        inherited, self._slot_bytes, self._size = state
-        self._fd = inherited.detach()
-        self._map = None
-        self._free = list(reversed(range(self._size // self._slot_bytes)))
+    def __setstate__(self, state: tuple[SharedFile, int, int]) -> None:
+        """In the process that was started."""
+        self._set(*state)
 
     @property
     def free(self) -> int:
@@ -62,35 +57,32 @@ class Arena:
             return
         slot = self._free.pop()
         try:
-            np.frombuffer(self._slot(slot), pixels.dtype, pixels.size)[:] = pixels.reshape(-1)
-            yield slot
+            yield slot if self._write(slot, pixels) else None
         finally:
             self._free.append(slot)
 
-    def read(self, slot: int, nbytes: int) -> memoryview:
-        """The first bytes of a slot.
+    def read(self, slot: int, nbytes: int) -> bytearray:
+        """A copy of the first bytes of a slot.
 
         Raises:
             ValueError: there is no such slot, or not so much in it.
         """
-        if not (0 <= slot < self._size // self._slot_bytes and 0 <= nbytes <= self._slot_bytes):
+        if not (0 <= slot < self._slots and 0 <= nbytes <= self._slot_bytes):
             raise ValueError(f"no {nbytes} bytes in slot {slot}")
-        return self._slot(slot)[:nbytes]
+        return self._file.read(slot * self._slot_bytes, nbytes)
 
     def close(self) -> None:
         """Let go of it."""
-        os.close(self._fd)
+        self._file.close()
 
-    def _slot(self, slot: int) -> memoryview:
-        if self._map is None:
-            self._map = mmap.mmap(self._fd, self._size)
-        start = slot * self._slot_bytes
-        return memoryview(self._map)[start : start + self._slot_bytes]
-
-
-def _memory() -> int:
-    """A file without a name: in memory where the system has such, else one that is deleted already."""
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create("prunepool-pixels", os.MFD_CLOEXEC)
-    with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())
+    def _write(self, slot: int, pixels: NDArray[Any]) -> bool:
+        """Fill a slot; whether there was room."""
+        try:
+            self._file.write(slot * self._slot_bytes, np.ascontiguousarray(pixels).data)
+        except OSError as error:
+            if not self._complained:
+                self._complained = True
+                why = error.strerror
+                _log.warning("shared memory cannot be written to; pixels go through sockets instead", why=why)
+            return False
+        return True
