@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from io import StringIO
@@ -14,7 +15,8 @@ from typing import Literal
 import pytest
 import structlog
 
-from prunepool.logs import level_by_signal, logging_to
+from prunepool.logs import level_by_signal, logging_to, serving_logs
+from prunepool.metrics import Metrics
 
 Configure = Callable[[Literal["console", "json"], str], StringIO]
 
@@ -127,3 +129,29 @@ def test_a_signal_switches_the_level_and_another_switches_back(
     other = "info" if level == "debug" else "debug"
     # Whichever way it goes, the change itself is seen.
     assert [line["least"] for line in lines if line["event"] == "log level"] == [other, level, other]
+
+
+def test_a_log_that_nobody_reads_stops_nothing_and_its_lines_are_counted(
+    metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, writing = os.pipe()
+    log = structlog.stdlib.get_logger("ours")
+    with os.fdopen(reading) as reader, os.fdopen(writing, "w") as writer:
+        monkeypatch.setattr("sys.stderr", writer)
+        with serving_logs("json", "info") as lines:
+            metrics.follow(metrics.log_lines_dropped, lambda: lines.dropped)
+            total = 0
+            while lines.dropped < 10:
+                log.info("served", number=total)
+                total += 1
+            metrics.refresh()
+            metrics.refresh()
+            dropped = lines.dropped
+            assert metrics.registry.get_sample_value("prunepool_log_lines_dropped_total") == dropped == 10
+            read = [json.loads(reader.readline()) for _ in range(total - dropped)]
+            assert [line["number"] for line in read] == list(range(total - dropped))
+            told = json.loads(reader.readline())
+            assert (told["event"].split(",")[0], told["lines"]) == ("log lines were dropped", 10)
+            sys.stderr.write("by a library\n")
+            assert reader.readline() == "by a library\n"
+        assert sys.stderr is writer

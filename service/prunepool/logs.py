@@ -3,16 +3,62 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, MutableMapping
-from contextlib import contextmanager
-from typing import Any, Literal, TextIO
+from contextlib import closing, contextmanager
+from typing import Any, Literal, NoReturn, TextIO, cast
 
 import orjson
 import structlog
 import structlog.tracebacks
 from structlog.types import EventDict, Processor
+
+from prunepool.queued_output import QueuedOutput
+
+#: Seconds that the last lines have to be taken where a process ends in a hurry.
+_LAST_WORDS_S = 0.5
+
+
+@contextmanager
+def serving_logs(
+    form: Literal["console", "json"], level: str, process: str | None = None
+) -> Iterator[QueuedOutput]:
+    """Send all log lines of a process that serves to standard error, without ever waiting for who reads it.
+
+    Whatever else is written to `sys.stderr` while the block runs goes the same way.
+
+    Args:
+        form: `console` for people, or `json` for machines.
+        level: the lowest level that is logged: debug, info, warning or error.
+        process: name of this process in its log lines, if there are several processes.
+
+    Yields:
+        What counts the lines that were dropped because nobody read them.
+    """
+    log = structlog.stdlib.get_logger("prunepool.logs")
+
+    def tell(dropped: int) -> None:
+        log.warning("log lines were dropped, nobody had read those before them", lines=dropped)
+
+    before = sys.stderr
+    with closing(QueuedOutput(before, on_resumed=tell)) as output:
+        sys.stderr = cast("TextIO", output)
+        try:
+            with logging_to(cast("TextIO", output), form, level, process):
+                yield output
+        finally:
+            sys.stderr = before
+
+
+def exit_now(status: int) -> NoReturn:
+    """End the process at once; only lines that are on their way to whoever reads them are waited for, shortly."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, QueuedOutput):
+            stream.drain(_LAST_WORDS_S)
+    os._exit(status)
 
 
 @contextmanager

@@ -43,6 +43,7 @@ class Metrics:
         self.registry = registry
         self.exposed = registry if exposed is None else exposed
         self._sources: dict[Gauge, Callable[[], float]] = {}
+        self._totals: list[tuple[Counter, Callable[[], int]]] = []
         m = ("model",)
         self.requests = Counter(
             "prunepool_requests_total",
@@ -221,6 +222,11 @@ class Metrics:
             m,
             registry=registry,
         )
+        self.log_lines_dropped = Counter(
+            "prunepool_log_lines_dropped_total",
+            "Log lines dropped because nobody read those before them, or because they could not be written.",
+            registry=registry,
+        )
         self.build = Info(
             "prunepool_build", "Versions, device and dtype of this process.", registry=self.exposed
         )
@@ -239,7 +245,25 @@ class Metrics:
         """Release the function of a gauge."""
         self._sources.pop(gauge, None)
 
+    def follow(self, counter: Counter, total: Callable[[], int]) -> None:
+        """Let a counter follow what something else counts from 0, at each :meth:`refresh`.
+
+        Args:
+            counter: a counter without labels, or with all of them set.
+            total: returns the total so far; it may be of what must not wait for a lock, as a counter does.
+        """
+        seen = 0
+
+        def new() -> int:
+            nonlocal seen
+            before, seen = seen, total()
+            return seen - before
+
+        self._totals.append((counter, new))
+
     def refresh(self) -> None:
-        """Store the current values of all gauges, for scrapes by another process."""
+        """Store the current values of all gauges and totals: before a scrape, or for one by another process."""
         for gauge, value in self._sources.items():
             gauge.set(value())
+        for counter, new in self._totals:
+            counter.inc(new())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -283,6 +284,24 @@ def test_a_second_signal_ends_it_at_once(start: Start) -> None:
         status, err = process.end()
     assert status == 128 + signal.SIGTERM
     assert err.splitlines()[-1] == "prunepool: SIGTERM again: ending now"
+
+
+@pytest.mark.e2e
+def test_a_log_that_nobody_reads_stops_neither_requests_nor_the_end(start: Start) -> None:
+    """A pipe takes a page or sixteen of them; whoever writes more waits until it is read."""
+    process = start("--log-format", "json")
+    assert process.popen.stderr is not None
+    fcntl.fcntl(process.popen.stderr, fcntl.F_SETPIPE_SZ, 4096)
+    with httpx.Client(base_url=process.url, timeout=TIMEOUT_S) as client:
+        for _ in range(100):
+            assert client.get("/models").status_code == 200
+        assert client.get("/healthz").status_code == 200
+        assert "prunepool_log_lines_dropped_total 0.0" in client.get("/metrics").text
+    process.popen.terminate()
+    assert process.popen.wait(TIMEOUT_S) == 0
+    written = process.popen.stderr.readlines()
+    assert json.loads(written[0])["event"] == "request"
+    assert len(written) < 100
 
 
 @pytest.mark.e2e

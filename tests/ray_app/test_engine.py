@@ -51,7 +51,7 @@ class Replica(engine.EngineReplica):
 async def replica(store: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Replicas]:
     """Makes replicas as Ray does, up to `reconfigure`, and ends them as Ray does."""
     made: list[Replica] = []
-    monkeypatch.setattr(engine, "replica_logging", lambda settings, stack: "a")
+    monkeypatch.setattr(engine, "replica_logging", lambda *_: "a")
 
     def make(**changed: Any) -> Replica:
         settings = Settings(model_store=store, dtype="float32", compute_threads=1, **changed)

@@ -73,7 +73,9 @@ async def readyz(request: Request) -> Response:
 async def metrics(request: Request) -> Response:
     """Expose every series in Prometheus' text format or OpenMetrics, as `Accept` asks."""
     encode, content_type = encoder_for(request.headers.get("accept", ""))
-    return Response(encode(context_of(request).metrics.exposed), headers={"Content-Type": content_type})
+    series = context_of(request).metrics
+    series.refresh()
+    return Response(encode(series.exposed), headers={"Content-Type": content_type})
 
 
 @router.get(

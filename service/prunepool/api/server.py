@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import socket
 import sys
@@ -24,6 +23,7 @@ from prunepool.api.listening import make_ready
 from prunepool.api.middleware import NO_ROUTE
 from prunepool.api.prefix import ForwardedPrefix
 from prunepool.api.protocol import bounded_protocol
+from prunepool.logs import exit_now
 from prunepool.serving.types import Service
 from prunepool.settings import Settings
 
@@ -164,7 +164,7 @@ class Server(uvicorn.Server):
         if self._stopping:
             sys.stderr.write(f"prunepool: {name} again: ending now\n")
             sys.stderr.flush()
-            os._exit(128 + sig)
+            exit_now(128 + sig)
         self.stop(name)
 
     def handle_hangup(self) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from functools import partial
 
 import typer
 
 from prunepool.cli.options import load_settings, with_flags
+from prunepool.queued_output import QueuedOutput
 
 
 @with_flags()
@@ -22,13 +24,15 @@ def serve(flags: Mapping[str, str]) -> None:
 
     settings = load_settings(flags)
     reread = partial(load_settings, flags)
-    try:
-        if needs_processes(settings):
-            from prunepool.server import parent
+    serve_by: Callable[..., int] = single.serve
+    if needs_processes(settings):
+        from prunepool.server import parent
 
-            unanswered = parent.serve(settings, announce=_announce, reread=reread)
-        else:
-            unanswered = single.serve(settings, announce=_announce, reread=reread)
+        serve_by = parent.serve
+    try:
+        # The event loop must not wait for whoever reads the announcement either.
+        with closing(QueuedOutput(sys.stdout)) as output:
+            unanswered = serve_by(settings, announce=lambda line: output.write(line + "\n"), reread=reread)
     except CannotListen as error:
         raise typer.TyperException(str(error)) from error
     except EngineLost as error:
@@ -38,13 +42,8 @@ def serve(flags: Mapping[str, str]) -> None:
         _exit_now(f"accepted requests left unanswered after {limit}: {unanswered}")
 
 
-def _announce(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
-
-
 def _exit_now(why: str) -> None:
-    """Exit without waiting for threads that did not finish in time."""
-    sys.stderr.write(f"prunepool: {why}\n")
-    sys.stderr.flush()
+    """Exit without waiting for threads that did not finish in time, or for whoever reads this."""
+    with closing(QueuedOutput(sys.stderr)) as output:
+        output.write(f"prunepool: {why}\n")
     os._exit(1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from contextlib import ExitStack
 from typing import Any
@@ -13,6 +12,7 @@ import structlog
 from ray.serve.handle import DeploymentHandle
 
 from prunepool.errors import EngineUnavailable, InvalidParameter, PrunepoolError
+from prunepool.logs import exit_now
 from prunepool.ray_app.autoscaling import DRAIN_S, SPENT
 from prunepool.ray_app.identity import replica_logging
 from prunepool.ray_app.metrics_aggregator import report_metrics
@@ -55,13 +55,13 @@ class EngineReplica:
 
     def __init__(self, settings: Settings, aggregator: DeploymentHandle) -> None:
         self._stack = ExitStack()
-        self._name = replica_logging(settings, self._stack)
+        self._metrics = create_metrics()
+        self._name = replica_logging(settings, self._metrics, self._stack)
         if settings.compute_threads is None:
             cores = ray.get_runtime_context().get_assigned_resources().get("CPU", 0)
             settings = settings.model_copy(update={"compute_threads": max(1, int(cores))})
         self._settings = settings
         self._aggregator = aggregator
-        self._metrics = create_metrics()
         self._reporting: asyncio.Task[None] | None = None
         self._ready_at = time.monotonic()
 
@@ -164,7 +164,7 @@ class EngineReplica:
         await self._core.start()
         self._ready_at = time.monotonic()
         self._reporting = asyncio.create_task(
-            report_metrics(self._name, self._metrics.registry, self._aggregator)
+            report_metrics(self._name, self._metrics.registry, self._aggregator, self._metrics.refresh)
         )
 
 
@@ -174,7 +174,7 @@ def _give_up(why: str) -> None:
     A failed health check would do the same only after three periods.
     """
     _log.error("the engine does not recover in this process", why=why)
-    os._exit(1)
+    exit_now(1)
 
 
 def _highest(gauge: Any) -> float:

@@ -45,8 +45,8 @@ class IngressReplica:
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Make the app; Ray calls this in the replica."""
         settings = self._settings
-        name = replica_logging(settings, self._stack)
         metrics = create_metrics(CollectorRegistry())
+        name = replica_logging(settings, metrics, self._stack)
         collector = MergedCollector(name, metrics.registry)
         metrics.exposed.register(collector)
         wait_s = settings.max_queue_ms / 1000 + settings.batch_timeout_s
@@ -60,7 +60,7 @@ class IngressReplica:
             keyring = Keyring(KeysFile(settings.api_keys_file), time.monotonic)
         loop = asyncio.get_running_loop()
         self._tasks = [
-            loop.create_task(report_metrics(name, metrics.registry, self._aggregator)),
+            loop.create_task(report_metrics(name, metrics.registry, self._aggregator, metrics.refresh)),
             loop.create_task(fetch_reports(collector, self._aggregator)),
         ]
         traced = engine if tracing is None else tracing.traced(engine)

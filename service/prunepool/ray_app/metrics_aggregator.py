@@ -66,15 +66,19 @@ class MergedCollector:
         return merged.values()
 
 
-async def report_metrics(replica: str, registry: CollectorRegistry, aggregator: Any) -> None:
+async def report_metrics(
+    replica: str, registry: CollectorRegistry, aggregator: Any, refresh: Callable[[], None] = lambda: None
+) -> None:
     """Report the series of a replica, again and again.
 
     Args:
         replica: its name.
         registry: its series.
         aggregator: a handle to :class:`MetricsAggregator`; calls that fail are tried again with the next report.
+        refresh: called before each report.
     """
     while True:
+        refresh()
         await _or_none(aggregator.report.remote(replica, list(registry.collect())))
         await asyncio.sleep(REPORT_EVERY_S)
 

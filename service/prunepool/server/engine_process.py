@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 import warnings
 
 import structlog
@@ -15,7 +14,7 @@ from prunepool.backends.registry import device_type
 from prunepool.core.core import Core
 from prunepool.core.profiles import from_json, to_json
 from prunepool.errors import PrunepoolError
-from prunepool.logs import level_by_signal, logging_to
+from prunepool.logs import exit_now, level_by_signal, serving_logs
 from prunepool.metrics import Metrics
 from prunepool.server import factory, oom_score
 from prunepool.server.control_pipe import Handler
@@ -42,9 +41,10 @@ def run(spec: EngineSpec) -> None:
     settings = spec.place.settings
     metrics = shared_metrics(spec.place.metrics, spec.place.name)
     with (
-        logging_to(sys.stderr, settings.log_format, settings.log_level, spec.place.name),
+        serving_logs(settings.log_format, settings.log_level, spec.place.name) as lines,
         level_by_signal(settings.log_level),
     ):
+        metrics.follow(metrics.log_lines_dropped, lambda: lines.dropped)
         # A file of series keeps what it once had; what is served no longer is left out when it is read.
         warnings.filterwarnings("ignore", "Removal of labels", UserWarning)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -104,7 +104,7 @@ def _names(core: Core) -> str:
 
 async def _leave() -> None:
     """Nothing has been asked yet, so nothing is left to be answered."""
-    os._exit(0)
+    exit_now(0)
 
 
 async def _pong() -> None:
@@ -127,7 +127,7 @@ async def _watch(client: InprocCoreClient) -> None:
 def _give_up(why: str) -> None:
     """End this process; the parent starts another, and front ends ask other engines meanwhile."""
     _log.error("the engine does not recover in this process", why=why)
-    os._exit(1)
+    exit_now(1)
 
 
 def _handlers(models: CoreModels, started: asyncio.Event) -> dict[str, Handler]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 import time
 
 import uvloop
@@ -12,7 +11,7 @@ import zmq.asyncio
 
 from prunepool.api.app import Tracing
 from prunepool.gpu import gpu_collector
-from prunepool.logs import level_by_signal, logging_to
+from prunepool.logs import exit_now, level_by_signal, serving_logs
 from prunepool.machine import tune_malloc
 from prunepool.metrics import Metrics
 from prunepool.server import factory, oom_score
@@ -39,11 +38,12 @@ def run(spec: FrontendSpec) -> None:
     settings = spec.place.settings
     metrics = shared_metrics(spec.place.metrics, spec.place.name)
     with (
-        logging_to(sys.stderr, settings.log_format, settings.log_level, spec.place.name),
+        serving_logs(settings.log_format, settings.log_level, spec.place.name) as lines,
         level_by_signal(settings.log_level),
         tracing_to(settings) as tracing,
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
+        metrics.follow(metrics.log_lines_dropped, lambda: lines.dropped)
         unanswered = runner.run(_serve(spec, metrics, tracing))
     os._exit(min(unanswered, MOST_COUNTED))
 
@@ -73,7 +73,7 @@ async def _serve(spec: FrontendSpec, metrics: Metrics, tracing: Tracing | None) 
 
     async def drain() -> None:
         if not ready:
-            os._exit(0)  # not serving yet: there is nothing to be answered
+            exit_now(0)  # not serving yet: there is nothing to be answered
         server.stop("SIGTERM")
 
     async def reload() -> None:

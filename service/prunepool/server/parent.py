@@ -18,15 +18,16 @@ from typing import Any
 import structlog
 import uvloop
 
-from prunepool.logs import level_by_signal, logging_to
+from prunepool.logs import exit_now, level_by_signal, serving_logs
 from prunepool.machine import set_openmp_wait_policy
+from prunepool.metrics import Metrics
 from prunepool.server import engine_process, factory, frontend_process
 from prunepool.server.bound import Bound, bound
 from prunepool.server.children import Child
 from prunepool.server.control_pipe import Handler
 from prunepool.server.desired_models import DesiredModels
 from prunepool.server.engine_child import EngineChild
-from prunepool.server.metrics_files import forget_gauges
+from prunepool.server.metrics_files import forget_gauges, publish, shared_metrics
 from prunepool.server.observability import announcement
 from prunepool.server.parent_folder import parent_folder, remove
 from prunepool.server.reload import Coalesced, follow_settings
@@ -36,6 +37,7 @@ from prunepool.server.specs import EngineSpec, FrontendSpec, Place, devices, sha
 from prunepool.server.watchdog import watch
 from prunepool.settings import Settings
 from prunepool.transport.zmq.running_table import RunningTable
+from prunepool.transport.zmq.server import HEARTBEAT_S
 from prunepool.transport.zmq.shared_memory import Arena
 
 #: After the drain: for what is written and not yet taken, and for letting go of devices.
@@ -68,13 +70,16 @@ def serve(
     check(settings)
     set_openmp_wait_policy(os.environ)
     with (
-        logging_to(sys.stderr, settings.log_format, settings.log_level, "parent"),
+        serving_logs(settings.log_format, settings.log_level, "parent") as lines,
         deferred_signals(),
         ExitStack() as stack,
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
         listening = stack.enter_context(bound(settings))
-        parent = Parent(listening, stack.enter_context(parent_folder()))
+        folder = stack.enter_context(parent_folder())
+        metrics = shared_metrics(folder / "metrics", "parent")
+        metrics.follow(metrics.log_lines_dropped, lambda: lines.dropped)
+        parent = Parent(listening, folder, metrics)
         stack.enter_context(level_by_signal(settings.log_level, parent.pass_on))
         return runner.run(parent.serve(announce, reread or (lambda: settings)))
 
@@ -86,12 +91,14 @@ class Parent:
         listening: sockets for each front end, and everything about the server. They stay open here, so that
             connections to a front end that died wait for its successor.
         folder: for the server's sockets and metrics.
+        metrics: of this process.
     """
 
-    def __init__(self, listening: Bound, folder: Path) -> None:
+    def __init__(self, listening: Bound, folder: Path, metrics: Metrics) -> None:
         self._settings = settings = listening.settings
         self._listening = listening
         self._folder = folder
+        self._metrics = metrics
         self._devices = devices(settings)
         self._arenas = [Arena(settings.max_queue_requests) for _ in range(settings.frontends)]
         self._running = [RunningTable() for _ in self._devices]
@@ -139,6 +146,7 @@ class Parent:
                 return 0
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hang_up)
             deliver(signal.SIGHUP)
+            self._run(publish(self._metrics, HEARTBEAT_S))
             for child in self._children:
                 self._run(watch(child))
             places, formats, _, names = zip(*(one.said for one in engines), strict=True)
@@ -184,7 +192,7 @@ class Parent:
             for child in self._children:
                 child.kill()
             remove(self._folder)
-            os._exit(128 + number)
+            exit_now(128 + number)
 
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, stop, number)

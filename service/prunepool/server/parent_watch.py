@@ -12,6 +12,7 @@ import time
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
+from prunepool.logs import exit_now
 from prunepool.server.control_pipe import ControlPipe, Handler
 from prunepool.server.parent_folder import remove_after_parent
 from prunepool.server.signals import PARENTS_SIGNALS
@@ -33,7 +34,7 @@ def watch_parent(connection: Connection, handlers: dict[str, Handler], folder: P
 
     def end() -> None:
         remove_after_parent(folder)
-        os._exit(1)
+        exit_now(1)
 
     return ControlPipe(connection, handlers, end)
 

@@ -12,6 +12,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from prunepool.queued_output import QueuedOutput
+
 #: Only the parent acts on these.
 PARENTS_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
@@ -41,4 +43,6 @@ def _end(number: int, _: object) -> None:
     """Nothing is served yet, so nothing is left to be answered."""
     sys.stderr.write(f"prunepool: {signal.Signals(number).name} while starting: ending now\n")
     sys.stderr.flush()
+    if isinstance(sys.stderr, QueuedOutput):
+        sys.stderr.drain()
     os._exit(128 + number)

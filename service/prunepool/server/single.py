@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -11,7 +10,7 @@ from functools import partial
 import uvloop
 
 from prunepool.api.server import Server
-from prunepool.logs import level_by_signal, logging_to
+from prunepool.logs import level_by_signal, serving_logs
 from prunepool.metrics import Metrics
 from prunepool.server import factory
 from prunepool.server.bound import Bound, bound
@@ -47,11 +46,15 @@ def serve(
         EngineLost: the engine did not recover, and only another process can serve.
     """
     check(settings)
-    with logging_to(sys.stderr, settings.log_format, settings.log_level), level_by_signal(settings.log_level):
+    with (
+        serving_logs(settings.log_format, settings.log_level) as lines,
+        level_by_signal(settings.log_level),
+    ):
         start = time.monotonic()
         with bound(settings) as listening, tracing_to(settings) as tracing:
             settings = listening.settings
             metrics = create_metrics()
+            metrics.follow(metrics.log_lines_dropped, lambda: lines.dropped)
             core, models, follow = None, None, None
             if make_service is not None:
                 engine = make_service(settings, metrics)

@@ -1,0 +1,161 @@
+"""Text on its way to a terminal or a pipe, from threads that must not wait for whoever reads it.
+
+A pipe is full after some 64 KiB that nobody reads, and a terminal can be stopped: whoever writes to one then stands
+still. A thread writes instead; what waits for it is bounded, and what does not fit is dropped and counted.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from typing import TextIO
+
+#: Lines that may wait: some 4 MB of a busy server's.
+MOST_LINES = 10_000
+#: Seconds that the last lines have to be taken, once there will be no more.
+LAST_LINES_S = 1.0
+
+
+class QueuedOutput:
+    """Writes to a stream in a thread; as far as `print` and `logging` need one, it is a text stream itself.
+
+    It may be used in a handler of a signal, also one that comes while it is being used.
+
+    Args:
+        stream: what is written to in the end; nothing but its descriptor is used where it has one, so that no lock
+            of its buffer is ever held. None, as `sys.stderr` is where it was closed: all is dropped.
+        most: texts that may wait.
+        on_resumed: called in the thread, with how many were dropped, when there is room again.
+    """
+
+    def __init__(
+        self,
+        stream: TextIO | None,
+        most: int = MOST_LINES,
+        on_resumed: Callable[[int], object] = lambda dropped: None,
+    ) -> None:
+        self._stream = stream
+        self._descriptor = _descriptor_of(stream)
+        self._most = most
+        self._on_resumed = on_resumed
+        # Unlike `Queue`, it takes no lock that a handler of a signal could wait for in vain.
+        self._waiting: SimpleQueue[str | threading.Event] = SimpleQueue()
+        self._overflowed = 0
+        self._failed = 0
+        self._told = 0
+        self._closed = False
+        # It may be stuck for ever, and the process has to end all the same.
+        threading.Thread(target=self._run, name="prunepool-output", daemon=True).start()
+
+    @property
+    def dropped(self) -> int:
+        """How many texts were dropped: there was no room, or the stream took them no more."""
+        return self._overflowed + self._failed
+
+    @property
+    def encoding(self) -> str:
+        """Of the stream."""
+        return getattr(self._stream, "encoding", None) or "utf-8"
+
+    def write(self, text: str) -> int:
+        """Have a text written, at once or never; returns its length."""
+        if self._closed or self._waiting.qsize() >= self._most:
+            self._overflowed += 1
+        else:
+            self._waiting.put(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Does nothing: what has come is on its way, and nobody here waits for it."""
+
+    def isatty(self) -> bool:
+        """Whether the stream is a terminal."""
+        return self._stream is not None and self._stream.isatty()
+
+    def fileno(self) -> int:
+        """The descriptor of the stream.
+
+        Raises:
+            OSError: it has none.
+        """
+        if self._descriptor is None:
+            raise OSError("this stream has no descriptor")
+        return self._descriptor
+
+    def drain(self, patience_s: float = LAST_LINES_S) -> bool:
+        """Wait until all that has come is written, for so many seconds at most; whether it was."""
+        written = threading.Event()
+        self._waiting.put(written)
+        return written.wait(patience_s)
+
+    def close(self, patience_s: float = LAST_LINES_S) -> None:
+        """Write what has come, for so many seconds at most, and end the thread if it is not stuck. Idempotent."""
+        if not self._closed:
+            self._closed = True
+            self.drain(patience_s)
+
+    def _run(self) -> None:
+        next_one: str | threading.Event | None = None
+        while True:
+            item = self._waiting.get() if next_one is None else next_one
+            next_one = None
+            if isinstance(item, threading.Event):
+                item.set()
+                if self._closed:
+                    return
+                continue
+            texts, size = [item], len(item)
+            # Several at a time, but no more than a pipe takes in one piece: other processes write to it too.
+            while next_one is None and (taken := self._next()) is not None:
+                if isinstance(taken, str) and size + len(taken) <= select.PIPE_BUF:
+                    texts.append(taken)
+                    size += len(taken)
+                else:
+                    next_one = taken
+            if not self._write("".join(texts)):
+                self._failed += len(texts)
+            elif self._overflowed > self._told and self._waiting.qsize() <= self._most // 2:
+                dropped, self._told = self._overflowed - self._told, self._overflowed
+                self._on_resumed(dropped)
+
+    def _next(self) -> str | threading.Event | None:
+        try:
+            return self._waiting.get_nowait()
+        except Empty:
+            return None
+
+    def _write(self, text: str) -> bool:
+        """Write a text, however long that takes; whether the stream took all of it."""
+        if self._stream is None:
+            return False
+        try:
+            if self._descriptor is None:
+                self._stream.write(text)
+                self._stream.flush()
+                return True
+            left = memoryview(text.encode(self.encoding, "backslashreplace"))
+            while left:
+                try:
+                    left = left[os.write(self._descriptor, left) :]
+                except BlockingIOError:  # another process has made the terminal of both non-blocking
+                    poll = select.poll()
+                    poll.register(self._descriptor, select.POLLOUT)
+                    poll.poll()
+        except (OSError, ValueError):  # the reader is gone, the disk is full, or the stream is closed
+            return False
+        return True
+
+
+def _descriptor_of(stream: TextIO | None) -> int | None:
+    if stream is None:
+        return None
+    with suppress(Exception):  # a stream of our own raises an error of its own
+        stream.flush()  # what is in its buffer comes first
+    try:
+        return stream.fileno()
+    except (OSError, ValueError):  # it writes to memory, or is closed
+        return None
