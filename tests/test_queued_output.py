@@ -27,8 +27,8 @@ def pipe() -> Iterator[tuple[TextIO, TextIO]]:
     reading, writing = os.pipe()
     fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
     with (
-        open(reading, encoding="utf-8", newline="") as reader,
-        open(writing, "w", encoding="utf-8") as writer,
+        os.fdopen(reading, encoding="utf-8", newline="") as reader,
+        os.fdopen(writing, "w", encoding="utf-8") as writer,
     ):
         yield reader, writer
 

@@ -10,9 +10,10 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -199,16 +200,28 @@ class Process:
 Start = Callable[..., Process]
 
 
+def wait(condition: Callable[[], bool]) -> None:
+    """Wait until something is so; what a server that is full does to a connection is no answer yet."""
+    end = time.monotonic() + TIMEOUT_S
+    while True:
+        with suppress(httpx.TransportError):
+            if condition():
+                return
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
+
+
 @pytest.fixture
 def start(folder: Path) -> Iterator[Start]:
     """Start `prunepool serve` as a process, over an engine that holds its answers."""
     script = Path(__file__).with_name("held_server.py")
     with ExitStack() as stack:
 
-        def start(*flags: str, fails: bool = False) -> Process:
+        def start(*flags: str, fails: bool = False, open_files: int | None = None) -> Process:
+            limit = [] if open_files is None else ["sh", "-c", f'ulimit -n {open_files}; exec "$@"', "sh"]
             popen = stack.enter_context(
                 subprocess.Popen(
-                    [sys.executable, str(script), "serve", "--port", "0", *flags],
+                    [*limit, sys.executable, str(script), "serve", "--port", "0", *flags],
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
                     text=True,
@@ -302,6 +315,35 @@ def test_a_log_that_nobody_reads_stops_neither_requests_nor_the_end(start: Start
     written = process.popen.stderr.readlines()
     assert json.loads(written[0])["event"] == "request"
     assert len(written) < 100
+
+
+@pytest.mark.e2e
+def test_with_fewer_files_than_connections_it_says_so_refuses_those_past_it_and_recovers(
+    start: Start,
+) -> None:
+    process = start("--log-format", "json", open_files=128)
+    assert process.popen.stderr is not None
+    lowered = json.loads(process.popen.stderr.readline())
+    assert lowered["event"].startswith("max_connections is lowered")
+    address = (httpx.URL(process.url).host, httpx.URL(process.url).port)
+    with ExitStack() as stack:
+
+        def busy() -> socket.socket:
+            """A connection with half a request."""
+            one = stack.enter_context(socket.create_connection(address, timeout=TIMEOUT_S))
+            one.sendall(b"POST /classify HTTP/1.1\r\nHost: x\r\n")
+            return one
+
+        kept = [busy() for _ in range(lowered["lowered_to"])]
+        for _ in range(50):
+            assert busy().recv(100).startswith(b"HTTP/1.1 503 ")
+        kept[0].close()
+        wait(lambda: httpx.get(f"{process.url}/readyz").status_code == 200)
+        for _ in range(300):  # more at once than files may be open: some are closed without an answer
+            busy()
+    wait(lambda: httpx.get(f"{process.url}/readyz").status_code == 200)
+    process.popen.terminate()
+    assert process.end()[0] == 0
 
 
 @pytest.mark.e2e

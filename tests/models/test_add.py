@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import resource
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -87,6 +88,24 @@ def test_weights_are_copied_and_recorded(
     assert recorded.sha256 == hashlib.sha256(data).hexdigest()
     assert (recorded.dtype, recorded.parameters) == ("float16", sum(t.numel() for t in state.values()))
     assert model.manifest.labels == ("cat", "dog", "owl")
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_a_disk_that_fills_up_leaves_nothing_half_written(
+    suffix: str, store: ModelStore, state: State, tmp_path: Path
+) -> None:
+    source = tmp_path / f"in{suffix}"
+    save_file(state, source) if suffix == ".safetensors" else torch.save(state, source)
+
+    def add() -> None:
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+        try:
+            add_file(store, source, DESCRIPTION)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    assert "File too large" in refused(store, add).detail
 
 
 def test_what_was_added_can_be_loaded_and_run(

@@ -39,6 +39,7 @@ from prunepool.transport.inproc import InprocCoreClient
 
 if TYPE_CHECKING:
     from prunepool.server.model_factory import DecisionsOf, ModelFactory
+from prunepool.server.open_files import within_open_files
 
 #: Of the target: a request that comes while one batch runs and another is ready is still answered in time.
 BATCH_SHARE = 0.25
@@ -174,7 +175,7 @@ def create_server(
     *,
     signals: bool = True,
 ) -> Server:
-    """A server of the app over an engine.
+    """A server of the app over an engine, with no more connections than this process can have open.
 
     Args:
         settings: everything about it.
@@ -188,6 +189,7 @@ def create_server(
     Raises:
         InvalidParameter: the API keys cannot be read.
     """
+    settings = within_open_files(settings)
     drain = Drain(settings.drain_timeout_s, time.monotonic)
     keyring = None
     if settings.api_keys_file is not None:

@@ -1,0 +1,58 @@
+"""How many connections there may be, from how many files the process may have open (`ulimit -n`)."""
+
+from __future__ import annotations
+
+import resource
+from pathlib import Path
+
+import structlog
+
+from prunepool.settings import Settings
+
+#: Files beside connections: weights that are being read, connections that are being refused, a device's own. At
+#: most that share of what is allowed.
+_SPARE, _SPARE_SHARE = 100, 4
+_log = structlog.stdlib.get_logger("prunepool.server")
+
+
+def within_open_files(settings: Settings) -> Settings:
+    """The settings with as many connections as this process can have open, which the log says if they are fewer.
+
+    The soft limit is raised first, as far as it is needed and the hard limit lets it.
+    """
+    open_now = _open_now()
+    wanted = settings.max_connections + open_now + _SPARE
+    allowed = _raised_to(wanted)
+    if allowed >= wanted:
+        return settings
+    room = allowed - open_now - min(_SPARE, allowed // _SPARE_SHARE)
+    if settings.max_connections <= room:
+        return settings
+    lowered = max(1, room)
+    _log.warning(
+        "max_connections is lowered, fewer files may be open than it needs: raise ulimit -n",
+        max_connections=settings.max_connections,
+        lowered_to=lowered,
+        open_files_allowed=allowed,
+        open_files_needed=wanted,
+    )
+    return settings.model_copy(update={"max_connections": lowered})
+
+
+def _raised_to(wanted: int) -> int:
+    """Raise the soft limit to what is wanted, if it is lower; what it is then."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return wanted
+    raised = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if raised > soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
+    return max(soft, raised)
+
+
+def _open_now() -> int:
+    """How many files this process has open."""
+    for folder in ("/proc/self/fd", "/dev/fd"):
+        if Path(folder).is_dir():
+            return sum(1 for _ in Path(folder).iterdir())
+    return 0
