@@ -154,7 +154,7 @@ class FakeService:
         wanted, answer = await self._answer(image, options)
         scores = softmax(answer.logits)
         likeliest = np.argsort(-scores, kind="stable")[: wanted.top_k]
-        labels = self.model(answer.model).labels
+        labels = answer.labels
         return Classification(
             model=answer.model,
             predictions=tuple(Prediction(int(i), labels[i], float(scores[i])) for i in likeliest),
@@ -231,6 +231,7 @@ def _inference(
         batch=batch,
         batch_size=1,
         token_map=_token_map(kept) if options.explain else None,
+        labels=info.labels,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from io import StringIO
 from typing import Any
 
@@ -96,9 +97,7 @@ class OneBatch(FakeService):
 
     async def infer(self, image: Any, options: InferenceOptions) -> Inference:
         answer = await super().infer(image, options)
-        return Inference(
-            answer.model, answer.logits, answer.reduction, answer.timing_ms, batch=7, batch_size=2
-        )
+        return replace(answer, batch=7, batch_size=2)
 
 
 async def test_images_of_one_batch_link_to_one_span(traced: Traced) -> None:

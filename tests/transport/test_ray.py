@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable
 
 import pytest
 from fake_core import FakeCore
 from pictures import pictures
+from ray_handle import Died, Handle, Method
 
 from prunepool.core.types import RatioSpec
 from prunepool.errors import EngineUnavailable, InvalidParameter, ModelNotFound, PrunepoolError
@@ -17,85 +17,9 @@ from prunepool.metrics import Metrics
 from prunepool.serving.options import InferenceOptions
 from prunepool.serving.service import InferenceService, ServiceConfig
 from prunepool.transport.early_refusal import FrontendLimits
-from prunepool.transport.messages import (
-    Completed,
-    Failed,
-    Status,
-    Submit,
-    decode_for_engine,
-    encode,
-    failure_of,
-    request_of,
-)
 from prunepool.transport.ray import SILENCE_S, RayCoreClient
 
 LIMITS = FrontendLimits(8, 10.0)
-
-
-class Died(Exception):
-    """What Ray raises."""
-
-
-class Response:
-    """What a handle's call returns: awaited, or cancelled."""
-
-    def __init__(self, answer: Coroutine[Any, Any, Any]) -> None:
-        self._task = asyncio.ensure_future(answer)
-
-    def __await__(self) -> Any:
-        return self._task.__await__()
-
-    def cancel(self) -> None:
-        self._task.cancel()
-
-
-class Method:
-    def __init__(self, call: Callable[..., Coroutine[Any, Any, Any]]) -> None:
-        self._call = call
-
-    def remote(self, *arguments: Any) -> Response:
-        return Response(self._call(*arguments))
-
-
-class Handle:
-    """Two replicas in turns."""
-
-    def __init__(self) -> None:
-        self.replicas = {"a": FakeCore(), "b": FakeCore()}
-        self.turn = 0
-        self.asked: list[tuple[str, Submit]] = []
-        self.deaths = 0
-        self.silent = False
-        self.heard = asyncio.Event()
-        self.status = Method(self._status)
-        self.submit = Method(self._submit)
-
-    def _next(self) -> tuple[str, FakeCore]:
-        self.turn += 1
-        name = sorted(self.replicas)[self.turn % len(self.replicas)]
-        return name, self.replicas[name]
-
-    async def _status(self) -> tuple[str, bytes]:
-        if self.silent:
-            raise Died
-        name, core = self._next()
-        return name, encode(Status(core.default_model, dict(core.loads()), tuple(core.offers().values())))
-
-    async def _submit(self, submitted: bytes, pixels: bytes) -> tuple[str, bytes]:
-        name, core = self._next()
-        submit = decode_for_engine(submitted)
-        assert isinstance(submit, Submit)
-        self.asked.append((name, submit))
-        self.heard.set()
-        if self.deaths:
-            self.deaths -= 1
-            raise Died
-        try:
-            with core.reserve(submit.model, submit.generation, submit.ratio_spec, None, 0) as reservation:
-                result = await reservation.submit(request_of(submit, pixels))
-            return name, encode(Completed(submit.id, submit.model, result, 0.25))
-        except PrunepoolError as error:
-            return name, encode(Failed(submit.id, failure_of(error)))
 
 
 @pytest.fixture

@@ -38,14 +38,16 @@ def inference(info: ModelInfo, wanted: ResolvedOptions, result: Result, timing: 
         batch=result.batch_id,
         batch_size=result.batch_size,
         token_map=output.token_map,
+        labels=info.labels,
+        generation=result.generation,
     )
 
 
-def classification(answer: Inference, labels: Sequence[str], count: int) -> Classification:
+def classification(answer: Inference, count: int) -> Classification:
     """The answer for one image with the `count` likeliest of its classes."""
     return Classification(
         model=answer.model,
-        predictions=best(answer.logits, labels, count),
+        predictions=best(answer.logits, answer.labels, count),
         reduction=answer.reduction,
         timing_ms=answer.timing_ms,
         batch=answer.batch,

@@ -146,8 +146,8 @@ class InferenceService:
             PrunepoolError: why it cannot be.
             asyncio.CancelledError: the caller went away; its place in the queue is given up.
         """
-        offer, wanted, answer = await self._answer(image, options)
-        return classification(answer, offer.info.labels, wanted.top_k)
+        wanted, answer = await self._answer(image, options)
+        return classification(answer, wanted.top_k)
 
     async def infer(self, image: Image, options: InferenceOptions) -> Inference:
         """The logits of one image, encoded or normalised.
@@ -156,11 +156,9 @@ class InferenceService:
             PrunepoolError: why there are none.
             asyncio.CancelledError: the caller went away; its place in the queue is given up.
         """
-        return (await self._answer(image, options))[2]
+        return (await self._answer(image, options))[1]
 
-    async def _answer(
-        self, image: Image, options: InferenceOptions
-    ) -> tuple[ModelOffer, ResolvedOptions, Inference]:
+    async def _answer(self, image: Image, options: InferenceOptions) -> tuple[ResolvedOptions, Inference]:
         arrival = self._clock()
         with self._counted(options.model or self.default_model) as progress:
             if self._draining:
@@ -169,7 +167,7 @@ class InferenceService:
 
     async def _answer_accepted(
         self, image: Image, options: InferenceOptions, arrival: float, progress: _Progress
-    ) -> tuple[ModelOffer, ResolvedOptions, Inference]:
+    ) -> tuple[ResolvedOptions, Inference]:
         """Answer one image, however often its model is replaced meanwhile."""
         with self._in_flight.hold():
             for _ in range(_MAX_PREPARE_ATTEMPTS):
@@ -189,7 +187,7 @@ class InferenceService:
 
     async def _answer_by(
         self, offer: ModelOffer, image: Image, options: InferenceOptions, arrival: float, progress: _Progress
-    ) -> tuple[ModelOffer, ResolvedOptions, Inference]:
+    ) -> tuple[ResolvedOptions, Inference]:
         config, name = self._config, offer.info.name
         wanted = resolve(options, offer.info, default_ratio=config.default_ratio, max_ratio=config.max_ratio)
         deadline = None if wanted.deadline_s is None else arrival + wanted.deadline_s
@@ -202,8 +200,10 @@ class InferenceService:
             progress.request = Request(pixels, wanted.ratio_spec, arrival, deadline, options.explain)
             result = await reservation.submit(progress.request)
         progress.answered = True
+        if result.generation != offer.generation:  # whatever transport let it through
+            raise ModelReplaced(f"{name} was replaced while it computed this answer", retry_after=0.1)
         timing = self._timing(name, decode_s, result, self._clock() - arrival)
-        return offer, wanted, inference(offer.info, wanted, result, timing)
+        return wanted, inference(offer.info, wanted, result, timing)
 
     def _offer(self, name: str) -> ModelOffer:
         offers = self._client.offers()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias
 
@@ -83,6 +83,8 @@ class Inference:
         batch: id of its batch, unique in the server; images of one batch share it.
         batch_size: images in that batch.
         token_map: if asked for.
+        labels: names of the classes, of the generation of the model that computed this.
+        generation: that generation; a model that is replaced has another one.
     """
 
     model: str
@@ -92,6 +94,8 @@ class Inference:
     batch: int
     batch_size: int
     token_map: TokenMap | None = None
+    labels: Sequence[str] = field(kw_only=True)
+    generation: str = field(default="", kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)

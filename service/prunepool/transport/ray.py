@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -210,7 +211,25 @@ class RayCoreClient:
         self._statuses = {name: last for name, last in self._statuses.items() if last[0] >= since}
         if recent := self._recent():
             self._default = recent[0].default
-            self._offers = {o.info.name: o for status in reversed(recent) for o in status.offers or ()}
+            self._offers = self._agreed(offer for status in recent for offer in status.offers or ())
+
+    def _agreed(self, offers: Iterable[ModelOffer]) -> dict[str, ModelOffer]:
+        """By model, the generation that most replicas serve; where as many serve another, the one before.
+
+        While replicas are replaced one after the other, it changes once: each change has requests prepared anew.
+        """
+        generations: defaultdict[str, dict[str, ModelOffer]] = defaultdict(dict)
+        served: Counter[tuple[str, str]] = Counter()
+        for offer in offers:
+            generations[offer.info.name][offer.generation] = offer
+            served[offer.info.name, offer.generation] += 1
+        before = {(name, offer.generation) for name, offer in self._offers.items()}
+        return {
+            name: max(
+                known.values(), key=lambda o: (served[name, o.generation], (name, o.generation) in before)
+            )
+            for name, known in generations.items()
+        }
 
     def _update_load(self, replica: str, reply: Completed) -> None:
         """Take the load of a replica from a result that it sent."""

@@ -22,11 +22,10 @@ VIEW = View("m", fake_model("m", classes=4), encoded=False, max_batch_size=8)
 LOGITS = np.array([0.5, -1.0, 3.25, 0.1], np.float32)
 
 
-def answer(logits: np.ndarray = LOGITS, **reduction: Any) -> Inference:
+def answer(logits: np.ndarray = LOGITS, labels: Any = VIEW.info.labels, **reduction: Any) -> Inference:
     done = {"requested": 0.5, "applied": 0.5, "reason": "requested", "gmacs": 0.75, "macs_saved": 0.25}
-    return Inference(
-        "m", logits, Reduction(tokens=(197, 99), **{**done, **reduction}), Timing(1, 1, 1, 3), 0, 1
-    )
+    reduced = Reduction(tokens=(197, 99), **{**done, **reduction})
+    return Inference("m", logits, reduced, Timing(1, 1, 1, 3), 0, 1, labels=labels)
 
 
 def asked(*outputs: OutputSpec, identifier: str | None = None) -> InferRequest:
@@ -87,8 +86,8 @@ def test_a_value_is_exact_and_plain(value: float) -> None:
 
 
 def test_labels_of_any_language_survive() -> None:
-    view = View("m", fake_model("m", labels=("Hündchen: jung", "猫")), encoded=False, max_batch_size=8)
-    result = decoded(encode(asked(OutputSpec("logits", True, 2)), view, [answer(np.float32([2, 1]))]))
+    labelled = answer(np.float32([2, 1]), ("Hündchen: jung", "猫"))
+    result = decoded(encode(asked(OutputSpec("logits", True, 2)), VIEW, [labelled]))
     texts = [text.decode() for text in result.as_numpy("logits")[0]]
     assert texts == ["2.0:0:Hündchen: jung", "1.0:1:猫"]
 

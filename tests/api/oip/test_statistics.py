@@ -14,7 +14,9 @@ REDUCTION = Reduction(0.0, 0.0, "requested", (197,), 1.0, 0.0)
 
 def answer(batch: int = 0, size: int = 1, **timing: float) -> Inference:
     stages = {"decode": 1.0, "queue": 2.0, "inference": 3.0, "total": 6.0, **timing}
-    return Inference("m", np.zeros(2, np.float32), REDUCTION, Timing(**stages), batch, size)
+    return Inference(
+        "m", np.zeros(2, np.float32), REDUCTION, Timing(**stages), batch, size, labels=("a", "b")
+    )
 
 
 def statistics() -> Statistics:

@@ -14,12 +14,14 @@ from prunepool.api.oip.responses import summary_of
 from prunepool.api.oip.statistics import Statistics
 from prunepool.api.oip.views import View
 from prunepool.api.options import RawOption, read_options
-from prunepool.errors import RequestError
+from prunepool.errors import EngineUnavailable, RequestError
 from prunepool.serving.options import InferenceOptions, resolve
 from prunepool.serving.types import Image, Inference, Service
 
 #: Parameters of this server. Others are meant for other servers, and are no error.
 _OPTIONS = frozenset({"reduction_ratio", "max_reduction_ratio", "max_accuracy_drop", "deadline_ms"})
+#: Times that the images of a request are run if its model is replaced meanwhile.
+_MOST_REPLACED = 5
 
 Response = TypeVar("Response")
 
@@ -115,7 +117,24 @@ def _failures(statistics: Statistics, view: str, start: int) -> Iterator[None]:
 async def _infer_all(
     service: Service, images: Sequence[Image], options: InferenceOptions, statistics: Statistics, view: str
 ) -> list[Inference]:
-    """Run all images of a request concurrently; the first error fails the request, as the protocol demands."""
+    """Run all images of a request by one generation of the model, for they share an output tensor.
+
+    Raises:
+        EngineUnavailable: the model was replaced again and again meanwhile.
+        PrunepoolError: an image failed; its error fails the request, as the protocol demands.
+    """
+    for _ in range(_MOST_REPLACED):
+        results = await _infer_each(service, images, options, statistics, view)
+        if len({result.generation for result in results}) == 1:
+            return results
+    detail = f"{view} was replaced {_MOST_REPLACED} times while this request was answered"
+    raise EngineUnavailable(detail, retry_after=1.0)
+
+
+async def _infer_each(
+    service: Service, images: Sequence[Image], options: InferenceOptions, statistics: Statistics, view: str
+) -> list[Inference]:
+    """Run all images of a request concurrently; the first error is that of all."""
 
     async def infer_one(index: int, image: Image) -> Inference:
         try:

@@ -68,7 +68,7 @@ def encode(request: InferRequest, view: View, results: Sequence[Inference]) -> E
     """
     described: list[dict[str, object]] = []
     attached: list[bytes] = []
-    for wanted, tensor in zip(request.outputs, tensors_of(request, view, results), strict=True):
+    for wanted, tensor in zip(request.outputs, tensors_of(request, results), strict=True):
         output: dict[str, object] = {
             "name": wanted.name,
             "datatype": tensor.datatype,
@@ -89,19 +89,18 @@ def encode(request: InferRequest, view: View, results: Sequence[Inference]) -> E
     return EncodedBody(b"".join([text, *attached]), len(text) if attached else None)
 
 
-def tensors_of(request: InferRequest, view: View, results: Sequence[Inference]) -> list[Tensor]:
+def tensors_of(request: InferRequest, results: Sequence[Inference]) -> list[Tensor]:
     """Make the requested outputs, in order.
 
     Args:
         request: the request.
-        view: the model as the request names it.
-        results: one for each image, in order.
+        results: one for each image, in order, all of one generation of the model; labels are its own.
     """
     logits = np.stack([result.logits for result in results])
     made = []
     for wanted in request.outputs:
         values = logits if wanted.name == "logits" else np.stack([softmax(row) for row in logits])
-        made.append(_tensor(values, wanted, view.info.labels))
+        made.append(_tensor(values, wanted, results[0].labels))
     return made
 
 

@@ -67,7 +67,7 @@ def request_of_message(message: Any, view: View) -> InferRequest:
 def response_of(request: InferRequest, view: View, results: Sequence[Inference]) -> Any:
     """Encode the results of all images of a request as one `ModelInferResponse` with raw tensors."""
     message = service_pb2.ModelInferResponse(model_name=view.name, model_version=VERSION, id=request.id or "")
-    for output, tensor in zip(request.outputs, tensors_of(request, view, results), strict=True):
+    for output, tensor in zip(request.outputs, tensors_of(request, results), strict=True):
         message.outputs.add(name=output.name, datatype=tensor.datatype, shape=tensor.shape)
         message.raw_output_contents.append(tensors.bytes_of(tensor.content))
     summary = summary_of(results)
