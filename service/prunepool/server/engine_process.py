@@ -39,16 +39,20 @@ def run(spec: EngineSpec) -> None:
     die_with_parent()
     oom_score.raise_oom_score(oom_score.ENGINE)
     settings = spec.place.settings
-    metrics = shared_metrics(spec.place.metrics, spec.place.name)
     with (
         serving_logs(settings.log_format, settings.log_level, spec.place.name) as lines,
         level_by_signal(settings.log_level),
     ):
+        metrics = shared_metrics(spec.place.metrics, spec.place.name)
         metrics.follow(metrics.log_lines_dropped, lambda: lines.dropped)
         # A file of series keeps what it once had; what is served no longer is left out when it is read.
         warnings.filterwarnings("ignore", "Removal of labels", UserWarning)
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            status = runner.run(_serve(spec, metrics))
+        status = 1
+        try:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                status = runner.run(_serve(spec, metrics))
+        except Exception:  # outside this block, this process would wait for whoever reads it
+            _log.exception("unexpected error")
     os._exit(status)
 
 

@@ -6,6 +6,7 @@ import asyncio
 import os
 import time
 
+import structlog
 import uvloop
 import zmq.asyncio
 
@@ -27,6 +28,7 @@ from prunepool.transport.zmq.server import HEARTBEAT_S
 
 #: The exit status says how many requests were left unanswered, up to this.
 MOST_COUNTED = 100
+_log = structlog.stdlib.get_logger("prunepool.processes")
 
 
 def run(spec: FrontendSpec) -> None:
@@ -36,15 +38,21 @@ def run(spec: FrontendSpec) -> None:
     outlive_parent_to_clean_up(spec.place.folder)
     oom_score.raise_oom_score(oom_score.FRONTEND)
     settings = spec.place.settings
-    metrics = shared_metrics(spec.place.metrics, spec.place.name)
+    unanswered = 1
     with (
         serving_logs(settings.log_format, settings.log_level, spec.place.name) as lines,
         level_by_signal(settings.log_level),
-        tracing_to(settings) as tracing,
-        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
+        metrics = shared_metrics(spec.place.metrics, spec.place.name)
         metrics.follow(metrics.log_lines_dropped, lambda: lines.dropped)
-        unanswered = runner.run(_serve(spec, metrics, tracing))
+        try:
+            with (
+                tracing_to(settings) as tracing,
+                asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+            ):
+                unanswered = runner.run(_serve(spec, metrics, tracing))
+        except Exception:  # outside this block, this process would wait for whoever reads it
+            _log.exception("unexpected error")
     os._exit(min(unanswered, MOST_COUNTED))
 
 
