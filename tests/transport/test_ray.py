@@ -6,13 +6,14 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable
 
+import numpy as np
 import pytest
 from fake_core import FakeCore
 from pictures import pictures
 from ray_handle import Died, Handle, Method
 
-from prunepool.core.types import RatioSpec
-from prunepool.errors import EngineUnavailable, InvalidParameter, ModelNotFound, PrunepoolError
+from prunepool.core.types import RatioSpec, Request
+from prunepool.errors import EngineUnavailable, InvalidParameter, ModelNotFound, ModelReplaced, PrunepoolError
 from prunepool.metrics import Metrics
 from prunepool.serving.options import InferenceOptions
 from prunepool.serving.service import InferenceService, ServiceConfig
@@ -131,6 +132,26 @@ async def test_a_replaced_model_answers_for_what_the_new_one_is(
     handle.replicas["b"] = FakeCore(generation="2", classes=10)
     answer = await engine.classify(photo, InferenceOptions(top_k=1))
     assert answer.predictions[0].index < 10
+
+
+async def test_what_a_replica_refuses_is_known_to_be_out_of_date(handle: Handle) -> None:
+    """With many replicas a report is seconds old, and the most of them would outvote those that were replaced."""
+    handle.replicas = {name: FakeCore() for name in "abcd"}
+    client = RayCoreClient(handle, (Died,), 5.0, LIMITS, time.monotonic)
+    for _ in handle.replicas:
+        await client.refresh()
+    handle.replicas = {name: FakeCore(generation="2") for name in "abcd"}
+    await client.refresh()
+    assert client.offers()["m"].generation == "1"
+    spec = RatioSpec(0.0, 0.5)
+    with (
+        client.reserve("m", "1", spec, None, 0) as reservation,
+        pytest.raises(ModelReplaced),
+    ):
+        await reservation.submit(Request(np.zeros((4, 4, 3), np.uint8), spec, 0.0))
+    assert client.offers()["m"].generation == "2"
+    assert len(handle.asked) <= 4
+    assert client.loads()["m"].missing is None
 
 
 async def test_no_replica_is_seen_by_probes_and_told_to_callers(handle: Handle) -> None:

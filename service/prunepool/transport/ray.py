@@ -183,7 +183,10 @@ class RayCoreClient:
         if not isinstance(reply, Failed):
             raise TypeError(f"a replica sent {type(reply).__name__} instead of a result")
         request.attempts = reply.attempts
-        raise error_of(reply.error)
+        error = error_of(reply.error)
+        if isinstance(error, (ModelNotFound, ModelReplaced)):
+            self._forget_offer(replica, message)
+        raise error
 
     async def _poll(self) -> None:
         while True:
@@ -211,7 +214,23 @@ class RayCoreClient:
         self._statuses = {name: last for name, last in self._statuses.items() if last[0] >= since}
         if recent := self._recent():
             self._default = recent[0].default
-            self._offers = self._agreed(offer for status in recent for offer in status.offers or ())
+            agreed = self._agreed(offer for status in recent for offer in status.offers or ())
+            loaded = {name for status in recent for name in status.loads}
+            # One that every replica has refused since it reported: which generation they serve is not known yet.
+            kept = {name: offer for name, offer in self._offers.items() if name in loaded - agreed.keys()}
+            self._offers = {**agreed, **kept}
+
+    def _forget_offer(self, replica: str, refused: Submit) -> None:
+        """A replica refused what it had said it serves: that is out of date."""
+        if replica in self._statuses:
+            at, status = self._statuses[replica]
+            left = tuple(
+                offer
+                for offer in status.offers or ()
+                if (offer.info.name, offer.generation) != (refused.model, refused.generation)
+            )
+            self._statuses[replica] = at, msgspec.structs.replace(status, offers=left)
+            self._update()
 
     def _agreed(self, offers: Iterable[ModelOffer]) -> dict[str, ModelOffer]:
         """By model, the generation that most replicas serve; where as many serve another, the one before.
