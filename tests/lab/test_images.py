@@ -52,7 +52,10 @@ def test_without_labels_all_images_in_and_below_are_meant(photos: Path) -> None:
         ("file,label_index\n00.png,cat\n", "an integer from 0 to 3"),
         ("file,label_index\n00.png,-1\n", "an integer from 0 to 3"),
         ("file,label_index\n00.png\n", "an integer from 0 to 3"),
-        ("file,label_index\nnone.png,1\n", "1 missing, such as .*none.png"),
+        (
+            "file,label_index\nnone.png,1\n",
+            r"none\.png of .*labels\.csv, line 2, column file, is none; got '1 missing'",
+        ),
         ("file,label_index\n", "one or more"),
     ],
 )

@@ -29,7 +29,10 @@ HEAD = b"file,label_index\n"
 )
 def test_what_people_and_spreadsheets_write_is_read(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "l.csv").write_bytes(content)
-    assert read_label_csv(tmp_path / "l.csv", 10) == {"1.jpg": 8, "2.jpg": 0}
+    rows = read_label_csv(tmp_path / "l.csv", 10)
+    assert [(row.name, row.label) for row in rows] == [("1.jpg", 8), ("2.jpg", 0)]
+    lines = content.split(b"\n")
+    assert all(row.name.encode() in lines[row.line - 1] for row in rows)
 
 
 @pytest.mark.parametrize(

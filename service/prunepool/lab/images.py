@@ -14,7 +14,7 @@ from prunepool.errors import ImageUndecodable, InvalidParameter, PrunepoolError
 from prunepool.files import read_regular
 from prunepool.imaging import ImageLimits, Preprocess, decode
 from prunepool.imaging.image_files import NOTHING, SUFFIXES, FoundFiles, find_files
-from prunepool.lab.label_csv import read_label_csv
+from prunepool.lab.label_csv import FILE, read_label_csv
 
 #: Instead of a label file: each class has a folder.
 FOLDERS = "folders"
@@ -92,12 +92,16 @@ def _classes_of(folders: Sequence[str], classes: Sequence[str]) -> dict[str, int
 
 def _from_csv(folder: Path, path: Path, classes: int) -> ImageSet:
     listed = read_label_csv(path, classes)
-    files = tuple(folder / name for name in listed)
-    missing = [file for file in files if not file.is_file()]
-    if missing or not files:
-        named = f"{len(missing)} missing, such as {missing[0]}" if missing else "none"
-        raise InvalidParameter("images", named, f"the files that {path} lists, one or more")
-    return ImageSet(files, np.array(list(listed.values()), np.int64))
+    if not listed:
+        raise InvalidParameter("images", "none", f"the files that {path} lists, one or more")
+    missing = [row for row in listed if not (folder / row.name).is_file()]
+    if missing:
+        first = f"{folder / missing[0].name} of {path}, line {missing[0].line}, column {FILE}"
+        named = f"{len(missing)} missing"
+        raise InvalidParameter("images", named, f"the files that the CSV lists, and {first}, is none")
+    return ImageSet(
+        tuple(folder / row.name for row in listed), np.array([row.label for row in listed], np.int64)
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from prunepool.errors import InvalidParameter
@@ -17,7 +18,22 @@ _MAX_BYTES = 1 << 30
 _SEPARATORS = ",;\t"
 
 
-def read_label_csv(path: Path, classes: int) -> dict[str, int]:
+@dataclass(frozen=True, slots=True)
+class LabelledFile:
+    """A row of the CSV.
+
+    Attributes:
+        name: of the file, as it is there.
+        label: class index.
+        line: of the CSV, from 1.
+    """
+
+    name: str
+    label: int
+    line: int
+
+
+def read_label_csv(path: Path, classes: int) -> tuple[LabelledFile, ...]:
     """Read the class of each image.
 
     Args:
@@ -26,24 +42,24 @@ def read_label_csv(path: Path, classes: int) -> dict[str, int]:
         classes: number of classes of the model.
 
     Returns:
-        The class index by the file as named, in the order of the lines.
+        The rows, in the order of their lines.
 
     Raises:
         InvalidParameter: it cannot be read, or a value cannot be; names line and column.
     """
-    found: dict[str, int] = {}
-    lines: dict[str, int] = {}
+    found: dict[str, LabelledFile] = {}
     for line, row in _rows(path):
         name = (row[FILE] or "").strip()
         if not name:
             raise InvalidParameter(
                 FILE, row[FILE], f"the name of an image ({path}, line {line}, column {FILE})"
             )
-        if (before := lines.setdefault(name, line)) != line:
-            limit = f"there once ({path}, line {line}, column {FILE}; line {before} has it too)"
+        if name in found:
+            limit = f"there once ({path}, line {line}, column {FILE}; line {found[name].line} has it too)"
             raise InvalidParameter(FILE, name, limit)
-        found[name] = _index(row[LABEL], classes, f"{path}, line {line}, column {LABEL}")
-    return found
+        label = _index(row[LABEL], classes, f"{path}, line {line}, column {LABEL}")
+        found[name] = LabelledFile(name, label, line)
+    return tuple(found.values())
 
 
 def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, str | None]]]:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
@@ -20,6 +21,9 @@ from prunepool.reduction.plan import DENSE
 from prunepool.store import Geometry, Manifest, StoredModel, open_store
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+#: Characters of the problem that is named; a list of missing keys has thousands.
+_LONGEST_PROBLEM = 300
 
 #: `auto` leaves float32 only for a dtype that is faster by this factor: rounding costs accuracy.
 _WORTH_IT = 1.1
@@ -127,13 +131,20 @@ def load_weights(vit: nn.Module, stored: StoredModel) -> None:
     """Load a stored model's weights into a network as float32; keys and shapes must match exactly.
 
     Raises:
-        WeightsInvalid: they do not.
+        WeightsInvalid: they do not, or the file is no safetensors; names the first of them.
     """
-    weights = {key: value.float() for key, value in load_file(stored.weights_path).items()}
+    path = stored.weights_path
+    try:
+        weights = {key: value.float() for key, value in load_file(path).items()}
+    except (SafetensorError, OSError) as error:
+        raise WeightsInvalid(f"{path}: is not a safetensors file ({error})") from error
     try:
         vit.load_state_dict(weights, strict=True)
     except RuntimeError as error:
-        raise WeightsInvalid(f"{stored.weights_path.name} of {stored.manifest.name}: {error}") from error
+        _, *problems = [line.strip() for line in str(error).splitlines()]
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        why = problems[0].removesuffix(".")[:_LONGEST_PROBLEM] if problems else str(error)
+        raise WeightsInvalid(f"{path.name} of {stored.manifest.name}: {why}{more}") from error
 
 
 def resolve_device(device: str) -> torch.device:
