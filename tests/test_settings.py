@@ -86,6 +86,13 @@ def test_values_that_are_allowed(name: str, value: Any) -> None:
         ("log_format", "xml"),
         ("log_level", "loud"),
         ("unheard_of", 1),
+        ("model", ""),
+        ("host", ""),
+        ("model_store", ""),
+        ("api_keys_file", ""),
+        ("cpu_openvino_folder", ""),
+        ("model_store", "a\0b"),
+        ("model", "a\0b"),
     ],
 )
 def test_values_that_are_not(name: str, value: Any) -> None:

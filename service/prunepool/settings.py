@@ -296,10 +296,19 @@ class Settings(BaseSettings):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _no_number_is_true(cls, value: object, info: ValidationInfo) -> object:
-        """Refuse `port = true` in the file, which would be the port 1."""
-        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
+    def _plain(cls, value: object, info: ValidationInfo) -> object:
+        """Refuse what would be read as something else.
+
+        `port = true` in the file is no port 1. An empty path, as of a variable that is set to nothing, is not the
+        working folder; nor does an empty `api_keys_file` mean that no key is needed.
+        """
+        kind = cls.model_fields[str(info.field_name)].annotation
+        if isinstance(value, bool) and kind is not bool:
             raise ValueError("it must not be true or false")
+        if isinstance(value, str) and "\0" in value:
+            raise ValueError("it must not have a NUL character")
+        if value == "" and kind in (str, Path, Path | None):
+            raise ValueError("it must not be empty; leave it out for the default")
         return value
 
     @property

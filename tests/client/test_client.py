@@ -422,11 +422,13 @@ def test_an_invalid_url(kind: Any, url: str) -> None:
         kind(url)
 
 
-@pytest.mark.parametrize("port", ["0", "99999", "1e3", "-1"])
+@pytest.mark.parametrize(
+    "where", ["x:0", "x:99999", "x:1e3", "x:-1", "xn--", "@", "\u2028", "[::1", "x" * 70_000]
+)
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
-def test_a_port_out_of_range_is_refused(kind: Any, port: str) -> None:
+def test_an_address_that_cannot_be_is_refused(kind: Any, where: str) -> None:
     with pytest.raises(InvalidParameter, match="url must be "):
-        kind(f"http://127.0.0.1:{port}")
+        kind(f"http://{where}")
 
 
 @pytest.mark.parametrize("kind", [Client, AsyncClient])

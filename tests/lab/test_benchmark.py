@@ -71,6 +71,11 @@ def test_the_command_writes_json_and_a_picture(tmp_path: Path, capsys: pytest.Ca
     ("arguments", "message"),
     [
         (["--ratios", "a,b"], "--ratios must be comma-separated numbers"),
+        (["--ratios", "nan"], "--ratios must be from 0 to below 1"),
+        (["--ratios", "2"], "--ratios must be from 0 to below 1"),
+        (["--batches", "0"], "--batches must be comma-separated integers from 1 to 4096; got '0'"),
+        (["--batches", "x"], "--batches must be comma-separated integers"),
+        (["--plot", "x.xyz"], "--plot must be a file that ends in .png"),
         (["--dtypes", "int4"], "--dtypes must be of float32"),
         (["--rivals", "magic"], "--rivals must be of timm eager"),
         (["--method", "magic"], "--method must be one of ppt"),

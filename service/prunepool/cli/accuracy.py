@@ -38,6 +38,8 @@ JsonOption = Annotated[
 
 #: Columns when standard output is no terminal, so that lines do not wrap for other programs.
 _PIPE_WIDTH = 160
+#: Formats of a plot.
+_PICTURES = (".png", ".svg", ".pdf", ".jpg", ".webp")
 #: Images that a line names.
 _NAMED = 3
 
@@ -147,6 +149,16 @@ def _range(ends: tuple[float, float], scale: float) -> str:
 
 def _signed(ends: tuple[float, float], scale: float) -> str:
     return f"{ends[0] * scale:+.1f}…{ends[1] * scale:+.1f}"
+
+
+def check_plot(path: Path | None) -> None:
+    """Check that a picture can be of a format, before what it shows is measured.
+
+    Raises:
+        UsageError: its suffix is of none.
+    """
+    if path is not None and path.suffix.lower() not in _PICTURES:
+        raise UsageError(f"--plot must be a file that ends in {', '.join(_PICTURES)}; got {path.name!r}")
 
 
 def say_broken(broken: Sequence[str], count: int) -> None:

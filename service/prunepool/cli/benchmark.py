@@ -15,13 +15,15 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from prunepool.cli import inputs
-from prunepool.cli.accuracy import save_json
+from prunepool.cli.accuracy import check_plot, numbers, save_json
 from prunepool.cli.options import ApiKeyOption, UsageError, load_settings, with_flags
 from prunepool.cli.terminal import say_skipped, say_table
 from prunepool.extras import needs_torch
 from prunepool.imaging.image_files import SUFFIXES, find_files
 from prunepool.reduction.methods import METHODS
+from prunepool.reduction.plan import PlanError
 
+_MAX_BATCH = 4096
 _DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -67,9 +69,11 @@ def benchmark(
     ] = None,
 ) -> None:
     """Measure images/s at several ratios and of dense baselines, or of a server over HTTP."""
+    check_plot(plot)
     if url is not None:
         _over_http(url, api_key, images, ratios.split(","), clients, seconds, rounds, json_file)
         return
+    wanted, sizes = numbers("--ratios", ratios), _batches(batches)
     needs_torch("benchmark without --url")
     from prunepool.lab.benchmark import Benchmark, Case
 
@@ -79,16 +83,19 @@ def benchmark(
         vit,
         size=size,
         device=settings.device,
-        ratios=_numbers("--ratios", ratios, float),
+        ratios=wanted,
         rivals=_known_rivals(rivals),
         rounds=rounds,
         method=_known_method(method),
         profiled=operations,
         openvino=openvino,
     )
-    cases = [Case(d, b) for d in _known_dtypes(dtypes) for b in _numbers("--batches", batches, int)]
-    with _progress(bench.steps(cases)) as advance:
-        rows = bench.run(cases, advance)
+    cases = [Case(d, b) for d in _known_dtypes(dtypes) for b in sizes]
+    try:
+        with _progress(bench.steps(cases)) as advance:
+            rows = bench.run(cases, advance)
+    except PlanError as error:
+        raise UsageError(f"--ratios: {error}") from error
     report = bench.report(rows, name)
     _print(report)
     save_json(report, json_file)
@@ -205,11 +212,14 @@ def _progress(total: int) -> Iterator[Callable[[], object]]:
         yield lambda: bar.advance(task)
 
 
-def _numbers(option: str, text: str, kind: type) -> list[Any]:
+def _batches(text: str) -> list[int]:
     try:
-        return [kind(part) for part in text.split(",")]
+        sizes = [int(part) for part in text.split(",")]
     except ValueError:
-        raise UsageError(f"{option} must be comma-separated numbers; got {text!r}") from None
+        sizes = []
+    if not sizes or not all(1 <= size <= _MAX_BATCH for size in sizes):
+        raise UsageError(f"--batches must be comma-separated integers from 1 to {_MAX_BATCH}; got {text!r}")
+    return sizes
 
 
 def _known_dtypes(text: str) -> list[Any]:

@@ -16,6 +16,7 @@ from prunepool.cli.accuracy import (
     LabelsOption,
     LimitOption,
     SeedOption,
+    check_plot,
     load,
     numbers,
     preprocess_of,
@@ -92,6 +93,7 @@ def calibrate(
     One half of the images chooses the plans whose predictions differ least from the dense model's; the other half
     measures them. With --keep plans, all images measure. After an interruption, the same command continues.
     """
+    check_plot(plot)
     needs_torch("calibrate")
     if keep is Keep.PROFILE:
         _time(model, flags, speed_rounds, json_file, dry_run)

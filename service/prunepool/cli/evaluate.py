@@ -17,6 +17,7 @@ from prunepool.cli.accuracy import (
     LabelsOption,
     LimitOption,
     SeedOption,
+    check_plot,
     load,
     numbers,
     preprocess_of,
@@ -75,6 +76,7 @@ def evaluate(
     api_key: ApiKeyOption = None,
 ) -> None:
     """Measure the accuracy at each ratio, compared to labels and to the dense model."""
+    check_plot(plot)
     wanted = numbers("--ratios", ratios)
     if url is None:
         needs_torch("evaluate without --url")

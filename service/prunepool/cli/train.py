@@ -46,7 +46,7 @@ def train(
             help="With --architecture: names of the classes, .txt or .json; by default the teacher's."
         ),
     ] = None,
-    epochs: Annotated[float, typer.Option(min=0.0, help="Epochs.")] = _EPOCHS,
+    epochs: Annotated[float, typer.Option(min=0.0, max=1e6, help="Epochs.")] = _EPOCHS,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Optimiser steps, instead of --epochs.", show_default=False)
     ] = None,

@@ -48,8 +48,11 @@ class ConnectionSettings:
             raise InvalidParameter("url", shown, "http://… or https://…")
         try:
             url = httpx.URL(self.url)
-        except httpx.InvalidURL as error:
+            known = bool(url.host)
+        except (httpx.InvalidURL, ValueError) as error:  # ValueError: an international name that is none
             raise InvalidParameter("url", shown, f"the address of a server ({error})") from None
+        if not known:
+            raise InvalidParameter("url", shown, "one with the name of a server")
         if url.port is not None and not 0 < url.port <= _MAX_PORT:
             raise InvalidParameter("url", shown, f"one whose port is from 1 to {_MAX_PORT}")
         key = {} if self.api_key is None else {"auth": _BearerKey(self.api_key)}
