@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 import time
-import uuid
 from collections.abc import Callable
 from urllib.parse import quote
 
@@ -16,14 +14,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from prunepool.api.connection import ClientGone
 from prunepool.api.prefix import route_path
 from prunepool.api.problems import unexpected_response
+from prunepool.api.request_ids import new_id, request_id
 from prunepool.errors import PrunepoolError
 from prunepool.logs import request_fields
 from prunepool.metrics import Metrics
 
 _log = structlog.stdlib.get_logger("prunepool.http")
 
-#: Printable ASCII, without spaces at the ends: safe in a header and in a log line.
-_REQUEST_ID = re.compile(r"[\x21-\x7e]([\x20-\x7e]{0,126}[\x21-\x7e])?")
 #: Polled by machines every few seconds, so logged at debug level.
 QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
 #: The status that nginx logs for a client that disconnected; no client receives it.
@@ -48,7 +45,7 @@ class RequestContext:
         app: ASGIApp,
         metrics: Metrics,
         clock: Callable[[], float] = time.perf_counter,
-        new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
+        new_id: Callable[[], str] = new_id,
         log_fields: Callable[[], dict[str, str]] = dict,
     ) -> None:
         self._app = app
@@ -63,18 +60,17 @@ class RequestContext:
             await self._app(scope, receive, send)
             return
         start = self._clock()
-        given = Headers(scope=scope).get("x-request-id", "")
-        request_id = given if _REQUEST_ID.fullmatch(given) else self._new_id()
+        identity = request_id(Headers(scope=scope), self._new_id)
         status: int | None = None
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["X-Request-ID"] = request_id
+                MutableHeaders(scope=message)["X-Request-ID"] = identity
             await send(message)
 
-        with structlog.contextvars.bound_contextvars(request_id=request_id, **self._log_fields()):
+        with structlog.contextvars.bound_contextvars(request_id=identity, **self._log_fields()):
             try:
                 await self._app(scope, receive, send_with_id)
             except (ClientGone, ClientDisconnect):

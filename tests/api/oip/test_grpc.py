@@ -339,6 +339,15 @@ async def test_a_call_has_a_log_line(client: triton_aio.InferenceServerClient, l
     assert (line["method"], line["model"]) == ("inference.GRPCInferenceService/ModelInfer", "m")
 
 
+async def test_an_id_that_http_would_replace_is_replaced(
+    client: triton_aio.InferenceServerClient, log_lines: Any
+) -> None:
+    await client.infer("m", tensors(1.0), headers={"x-request-id": "r" * 129})
+    given = log_lines()[-1]["request_id"]
+    assert "rr" not in given
+    assert len(given) == 36
+
+
 async def test_an_unknown_call_is_unimplemented(client: triton_aio.InferenceServerClient) -> None:
     with pytest.raises(InferenceServerException) as caught:
         await client.get_trace_settings()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from prunepool.access import Caller, Keyring
 from prunepool.api.access import presented_key
 from prunepool.api.options import HEADER
 from prunepool.api.problems import error_headers
+from prunepool.api.request_ids import request_id
 from prunepool.errors import PrunepoolError
 from prunepool.metrics import Metrics
 
@@ -108,7 +108,7 @@ class Guard:
                 for key, value in context.invocation_metadata()
             ]
         )
-        request_id = metadata.get("x-request-id", "")[:128] or str(uuid.uuid4())
+        identity = request_id(metadata)
         status = grpc.StatusCode.CANCELLED
         remaining_s = context.time_remaining()
         call = GrpcCall(
@@ -116,8 +116,8 @@ class Guard:
             lambda images: None,
             tuple(metadata.getlist(HEADER)),
         )
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
-            context.set_trailing_metadata((("x-request-id", request_id),))
+        with structlog.contextvars.bound_contextvars(request_id=identity):
+            context.set_trailing_metadata((("x-request-id", identity),))
             try:
                 try:
                     self._authenticate(name, metadata, call)
@@ -131,7 +131,7 @@ class Guard:
                 if status is not grpc.StatusCode.OK:
                     status = _STATUS.get(error.status, grpc.StatusCode.INTERNAL)
                     call.fields["code"] = error.code
-                    headers = {"x-request-id": request_id, **error_headers(error)}
+                    headers = {"x-request-id": identity, **error_headers(error)}
                     trailing = tuple((key.lower(), value) for key, value in headers.items())
                     await context.abort(status, error.detail, trailing)
             finally:
