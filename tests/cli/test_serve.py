@@ -21,6 +21,7 @@ from typing import Any
 import httpx
 import pytest
 
+from prunepool.api.listening import claim
 from prunepool.server import single
 from prunepool.settings import Settings
 
@@ -174,6 +175,14 @@ def test_a_grpc_port_in_use_is_one_line_that_names_its_setting(run: Run, engine:
     assert "choose another with --grpc-port" in line
 
 
+def test_a_host_that_is_none_is_one_line_before_anything_is_loaded(run: Run) -> None:
+    result = run("serve", "--host", "no.such.host.invalid", "--model", "no-such-model")
+    assert (result.status, result.out) == (1, "")
+    (line,) = result.err.splitlines()
+    assert "cannot listen on 'no.such.host.invalid': " in line
+    assert line.endswith("choose another with --host")
+
+
 @dataclass
 class Process:
     """A server process that has announced itself."""
@@ -244,6 +253,41 @@ def test_it_announces_model_and_address(start: Start) -> None:
     )
     assert httpx.get(f"{process.url}/readyz").json() == {"ready": True, "missing": []}
     assert 'prunepool_build_info{device="cpu",dtype="float32"' in httpx.get(f"{process.url}/metrics").text
+
+
+@pytest.mark.e2e
+def test_of_two_servers_that_start_at_once_one_serves_and_the_other_says_why_not(folder: Path) -> None:
+    with claim("127.0.0.1", 0) as free:
+        port = str(free.port)
+    script = Path(__file__).with_name("held_server.py")
+    flags = ("--host", "127.0.0.1", "--port", port, "--grpc-port", "0")
+    with ExitStack() as stack:
+        both = [
+            stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, str(script), "serve", *flags],
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    cwd=folder,
+                )
+            )
+            for _ in range(2)
+        ]
+        for one in both:
+            stack.callback(one.kill)
+        lines = [one.stdout.readline() for one in both if one.stdout is not None]
+        serving = next(one for one, line in zip(both, lines, strict=True) if line)
+        (other,) = (one for one in both if one is not serving)
+        assert re.search(
+            rf" at http://127\.0\.0\.1:{port} and gRPC at 127\.0\.0\.1:\d+ \(ready in", "".join(lines)
+        )
+        out, err = other.communicate(timeout=TIMEOUT_S)
+        assert (out, other.returncode) == ("", 1)
+        assert re.search(
+            rf"cannot listen on 127\.0\.0\.1:{port}: .* choose another with --host or --port", err
+        )
+        assert httpx.get(f"http://127.0.0.1:{port}/healthz").status_code == 200
 
 
 @pytest.mark.e2e

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 
+from prunepool.api.listening import addresses_of
 from prunepool.errors import InvalidParameter
 from prunepool.settings import Settings
 
@@ -23,8 +24,9 @@ def check(settings: Settings) -> None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address to listen on can be reached from this machine alone."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    """Whether a host to listen on can be reached from this machine alone, at each of its addresses.
+
+    Raises:
+        CannotListen: the name is unknown.
+    """
+    return all(ip_address(address).is_loopback for address in addresses_of(host))

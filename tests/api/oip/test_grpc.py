@@ -21,7 +21,7 @@ from prunepool.access import Key, Keyring, Rate, digest_of
 from prunepool.api.body_memory import BodyMemoryBudget
 from prunepool.api.context import AppContext
 from prunepool.api.drain import Drain
-from prunepool.api.listening import CannotListen, claim
+from prunepool.api.listening import CannotListen, claim, claim_for_grpc
 from prunepool.api.oip import rpc
 from prunepool.api.oip.rpc import health
 from prunepool.api.oip.rpc import server as rpc_server
@@ -67,7 +67,9 @@ async def serve(
     async with AsyncExitStack() as stack:
 
         async def serve(keyring: Keyring | None = None, **settings: Any) -> str:
-            context = AppContext(service, make_settings(grpc_port=0, **settings), metrics, drain, budget)
+            context = AppContext(
+                service, make_settings(**{"grpc_port": 0, **settings}), metrics, drain, budget
+            )
             port = await stack.enter_async_context(listening(context, Statistics(), keyring))
             return f"127.0.0.1:{port}"
 
@@ -609,6 +611,24 @@ async def test_a_message_that_does_not_fit_into_memory_gets_retry_after(
         assert caught.value.status() == "StatusCode.UNAVAILABLE"
     assert (await client.infer("m", tensors(1.0, 2.0))).as_numpy("logits").shape == (2, 10)
     assert budget.held == 0
+
+
+@pytest.mark.parametrize("claimed", [False, True])
+async def test_a_server_for_ipv4_answers_nobody_over_ipv6(
+    serve: Serve, claimed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The claim keeps IPv6's port closed for the first server on a port, and no longer for a second one."""
+    with claim_for_grpc("0.0.0.0", 0) as taken:
+        if not claimed:
+            taken.close()
+        for _ in range(2):
+            port = (await serve(host="0.0.0.0", grpc_port=taken.port)).rpartition(":")[2]
+            async with triton_aio.InferenceServerClient(f"127.0.0.1:{port}") as over_ipv4:
+                assert await over_ipv4.is_server_live()
+            async with triton_aio.InferenceServerClient(f"[::1]:{port}") as over_ipv6:
+                with pytest.raises(InferenceServerException) as caught:
+                    await over_ipv6.is_server_live()
+            assert caught.value.status() in ("StatusCode.PERMISSION_DENIED", "StatusCode.UNAVAILABLE")
 
 
 async def test_a_port_in_use_is_reported(

@@ -17,7 +17,7 @@ from prunepool.api.access import presented_key
 from prunepool.api.options import HEADER
 from prunepool.api.problems import error_headers
 from prunepool.api.request_ids import request_id
-from prunepool.errors import PrunepoolError
+from prunepool.errors import Forbidden, PrunepoolError
 from prunepool.metrics import Metrics
 
 SERVICE = "inference.GRPCInferenceService"
@@ -64,11 +64,15 @@ class Guard:
         keyring: the valid API keys; None serves every caller.
         metrics: counts the calls.
         protect_health: whether health calls need a key too.
+        only_ipv4: whether calls over IPv6 are refused. Told 0.0.0.0, gRPC listens on IPv6 too, if that is free.
     """
 
-    def __init__(self, keyring: Keyring | None, metrics: Metrics, *, protect_health: bool) -> None:
+    def __init__(
+        self, keyring: Keyring | None, metrics: Metrics, *, protect_health: bool, only_ipv4: bool = False
+    ) -> None:
         self._keyring = keyring
         self._metrics = metrics
+        self._only_ipv4 = only_ipv4
         self._open = frozenset() if protect_health else _HEALTH
 
     def unary(
@@ -120,6 +124,8 @@ class Guard:
             context.set_trailing_metadata((("x-request-id", identity),))
             try:
                 try:
+                    if self._only_ipv4 and context.peer().startswith("ipv6:"):
+                        raise Forbidden("the server is for IPv4 alone, as its host is 0.0.0.0")
                     self._authenticate(name, metadata, call)
                     yield call
                     status = grpc.StatusCode.OK

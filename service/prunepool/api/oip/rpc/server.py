@@ -54,7 +54,12 @@ async def listening(
         ),
         maximum_concurrent_rpcs=settings.max_connections,
     )
-    guard = Guard(keyring, context.metrics, protect_health=settings.protect_health)
+    guard = Guard(
+        keyring,
+        context.metrics,
+        protect_health=settings.protect_health,
+        only_ipv4=settings.host == "0.0.0.0",  # noqa: S104
+    )
     served = (inference_handlers(Calls(context, statistics), guard), health_handlers(Health(context), guard))
     server.add_generic_rpc_handlers(served)
     port = _listen(server, settings.host, settings.grpc_port or 0)
