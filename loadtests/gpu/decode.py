@@ -1,4 +1,4 @@
-"""JPEG decoders beside each other: images/s to the model's crop, and how far its pixels are from Pillow's."""
+"""JPEG decoders beside each other: images/s to the model's crop, and how far its pixels are from the server's."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from prunepool.imaging import ImageLimits, Preprocess, decode
 CROP = Preprocess(224, 0.9, "bicubic")
 
 
-def pillow(data: bytes) -> np.ndarray:
+def server(data: bytes) -> np.ndarray:
     """The crop as the server makes it."""
     return decode(data, CROP, ImageLimits(50_000_000))
 
@@ -63,12 +63,12 @@ def nvimgcodec_decoder(place: str) -> Callable[[list[bytes]], list[torch.Tensor]
 def measure(
     part: Part, run: Callable[[list[bytes]], list[torch.Tensor]], data: list[bytes]
 ) -> dict[str, Any]:
-    """Images/s of a decoder, and its distance from Pillow in grey levels."""
+    """Images/s of a decoder, and its distance from the server's in grey levels."""
     wait = torch.cuda.synchronize if part.gpu else lambda: None
     crops = run(data)
     wait()
     theirs = [one.permute(1, 2, 0).cpu().numpy() for one in crops]
-    distances = [np.abs(a - pillow(one).astype(np.float32)) for a, one in zip(theirs, data, strict=True)]
+    distances = [np.abs(a - server(one).astype(np.float32)) for a, one in zip(theirs, data, strict=True)]
     rates = []
     for _ in range(1 if part.quick else 5):
         start = time.perf_counter()
@@ -83,7 +83,7 @@ def measure(
 
 
 def processes(part: Part, data: list[bytes], count: int) -> dict[str, Any]:
-    """Pillow in so many processes; what comes back is counted, not sent, as the server's shared memory does."""
+    """The server's own in so many processes; what comes back is counted, not sent, as by its shared memory."""
     many = data * (1 if part.quick else 20)
     with ProcessPoolExecutor(count) as pool:
         list(pool.map(_work, data))
@@ -93,7 +93,7 @@ def processes(part: Part, data: list[bytes], count: int) -> dict[str, Any]:
 
 
 def _work(data: bytes) -> int:
-    return pillow(data).shape[2] // 3
+    return server(data).shape[2] // 3
 
 
 def main() -> None:
@@ -105,7 +105,7 @@ def main() -> None:
         "images": len(data),
         "mean_bytes": sum(map(len, data)) / len(data),
         "cores": cores,
-        "pillow": [attempt(lambda n=n: processes(part, data, n)) for n in sorted({1, cores})],
+        "server": [attempt(lambda n=n: processes(part, data, n)) for n in sorted({1, cores})],
     }
     part.save(report)
     report["torchvision"] = attempt(lambda: measure(part, torchvision_decoder(part.device), data))

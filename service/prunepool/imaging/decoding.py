@@ -49,8 +49,8 @@ def decode(
             image.load()
         turn = transposition(image)
         rgb = to_rgb(image) if pixels is None else pixels
-        full_size = header_size if scale > 1 else None
-        return resize_and_crop(rgb, preprocess, scale=scale, full_size=full_size, transposition=turn)
+    full_size = header_size if scale > 1 else None
+    return resize_and_crop(rgb, preprocess, scale=scale, full_size=full_size, transposition=turn)
 
 
 def preprocess_image(image: Image.Image, preprocess: Preprocess) -> NDArray[np.uint8]:
