@@ -6,7 +6,7 @@ import asyncio
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 import grpc
@@ -296,6 +296,24 @@ async def test_health_is_watched_until_the_drain(
             else:
                 drain.begin()
     assert told == [health.SERVING, health.NOT_SERVING, health.SERVING, health.NOT_SERVING]
+
+
+async def test_watches_do_not_take_the_places_of_all_other_calls(serve: Serve) -> None:
+    async with grpc.aio.insecure_channel(await serve(max_connections=3)) as channel:
+        watch = channel.unary_stream("/grpc.health.v1.Health/Watch")
+        first, second = watch(b""), watch(b"")
+        assert await first.read() == bytes([0x08, health.SERVING])
+        with pytest.raises(grpc.aio.AioRpcError, match="1 callers watch the health") as caught:
+            await second.read()
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        first.cancel()
+        async with asyncio.timeout(20):
+            while True:  # the server learns of it a little later
+                third = watch(b"")
+                with suppress(grpc.aio.AioRpcError):
+                    assert await third.read() == bytes([0x08, health.SERVING])
+                    break
+        third.cancel()
 
 
 async def test_an_unknown_service_is_watched_in_vain(address: str) -> None:
