@@ -232,7 +232,7 @@ def test_a_model_is_named_to_the_server(run: Run, server: tuple[str, FakeService
         (("--top-k", "0"), "top_k must be an integer between 1 and 10; got 0"),
         (("--url", "localhost:8000"), "--url must be http://… or https://…; got 'localhost:8000'"),
         (("--url", "http://localhost:1", "--device", "cpu"), "--device is a setting of the server"),
-        (("--dtype", "int8"), "--dtype is 'int8'"),
+        (("--dtype", "int4"), "--dtype is 'int4'"),
     ],
 )
 def test_a_wrong_call_is_one_line(

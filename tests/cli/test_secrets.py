@@ -14,7 +14,7 @@ import structlog
 from pydantic import SecretStr
 
 from prunepool.access import new_key
-from prunepool.api.server import bind, url_of
+from prunepool.api.listening import claim
 from prunepool.client import AsyncClient, Client
 from prunepool.client.connection import ConnectionSettings
 from prunepool.settings import Settings
@@ -82,8 +82,8 @@ def test_no_failure_repeats_the_key(
     if by_variable:
         monkeypatch.setenv("PRUNEPOOL_API_KEY", KEY)
     key = () if by_variable else ("--api-key", KEY)
-    with bind("127.0.0.1", 0) as nobody:
-        nowhere = url_of(nobody)
+    with claim("127.0.0.1", 0) as nobody:
+        nowhere = nobody.url
     commands = [
         ("classify", "photos", "--url", url, *key),
         ("classify", "photos", "--url", nowhere, *key),

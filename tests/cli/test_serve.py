@@ -77,7 +77,10 @@ def test_a_flag_wins_over_the_environment_and_that_over_the_file(
         (("--frontends", "1000000"), "--frontends is '1000000': it must be less than or equal to 256"),
         (("--compute-threads", "1000000"), "it must be less than or equal to 1024"),
         (("--decode-threads", "1000000"), "it must be less than or equal to 1024"),
-        (("--dtype", "int8"), "--dtype is 'int8': it must be 'auto', 'float32', 'bfloat16' or 'float16'"),
+        (
+            ("--dtype", "int4"),
+            "--dtype is 'int4': it must be 'auto', 'float32', 'bfloat16', 'float16' or 'int8'",
+        ),
         (("--default-reduction-ratio", "1"), "--default-reduction-ratio is 1.0: it must be less than 1"),
         (("--default-reduction-ratio", "most"), "it must be auto or a number"),
         (("--device", "tpu"), "--device is 'tpu'"),
