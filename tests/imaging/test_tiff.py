@@ -33,7 +33,7 @@ def tiff(
         values = value if isinstance(value, list) else [value]
         packed = struct.pack(f"{order}{len(values)}I", *values)
         if len(values) == 1:
-            short = tag in (258, 259, 262, 277, 284, 339)
+            short = tag in (258, 259, 262, 274, 277, 284, 339)
             directory += struct.pack(f"{order}HHI", tag, 3 if short else _LONG, 1)
             directory += struct.pack(f"{order}HH", values[0], 0) if short else packed
         else:
@@ -95,3 +95,13 @@ def test_a_form_that_is_not_read_is_refused_by_name() -> None:
     with pytest.raises(UnsupportedMediaType, match="this form of TIFF is not served") as caught:
         decode(data, PREPROCESS, ImageLimits())
     assert caught.value.extra["found"] == "TIFF"
+
+
+@pytest.mark.parametrize("orientation", [1, 3])
+def test_xmp_of_another_type_than_bytes_concerns_no_pixel(orientation: int) -> None:
+    tags: dict[int, int | list[int]] = {258: [8, 8, 8], 259: RAW, 262: RGB, 277: 3, 274: orientation}
+    rows = bytes(64 * 96) + b"\xff" * (64 * 96)
+    plain = decode(tiff("<", [rows], tags), PREPROCESS, ImageLimits())
+    found = decode(tiff("<", [rows], tags | {700: [1, 2]}), PREPROCESS, ImageLimits())
+    np.testing.assert_array_equal(found, plain)
+    assert plain[0, 0, 0] == (255 if orientation == 3 else 0)

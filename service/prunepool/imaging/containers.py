@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from PIL.BmpImagePlugin import BmpImageFile
-from PIL.GifImagePlugin import GifImageFile
 from PIL.ImageFile import ImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from prunepool.errors import ImageTooLarge, ImageUndecodable, UnsupportedMediaType
 from prunepool.imaging import webp
+from prunepool.imaging.gif import open_gif
 from prunepool.imaging.jpeg import open_jpeg
 from prunepool.imaging.png import open_png
 from prunepool.imaging.signatures import foreign_format
@@ -96,7 +96,7 @@ class _Container(NamedTuple):
 _CONTAINERS = (
     _Container("JPEG", (b"\xff\xd8\xff",), lambda data, _: open_jpeg(data), 1 << 16),
     _Container("PNG", (b"\x89PNG\r\n\x1a\n",), open_png, 256),
-    _Container("GIF", (b"GIF87a", b"GIF89a"), _by_plugin(GifImageFile), 64),
+    _Container("GIF", (b"GIF87a", b"GIF89a"), open_gif, 64),
     _Container("WebP", (b"RIFF",), _by_plugin(WebPImageFile), 1 << 16),
     _Container("BMP", (b"BM",), _by_plugin(BmpImageFile), 1 << 16),
     _Container("TIFF", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), _by_plugin(_TiffImageFile), 64),

@@ -79,6 +79,8 @@ class BoundedTiffImageFile(TiffImageFile):
 
     def load_end(self) -> None:
         """Turn the picture upright, in memory that it has already."""
+        if not isinstance(self.info.get("xmp", b""), bytes):
+            del self.info["xmp"]  # a tag of another type than bytes
         ImageOps.exif_transpose(self, in_place=True)
 
     @contextmanager
