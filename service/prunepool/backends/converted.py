@@ -5,11 +5,11 @@ It needs no torch: a conversion runs in a process of its own, :mod:`prunepool.ba
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import logging
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -23,7 +23,7 @@ from pydantic import ValidationError
 
 import prunepool
 from prunepool.errors import WeightsInvalid
-from prunepool.store import Compiled, CompiledFile, Manifest, StoredModel
+from prunepool.store import Compiled, CompiledFile, Manifest, StoredModel, hidden
 
 #: Describes what a folder of conversions holds; written last.
 COMPILED = "compiled.json"
@@ -64,21 +64,25 @@ class ConvertedModels:
         return self.root / f"{manifest.name}-{digest[:24]}"
 
     def find(self, stored: StoredModel) -> CompiledModel | None:
-        """The conversion of a model, or None."""
+        """The conversion of a model, its files not compared yet; None if there is none."""
         folder = self.folder(stored.manifest)
         try:
-            compiled = Compiled.model_validate_json((folder / COMPILED).read_bytes(), strict=True)
+            compiled = Compiled.model_validate_json(_bytes_of(folder / COMPILED), strict=True)
         except FileNotFoundError:
             return None
         except (OSError, ValidationError) as error:
-            log.warning("%s cannot be read and is made again: %s", folder / COMPILED, type(error).__name__)
-            self.discard(stored)
+            log.warning("%s cannot be read: %s", folder / COMPILED, type(error).__name__)
             return None
         return CompiledModel(compiled, lambda file: _read(folder / file.file, file.sha256))
 
-    def discard(self, stored: StoredModel) -> None:
-        """Delete a conversion, so that it is made again."""
-        shutil.rmtree(self.folder(stored.manifest), ignore_errors=True)
+    def discard(self, stored: StoredModel) -> bool:
+        """Delete a conversion, so that it is made again; whether that could be done, or else the log says why."""
+        try:
+            hidden.delete(self.folder(stored.manifest))
+        except OSError as error:
+            log.warning("%s: stays with PyTorch: %s", stored.manifest.name, error)
+            return False
+        return True
 
     def convert(self, stored: StoredModel, when_done: Callable[[], None]) -> None:
         """Convert a model beside all else, in a process of its own.
@@ -94,7 +98,8 @@ class ConvertedModels:
         name, target = stored.manifest.name, self.folder(stored.manifest)
         try:
             with self._alone(target):
-                if not (target / COMPILED).is_file():
+                if self.find(stored) is None:
+                    hidden.delete(target)  # whatever else has its place
                     log.info("%s: served by PyTorch while it is converted for OpenVINO", name)
                     _run(stored.folder, target)
         except (OSError, subprocess.SubprocessError) as error:
@@ -138,13 +143,20 @@ def _run(source: Path, target: Path) -> None:
 
 def _read(path: Path, sha256: str) -> bytes:
     try:
-        content = path.read_bytes()
+        content = _bytes_of(path)
     except OSError as error:
         raise WeightsInvalid(f"{path}: cannot be read ({error.strerror})") from error
     found = hashlib.sha256(content).hexdigest()
     if found != sha256:
         raise WeightsInvalid(f"{path}: has sha256 {found}, but {COMPILED} records {sha256}")
     return content
+
+
+def _bytes_of(path: Path) -> bytes:
+    """The contents of a regular file, read and not mapped: it may change at any time."""
+    if path.exists() and not path.is_file():  # a named pipe would be waited for
+        raise OSError(errno.EINVAL, "is no regular file", str(path))
+    return path.read_bytes()
 
 
 def _made_by() -> list[str]:

@@ -25,7 +25,7 @@ from prunepool.backends.format_trial import Run, try_formats
 from prunepool.backends.plan_family import PlanFamily, dial_plans
 from prunepool.backends.registry import BackendOptions, Decisions, LoadedBackend
 from prunepool.core.formats import FormatTrial
-from prunepool.errors import InvalidParameter, WeightsInvalid
+from prunepool.errors import ConversionInvalid, InvalidParameter, WeightsInvalid
 from prunepool.extras import has_torch, needs_torch
 from prunepool.models.dial import ModelDial
 from prunepool.store import Manifest, StoredModel
@@ -63,7 +63,10 @@ def make(stored: StoredModel, options: BackendOptions, decisions: Decisions) -> 
             loaded = compiled_backend(manifest, found, options, decisions)
         except WeightsInvalid as error:
             log.warning("%s: the conversion is made again: %s", manifest.name, error.detail)
-            converted.discard(stored)
+            wanted = converted.discard(stored)
+        except ConversionInvalid as error:  # another one would be the same
+            log.warning("%s: stays with PyTorch: %s", manifest.name, error.detail)
+            wanted = False
         else:
             if loaded is not None:
                 return loaded

@@ -11,10 +11,10 @@ import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from prunepool.backends.converted import COMPILED
 from prunepool.errors import PrunepoolError
+from prunepool.store import hidden
 
 
 def convert(source: Path, target: Path) -> None:
@@ -23,11 +23,8 @@ def convert(source: Path, target: Path) -> None:
     from prunepool.models.loader import load_model
 
     model = load_model(source, device="cpu", dtype="float32")
-    with TemporaryDirectory(
-        dir=target.parent, prefix=f".{target.name}-", ignore_cleanup_errors=True
-    ) as folder:
-        draft = Path(folder) / "made"
-        draft.mkdir()
+    hidden.clean(target.parent)  # what was left by processes that were killed
+    with hidden.staging(target.parent) as draft:
         compiled = compile_model(model, ("float32", "int8"), draft)
         (draft / COMPILED).write_text(compiled.model_dump_json())
         draft.rename(target)
