@@ -60,7 +60,7 @@ ARROWS: dict[str, set[str]] = {
         "serving",
         "settings",
     },
-    "client": {"errors"},
+    "client": {"errors", "files"},
     "server": {
         "access",
         "api",

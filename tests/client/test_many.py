@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
@@ -124,6 +125,18 @@ def test_an_error_of_one_image_stands_in_its_place(stream: Stream, tmp_path: Pat
     missing = results[2]
     assert isinstance(missing, PrunepoolError)
     assert missing.detail == "No such file or directory"
+
+
+@both
+def test_what_is_no_regular_file_is_an_error_and_not_waited_for(stream: Stream, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "zeros.jpg").symlink_to("/dev/zero")
+    pipe, zeros, one = (classified.result for classified in stream([*sorted(tmp_path.iterdir()), b"one"]))
+    assert (str(pipe), str(zeros)) == (
+        "is a named pipe; only regular files are read",
+        "is a device; only regular files are read",
+    )
+    assert isinstance(one, Classification)
 
 
 @both

@@ -25,6 +25,7 @@ from prunepool.client.types import (
     UnexpectedAnswer,
 )
 from prunepool.errors import InvalidParameter, PrunepoolError, RateLimited, Unavailable
+from prunepool.files import read_regular
 
 T = TypeVar("T")
 
@@ -35,6 +36,8 @@ _MODELS: TypeAdapter[list[Model]] = TypeAdapter(list[Model])
 _STANDARD_MEMBERS = frozenset({"type", "title", "status", "code", "detail"})
 #: Retry-After of a response that has none, such as a proxy's.
 _DEFAULT_RETRY_AFTER_S = 1.0
+#: Bytes of an image: far more than any server takes in one request.
+_LONGEST_FILE = 1 << 30
 #: A longer one counts as this: nobody waits for it.
 _LONGEST_RETRY_AFTER_S = 1e9
 #: Names that the errors' classes have for arguments of their own.
@@ -78,7 +81,7 @@ def several_images(images: Sequence[Image]) -> dict[str, Any]:
 def _bytes(image: Image) -> bytes:
     if isinstance(image, bytes):
         return image
-    return image.read_bytes() if isinstance(image, Path) else image()
+    return read_regular(image, _LONGEST_FILE) if isinstance(image, Path) else image()
 
 
 def read_response(response: httpx.Response) -> Any:
