@@ -65,10 +65,10 @@ class HeldParser:
 
 
 FORMS = [
-    (form, "prunepool.api.forms.MultipartParser"),
-    (base64_json, "prunepool.api.forms.orjson.loads"),
-    (open_inference, "prunepool.api.oip.header.orjson.loads"),
-    (open_inference_with_length, "prunepool.api.oip.header.orjson.loads"),
+    (form, "prunepool.api.multipart.MultipartParser"),
+    (base64_json, "prunepool.api.json_bodies.orjson.loads"),
+    (open_inference, "prunepool.api.json_bodies.orjson.loads"),
+    (open_inference_with_length, "prunepool.api.json_bodies.orjson.loads"),
 ]
 
 

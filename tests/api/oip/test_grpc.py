@@ -301,8 +301,9 @@ async def test_health_is_watched_until_the_drain(
 async def test_watches_do_not_take_the_places_of_all_other_calls(serve: Serve) -> None:
     async with grpc.aio.insecure_channel(await serve(max_connections=3)) as channel:
         watch = channel.unary_stream("/grpc.health.v1.Health/Watch")
-        first, second = watch(b""), watch(b"")
+        first = watch(b"")
         assert await first.read() == bytes([0x08, health.SERVING])
+        second = watch(b"")
         with pytest.raises(grpc.aio.AioRpcError, match="1 callers watch the health") as caught:
             await second.read()
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
