@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 import hypothesis
 import pytest
 import structlog
+import uvloop
 from prometheus_client import CollectorRegistry
 
 from prunepool.api.listening import claim
@@ -83,7 +83,7 @@ def _serving(settings: Settings, service: Service) -> Iterator[str]:
     server = factory.create_server(settings, service, Metrics(CollectorRegistry()))
     bound = claim("127.0.0.1", 0)
     ready = threading.Event()
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve_until_signal(bound.sockets, ready.set)))
+    thread = threading.Thread(target=lambda: uvloop.run(server.serve_until_signal(bound.sockets, ready.set)))
     thread.start()
     assert ready.wait(TIMEOUT_S), "the server did not start"
     try:

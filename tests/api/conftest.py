@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
+import uvloop
 from fastapi import FastAPI
 
 from prunepool.api.app import create_app
@@ -174,7 +175,7 @@ def _running(service: Service, settings: Settings, metrics: Metrics) -> Iterator
     left: list[int] = []
 
     def run() -> None:
-        left.append(asyncio.run(server.serve_until_signal(bound.sockets, ready.set)))
+        left.append(uvloop.run(server.serve_until_signal(bound.sockets, ready.set)))
 
     thread = threading.Thread(target=run)
     thread.start()

@@ -46,6 +46,7 @@ def b64(data: bytes) -> str:
         "image/webp; charset=binary",
         "image/x-unheard-of",
         "application/octet-stream",
+        "binary/octet-stream",
     ],
 )
 def test_raw_bytes_are_one_image(content_type: str | None) -> None:

@@ -145,8 +145,6 @@ CLEAR = {
     "an empty host": get(headers=b"Host:\r\n"),
     "an offer without a body": get(headers=b"Host: x\r\nConnection: upgrade\r\nUpgrade: h2c\r\n"),
     "an absolute target": get(b"GET http://x/healthz HTTP/1.1"),
-    "an unread body": b"GET /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b"
-    % (len(SMUGGLED), SMUGGLED),
 }
 
 
@@ -193,6 +191,19 @@ def test_what_is_clear_is_answered_once_and_the_connection_goes_on(
         assert [answer and answer.status for answer in answers] == [200, 200, 200]
         assert answers[2] is not None
         assert answers[2].body == b'{"alive":true}'
+
+
+@ways
+def test_a_body_that_no_route_reads_is_no_request(
+    address: tuple[str, int], cut: Callable[[bytes], list[bytes]]
+) -> None:
+    """Whether the connection goes on depends on whether the body was there before the response began."""
+    with RawConnection(address) as connection:
+        connection.send(*cut(get(headers=b"Host: x\r\nContent-Length: %d\r\n" % len(SMUGGLED)) + SMUGGLED))
+        connection.send(get(headers=b"Host: x\r\nConnection: close\r\n"))
+        responses = connection.responses()
+    assert {response.body for response in responses} == {b'{"alive":true}'}
+    assert "close" in responses[-1].headers["connection"]
 
 
 def test_a_body_under_an_offered_upgrade_is_the_body(serving: Any) -> None:

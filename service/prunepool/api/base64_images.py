@@ -90,7 +90,7 @@ def _end_of_head(url: str, at: int) -> int:
             f"a data URL must read data:image/…;base64,… to be an image; got {url[at : at + 100]!r}"
         )
     kind = head["type"].strip().lower().replace("%2f", "/")
-    if kind not in ("", "application/octet-stream") and not kind.startswith("image/"):
+    if kind not in ("", "application/octet-stream", "binary/octet-stream") and not kind.startswith("image/"):
         raise UnsupportedMediaType(
             f"a data URL must be of type image/* or application/octet-stream; got {kind[:100]!r}"
         )

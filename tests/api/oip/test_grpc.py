@@ -594,6 +594,17 @@ async def test_a_valid_key_is_accepted(locked: triton_aio.InferenceServerClient,
     assert log_lines()[-1]["key"] == "alice"
 
 
+async def test_no_failure_shows_a_key(
+    locked: triton_aio.InferenceServerClient, service: FakeService, log_lines: Any
+) -> None:
+    service.error = ZeroDivisionError("a bug")  # type: ignore[assignment]
+    for key in "ac":
+        with pytest.raises(InferenceServerException):
+            await locked.infer("m", tensors(1.0), headers=holding(key))
+    assert any("a bug" in str(line.get("exception")) for line in log_lines())
+    assert not any("a" * 43 in str(line) or "c" * 43 in str(line) for line in log_lines())
+
+
 async def test_health_needs_no_key(locked: triton_aio.InferenceServerClient) -> None:
     assert await locked.is_server_live()
     assert await locked.is_server_ready()
