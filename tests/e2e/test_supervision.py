@@ -200,6 +200,7 @@ def test_a_successor_serves_the_wanted_version_and_what_loads(
         wait(lambda: returns(server) > before)
         wait(lambda: httpx.get(f"{server.url}/readyz").status_code == 200)
 
+    server.settle()
     put(root, tmp_path, MODEL, "new ")
     weights = other / json.loads((other / "model.json").read_text())["weights"]["file"]
     shutil.move(weights, tmp_path / "kept")
@@ -209,7 +210,7 @@ def test_a_successor_serves_the_wanted_version_and_what_loads(
     shutil.copyfile(tmp_path / "kept", weights)
     server.parent.send_signal(signal.SIGHUP)
     wait(lambda: label(MODEL).startswith("new "))
-    with weights.open("r+b") as file:
+    with (tmp_path / "kept").open("r+b") as file:  # in place: it is the file that engines have open
         file.truncate(1000)
     restart()
     assert label(MODEL).startswith("new ")
@@ -218,7 +219,6 @@ def test_a_successor_serves_the_wanted_version_and_what_loads(
     assert missing.startswith("other: could not be loaded: ")
     (failed,) = httpx.get(f"{server.url}/models").json()["failed"]
     assert (failed["name"], failed["why"]) == ("other", missing.removeprefix("other: could not be loaded: "))
-    shutil.move(tmp_path / "kept", weights)
     server.parent.send_signal(signal.SIGHUP)
     wait(lambda: classify("other").status_code == 200)
     assert httpx.get(f"{server.url}/readyz").json() == {"ready": True, "missing": []}
@@ -228,7 +228,7 @@ def test_one_process_bears_signals_while_it_loads_and_drains_without_a_limit(
     start: Callable[..., Fleet],
 ) -> None:
     server = start("--drain-timeout-s", "inf")  # SIGHUP and SIGUSR1 came all the while
-    wait(lambda: any(line["event"] == "settings followed" for line in server.lines()))
+    server.settle()
     assert httpx.post(f"{server.url}/classify", content=server.photo, timeout=TIMEOUT_S).status_code == 200
     server.parent.terminate()
     assert server.parent.wait(ENDED_S) == 0

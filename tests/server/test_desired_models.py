@@ -25,6 +25,7 @@ class Engine:
         unloadable: raised by every unload.
         log: every call.
         failures: what it was told of models that it could not load.
+        current: whether it serves these very generations already.
     """
 
     def __init__(self, *names: str) -> None:
@@ -38,6 +39,7 @@ class Engine:
         self.unloadable: Exception | None = None
         self.log: list[tuple[str, str]] = []
         self.failures: dict[str, str] = {}
+        self.current = False
 
     async def served(self) -> list[str]:
         return list(self.names)
@@ -46,6 +48,8 @@ class Engine:
         await self._called("prepare", reference)
         if reference == self.broken:
             raise WeightsInvalid(f"the weights of {reference} have changed")
+        if self.current:
+            return False
         self.prepared.append(Path(reference).name)
         return True
 
@@ -320,3 +324,24 @@ async def test_an_engine_that_starts_later_gets_the_version_that_is_wanted(
         await models.load("b")
     assert wanted("b").name == "b"
     assert len(list((folder / "models").iterdir())) == 2
+
+
+async def test_a_reload_of_what_is_served_keeps_the_files_that_were_right(
+    repository: Repository, folder: Path
+) -> None:
+    """Its weights are being replaced: an engine that starts now would have none, or others."""
+    pins = PinnedModels(folder / "models", ModelStore(folder / "store"))
+    weights = folder / "store/a/model.safetensors"
+    weights.write_bytes(b"weights")
+    engine = Engine("a")
+    models = DesiredModels([engine], repository, ["a"], pins=pins)
+    before = models.references
+    weights.unlink()
+    engine.current = True
+    await models.follow(["a"])
+    assert models.references == before
+    assert (Path(before[0]) / weights.name).read_bytes() == b"weights"
+    engine.current = False
+    weights.write_bytes(b"the same, mended")
+    await models.load("a")
+    assert models.references != before

@@ -191,7 +191,8 @@ class DesiredModels:
                 with suppress(PrunepoolError):
                     await engine.abort(name)
             raise
-        self._desired[name] = reference
+        if prepared or name not in self._desired or not needs_engine:
+            self._desired[name] = reference  # otherwise all have this version, from files that were right
         await self._apply("load", name, prepared, lambda engine: engine.commit(name))
         if prepared:
             _log.info("model loaded", model=name)
