@@ -26,8 +26,8 @@ MODEL = "deit_tiny_imagenette"
 MOVED_S, REFUSED_S = 2.5, 3.5
 #: Of a lost device, the engine itself tells.
 AT_ONCE_S = 1.0
-#: Ten pings are missed; then another process starts, beside the clients on few cores.
-REPLACED_S = 25.0
+#: Ten pings are missed, then it is ended; a device that is lost for good fails twice more before that.
+ENDED_BY_PARENT_S = 15.0
 ENDED_S = 10.0
 
 
@@ -89,25 +89,27 @@ def returns(server: Fleet) -> int:
     return sum(line["event"] == "process is back" for line in server.lines())
 
 
+@pytest.mark.timeout(600)  # three engines are replaced, one after the other
 def test_stuck_stopped_and_lost_engines_cost_no_request_and_are_replaced(
     fragile: Fleet, tmp_path: Path
 ) -> None:
-    def replaced(within_s: float, *, how: Callable[[], object]) -> list[Ended]:
-        before, began = returns(fragile), time.monotonic()
+    def replaced(how: Callable[[], object]) -> list[Ended]:
+        before = returns(fragile)
         with accounted(fragile) as answers:
             how()
+            began = time.time()
             wait(lambda: returns(fragile) > before)
-        assert time.monotonic() - began < within_s
+        assert fragile.at("process died") - began < ENDED_BY_PARENT_S
         assert {one.how for one in answers} == {200}
         return answers
 
-    assert slowest(replaced(REPLACED_S, how=lambda: appeared(tmp_path / "wedge"))) < MOVED_S
+    assert slowest(replaced(lambda: appeared(tmp_path / "wedge"))) < MOVED_S
     stopped = fragile.pid("engine-1")
-    assert slowest(replaced(REPLACED_S, how=lambda: os.kill(stopped, signal.SIGSTOP))) < MOVED_S
+    assert slowest(replaced(lambda: os.kill(stopped, signal.SIGSTOP))) < MOVED_S
     events = Counter(line["event"] for line in fragile.lines())
     assert events["process does not answer and is replaced"] == 2
     assert events["engine does not answer"] >= 2
-    assert slowest(replaced(REPLACED_S, how=lambda: appeared(tmp_path / "lose"))) < AT_ONCE_S
+    assert slowest(replaced(lambda: appeared(tmp_path / "lose"))) < AT_ONCE_S
     assert fragile.sample("engine_up") == 2
 
     with accounted(fragile) as answers:  # garbage from a stranger

@@ -162,6 +162,11 @@ class EngineReplica:
         self._core = InprocCoreClient(core)
         self._models = factory.create_desired_models(settings, [factory.create_core_models(settings, core)])
         await self._core.start()
+        if failures := self._core.failures():  # Ray keeps the replicas that it had
+            await self._core.close(0.0)
+            raise EngineUnavailable(
+                ", ".join(f"{name}: {why}" for name, why in failures.items()), retry_after=1.0
+            )
         self._ready_at = time.monotonic()
         self._reporting = asyncio.create_task(
             report_metrics(self._name, self._metrics.registry, self._aggregator, self._metrics.refresh)
