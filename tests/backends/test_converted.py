@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from prunepool.backends import converted, cpu_choice, openvino_convert
 from prunepool.backends.converted import COMPILED, CompiledModel, ConvertedModels
 from prunepool.backends.registry import BackendOptions, LoadedBackend
 from prunepool.errors import ConversionInvalid
+from prunepool.server.pinned_models import PinnedModels, open_pinned
 from prunepool.store import Compiled, CompiledFile, ModelStore, PassFiles, StoredModel, hidden
 
 ROOT = Path(__file__).parents[2]
@@ -245,6 +247,17 @@ def test_a_conversion_that_was_killed_leaves_nothing_for_ever(
 
     monkeypatch.setattr("prunepool.models.loader.load_model", lambda *_, **__: None)
     monkeypatch.setattr("prunepool.backends.openvino_compile.compile_model", compile_model)
-    openvino_convert.convert(stored.folder, target)
+    openvino_convert.convert(stored, target)
     assert list(models.root.iterdir()) == [target]
+    assert models.find(stored) is not None
+
+
+@pytest.mark.nightly  # the conversion of the smallest model takes half a minute on a busy machine
+def test_what_an_engine_serves_is_converted_beside_it(models: ConvertedModels, tmp_path: Path) -> None:
+    """The parent of an engine has pinned it: its files are links to what the parent has open."""
+    store, done = ModelStore(ROOT / "model_store"), threading.Event()
+    reference = PinnedModels(tmp_path / "pinned", store).pin("deit_tiny_imagenette")
+    stored = open_pinned(tmp_path / "pinned", store, reference)
+    models.convert(stored, done.set)
+    assert done.wait(100.0)
     assert models.find(stored) is not None

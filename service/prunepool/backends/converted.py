@@ -101,7 +101,7 @@ class ConvertedModels:
                 if self.find(stored) is None:
                     hidden.delete(target)  # whatever else has its place
                     log.info("%s: served by PyTorch while it is converted for OpenVINO", name)
-                    _run(stored.folder, target)
+                    _run(stored, target)
         except (OSError, subprocess.SubprocessError) as error:
             why = (
                 error.stderr.strip().splitlines()[-1:]
@@ -121,9 +121,10 @@ class ConvertedModels:
             yield
 
 
-def _run(source: Path, target: Path) -> None:
+def _run(stored: StoredModel, target: Path) -> None:
     """Convert in another process: it needs PyTorch and much memory, and both go when it ends."""
-    command = [sys.executable, "-m", "prunepool.backends.openvino_convert", str(source), str(target)]
+    command = [sys.executable, "-m", "prunepool.backends.openvino_convert", str(stored.folder), str(target)]
+    command += ["--linked"] if stored.linked else []
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     # It reads from the pipe, to end if this process does. A signal to the terminal is not for it.
     with subprocess.Popen(  # noqa: S603 - this interpreter, and paths of the operator's
