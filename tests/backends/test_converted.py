@@ -60,7 +60,7 @@ def conversions(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """A conversion takes no time; where each was made."""
     made: list[Path] = []
 
-    def run(source: Path, target: Path) -> None:
+    def run(stored: StoredModel, target: Path) -> None:
         write(target)
         made.append(target)
 
@@ -174,7 +174,7 @@ def test_without_room_pytorch_goes_on_and_one_line_says_why(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    def run(source: Path, target: Path) -> None:
+    def run(stored: StoredModel, target: Path) -> None:
         raise error
 
     monkeypatch.setattr(converted, "_run", run)
