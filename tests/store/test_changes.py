@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import resource
 import shutil
 import subprocess
@@ -194,6 +195,23 @@ def test_what_a_process_that_was_killed_left_is_deleted_by_the_next_change(
     assert len(hidden(store)) == 2
     add("tiny")
     assert hidden(store) == []
+
+
+def test_a_manifest_that_was_never_moved_into_place_is_deleted_by_the_next_change(
+    store: ModelStore, add: Add
+) -> None:
+    folder = add("tiny").folder
+    left, written, foreign = (
+        folder / f".model.json.{name}" for name in ("0123abcd", "4567abcd", "swp of an editor")
+    )
+    for path in (left, written, foreign):
+        path.touch()
+    for path in (left, foreign):
+        os.utime(path, (0, 0))
+    add("other")
+    assert not left.exists()
+    assert written.exists()
+    assert foreign.exists()
 
 
 def test_what_is_being_staged_is_not_taken_for_a_leftover(store: ModelStore, add: Add) -> None:

@@ -3,6 +3,7 @@
 .staging-…         a model being prepared, or one that was just replaced; locked while its process is alive
 .replaced-NAME-…   a model between the two steps of a replacement, see :mod:`prunepool.store.replacement`
 .trash-…           a removed model that is being deleted
+NAME/.model.json.… a manifest that is being written
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import re
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +22,10 @@ from pathlib import Path
 _TOKEN = "-[0-9a-f]{16}"  # noqa: S105 - no secret
 _STAGING = re.compile(r"\.staging" + _TOKEN)
 _TRASH = re.compile(r"\.trash" + _TOKEN)
+_DRAFT = re.compile(r"\.model\.json\.[0-9a-f]{8}")
 _REPLACED = re.compile(r"\.replaced-(?P<name>.+)" + _TOKEN)
+#: A manifest is written in much less.
+_WRITTEN_S = 3600.0
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +80,8 @@ def clean(root: Path) -> None:
             discard(path)
         elif match := _REPLACED.fullmatch(path.name):
             _restore(path, root / match["name"])
+        else:
+            _discard_drafts(path)
 
 
 def delete(path: Path) -> None:
@@ -122,6 +129,17 @@ def discard(path: Path) -> None:
         delete(path)
     except OSError as error:
         log.warning("%s: a leftover that cannot be deleted (%s)", path, error.strerror or error)
+
+
+def _discard_drafts(model: Path) -> None:
+    """Delete manifests that were never moved into place; one that is being written is younger."""
+    try:
+        drafts = [path for path in model.glob(".model.json.*") if _DRAFT.fullmatch(path.name)]
+        old = [path for path in drafts if time.time() - path.stat().st_mtime > _WRITTEN_S]
+    except OSError:  # it is being removed, or cannot be read
+        return
+    for path in old:
+        discard(path)
 
 
 def _restore(path: Path, target: Path) -> None:
