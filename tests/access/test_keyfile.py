@@ -27,7 +27,7 @@ def file(tmp_path: Path) -> KeysFile:
 
 
 def test_a_key_is_long_random_and_fits_a_header() -> None:
-    keys = {new_key() for _ in range(100)}
+    keys = {new_key().get_secret_value() for _ in range(100)}
     assert len(keys) == 100
     for key in keys:
         assert key.startswith("pp_")
@@ -43,7 +43,7 @@ def test_a_new_file_is_readable_by_its_owner_only(file: KeysFile) -> None:
 
 
 def test_the_key_itself_is_not_in_the_file(file: KeysFile) -> None:
-    key = new_key()
+    key = new_key().get_secret_value()
     file.add(Key("alice", digest_of(key)))
     assert key not in file.path.read_text()
     assert key.removeprefix("pp_") not in file.path.read_text()
@@ -200,7 +200,7 @@ def test_a_key_s_hash_is_not_shown() -> None:
 
 @given(st.text(), st.text())
 def test_no_key_is_left_in_a_text(before: str, after: str) -> None:
-    key = new_key()
+    key = new_key().get_secret_value()
     assert key.removeprefix("pp_") not in hide_keys(f"{before}{key}{after}")
 
 

@@ -41,7 +41,7 @@ def url(photos: Path, run: Run, serving: Any) -> Iterator[str]:
 
 
 def test_the_key_has_the_form_of_ours() -> None:
-    assert len(KEY) == len(new_key())
+    assert len(KEY) == len(new_key().get_secret_value())
 
 
 def raising(error: BaseException) -> Callable[..., Any]:

@@ -8,6 +8,8 @@ import secrets
 from dataclasses import dataclass, field
 from datetime import date
 
+from pydantic import SecretStr
+
 from prunepool.access.buckets import Rate
 
 #: Lets scanners for leaked secrets recognise a key.
@@ -36,9 +38,9 @@ class Key:
     admin: bool = False
 
 
-def new_key() -> str:
+def new_key() -> SecretStr:
     """Make a key of 256 random bits, in characters that are safe in a header."""
-    return PREFIX + secrets.token_urlsafe(_RANDOM_BYTES)
+    return SecretStr(PREFIX + secrets.token_urlsafe(_RANDOM_BYTES))
 
 
 def digest_of(key: str) -> bytes:

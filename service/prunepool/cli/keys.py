@@ -53,8 +53,9 @@ def create(
     except ValueError as error:
         raise UsageError(str(error)) from error
     key = new_key()
-    _write(lambda: file.add(Key(name, digest_of(key), limit, datetime.now(UTC).date(), admin)), file)
-    say(key)
+    digest = digest_of(key.get_secret_value())
+    _write(lambda: file.add(Key(name, digest, limit, datetime.now(UTC).date(), admin)), file)
+    say(key.get_secret_value())
     say(f"the key of {name}; it cannot be shown again: {file.path} holds only its hash", error=True)
 
 
