@@ -11,12 +11,14 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 from raw_http import RawConnection
 
+from prunepool.settings import Settings
 from prunepool.testing import FakeService
 
 Start = Callable[..., Any]
@@ -60,7 +62,16 @@ def with_http_client(server: Any, body: bytes) -> tuple[int, str]:
     return found
 
 
-clients = pytest.mark.parametrize("ask", [with_asyncio, with_httpx, with_urllib, with_http_client])
+@pytest.fixture(scope="module")
+def server(serving: Any) -> Iterator[Any]:
+    """A server over a fake engine, with a low limit on bodies."""
+    with serving(Settings.model_construct(max_body_bytes=1000), FakeService()) as url:
+        where = httpx.URL(url)
+        yield SimpleNamespace(url=url, address=(where.host, where.port))
+
+
+CLIENTS = (with_asyncio, with_httpx, with_urllib, with_http_client)
+clients = pytest.mark.parametrize("ask", CLIENTS)
 
 
 @pytest.fixture
@@ -96,18 +107,15 @@ def test_a_client_without_a_place_that_says_nothing_is_told_and_let_go(busy: Any
 
 
 @clients
-def test_a_client_that_still_sends_its_body_reads_that_it_is_too_long(live: Start, ask: Any) -> None:
-    server = live(FakeService(), max_body_bytes=1000)
+def test_a_client_that_still_sends_its_body_reads_that_it_is_too_long(server: Any, ask: Any) -> None:
     assert ask(server, bytes(LARGE)) == (413, "body_too_large")
 
 
-@clients
-def test_a_client_that_still_sends_its_body_reads_that_it_needs_a_key(
-    live: Start, ask: Any, tmp_path: Any
-) -> None:
+def test_a_client_that_still_sends_its_body_reads_that_it_needs_a_key(live: Start, tmp_path: Any) -> None:
     (tmp_path / "keys.toml").write_text("")
     server = live(FakeService(), api_keys_file=tmp_path / "keys.toml")
-    assert ask(server, bytes(LARGE // 8)) == (401, "unauthorized")
+    for ask in CLIENTS:
+        assert ask(server, bytes(LARGE // 8)) == (401, "unauthorized")
 
 
 def test_a_client_that_sends_for_ever_is_cut_off(live: Start) -> None:
@@ -135,9 +143,9 @@ def test_a_connection_that_only_discards_makes_room_for_another(live: Start) -> 
 
 @pytest.mark.parametrize("requests", [1, 2])
 @pytest.mark.parametrize("version", [b"1.0", b"1.1"])
-def test_a_half_closed_connection_gets_its_answers(live: Start, requests: int, version: bytes) -> None:
+def test_a_half_closed_connection_gets_its_answers(server: Any, requests: int, version: bytes) -> None:
     sent = POST.replace(b"HTTP/1.1\r\n", b"HTTP/%b\r\nConnection: keep-alive\r\n" % version)
-    with RawConnection(live(FakeService()).address) as connection:
+    with RawConnection(server.address) as connection:
         connection.send(sent * requests)
         connection.socket.shutdown(socket.SHUT_WR)
         assert [response.status for response in connection.responses()] == [200] * requests
@@ -176,9 +184,9 @@ def test_half_a_request_on_a_half_closed_connection_is_no_request(live: Start) -
     assert service.calls == []
 
 
-def test_http_1_0_keeps_a_connection_if_it_is_asked_to(live: Start) -> None:
+def test_http_1_0_keeps_a_connection_if_it_is_asked_to(server: Any) -> None:
     sent = b"GET /healthz HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"
-    with RawConnection(live(FakeService()).address) as connection:
+    with RawConnection(server.address) as connection:
         for _ in range(3):
             response = connection.send(sent).response()
             assert response is not None
@@ -187,8 +195,8 @@ def test_http_1_0_keeps_a_connection_if_it_is_asked_to(live: Start) -> None:
         assert (last.status, last.headers["connection"]) == (200, "close")
 
 
-def test_http_1_0_is_never_told_to_continue(live: Start) -> None:
+def test_http_1_0_is_never_told_to_continue(server: Any) -> None:
     sent = b"POST /classify HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\nphoto"
-    with RawConnection(live(FakeService()).address) as connection:
+    with RawConnection(server.address) as connection:
         (response,) = connection.send(sent).responses()
     assert response.status == 200

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import count
 from typing import Any
 
@@ -240,12 +240,17 @@ GETS = [
 ]
 
 
+@pytest.fixture(scope="module")
+def client(serving: Any) -> Iterator[httpx.Client]:
+    """A client of a server with a socket."""
+    with serving(Settings.model_construct(), FakeService()) as url, httpx.Client(base_url=url) as made:
+        yield made
+
+
 @pytest.mark.parametrize("path", GETS)
-async def test_head_is_answered_as_get_is_without_a_body(serving: Any, path: str) -> None:
+def test_head_is_answered_as_get_is_without_a_body(client: httpx.Client, path: str) -> None:
     """Through a socket: the server, and no route, leaves the body out."""
-    with serving(Settings.model_construct(), FakeService()) as url:
-        async with httpx.AsyncClient(base_url=url) as client:
-            by_get, by_head, again = [await client.request(method, path) for method in ("GET", "HEAD", "GET")]
+    by_get, by_head, again = (client.request(method, path) for method in ("GET", "HEAD", "GET"))
     assert (by_head.status_code, by_head.content) == (by_get.status_code, b"")
     differ = {"date", "x-request-id"} | ({"content-length"} if path in ("/metrics", "/v2/nope") else set())
     wanted = {name: value for name, value in by_get.headers.items() if name not in differ}

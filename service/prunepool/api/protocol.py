@@ -24,7 +24,7 @@ _ERROR_S = 1.0
 #: How long a connection above the limit may take to send the request whose response is 503.
 _REFUSED_S = 1.0
 #: How many connections above the limit may do so at a time: this many, or this share of the limit. Others are cut.
-_REFUSED_LEAST, _REFUSED_SHARE = 16, 1 / 8
+_REFUSED_LEAST, _REFUSED_SHARE = 32, 1 / 8
 _log = structlog.stdlib.get_logger("prunepool.http")
 
 
