@@ -170,7 +170,7 @@ class Live:
 @contextmanager
 def _running(service: Service, settings: Settings, metrics: Metrics) -> Iterator[Live]:
     server: Server = factory.create_server(settings, service, metrics)
-    bound = claim("127.0.0.1", 0)
+    bound = claim(settings.host, 0)
     ready = threading.Event()
     left: list[int] = []
 

@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from prunepool.api.listening import CannotListen
 from prunepool.testing import FakeService
 
 Start = Callable[..., Any]
@@ -48,3 +49,20 @@ def test_a_trusted_proxy_is_believed_but_not_its_clients(
 ) -> None:
     server = live(FakeService(), trusted_proxies="127.0.0.1, 10.0.0.0/8")
     assert client_logged(server, log_lines, forwarded) == client
+
+
+def test_a_proxy_is_trusted_over_ipv4_where_one_socket_serves_both(live: Start, log_lines: Lines) -> None:
+    try:
+        server = live(FakeService(), host="::", trusted_proxies="127.0.0.1")
+    except CannotListen:
+        pytest.skip("this machine has no IPv6")
+    headers = {"X-Forwarded-For": "203.0.113.7", "X-Forwarded-Prefix": "/vit"}
+    docs = httpx.get(f"http://127.0.0.1:{server.address[1]}/docs", headers=headers)
+    assert "/vit/openapi.json" in docs.text
+    httpx.get(f"http://127.0.0.1:{server.address[1]}/docs")
+    server.stop()
+    server.join()
+    assert [line["client"] for line in log_lines() if line["event"] == "request"] == [
+        "203.0.113.7",
+        "127.0.0.1",
+    ]

@@ -82,6 +82,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the timer: a client that sends nothing is a request that does not arrive."""
         super().connection_made(transport)
+        if self.client is not None:
+            # As IPv6 has it where one socket serves both: it would be another address for `trusted_proxies`.
+            self.client = (self.client[0].removeprefix("::ffff:"), self.client[1])
         self._idle_since = self.loop.time()
         served = len(self.connections) - len(self.refused)
         if served <= self.max_connections or self._evict_connection():
