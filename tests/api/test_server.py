@@ -13,8 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
+from prunepool.api.framing import MAX_HEAD_BYTES
 from prunepool.api.listening import claim
-from prunepool.api.protocol import MAX_HEAD_BYTES
 from prunepool.api.server import EngineLost
 from prunepool.metrics import Metrics
 from prunepool.server import factory

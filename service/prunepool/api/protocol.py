@@ -1,4 +1,4 @@
-"""HTTP/1.1 by uvicorn and httptools, stricter about framing, with limits on headers, time and connections."""
+"""HTTP/1.1 by uvicorn and httptools, with limits on time and connections."""
 
 from __future__ import annotations
 
@@ -6,19 +6,14 @@ import asyncio
 from collections.abc import Callable
 from http import HTTPStatus
 
-import httptools
 import structlog
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from prunepool.api.closing import HalfClosed, Lingering
 from prunepool.api.connection import Arrival, set_arrival
-from prunepool.api.exchange import Exchange
-from prunepool.api.head import fault_of, without_upgrade
-from prunepool.api.refusal import Refusal, bad_request
+from prunepool.api.framing import FramedHttpProtocol
+from prunepool.api.refusal import Refusal
 from prunepool.errors import Overloaded
 
-#: As large as common servers and proxies allow.
-MAX_HEAD_BYTES = 32 * 1024
 #: How long the reader of a body may take to send its error, before the connection is closed.
 _ERROR_S = 1.0
 #: How long a connection above the limit may take to send the request whose response is 503.
@@ -47,8 +42,8 @@ def bounded_protocol(
     return type("BoundedHttpProtocol", (BoundedHttpProtocol,), limits)
 
 
-class BoundedHttpProtocol(HttpToolsProtocol):
-    """Refuses requests that are ambiguous, whose headers are too long, or that arrive too slowly.
+class BoundedHttpProtocol(FramedHttpProtocol):
+    """Refuses requests that arrive too slowly, and connections above a limit.
 
     A request's time runs from its first byte, or from the start of the connection, to its last byte. Between two
     requests uvicorn's keep-alive timeout applies. When the time is over while a body is read, the reader of the
@@ -63,19 +58,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     count: Callable[[int, str], None]
     refused: set[BoundedHttpProtocol]
     _idle_since = 0.0
-    _head_bytes = 0
-    _framing_bytes = 0
-    _in_head = True
     _request_begun = False
-    _upgrade_offered = False
     _receive_timer: asyncio.TimerHandle | None = None
     _receive_deadline = 0.0
     _reader_notified = False
-    _ended = False  # no further request is read
     _refusal: Refusal | None = None
-    _arrival: Arrival
-    _exchange: Exchange
-    _running: Exchange | None = None
     _lingering: Lingering | None = None
     _half_closed: HalfClosed | None = None
 
@@ -116,53 +103,13 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         return True
 
     def data_received(self, data: bytes) -> None:
-        """Parse data in pieces, so that no more than `MAX_HEAD_BYTES` of headers are ever parsed."""
+        """Read requests, or discard what comes after the last one."""
         if self._in_head and self._receive_timer is None and not self._ended:
             self._start_timer(self.request_timeout_s)
         self._unset_keepalive_if_required()
-        rest = memoryview(data)
-        while rest and not self._ended and not self.transport.is_closing():
-            piece = MAX_HEAD_BYTES - self._head_bytes + 1 if self._in_head else MAX_HEAD_BYTES
-            self._parse(rest[:piece])
-            rest = rest[piece:]
+        unread = self._read(data)
         if self._lingering is not None:
-            self._lingering.discard(len(rest))
-
-    def _parse(self, data: memoryview) -> None:
-        """Parse a piece, and count what is no body."""
-        if self._in_head:
-            self._head_bytes += len(data)
-        else:
-            self._framing_bytes += len(data)
-        try:
-            self._feed(data)
-        except httptools.HttpParserError as error:
-            if not self._ended:
-                self._refuse_bytes(f"the bytes are no HTTP request: {error}")
-        if self._ended:
-            return
-        if self._in_head and self._head_bytes > MAX_HEAD_BYTES:
-            limit = f"the request line and headers must end within {MAX_HEAD_BYTES} bytes"
-            self._refuse(Refusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large", limit))
-        elif not self._in_head and self._framing_bytes > MAX_HEAD_BYTES:
-            self._refuse_bytes(f"chunk extensions and trailers must end within {MAX_HEAD_BYTES} bytes")
-
-    def _feed(self, data: memoryview) -> None:
-        """Feed the parser. Upgrades that are offered are not taken: their requests are parsed without the offer.
-
-        The parser itself takes what follows such headers for another protocol, and so a body for the next request.
-        """
-        while True:
-            try:
-                self.parser.feed_data(data)
-            except httptools.HttpParserUpgrade as offer:
-                data = data[offer.args[0] :]
-                self._upgrade_offered = False
-                method, version = self.parser.get_method(), self.parser.get_http_version()
-                self.parser = _new_parser(self)
-                self.parser.feed_data(without_upgrade(method, self.url, version, self.headers))
-            else:
-                return
+            self._lingering.discard(unread)
 
     def on_message_begin(self) -> None:
         """Begin a request, which may have arrived together with the one before it."""
@@ -173,44 +120,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._arrival = Arrival(self._receive_deadline)
         set_arrival(self.scope["state"], self._arrival)
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Add a header; trailers, which come after the body, are ignored."""
-        if self._in_head:
-            super().on_header(name, value.strip(b" \t"))
-
-    def on_headers_complete(self) -> None:
-        """Begin to answer; :func:`read_body` counts the bytes of the body."""
-        method, version = self.parser.get_method(), self.parser.get_http_version()
-        if self.parser.should_upgrade() and method != b"CONNECT":
-            self._upgrade_offered = True
-            return
-        refusal = self._no_room() if self in self.refused else fault_of(method, version, self.headers)
-        if refusal is not None:
-            self._refuse(refusal)
-            raise httptools.HttpParserCallbackError("refused")  # stops the parser
-        if version == "1.0":
-            self.expect_100_continue = False
-        self.app = self._exchange = Exchange(self.config.loaded_app, self._on_begin)
-        super().on_headers_complete()
-        self._exchange.cycle = self.cycle
-        self.cycle.keep_alive = self.parser.should_keep_alive()
-        self._in_head = False
-
-    def on_body(self, body: bytes) -> None:
-        """Let the reader of the body have a piece."""
-        self._framing_bytes = 0
-        super().on_body(body)
-
     def on_message_complete(self) -> None:
-        """Prepare for the headers of the next request."""
-        if self._upgrade_offered:
-            return
+        """Stop the timer: the request has arrived."""
         super().on_message_complete()
-        self._stop_timer()
-        self._in_head = True
-        self._request_begun = False
-        self._head_bytes = self._framing_bytes = 0
-        self._ended = not self.parser.should_keep_alive()
+        if self._in_head and not self._upgrade_offered:
+            self._stop_timer()
+            self._request_begun = False
 
     def on_response_complete(self) -> None:
         """Go on to the next request, or end the connection."""
@@ -230,9 +145,6 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._send_refusal(self._refusal)
         elif self._half_closed is not None:
             self.transport.close()
-
-    def _on_begin(self, exchange: Exchange) -> None:
-        self._running = exchange
 
     @property
     def _answering(self) -> bool:
@@ -288,22 +200,13 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         else:
             self.transport.close()
 
+    def _unserved(self) -> Refusal | None:
+        return self._no_room() if self in self.refused else None
+
     def _no_room(self) -> Refusal:
         detail = f"{self.max_connections} connections are open, which is the limit, and none of them is idle"
         # The next response frees a connection, so the shortest time that the header can express.
         return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, Overloaded.code, detail, retry_after_s=1)
-
-    def _refuse_bytes(self, detail: str) -> None:
-        """Refuse what the parser does not take: in the headers, or in the body of a request that is answered."""
-        if self._in_head:
-            self._refuse(bad_request(detail))
-            return
-        self._ended = True
-        if self._exchange.begun:
-            self._arrival.fail(detail)
-        else:
-            self._exchange.refusal = bad_request(detail)
-            self._note(self._exchange.refusal)
 
     def _refuse(self, refusal: Refusal) -> None:
         """Send the last response of the connection, after those that are still due."""
@@ -336,10 +239,3 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         # At debug level, so that a flood of connections is no flood of log lines; the metric counts them.
         write = _log.debug if refusal.status is HTTPStatus.SERVICE_UNAVAILABLE else _log.info
         write("request refused", client=client, status=refusal.status.value, code=refusal.code)
-
-
-def _new_parser(protocol: BoundedHttpProtocol) -> httptools.HttpRequestParser:
-    parser = httptools.HttpRequestParser(protocol)
-    # As uvicorn has it: what follows a request with `Connection: close` is ignored, and no error.
-    parser.set_dangerous_leniencies(lenient_data_after_close=True)
-    return parser
