@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prunepool import cli
+from prunepool.cli.streams import NOBODY_READS, OutputLost
 from prunepool.errors import InvalidParameter
 from prunepool.lab.evaluate import DIAL, cheapest_within, evaluate, report, settings_of
 from prunepool.lab.images import Crops
@@ -163,6 +165,29 @@ def test_a_wrong_call_is_one_line_and_status_2(
     err = capsys.readouterr().err
     assert message in err
     assert err.count("\n") == 1
+
+
+def test_a_report_that_cannot_be_written_does_not_lose_the_table_nor_the_other_way_round(
+    small_store: Path,
+    photos: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    common = ("small", "--model-store", str(small_store), "--images", str(photos), "--methods", "dial")
+    (tmp_path / "file").touch()
+    assert run(*common, "--ratios", "0.5", "--json", str(tmp_path / "file" / "out.json")) == 2
+    out, err = capsys.readouterr()
+    assert "24 images; " in out
+    assert "out.json cannot be written: " in err
+
+    def unread(text: str) -> int:
+        raise OutputLost(BrokenPipeError(errno.EPIPE, "Broken pipe"))
+
+    monkeypatch.setattr("prunepool.cli.streams.give_up_output", lambda: None)
+    monkeypatch.setattr("sys.stdout.write", unread)
+    assert run(*common, "--ratios", "0.5", "--json", str(tmp_path / "out.json")) == NOBODY_READS
+    assert json.loads((tmp_path / "out.json").read_text())["rows"][0]["figures"]["images"] == 24
 
 
 def test_images_that_are_broken_are_left_out_and_counted(

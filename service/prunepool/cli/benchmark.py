@@ -97,12 +97,14 @@ def benchmark(
     except PlanError as error:
         raise UsageError(f"--ratios: {error}") from error
     report = bench.report(rows, name)
-    _print(report)
-    save_json(report, json_file)
-    if plot is not None:
-        from prunepool.lab.speed_plot import draw
+    try:  # what was measured is neither lost with a reader of the output nor with a file that cannot be written
+        save_json(report, json_file)
+        if plot is not None:
+            from prunepool.lab.speed_plot import draw
 
-        draw(report, plot)
+            draw(report, plot)
+    finally:
+        _print(report)
 
 
 def _network(flags: Mapping[str, str], architecture: str | None) -> tuple[Any, int, str]:
@@ -158,9 +160,11 @@ def _over_http(
         gain = row.images_per_s / rows[0].images_per_s
         figures = (f"{row.images_per_s:.1f}", f"×{gain:.2f}", f"{row.p50_ms:.0f}", f"{row.p99_ms:.0f}")
         table.add_row(row.ratio, *figures, str(row.failed))
-    say_table(table, str(server))
     report = {"url": url, "clients": clients, **asdict(server), "rows": [asdict(row) for row in rows]}
-    save_json(report, json_file)
+    try:
+        save_json(report, json_file)
+    finally:
+        say_table(table, str(server))
 
 
 def _print(report: Mapping[str, Any]) -> None:

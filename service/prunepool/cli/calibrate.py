@@ -146,20 +146,25 @@ def calibrate(
             keep=None if keep is None else "split" if keep is Keep.SPLIT else "plans",
             speed_rounds=speed_rounds,
         )
-    _print(result)
     chosen_on, measured_on = (
         sum(len(part.pixels) for part in parts) for parts in (choose_crops, report_crops)
     )
     images_of = {"chosen_on": chosen_on, "measured_on": measured_on, "labels": labels is not None}
-    save_json({**images_of, **_document(loaded, result, seed)}, json_file)
-    if plot is not None:
-        from prunepool.lab.accuracy_plot import draw
+    written = None
+    try:  # what was measured is neither lost with a reader of the output nor with a file that cannot be written
+        if not dry_run:
+            found_out = {"profile": tuple(result.points), "geometry": loaded.geometry}
+            written = store.update_manifest(model, stored.manifest.model_copy(update=found_out))
+            path.unlink(missing_ok=True)
+        save_json({**images_of, **_document(loaded, result, seed)}, json_file)
+        if plot is not None:
+            from prunepool.lab.accuracy_plot import draw
 
-        draw([*result.before, *result.after[1:]], plot, title=f"{loaded.name}, images it was not chosen on")
-    if not dry_run:
-        found_out = {"profile": tuple(result.points), "geometry": loaded.geometry}
-        written = store.update_manifest(model, stored.manifest.model_copy(update=found_out))
-        path.unlink(missing_ok=True)
+            title = f"{loaded.name}, images it was not chosen on"
+            draw([*result.before, *result.after[1:]], plot, title=title)
+    finally:
+        _print(result)
+    if written is not None:
         say(f"the profile of {model} is written: {len(result.points)} points{_copied(stored, written)}")
 
 

@@ -102,14 +102,16 @@ def evaluate(
             model, flags, images, labels, wanted, chosen, match_gmacs, margins, limit, batch_size, seed
         )
         title = str(document["model"])
-    print_rows(rows)
     # Names only: the report identifies the set of images, not where it was stored.
     named = {"images": images.name, "labels": labels and Path(labels).name}
-    save_json({**named, **document}, json_file)
-    if plot is not None:
-        from prunepool.lab.accuracy_plot import draw
+    try:  # what took hours is neither lost with a reader of the output nor with a file that cannot be written
+        save_json({**named, **document}, json_file)
+        if plot is not None:
+            from prunepool.lab.accuracy_plot import draw
 
-        draw(rows, plot, title=title)
+            draw(rows, plot, title=title)
+    finally:
+        print_rows(rows)
 
 
 def _of_model(
