@@ -14,6 +14,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # Workers run side by side: one thread each, and one for the servers that they start.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# A model that is not compiled would be converted beside each server that a test starts, half a minute on a core.
+# Tests of that say so themselves.
+os.environ.setdefault("PRUNEPOOL_CPU_OPENVINO", "false")
+
 import hypothesis
 import pytest
 import structlog

@@ -159,12 +159,12 @@ class Settings(BaseSettings):
         description="Whether torch.compile generates the kernels on a GPU; the first start then takes minutes.",
     )
     cpu_openvino: bool = Field(
-        default=False,
-        description="Whether OpenVINO (extra `openvino`) runs batches of one ratio on a CPU, where it is faster.",
+        default=True,
+        description="Whether OpenVINO runs models on a CPU: compiled ones, and others once it has converted them.",
     )
-    cpu_openvino_folder: Path = Field(
-        default=Path("converted"),
-        description="Folder for models converted for OpenVINO; the first start fills it.",
+    cpu_openvino_folder: Path | None = Field(
+        default=None,
+        description="Folder for models converted for OpenVINO; unset, one in the user's folder of caches.",
     )
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(

@@ -1,4 +1,4 @@
-"""A converted pass: how a batch is shared out over streams, and that each image gets its own answer."""
+"""A converted pass: how a batch is cut into runs, and that each image gets its own answer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from prunepool.backends.compiled_backend import CompiledPasses
-from prunepool.backends.compiled_pass import AT_ONCE, Arrays, CompiledPass, Streams
+from prunepool.backends.compiled_pass import AT_ONCE, Arrays, CompiledPass, Infer
 from prunepool.backends.plan_family import PlanFamily
 from prunepool.reduction.plan import DENSE, ReductionPlan
 from prunepool.store import Geometry
@@ -32,16 +32,13 @@ PLANS = [ReductionPlan((1, 2), (count, count), (0.0, 0.0), "fuse") for count in 
 #: Images of each plan, neighbours of one plan being one group.
 GROUPS = st.lists(st.tuples(st.sampled_from([DENSE, *PLANS]), st.integers(1, 20)), min_size=1, max_size=6)
 
-Rounds = list[list[int]]
 
+def infer_of(runs: list[int]) -> Infer:
+    """Its logits are an image's first pixel and the tokens that its plan leaves."""
 
-def streams(width: int, rounds: Rounds) -> Streams:
-    """Streams whose logits are an image's first pixel and the tokens that its plan leaves."""
-
-    def infer(parts: Sequence[Arrays]) -> list[list[NDArray[np.generic]]]:
-        rounds.append([len(images) for images, *_ in parts])
-        assert len(parts) <= width
-        return [outputs(*arrays) for arrays in parts]
+    def infer(arrays: Arrays) -> Arrays:
+        runs.append(len(arrays[0]))
+        return outputs(*arrays)
 
     def outputs(
         images: NDArray[np.generic], thresholds: NDArray[np.generic], *stay: NDArray[np.generic]
@@ -58,13 +55,11 @@ def streams(width: int, rounds: Rounds) -> Streams:
             stages.append(np.asarray(images[:, 0, 0, 0], np.float32))
         return [logits, *stages]
 
-    return Streams(width, infer)
+    return infer
 
 
-def a_pass(width: int, rounds: Rounds | None = None, family: PlanFamily = FUSE) -> CompiledPass:
-    own: Rounds = [] if rounds is None else rounds
-    both = [streams(1, own)] + [streams(width, own)] * (width > 1)
-    return CompiledPass(both, family, GEOMETRY)
+def a_pass(runs: list[int] | None = None, family: PlanFamily = FUSE) -> CompiledPass:
+    return CompiledPass(infer_of([] if runs is None else runs), family, GEOMETRY)
 
 
 def numbered(count: int) -> NDArray[np.float32]:
@@ -93,32 +88,17 @@ def check_answers(run: Callable[..., object], groups: Sequence[tuple[ReductionPl
         assert covered == [i for i, plan in enumerate(plans) if not plan.dense]
 
 
-@given(groups=GROUPS, width=st.integers(1, 8))
-def test_in_any_mix_each_image_gets_its_own_answer(
-    groups: list[tuple[ReductionPlan, int]], width: int
-) -> None:
-    rounds: Rounds = []
-    check_answers(a_pass(width, rounds), groups)
-    assert all(sum(sizes) <= AT_ONCE for sizes in rounds), "memory is kept for so many"
-    assert all(len(set(sizes)) == 1 for sizes in rounds), "a stream that has less waits for the others"
-
-
-@given(images=st.integers(1, 70), width=st.integers(2, 8))
-def test_of_one_plan_only_what_does_not_divide_runs_on_all_threads(images: int, width: int) -> None:
-    rounds: Rounds = []
-    check_answers(a_pass(width, rounds), [(DENSE, images)])
-    assert sum(len(sizes) == 1 for sizes in rounds) <= 1
-
-
-def test_single_images_of_several_plans_run_side_by_side() -> None:
-    rounds: Rounds = []
-    check_answers(a_pass(2, rounds), [(plan, 1) for plan in PLANS])
-    assert rounds == [[1, 1], [1]]
+@given(groups=GROUPS)
+def test_in_any_mix_each_image_gets_its_own_answer(groups: list[tuple[ReductionPlan, int]]) -> None:
+    runs: list[int] = []
+    check_answers(a_pass(runs), groups)
+    assert max(runs) <= AT_ONCE, "memory is kept for so many"
+    assert len(runs) == sum(-(-count // AT_ONCE) for _, count in groups)
 
 
 def test_plans_of_two_methods_go_to_the_pass_of_their_own() -> None:
     ppt = PlanFamily("ppt", (1, 2))
-    passes = CompiledPasses([a_pass(2), a_pass(2, family=ppt)])
+    passes = CompiledPasses([a_pass(), a_pass(family=ppt)])
     theirs = ReductionPlan((1, 2), (7, 7), (0.1, 0.2), "ppt")
     check_answers(passes, [(DENSE, 3), (theirs, 2), (PLANS[0], 5), (theirs, 1)])
     assert not passes.runs(ReductionPlan((0,), (3,), (0.0,), "ppt"))

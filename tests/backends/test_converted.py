@@ -19,10 +19,19 @@ from prunepool.backends.converted import COMPILED, CompiledModel, ConvertedModel
 from prunepool.backends.registry import BackendOptions, LoadedBackend
 from prunepool.errors import ConversionInvalid
 from prunepool.server.pinned_models import PinnedModels, open_pinned
-from prunepool.store import Compiled, CompiledFile, ModelStore, PassFiles, StoredModel, hidden
+from prunepool.store import (
+    Compiled,
+    CompiledFile,
+    ModelStore,
+    PassFiles,
+    ReductionDefaults,
+    StoredModel,
+    Weights,
+    hidden,
+)
 
 ROOT = Path(__file__).parents[2]
-CONTENT = {"ppt.xml": b"<net/>" * 100, "ppt.bin": bytes(range(256)) * 10}
+CONTENT = {"ppt.xml.gz": b"<net/>" * 100, "ppt.bin": bytes(range(256)) * 10}
 
 
 @pytest.fixture
@@ -261,3 +270,48 @@ def test_what_an_engine_serves_is_converted_beside_it(models: ConvertedModels, t
     models.convert(stored, done.set)
     assert done.wait(100.0)
     assert models.find(stored) is not None
+
+
+def test_two_that_want_it_at_once_make_it_once(
+    models: ConvertedModels, stored: StoredModel, conversions: list[Path]
+) -> None:
+    told: list[int] = []
+    for _ in range(4):
+        models.convert(stored, lambda: told.append(1))
+    for thread in threading.enumerate():
+        if thread.name.startswith("prunepool-convert-"):
+            thread.join(20)
+    assert len(told) == 4
+    assert len(conversions) == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"input_size": 384},
+        {"mean": (0.4, 0.5, 0.5)},
+        {"reduction": ReductionDefaults(max_ratio=0.5)},
+        {"weights": Weights(sha256="e" * 64, dtype="float16", parameters=1)},
+    ],
+)
+def test_a_conversion_is_for_one_model_alone(
+    change: dict[str, object], models: ConvertedModels, stored: StoredModel
+) -> None:
+    assert models.folder(stored.manifest.model_copy(update=change)) != models.folder(stored.manifest)
+
+
+def test_a_conversion_ends_with_the_process_that_started_it() -> None:
+    program = (
+        "import threading, time; from prunepool.backends import openvino_convert as c; "
+        "threading.Thread(target=c._end_with_parent, daemon=True).start(); "
+        "print('up', flush=True); time.sleep(60)"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert child.stdout is not None
+    assert child.stdin is not None
+    assert child.stdout.readline() == "up\n"
+    child.stdin.close()
+    assert child.wait(20) == 1
+    child.stdout.close()

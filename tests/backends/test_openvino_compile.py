@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from prunepool.backends import cpu_choice
+from prunepool.backends.converted import CompiledModel
 from prunepool.backends.openvino_compile import compile_stored
 from prunepool.backends.registry import BackendOptions
 from prunepool.backends.torch_cpu import TorchBackend
@@ -20,12 +21,9 @@ from prunepool.core.backend import Backend
 from prunepool.core.types import Batch, BatchItem, Output, RatioSpec, Request
 from prunepool.errors import InvalidParameter, ModelNotFound, WeightsInvalid
 from prunepool.models.loader import load_model
-from prunepool.store import ModelStore, StoredModel
+from prunepool.store import ModelStore, ReductionDefaults, StoredModel
 
 pytest.importorskip("openvino")
-
-#: To convert a model takes half a minute of a core.
-pytestmark = pytest.mark.nightly
 
 NAME = "deit_tiny_imagenette"
 PACKAGED = Path(__file__).parents[2] / "model_store"
@@ -60,13 +58,14 @@ def options(dtype: str, **changes: Any) -> BackendOptions:
 
 
 @pytest.fixture(scope="module")
-def int8(store: ModelStore) -> Backend:
-    return opened(store.open(NAME), "int8")
+def int8() -> Backend:
+    """The packaged model, as it is compiled."""
+    return opened(ModelStore(PACKAGED).open(NAME), "int8")
 
 
 @pytest.fixture(scope="module")
-def plain(store: ModelStore) -> Backend:
-    return TorchBackend(load_model(store.open(NAME).folder, device="cpu", dtype="float32"), max_batch_size=1)
+def plain() -> Backend:
+    return TorchBackend(load_model(PACKAGED / NAME, device="cpu", dtype="float32"), max_batch_size=1)
 
 
 def opened(stored: StoredModel, dtype: str, **changes: Any) -> Backend:
@@ -92,21 +91,24 @@ def answers(backend: Backend, ratios: Sequence[float], images: Sequence[np.ndarr
     return list(backend.run(batch, backend.prepare(batch)))
 
 
+@pytest.mark.nightly
 def test_what_was_compiled_is_recorded_and_verified(store: ModelStore, tmp_path: Path) -> None:
     stored = store.verify(NAME)
     compiled = stored.manifest.compiled
     assert compiled is not None
     assert compiled.formats == ("float32", "int8")
-    assert {one.method for one in compiled.passes} == {"ppt"}
+    assert [one.blocks for one in compiled.passes] == [(), (3, 6, 9)] * 2, "one for the dense plan alone"
     assert stored.manifest.geometry is not None
     sizes = {one.weights: (stored.folder / one.constants.file).stat().st_size for one in compiled.passes}
     assert sizes["int8"] < 0.3 * sizes["float32"]
     assert sizes["float32"] < 1.1 * 4 * stored.manifest.weights.parameters
     assert not stored.packaged
     assert store.packaged is not None
-    assert "compiled" not in json.loads((store.packaged / NAME / "model.json").read_text())
+    packaged = store.packaged / NAME / "model.json"
+    assert json.loads(packaged.read_text())["compiled"]["passes"][0]["weights"] == "int8"
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("ratios", [(0.0,), (0.755,), (0.3, 0.3), (0.0, 0.3, 0.3, 0.5, 0.755)])
 def test_in_float32_answers_are_pytorchs(ratios: Sequence[float], store: ModelStore, plain: Backend) -> None:
     images = photos(len(ratios))
@@ -131,10 +133,18 @@ def test_in_int8_logits_are_close(int8: Backend, plain: Backend) -> None:
         assert 0 < np.abs(ours.logits - theirs.logits).max() < 0.05 * span
 
 
-@pytest.mark.parametrize("dtype", ["int8", "float32"])
+@pytest.mark.nightly
 @pytest.mark.parametrize("ratio", [0.0, 0.755])
-def test_an_image_has_the_same_answer_in_any_batch(dtype: str, ratio: float, store: ModelStore) -> None:
-    backend = opened(store.open(NAME), dtype)
+def test_in_float32_an_image_has_the_same_answer_in_any_batch(ratio: float, store: ModelStore) -> None:
+    check_any_batch(opened(store.open(NAME), "float32"), ratio)
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.755])
+def test_an_image_has_the_same_answer_in_any_batch(ratio: float, int8: Backend) -> None:
+    check_any_batch(int8, ratio)
+
+
+def check_any_batch(backend: Backend, ratio: float) -> None:
     images = photos(12)
     (alone,) = answers(backend, [ratio], images[:1])
     for others in ([], [ratio] * 2, [ratio] * 11, [0.3, 0.5, 0.5], [0.0, 0.3, 0.755, 0.5, 0.6]):
@@ -151,17 +161,64 @@ def test_float_pixels_and_decoded_ones_may_share_a_batch(int8: Backend) -> None:
     np.testing.assert_allclose(bytes_.logits, floats.logits, atol=0.02 * np.ptp(bytes_.logits))
 
 
-def test_a_changed_file_is_named_and_nothing_is_served(store: ModelStore, tmp_path: Path) -> None:
-    stored = store.open(NAME)
+def test_a_changed_file_is_named_and_nothing_is_served(tmp_path: Path) -> None:
+    stored = ModelStore(PACKAGED).open(NAME)
     assert stored.manifest.compiled is not None
     copy = tmp_path / NAME
     copy.mkdir()
     for file in stored.folder.iterdir():
         (copy / file.name).write_bytes(file.read_bytes())
-    (cut,) = (one.constants.file for one in stored.manifest.compiled.passes if one.weights == "int8")
+    cut = stored.manifest.compiled.passes[0].constants.file
     (copy / cut).write_bytes((copy / cut).read_bytes()[:-1])
     with pytest.raises(WeightsInvalid, match=rf"{cut}: has sha256 \w+, but model.json records"):
         opened(ModelStore(tmp_path).open(NAME), "int8")
+
+
+def test_auto_takes_what_is_faithful_and_says_what_it_measured() -> None:
+    decisions: dict[str, Any] = {}
+    stored = ModelStore(PACKAGED).open(NAME)
+    loaded = cpu_choice.make(stored, options("auto"), decisions)
+    (chosen,) = (one for one in loaded.trials if one.chosen)
+    assert loaded.dtype == chosen.dtype == decisions["format"]
+    assert chosen.faithful
+    assert chosen.ratios == (0.0, 0.5, 0.755)
+    assert min(chosen.images_per_s) > 0
+    successor = cpu_choice.make(stored, options("auto"), decisions)
+    assert (successor.dtype, successor.trials) == (loaded.dtype, loaded.trials), "nothing is measured again"
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("broken", ["int8", "all"])
+def test_a_format_that_answers_otherwise_is_not_taken(broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = cpu_choice._opened
+
+    def wrong(model: Any, manifest: Any, dtype: str, threads: int) -> Any:
+        passes = real(model, manifest, dtype, threads)
+        if passes is None or (broken == "int8" and dtype != "int8"):
+            return passes
+        return lambda images, groups: passes(images, groups)._replace(
+            logits=passes(images, groups).logits[:, ::-1] * 30
+        )
+
+    monkeypatch.setattr(cpu_choice, "_opened", wrong)
+    monkeypatch.setattr(cpu_choice.openvino_runtime, "has_bfloat16", lambda: broken == "int8")
+    stored = ModelStore(PACKAGED).open(NAME)
+    assert stored.manifest.compiled is not None
+    model = CompiledModel(stored.manifest.compiled, stored.read_compiled)
+    loaded = cpu_choice.compiled_backend(stored.manifest, model, options("auto"), {})
+    assert (loaded and loaded.dtype) == ("int8+bfloat16" if broken == "int8" else None)
+
+
+def test_a_model_compiled_for_other_plans_is_left_to_pytorch(caplog: pytest.LogCaptureFixture) -> None:
+    """As after `prunepool calibrate` has found other ones."""
+    stored = ModelStore(PACKAGED).open(NAME)
+    other = stored.manifest.model_copy(
+        update={"reduction": ReductionDefaults(method="fuse"), "profile": None}
+    )
+    assert other.compiled is not None
+    model = CompiledModel(other.compiled, stored.read_compiled)
+    assert cpu_choice.compiled_backend(other, model, options("auto"), {}) is None
+    assert f"prunepool models compile {NAME}" in caplog.text
 
 
 def test_int8_needs_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,10 +238,11 @@ sys.modules["torch"] = sys.modules["timm"] = None
 from pathlib import Path
 import numpy as np
 from prunepool.backends import cpu_choice
+from prunepool.backends.converted import CompiledModel
 from prunepool.backends.black_batch import black_batch
 from prunepool.backends.registry import BackendOptions
 from prunepool.store import ModelStore
-options = BackendOptions("cpu", "int8", 2, 0, False, True, Path("nowhere"), threads=1)
+options = BackendOptions("cpu", "int8", 2, 0, False, True, Path("nowhere"), threads=2)
 backend = cpu_choice.make(ModelStore(sys.argv[1]).open(sys.argv[2]), options, {}).backend
 backend.warm_up()
 batch = black_batch(224, (0.0, 0.5))
@@ -192,8 +250,8 @@ print(*(int(one.logits.argmax()) for one in backend.run(batch, backend.prepare(b
 """
 
 
-def test_it_is_served_without_torch(store: ModelStore, int8: Backend) -> None:
-    command = [sys.executable, "-c", WITHOUT_TORCH, str(store.root), NAME]
+def test_it_is_served_without_torch(int8: Backend) -> None:
+    command = [sys.executable, "-c", WITHOUT_TORCH, str(PACKAGED), NAME]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     black = [np.zeros((224, 224, 3), np.uint8)] * 2
     assert done.stdout.split() == [str(int(one.logits.argmax())) for one in answers(int8, [0.0, 0.5], black)]

@@ -21,7 +21,7 @@ NAME = "deit_tiny_imagenette"
 def document() -> dict[str, Any]:
     """A manifest of a compiled model."""
     plain = json.loads(render(PACKAGED.open(NAME).manifest))
-    files = {name: {"file": f"ppt.{name}", "sha256": "a" * 64} for name in ("xml", "bin")}
+    files = {name: {"file": f"ppt.{name}", "sha256": "a" * 64} for name in ("xml.gz", "bin")}
     plain["compiled"] = {
         "openvino": "2026.4.1",
         "source_sha256": plain["weights"]["sha256"],
@@ -30,7 +30,7 @@ def document() -> dict[str, Any]:
                 "weights": "int8",
                 "method": "ppt",
                 "blocks": [3, 6, 9],
-                "graph": files["xml"],
+                "graph": files["xml.gz"],
                 "constants": files["bin"],
             }
         ],
@@ -46,7 +46,11 @@ def parsed(document: dict[str, Any]) -> Any:
 def test_it_survives_writing_and_reading() -> None:
     manifest = parsed(document())
     assert manifest.compiled.formats == ("int8",)
-    assert [one.file for one in manifest.compiled.files()] == ["ppt.xml", "ppt.bin", "reference.safetensors"]
+    assert [one.file for one in manifest.compiled.files()] == [
+        "ppt.xml.gz",
+        "ppt.bin",
+        "reference.safetensors",
+    ]
     assert parse(render(manifest), "m") == manifest
 
 
@@ -59,9 +63,12 @@ Change = Callable[[dict[str, Any]], object]
         (lambda d: d["compiled"].update(source_sha256="c" * 64), "compiled.source_sha256 must be"),
         (lambda d: d.pop("geometry"), "compiled needs a geometry"),
         (lambda d: d["compiled"]["passes"][0].update(method="magic"), "must be one of ppt"),
-        (lambda d: d["compiled"]["passes"][0]["graph"].update(file="../ppt.xml"), r"file is '\.\./ppt.xml'"),
+        (lambda d: d["compiled"]["passes"][0]["graph"].update(file="../ppt.xml.gz"), r"file is '\.\./ppt"),
         (lambda d: d["compiled"]["passes"][0]["graph"].update(file="ppt.so"), "file is 'ppt.so'"),
-        (lambda d: d["compiled"]["passes"][0]["graph"].update(file="ppt.bin"), "different names"),
+        (
+            lambda d: d["compiled"]["passes"][0]["graph"].update(file="ppt.bin", sha256="d" * 64),
+            "one sha256, and another name",
+        ),
         (lambda d: d["compiled"]["passes"].append(d["compiled"]["passes"][0]), "passes must differ"),
         (lambda d: d["compiled"].update(passes=[]), "at least 1"),
     ],

@@ -1,7 +1,7 @@
 """A forward pass that OpenVINO runs on a CPU: any plans, any number of images, one conversion. It needs no torch.
 
-Images of one plan run together. Images of different plans run side by side, each plan on a stream of its own, or
-one after the other: nothing is padded, and no plan waits for another one's batch.
+Images of one plan run together, and plans one after the other, each on all threads: nothing is padded. Streams side
+by side were no faster on two cores, and each has its own memory for activations, and the weights once more.
 """
 
 from __future__ import annotations
@@ -61,50 +61,23 @@ class Answers(NamedTuple):
     stages: list[StageArrays]
 
 
-class Streams(NamedTuple):
-    """Parallel inference streams over one converted pass.
-
-    Attributes:
-        width: how many streams; they share the threads.
-        infer: maps the inputs of up to `width` streams to the outputs of each.
-    """
-
-    width: int
-    infer: Callable[[Sequence[Arrays]], Sequence[Arrays]]
-
-
-class Job(NamedTuple):
-    """Images of one plan that one stream runs at once.
-
-    Attributes:
-        plan: of all of them.
-        first: index in the batch of the first one.
-        images: how many.
-    """
-
-    plan: ReductionPlan
-    first: int
-    images: int
+#: Maps the inputs of a pass to its outputs.
+Infer = Callable[[Arrays], Arrays]
 
 
 class CompiledPass:
     """The pass for all plans of one family; for one thread at a time.
 
     Args:
-        streams: the single stream with all threads, then the parallel ones, if there are any.
+        infer: runs it.
         family: of the plans.
         geometry: of the network.
     """
 
-    def __init__(self, streams: Sequence[Streams], family: PlanFamily, geometry: Geometry) -> None:
-        self._streams = tuple(streams)
+    def __init__(self, infer: Infer, family: PlanFamily, geometry: Geometry) -> None:
+        self._infer = infer
         self._family = family
         self._geometry = geometry
-
-    @property
-    def alone(self) -> CompiledPass:
-        """The same on the single stream, with all threads, as a single image runs."""
-        return CompiledPass(self._streams[:1], self._family, self._geometry)
 
     def runs(self, plan: ReductionPlan) -> bool:
         """Whether a plan is of this family."""
@@ -120,65 +93,35 @@ class CompiledPass:
         Raises:
             RuntimeError: OpenVINO cannot compute it.
         """
-        found: dict[int, NDArray[np.float32]] = {}
+        logits: list[NDArray[np.float32]] = []
         stages: list[StageArrays] = []
-        for streams, jobs in self._rounds(groups):
-            given = [self._inputs(images, job) for job in jobs]
-            for job, (logits, *rest) in zip(jobs, streams.infer(given), strict=True):
-                found[job.first] = logits.astype(np.float32, copy=False)
-                stages += self._stages(job, rest)
-        return Answers(
-            np.concatenate([found[first] for first in sorted(found)]),
-            sorted(stages, key=lambda stage: (stage.block, stage.first)),
-        )
+        first = 0
+        for plan, count in groups:
+            for share in even_shares(count, AT_ONCE):
+                found, *rest = self._infer(self._inputs(images[first : first + share], plan))
+                logits.append(found.astype(np.float32, copy=False))
+                stages += self._stages(plan, first, rest)
+                first += share
+        return Answers(np.concatenate(logits), sorted(stages, key=lambda stage: (stage.block, stage.first)))
 
-    def _inputs(self, images: NDArray[np.float32], job: Job) -> Arrays:
-        counts = self._counts(job.plan)
-        stay = [np.zeros(count, np.float32) for count in counts]
-        thresholds = np.array(self._family.thresholds(job.plan), np.float32)
-        return [np.ascontiguousarray(images[job.first : job.first + job.images]), thresholds, *stay]
+    def _inputs(self, images: NDArray[np.float32], plan: ReductionPlan) -> Arrays:
+        stay = [np.zeros(count, np.float32) for count in self._counts(plan)]
+        thresholds = np.array(self._family.thresholds(plan), np.float32)
+        return [np.ascontiguousarray(images), thresholds, *stay]
 
-    def _stages(self, job: Job, outputs: Sequence[NDArray[np.generic]]) -> Iterator[StageArrays]:
-        """The reductions of a job that were carried out, from its outputs after the logits."""
-        counts = self._counts(job.plan)
+    def _stages(
+        self, plan: ReductionPlan, first: int, outputs: Sequence[NDArray[np.generic]]
+    ) -> Iterator[StageArrays]:
+        """The reductions that were carried out, from the outputs of a pass after the logits."""
+        counts = self._counts(plan)
         before = (self._geometry.tokens, *counts)
         for i, (block, n, m) in enumerate(zip(self._family.blocks, before, counts, strict=False)):
             if m < n:
                 own: Sequence[Any] = outputs[i * STAGE_ARRAYS : (i + 1) * STAGE_ARRAYS]
                 keep, remove, target, pruned, variance = own
-                yield StageArrays(block, job.first, (keep, remove, target), pruned, variance)
+                yield StageArrays(block, first, (keep, remove, target), pruned, variance)
 
     def _counts(self, plan: ReductionPlan) -> tuple[int, ...]:
         counts = self._family.counts(plan, self._geometry)
         assert counts is not None, plan
         return counts
-
-    def _rounds(self, groups: Sequence[Group]) -> Iterator[tuple[Streams, list[Job]]]:
-        """What runs at a time: on which streams, and the job of each of them.
-
-        As many images of a plan as divide evenly are shared out over the parallel streams, so that threads wait for
-        each other once a round and not after each operation. What is left over of several plans runs side by side
-        as well; what is left over of one plan runs on the single stream with all threads.
-        """
-        widest, single = self._streams[-1], self._streams[0]
-        left: list[Job] = []
-        first = 0
-        for plan, images in groups:
-            each, rest = divmod(images, widest.width)
-            for share in even_shares(each, AT_ONCE // widest.width):
-                yield widest, [Job(plan, first + i * share, share) for i in range(widest.width)]
-                first += widest.width * share
-            if rest:
-                left.append(Job(plan, first, rest))
-                first += rest
-        if len(left) > 1 and widest.width > 1:
-            left = [Job(job.plan, job.first + i, 1) for job in left for i in range(job.images)]
-            # Neighbours in cost, so that no stream waits long for another one.
-            left.sort(key=lambda job: sum(self._counts(job.plan)), reverse=True)
-            while len(left) > 1:
-                yield widest, left[: widest.width]
-                left = left[widest.width :]
-        for job in left:
-            for share in even_shares(job.images, AT_ONCE):
-                yield single, [Job(job.plan, job.first, share)]
-                job = job._replace(first=job.first + share)

@@ -21,7 +21,7 @@ from prunepool.backends.compiled_backend import CompiledBackend, CompiledPasses
 from prunepool.backends.compiled_pass import CompiledPass
 from prunepool.backends.converted import CompiledModel, ConvertedModels
 from prunepool.backends.fidelity import Reference, normalised_photos, photos_digest
-from prunepool.backends.format_trial import Run, try_formats
+from prunepool.backends.format_trial import MIXED, Run, try_formats
 from prunepool.backends.plan_family import PlanFamily, dial_plans
 from prunepool.backends.registry import BackendOptions, Decisions, LoadedBackend
 from prunepool.core.formats import FormatTrial
@@ -36,10 +36,11 @@ _WEIGHTS = {
     "bfloat16": ("float32", "float16"),
     "float16": ("float32", "float16"),
     "int8": ("int8",),
+    MIXED: ("int8",),
 }
 
-#: What `auto` tries. float16 is faster than bfloat16 on no processor that has either, and overflows sooner.
-_TRIED = ("float32", "bfloat16", "int8")
+#: What `auto` tries. float16 is left out: it is no faster than bfloat16, and overflows.
+_TRIED = ("float32", "bfloat16", "int8", MIXED)
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +99,7 @@ def compiled_backend(
     """
     assert manifest.geometry is not None
     dial = ModelDial(manifest, manifest.geometry)
-    families = {PlanFamily(one.method, one.blocks) for one in model.compiled.passes}
+    families = [PlanFamily(one.method, one.blocks) for one in model.compiled.passes]
     if not all(any(f.counts(p, dial.geometry) is not None for f in families) for p in dial_plans(dial)):
         log.warning("%s was compiled for other plans: `prunepool models compile %s`", *[manifest.name] * 2)
         return None
@@ -128,14 +129,12 @@ def _opened(model: CompiledModel, manifest: Manifest, dtype: str, threads: int) 
     """The passes in a number format, ready to run; None if the model is not compiled in one that it needs."""
     geometry = manifest.geometry
     assert geometry is not None
-    if dtype == "bfloat16" and not openvino_runtime.has_bfloat16():
+    if dtype in ("bfloat16", MIXED) and not openvino_runtime.has_bfloat16():
         return None
     for weights in _WEIGHTS[dtype]:
         passes = [
             CompiledPass(
-                openvino_runtime.open_streams(
-                    model.read(one.graph), model.read(one.constants), dtype, threads
-                ),
+                openvino_runtime.open_pass(model.read(one.graph), model.read(one.constants), dtype, threads),
                 PlanFamily(one.method, one.blocks),
                 geometry,
             )

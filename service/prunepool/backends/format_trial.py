@@ -19,8 +19,11 @@ from numpy.typing import NDArray
 from prunepool.backends.fidelity import Reference, compare
 from prunepool.core.formats import Fidelity, FormatTrial
 
+#: Weights in int8, all else in bfloat16; in `int8` alone, all else is in float32.
+MIXED = "int8+bfloat16"
+
 #: From the widest to the narrowest.
-FORMATS = ("float32", "bfloat16", "float16", "int8")
+FORMATS = ("float32", "bfloat16", "float16", "int8", MIXED)
 
 #: A narrower format is taken only if it is faster by this factor: rounding costs accuracy.
 _WORTH_IT = 1.1

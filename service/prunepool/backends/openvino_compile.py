@@ -6,8 +6,8 @@ import hashlib
 import logging
 import time
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -16,14 +16,16 @@ from prunepool.backends.compiled_pass import CompiledPass
 from prunepool.backends.dynamic_pass import DynamicPass
 from prunepool.backends.fidelity import Reference, normalised_photos, photos_digest
 from prunepool.backends.openvino_conversion import to_openvino
-from prunepool.backends.openvino_runtime import open_streams
+from prunepool.backends.openvino_files import pack
+from prunepool.backends.openvino_runtime import open_pass
 from prunepool.backends.openvino_weights import quantise_weights
 from prunepool.backends.plan_family import PlanFamily, dial_plans
 from prunepool.errors import ConversionInvalid
 from prunepool.models.loaded_model import LoadedModel
 from prunepool.models.loader import load_model
 from prunepool.models.vit import ReducingViT
-from prunepool.store import Compiled, CompiledFile, ModelStore, PassFiles, StoredModel, check_name
+from prunepool.reduction.plan import DENSE
+from prunepool.store import Compiled, CompiledFile, Manifest, ModelStore, PassFiles, StoredModel
 from prunepool.store.compiled import ReferenceFile, WeightFormat
 from prunepool.store.folders import copy_folder
 
@@ -48,36 +50,40 @@ def compile_model(model: LoadedModel, formats: Sequence[WeightFormat], folder: P
         ConversionInvalid: OpenVINO is not installed, or cannot convert the model.
         OSError: the files cannot be written.
     """
-    ov = _openvino()
+    _openvino()
+    began = time.perf_counter()
+    families = PlanFamily.all_of(dial_plans(model.dial))
+    exact = {
+        family: _converted(model.vit, family, model.manifest.input_size) for family in _with_dense(families)
+    }
     passes: list[PassFiles] = []
-    for family in PlanFamily.all_of(dial_plans(model.dial)):
-        began = time.perf_counter()
-        exact = _converted(model.vit, family, model.manifest.input_size)
-        for weights in formats:
-            name = f"{family.method}-{weights}"
-            converted = exact.clone()
-            if weights == "int8":
+    for weights in formats:
+        own = {family: converted.clone() for family, converted in exact.items()}
+        if weights == "int8":
+            for converted in own.values():
                 quantise_weights(converted)
-            graph = folder / f"{name}.xml"
-            ov.save_model(converted, graph, compress_to_fp16=weights == "float16")
-            passes.append(
-                PassFiles(
-                    weights=weights,
-                    method=family.method,
-                    blocks=family.blocks,
-                    graph=_recorded(graph),
-                    constants=_recorded(graph.with_suffix(".bin")),
-                )
+        graphs, constants = pack(
+            {_name(family): converted for family, converted in own.items()}, halved=weights == "float16"
+        )
+        shared = _written(folder / f"{weights}.bin", constants)
+        passes += [
+            PassFiles(
+                weights=weights,
+                method=family.method,
+                blocks=family.blocks,
+                graph=_written(folder / f"{_name(family)}-{weights}.xml.gz", graphs[_name(family)]),
+                constants=shared,
             )
-        log.info("the pass by %s is converted in %.0f s", family.method, time.perf_counter() - began)
+            for family in own
+        ]
+    log.info("%s is converted in %.0f s", model.name, time.perf_counter() - began)
     reference = reference_of(model)
-    path = folder / REFERENCE
-    path.write_bytes(reference.to_bytes())
+    answers = _written(folder / REFERENCE, reference.to_bytes())
     return Compiled(
-        openvino=ov.__version__,
+        openvino=version("openvino"),
         source_sha256=model.manifest.weights.sha256,
         passes=tuple(passes),
-        reference=ReferenceFile(**_recorded(path).model_dump(), photos=reference.photos),
+        reference=ReferenceFile(**answers.model_dump(), photos=reference.photos),
     )
 
 
@@ -99,41 +105,44 @@ def open_network(
     converted = _converted(network, family, size)
     if dtype == "int8":
         quantise_weights(converted)
-    with TemporaryDirectory() as folder:
-        graph = Path(folder) / "pass.xml"
-        _openvino().save_model(converted, graph, compress_to_fp16=False)
-        parts = graph.read_bytes(), graph.with_suffix(".bin").read_bytes()
-    return CompiledPass(open_streams(*parts, dtype, threads), family, network.geometry)
+    graphs, constants = pack({"pass": converted}, halved=False)
+    return CompiledPass(open_pass(graphs["pass"], constants, dtype, threads), family, network.geometry)
 
 
-def compile_stored(store: ModelStore, name: str, formats: Sequence[WeightFormat]) -> StoredModel:
-    """Compile a model of the store, and replace it by itself with the compiled passes beside its weights.
+def compile_stored(store: ModelStore, name_or_folder: str, formats: Sequence[WeightFormat]) -> StoredModel:
+    """Compile a model, and keep the passes beside its weights.
 
-    A packaged model is not changed: a copy with the passes goes into the store and takes precedence.
+    A model of the store is replaced as a whole. A packaged one is not changed: a copy with the passes goes into the
+    store and takes precedence. In a folder elsewhere the manifest is written last.
 
     Args:
         store: the folder of models.
-        name: of the model.
+        name_or_folder: the model's name in the store, or a folder with a model.json.
         formats: of the weights; what was compiled before is replaced.
 
     Raises:
-        ModelNotFound: there is no such model in the store.
+        ModelNotFound: there is no such model.
         ConversionInvalid: OpenVINO is not installed, or cannot convert the model.
-        ModelError: the store cannot be written.
+        ModelError: its folder cannot be written.
     """
-    check_name(name)
-    stored = store.open(name)
-    manifest = stored.manifest
-    model = load_model(stored.folder, device="cpu", dtype="float32")
+    stored = store.open(name_or_folder)
+    model = load_model(stored, device="cpu", dtype="float32")
+    if not stored.packaged and stored.folder.parent != store.root:
+        with store.writing():
+            compiled = compile_model(model, formats, stored.folder)
+        return store.update_manifest(stored.folder, _with_compiled(model, compiled))
     with store.staging() as staged:
         with store.writing():
             copy_folder(stored.folder, staged)
-            if manifest.compiled is not None:
-                for old in manifest.compiled.files():
+            if stored.manifest.compiled is not None:
+                for old in stored.manifest.compiled.files():
                     (staged / old.file).unlink(missing_ok=True)
             compiled = compile_model(model, formats, staged)
-        changed = manifest.model_copy(update={"compiled": compiled, "geometry": model.geometry})
-        return store.add(changed, staged, replace=True)
+        return store.add(_with_compiled(model, compiled), staged, replace=True)
+
+
+def _with_compiled(model: LoadedModel, compiled: Compiled) -> Manifest:
+    return model.manifest.model_copy(update={"compiled": compiled, "geometry": model.geometry})
 
 
 @torch.inference_mode()
@@ -169,5 +178,19 @@ def _openvino() -> Any:
     return openvino
 
 
-def _recorded(path: Path) -> CompiledFile:
-    return CompiledFile(file=path.name, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+def _with_dense(families: Sequence[PlanFamily]) -> list[PlanFamily]:
+    """The families, and before them one for the dense plan alone.
+
+    Any of them runs it, but scores and matches tokens of which it then removes none: on a small model that takes as
+    long again as all matrix products.
+    """
+    return list(dict.fromkeys((PlanFamily(DENSE.method, ()), *families)))
+
+
+def _name(family: PlanFamily) -> str:
+    return family.method if family.blocks else "dense"
+
+
+def _written(path: Path, content: bytes) -> CompiledFile:
+    path.write_bytes(content)
+    return CompiledFile(file=path.name, sha256=hashlib.sha256(content).hexdigest())

@@ -42,8 +42,8 @@ class BackendOptions:
         threads: CPU threads that a model computes with; None leaves PyTorch its own number, and OpenVINO one.
         cuda_graphs: how many CUDA graphs of a model are captured at most.
         cuda_compile: whether torch.compile makes the kernels that are captured.
-        cpu_openvino: whether OpenVINO runs batches of one ratio on a CPU, where it is faster.
-        cpu_openvino_folder: where passes converted for it are kept.
+        cpu_openvino: whether OpenVINO runs models on a CPU.
+        cpu_openvino_folder: where models converted for it are kept.
     """
 
     device: str

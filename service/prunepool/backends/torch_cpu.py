@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from itertools import groupby
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from prunepool.backends.black_batch import black_batch, warm_up_ratios
+from prunepool.backends.fidelity import compare, normalised_photos
 from prunepool.backends.outputs import outputs_of
 from prunepool.backends.registry import BackendOptions, Decisions, LoadedBackend
 from prunepool.backends.torch_batch import (
@@ -18,11 +20,16 @@ from prunepool.backends.torch_batch import (
     memory_errors_translated,
     prepared_batch,
 )
+from prunepool.core.formats import MOST_KL, MOST_KL_REDUCED
 from prunepool.core.types import Batch, BatchItem, Output
 from prunepool.models.loaded_model import LoadedModel
 from prunepool.models.loader import load_model, set_compute_threads
 from prunepool.models.vit import Forward, Group
 from prunepool.store import StoredModel
+
+log = logging.getLogger(__name__)
+
+log = logging.getLogger(__name__)
 
 #: A forward pass of normalised images, [B, 3, H, W], those of one plan next to each other.
 ForwardPass = Callable[[Tensor, Sequence[Group]], Forward]
@@ -100,8 +107,31 @@ def load_decided(stored: StoredModel, options: BackendOptions, decisions: Decisi
         set_compute_threads(options.threads)
     dtype = decisions.get("dtype", options.dtype)
     model = load_model(stored, device=options.device, dtype=dtype)
+    if dtype == "auto" and model.dtype != torch.float32 and model.device.type == "cpu":
+        exact = load_model(stored, device=options.device, dtype="float32")
+        if not faithful(model, exact):
+            log.warning("%s computes in float32: in %s it answers otherwise", model.name, dtype_name(model))
+            model = exact
     decisions["dtype"] = dtype_name(model)
     return model
+
+
+@torch.inference_mode()
+def faithful(model: LoadedModel, exact: LoadedModel) -> bool:
+    """Whether a model answers as in float32 on the sample photos, dense and at its default ratio.
+
+    Args:
+        model: in a narrower dtype.
+        exact: the same in float32.
+    """
+    manifest = exact.manifest
+    photos = torch.from_numpy(normalised_photos(manifest.input_size, manifest.mean, manifest.std))
+    for ratio in (0.0, min(manifest.reduction.default_ratio, exact.max_ratio)):
+        plan = exact.plan(ratio)
+        own, expected = (one(photos, plan).logits.numpy() for one in (model, exact))
+        if compare(own, expected).kl > (MOST_KL_REDUCED if ratio else MOST_KL):
+            return False
+    return True
 
 
 def dtype_name(model: LoadedModel) -> str:

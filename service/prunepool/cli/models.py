@@ -160,7 +160,7 @@ def pull(
 @with_flags("model_store")
 def compile_model(
     flags: Flags,
-    name: Annotated[str, typer.Argument(help="Name in the store.")],
+    name: Annotated[str, typer.Argument(help="Name in the store, or a folder with a model.json.")],
     weights: Annotated[
         str, typer.Option(help="Number formats of the weights, comma-separated: int8, float16, float32.")
     ] = "int8,float16",

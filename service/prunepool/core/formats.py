@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 #: The largest mean KL divergence from float32, in nats, at ratio 0 and with tokens removed, where rounding may also
 #: change which tokens are removed.
-MOST_KL, MOST_KL_REDUCED = 0.01, 0.05
+MOST_KL, MOST_KL_REDUCED = 0.002, 0.01
 
 
 class Fidelity(NamedTuple):

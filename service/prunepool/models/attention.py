@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
-from prunepool.models.packing import RaggedSegment, attention_calls, joined, prefix_rows, sizes_of
+from prunepool.models.packing import RaggedSegment, attention_calls, joined, prefix_rows, sizes_of, split_rows
 
 #: Queries, keys and values of one segment or one call, each [B, H, N, D].
 Heads = tuple[Tensor, Tensor, Tensor]
@@ -28,13 +28,13 @@ def self_attention(
         The output, [Σ tokens, C], and the heads of each segment.
     """
     calls = attention_calls(segments)
-    qkv = attention.qkv(y).split_with_sizes([sum(s.rows for s in call) for call in calls])
-    split = [_split(attention, rows, call[0].tokens, 3) for rows, call in zip(qkv, calls, strict=True)]
-    out, call_heads = _attention(attention, calls, split)
+    qkv = split_rows(attention.qkv(y), [sum(s.rows for s in call) for call in calls])
+    heads_of = [_split(attention, rows, call[0].tokens, 3) for rows, call in zip(qkv, calls, strict=True)]
+    out, call_heads = _attention(attention, calls, heads_of)
     segment_heads: list[Heads] = []
     for heads, call in zip(call_heads, calls, strict=True):
         counts = [s.images for s in call]
-        q, k, v = (part.split_with_sizes(counts) for part in heads)
+        q, k, v = (split_rows(part, counts) for part in heads)
         segment_heads += zip(q, k, v, strict=True)
     return out, segment_heads
 
@@ -58,13 +58,13 @@ def prefix_attention(attention: Any, y: Tensor, segments: Sequence[RaggedSegment
     )
     keys_values = F.linear(y, weight[width:], None if bias is None else bias[width:])
     calls = attention_calls(segments)
-    q_rows = queries.split_with_sizes([sum(s.images for s in call) * prefix for call in calls])
-    kv_rows = keys_values.split_with_sizes([sum(s.rows for s in call) for call in calls])
-    split = [
+    q_rows = split_rows(queries, [sum(s.images for s in call) * prefix for call in calls])
+    kv_rows = split_rows(keys_values, [sum(s.rows for s in call) for call in calls])
+    heads_of = [
         (*_split(attention, q, prefix, 1), *_split(attention, kv, call[0].tokens, 2))
         for q, kv, call in zip(q_rows, kv_rows, calls, strict=True)
     ]
-    return _attention(attention, calls, split)[0]
+    return _attention(attention, calls, heads_of)[0]
 
 
 def _attention(

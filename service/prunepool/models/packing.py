@@ -71,6 +71,11 @@ def joined(parts: Sequence[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(tuple(parts))
 
 
+def split_rows(rows: Tensor, counts: Sequence[int]) -> Sequence[Tensor]:
+    """Split along the first axis; a single part is taken as it is, for which an exported program would copy it."""
+    return (rows,) if len(counts) == 1 else rows.split_with_sizes(list(counts))
+
+
 def attention_calls(segments: Sequence[RaggedSegment]) -> list[list[RaggedSegment]]:
     """The segments of each attention call: neighbours of equal token count share one."""
     return [list(call) for _, call in groupby(segments, key=lambda s: (s.tokens, s.size is None))]
@@ -84,6 +89,6 @@ def sizes_of(call: Sequence[RaggedSegment]) -> Tensor | None:
 
 def prefix_rows(x: Tensor, segments: Sequence[RaggedSegment], prefix: int) -> Tensor:
     """The prefix tokens of every image, [B·P, C], from the packed rows [Σ tokens, C]."""
-    rows = x.split_with_sizes([s.rows for s in segments])
+    rows = split_rows(x, [s.rows for s in segments])
     front = [part.view(s.images, s.tokens, -1)[:, :prefix] for part, s in zip(rows, segments, strict=True)]
     return joined(front).flatten(0, 1)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from prunepool.models.attention import Heads, prefix_attention, self_attention
 from prunepool.models.geometry import network_geometry
-from prunepool.models.packing import RaggedSegment, joined, passes_of, prefix_rows
+from prunepool.models.packing import RaggedSegment, joined, passes_of, prefix_rows, split_rows
 from prunepool.reduction.methods import METHODS
 from prunepool.reduction.plan import DENSE, PlanError, ReductionPlan, removable
 from prunepool.reduction.step import StageRecord, Step, StepInputs
@@ -190,7 +190,7 @@ class ReducingViT(nn.Module):
             return x, segments
         parts: list[Tensor] = []
         left: list[RaggedSegment] = []
-        rows = x.split_with_sizes([s.rows for s in segments])
+        rows = split_rows(x, [s.rows for s in segments])
         for part, s, (q, k, v), count in zip(rows, segments, segment_heads, removed, strict=True):
             if count == 0:
                 parts.append(part)

@@ -111,6 +111,20 @@ def least_loss(x: Tensor, length: Tensor, scores: Tensor, removed: int, prefix: 
     gone = torch.zeros(batch, patches, dtype=torch.bool, device=x.device).scatter_(1, going + first, True)
     into = gather_rows(loss, going).masked_fill_(gone.unsqueeze(1), torch.inf).argmin(dim=-1)
     kept = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device).scatter_(1, remove, False)
-    keep = kept.byte().argsort(dim=-1, descending=True, stable=True)[:, : x.shape[1] - removed]
-    target = (kept.cumsum(dim=-1) - 1).gather(1, place.gather(1, into))
-    return TokenReduction(keep, remove, target)
+    after = kept.cumsum(dim=-1) - 1
+    target = after.gather(1, place.gather(1, into))
+    return TokenReduction(_kept_indices(kept, after, x.shape[1] - removed), remove, target)
+
+
+def _kept_indices(kept: Tensor, after: Tensor, count: int) -> Tensor:
+    """The indices of the kept tokens in their order, int64 [B, count], without sorting.
+
+    Args:
+        kept: bool [B, N]; `count` of each row are true.
+        after: the place of each kept token among them, int64 [B, N].
+        count: of kept tokens.
+    """
+    index = torch.arange(kept.shape[1], device=kept.device).expand_as(after)
+    # The others all go to one place more, which is cut off.
+    wider = torch.zeros(kept.shape[0], count + 1, dtype=torch.int64, device=kept.device)
+    return wider.scatter(1, after.masked_fill(~kept, count), index)[:, :count]

@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from platformdirs import user_cache_path
+
 from prunepool.access import Keyring, KeysFile
 from prunepool.api.app import Tracing, create_app
 from prunepool.api.drain import Drain
@@ -108,7 +110,7 @@ def create_model_factory(
             cuda_graphs=settings.cuda_graphs,
             cuda_compile=settings.cuda_compile,
             cpu_openvino=settings.cpu_openvino,
-            cpu_openvino_folder=settings.cpu_openvino_folder,
+            cpu_openvino_folder=settings.cpu_openvino_folder or user_cache_path("prunepool") / "converted",
             threads=settings.compute_threads or compute_threads(),
         ),
         decisions,

@@ -27,7 +27,7 @@ class CompiledFile(BaseModel):
     model_config = _FROZEN
 
     file: Annotated[
-        str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\.(xml|bin|safetensors)$", max_length=255)
+        str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\.(xml\.gz|bin|safetensors)$", max_length=255)
     ]
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -49,8 +49,8 @@ class PassFiles(BaseModel):
         weights: the number format of its weights.
         method: the reduction method of its plans.
         blocks: where any of its plans reduces, ascending; none for a pass that runs the dense plan alone.
-        graph: the operations, OpenVINO's `.xml`.
-        constants: the weights, OpenVINO's `.bin`.
+        graph: the operations, OpenVINO's `.xml`, compressed.
+        constants: the weights, OpenVINO's `.bin`; passes of one format share them.
     """
 
     model_config = _FROZEN
@@ -93,7 +93,7 @@ class Compiled(BaseModel):
         return tuple(dict.fromkeys(one.weights for one in self.passes))
 
     def files(self) -> Iterator[CompiledFile]:
-        """Every file that it consists of."""
+        """Every file that it consists of; one that several passes share is repeated."""
         for one in self.passes:
             yield one.graph
             yield one.constants
@@ -106,7 +106,7 @@ class Compiled(BaseModel):
         keys = [(one.weights, one.method, one.blocks) for one in self.passes]
         if len(set(keys)) < len(keys):
             raise ValueError("passes must differ in weights, method or blocks")
-        names = [one.file for one in self.files()]
+        names = [one.file for one in dict.fromkeys(self.files())]
         if len(set(names)) < len(names):
-            raise ValueError("its files must have different names")
+            raise ValueError("a file must have one sha256, and another name than all others")
         return self
