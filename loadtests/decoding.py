@@ -26,6 +26,7 @@ from timm.data import create_transform
 
 from prunepool.imaging import ImageLimits, Preprocess, decode, resampling
 from prunepool.lab.environment import environment
+from prunepool.machine import tune_malloc
 
 CROP = Preprocess(224, 0.9, "bicubic")
 LIMITS = ImageLimits()
@@ -150,6 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "timm's transform": timms(),
     }
     torch.set_num_threads(1)
+    tune_malloc()  # as a server does: what is freed is not given back, page by page, after every image
     results = measure(decoders, images, chosen.rounds)
     libraries = {name: version(name) for name in _LIBRARIES}
     machine = environment(torch.device("cpu")) | libraries
