@@ -33,7 +33,7 @@ def tiff(
         values = value if isinstance(value, list) else [value]
         packed = struct.pack(f"{order}{len(values)}I", *values)
         if len(values) == 1:
-            short = tag in (258, 259, 262, 274, 277, 284, 339)
+            short = tag in (258, 259, 262, 274, 277, 284, 338, 339)
             directory += struct.pack(f"{order}HHI", tag, 3 if short else _LONG, 1)
             directory += struct.pack(f"{order}HH", values[0], 0) if short else packed
         else:
@@ -105,3 +105,27 @@ def test_xmp_of_another_type_than_bytes_concerns_no_pixel(orientation: int) -> N
     found = decode(tiff("<", [rows], tags | {700: [1, 2]}), PREPROCESS, ImageLimits())
     np.testing.assert_array_equal(found, plain)
     assert plain[0, 0, 0] == (255 if orientation == 3 else 0)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("compression", [RAW, DEFLATE])
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_separate_planes_are_the_same_in_every_depth_byte_order_and_compression(
+    order: str, compression: int, bits: int, channels: int
+) -> None:
+    """The upper and the lower byte of a value differ."""
+    values = [0x0A1B, 0x142C, 0x1E3D, 0xFFFF][:channels]
+    planes = [
+        np.full((64, 64), v if bits == 16 else v >> 8, f"{order}u{bits // 8}").tobytes() for v in values
+    ]
+    planes = [zlib.compress(plane) for plane in planes] if compression == DEFLATE else planes
+    tags: dict[int, int | list[int]] = {
+        258: [bits] * channels,
+        259: compression,
+        262: RGB,
+        277: channels,
+        284: 2,
+    }
+    found = decode(tiff(order, planes, tags | ({338: 2} if channels == 4 else {})), PREPROCESS, ImageLimits())
+    np.testing.assert_array_equal(found, np.broadcast_to([10, 20, 30], found.shape))

@@ -65,16 +65,27 @@ class BoundedTiffImageFile(TiffImageFile):
                 f"TIFF compressed by {compression} is not served; these are: {', '.join(_COMPRESSIONS)}",
                 found="TIFF",
             )
+        self.tile = [
+            tile._replace(args=(self._raw_mode(tile.args[0]), *tile.args[1:]))
+            for tile in self.tile
+            if isinstance(tile.args, tuple)
+        ]
+
+    def _raw_mode(self, stated: str) -> str:
+        """The layout of pixels in the file, where Pillow mistakes it."""
         if self.use_load_libtiff:
-            self.tile = [
-                tile._replace(args=(_NATIVE.get(tile.args[0], tile.args[0]), *tile.args[1:]))
-                for tile in self.tile
-                if isinstance(tile.args, tuple)
-            ]
+            return _NATIVE.get(stated, stated)
+        if len(stated) == 1 and self._separate_planes() and self.tag_v2.get(BITS, (8,))[0] == 16:
+            return f"{stated};16{'B' if self.tag_v2.prefix == b'MM' else 'L'}"  # one of several planes
+        return stated
+
+    def _separate_planes(self) -> bool:
+        return self.tag_v2.get(_PLANAR) == _SEPARATE_PLANES
 
     def load_prepare(self) -> None:
-        """Check what is about to be decoded."""
-        self._check_whole()
+        """Check what is about to be decoded; libtiff checks by itself."""
+        if not self.use_load_libtiff:
+            self._check_whole()
         super().load_prepare()
 
     def load_end(self) -> None:
@@ -106,7 +117,7 @@ class BoundedTiffImageFile(TiffImageFile):
         Raises:
             ImageUndecodable: they do not.
         """
-        planes = Image.getmodebands(self.mode) if self.tag_v2.get(_PLANAR) == _SEPARATE_PLANES else 1
+        planes = Image.getmodebands(self.mode) if self._separate_planes() else 1
         wanted = self._tile_size[0] * self._tile_size[1] * planes
         extents = [tile.extents for tile in self.tile if tile.extents is not None]
         found = sum((right - left) * (bottom - top) for left, top, right, bottom in extents)
