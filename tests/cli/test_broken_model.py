@@ -16,18 +16,20 @@ MODEL = "deit_tiny_imagenette"
 
 @pytest.fixture
 def model(folder: Path, root: Path) -> Path:
-    """A copy of the small embedded model in the store of the working directory."""
+    """A copy of the small embedded model in the store of the working directory, without compiled passes."""
     copy = folder / "model_store" / MODEL
     copy.mkdir(parents=True)
     for name in ("model.json", "model.safetensors"):
         (copy / name).write_bytes((root / "model_store" / MODEL / name).read_bytes())
     (folder / "one.jpg").write_bytes(b"one")
+    change(copy)
     return copy
 
 
 def change(model: Path, **values: object) -> None:
     document = json.loads((model / "model.json").read_text())
-    document.pop("geometry", None)
+    for optional in ("geometry", "compiled"):
+        document.pop(optional, None)
     (model / "model.json").write_text(json.dumps(document | values))
 
 

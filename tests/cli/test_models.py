@@ -33,12 +33,12 @@ Call = Callable[..., Result]
 
 @pytest.fixture
 def store(tmp_path: Path, root: Path) -> ModelStore:
-    """A temporary store with the embedded model."""
+    """A temporary store with the embedded model, without its compiled passes."""
     store = ModelStore(tmp_path / "store")
     embedded = ModelStore(root / "model_store").open(EMBEDDED)
     with store.staging() as folder:
         (folder / "model.safetensors").write_bytes(embedded.weights_path.read_bytes())
-        store.add(embedded.manifest, folder)
+        store.add(embedded.manifest.model_copy(update={"compiled": None}), folder)
     return store
 
 
