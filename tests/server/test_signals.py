@@ -15,7 +15,7 @@ import pytest
 TIMEOUT_S = 30.0
 PROGRAM = """
 import signal, sys, time
-from prunepool.server.signals import deferred_signals, deliver, prepare_to_serve
+from prunepool.server.signals import defer, deliver, prepare_to_serve
 
 def said(number, _):
     print(signal.Signals(number).name, flush=True)
@@ -25,11 +25,11 @@ print("prepared", flush=True)
 sys.stdin.readline()
 for number in (signal.SIGHUP, signal.SIGUSR1):
     signal.signal(number, said)
-with deferred_signals():
-    for number in (signal.SIGHUP, signal.SIGUSR1):
-        deliver(number)
-    print("serving", flush=True)
-    time.sleep(60)
+defer()
+for number in (signal.SIGHUP, signal.SIGUSR1):
+    deliver(number)
+print("serving", flush=True)
+time.sleep(60)
 """
 
 
@@ -88,7 +88,7 @@ def test_a_sigterm_ends_a_server_that_is_starting(starting: Starting) -> None:
     starting.process.send_signal(signal.SIGTERM)
     status, errors = starting.end()
     assert status == 128 + signal.SIGTERM
-    assert errors == "prunepool: SIGTERM while starting: ending now\n"
+    assert errors == "prunepool: SIGTERM: ending now\n"
 
 
 def test_other_signals_wait_until_they_are_handled(starting: Starting) -> None:

@@ -32,7 +32,7 @@ from prunepool.server.observability import announcement
 from prunepool.server.parent_folder import parent_folder, remove
 from prunepool.server.reload import Coalesced, follow_settings
 from prunepool.server.settings_check import check
-from prunepool.server.signals import deferred_signals, deliver
+from prunepool.server.signals import defer, deliver
 from prunepool.server.specs import EngineSpec, FrontendSpec, Place, devices, share_of_cores
 from prunepool.server.watchdog import watch
 from prunepool.settings import Settings
@@ -68,10 +68,10 @@ def serve(
         PrunepoolError: the model cannot be served.
     """
     check(settings)
+    defer()
     set_openmp_wait_policy(os.environ)
     with (
         serving_logs(settings.log_format, settings.log_level, "parent") as lines,
-        deferred_signals(),
         ExitStack() as stack,
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
@@ -156,6 +156,7 @@ class Parent:
             await stopped.wait()
             return await self._drain(engines, frontends)
         finally:
+            defer()  # another SIGTERM must not interrupt what is left to do
             for task in self._tasks:
                 task.cancel()
             for child in self._children:

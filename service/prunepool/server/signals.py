@@ -9,8 +9,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from prunepool.queued_output import QueuedOutput
 
@@ -24,14 +22,9 @@ def prepare_to_serve() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP, signal.SIGUSR1))
 
 
-@contextmanager
-def deferred_signals() -> Iterator[None]:
-    """Have all signals that a parent acts on wait while the block runs, each until it is delivered."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, PARENTS_SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+def defer() -> None:
+    """Have all signals that a parent acts on wait, each until it is delivered: it starts, or ends and tidies up."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, PARENTS_SIGNALS)
 
 
 def deliver(number: signal.Signals) -> None:
@@ -40,8 +33,8 @@ def deliver(number: signal.Signals) -> None:
 
 
 def _end(number: int, _: object) -> None:
-    """Nothing is served yet, so nothing is left to be answered."""
-    sys.stderr.write(f"prunepool: {signal.Signals(number).name} while starting: ending now\n")
+    """Nothing is served yet, or no more, so nothing is left to be answered."""
+    sys.stderr.write(f"prunepool: {signal.Signals(number).name}: ending now\n")
     sys.stderr.flush()
     if isinstance(sys.stderr, QueuedOutput):
         sys.stderr.drain()
