@@ -179,7 +179,9 @@ class Child:
                 process = self._begin(incarnation)
                 started = True
                 await self._follow(process)
-            except Exception:  # no process can be had now; whatever it is, supervision goes on
+            except OSError as error:  # no process can be had now
+                _log.error("process could not be started", name=self.name, why=str(error))
+            except Exception:  # whatever it is, supervision goes on
                 _log.exception("process could not be started or followed", name=self.name)
             finally:
                 self._forget()
