@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -18,6 +21,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 # Tests of that say so themselves.
 os.environ.setdefault("PRUNEPOOL_CPU_OPENVINO", "false")
 
+# What is kept for later starts is kept for this run alone; what matplotlib found out of fonts stays.
+os.environ.setdefault("MPLCONFIGDIR", str(Path.home() / ".config" / "matplotlib"))
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="tests-of-prunepool-")
+
 import hypothesis
 import pytest
 import structlog
@@ -29,6 +36,8 @@ from prunepool.metrics import Metrics
 from prunepool.server import factory
 from prunepool.serving.types import Service
 from prunepool.settings import Settings
+
+atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
 # How many examples hypothesis tries; a test that needs more takes a multiple of its profile's. None has a deadline
 # on the wall clock: a busy machine is not a bug. Every run takes the same few, so that what is red is red for what

@@ -36,6 +36,7 @@ ARROWS: dict[str, set[str]] = {
     "core": {"errors", "imaging", "metrics"},
     "backends": {
         "models",
+        "processor",
         "reduction",
         "store",
         "errors",
@@ -74,6 +75,7 @@ ARROWS: dict[str, set[str]] = {
         "machine",
         "metrics",
         "models",
+        "processor",
         "queued_output",
         "serving",
         "settings",

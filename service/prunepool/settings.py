@@ -164,7 +164,8 @@ class Settings(BaseSettings):
     )
     cpu_openvino_folder: Path | None = Field(
         default=None,
-        description="Folder for models converted for OpenVINO; unset, one in the user's folder of caches.",
+        description="Folder for what is converted, prepared and measured for OpenVINO; unset, one in the user's "
+        "folder of caches.",
     )
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunepool.backends.black_batch import black_batch, warm_up_ratios
-from prunepool.backends.compiled_pass import Answers, CompiledPass, Group, StageArrays
+from prunepool.backends.compiled_pass import AT_ONCE, Answers, CompiledPass, Group, StageArrays
 from prunepool.backends.outputs import outputs_of
 from prunepool.core.types import Batch, Output
 from prunepool.models.dial import ModelDial
@@ -91,7 +91,9 @@ class CompiledBackend:
 
     def warm_up(self) -> None:
         """Run small and large batches at both ends of the ratios, and a mix."""
-        for ratios in warm_up_ratios(self.dial.max_ratio, self._max_batch_size):
+        # A larger batch runs in parts that are as large as this one.
+        most = min(self._max_batch_size, AT_ONCE)
+        for ratios in warm_up_ratios(self.dial.max_ratio, most):
             batch = black_batch(self._size, ratios)
             self.run(batch, self.prepare(batch))
 

@@ -22,6 +22,7 @@ from prunepool.backends.compiled_pass import CompiledPass
 from prunepool.backends.converted import CompiledModel, ConvertedModels
 from prunepool.backends.fidelity import Reference, normalised_photos, photos_digest
 from prunepool.backends.format_trial import MIXED, Run, try_formats
+from prunepool.backends.kernel_cache import KernelCache
 from prunepool.backends.plan_family import PlanFamily, dial_plans
 from prunepool.backends.registry import BackendOptions, Decisions, LoadedBackend
 from prunepool.core.formats import FormatTrial
@@ -105,10 +106,11 @@ def compiled_backend(
         return None
     wanted = decisions.get("format", options.dtype)
     names = _TRIED if wanted == "auto" else (wanted,)
+    kernels = {dtype: KernelCache(options.cpu_openvino_folder) for dtype in names}
     opened = {
         dtype: passes
         for dtype in names
-        if (passes := _opened(model, manifest, dtype, options.threads or 1)) is not None
+        if (passes := _opened(model, manifest, dtype, options.threads or 1, kernels[dtype])) is not None
     }
     trials: tuple[FormatTrial, ...] = ()
     if wanted == "auto" and opened:
@@ -121,11 +123,14 @@ def compiled_backend(
     if dtype not in opened:
         return None
     decisions["format"] = dtype
+    kernels[dtype].keep()
     backend = CompiledBackend(manifest, opened[dtype], max_batch_size=options.max_batch_size)
     return LoadedBackend(backend, "cpu", dtype, trials)
 
 
-def _opened(model: CompiledModel, manifest: Manifest, dtype: str, threads: int) -> CompiledPasses | None:
+def _opened(
+    model: CompiledModel, manifest: Manifest, dtype: str, threads: int, kernels: KernelCache
+) -> CompiledPasses | None:
     """The passes in a number format, ready to run; None if the model is not compiled in one that it needs."""
     geometry = manifest.geometry
     assert geometry is not None
@@ -134,7 +139,9 @@ def _opened(model: CompiledModel, manifest: Manifest, dtype: str, threads: int) 
     for weights in _WEIGHTS[dtype]:
         passes = [
             CompiledPass(
-                openvino_runtime.open_pass(model.read(one.graph), model.read(one.constants), dtype, threads),
+                openvino_runtime.open_pass(
+                    model.read(one.graph), model.read(one.constants), dtype, threads, kernels
+                ),
                 PlanFamily(one.method, one.blocks),
                 geometry,
             )

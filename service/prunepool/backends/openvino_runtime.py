@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from prunepool.backends.compiled_pass import Arrays, Infer
+from prunepool.backends.kernel_cache import KernelCache
 from prunepool.backends.openvino_files import unpack
 from prunepool.errors import ConversionInvalid
 
@@ -29,7 +30,9 @@ def has_bfloat16() -> bool:
     return "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
-def open_pass(graph: bytes, constants: bytes, dtype: str, threads: int) -> Infer:
+def open_pass(
+    graph: bytes, constants: bytes, dtype: str, threads: int, kernels: KernelCache | None = None
+) -> Infer:
     """Compile a converted pass for this processor.
 
     Args:
@@ -38,12 +41,13 @@ def open_pass(graph: bytes, constants: bytes, dtype: str, threads: int) -> Infer
         dtype: what to compute in: `float32`, `bfloat16`, `float16`; with weights in int8 `int8`, or `int8+bfloat16`
             for all else in bfloat16.
         threads: to compute with.
+        kernels: has what an earlier start prepared.
 
     Raises:
         ConversionInvalid: OpenVINO is not installed, or cannot run the pass.
     """
     if not installed():
-        raise ConversionInvalid('a compiled model needs OpenVINO: pip install "prunepool[openvino]"')
+        raise ConversionInvalid('a compiled model needs OpenVINO: pip install "prunepool[cpu]"')
     import openvino as ov
 
     formats = {
@@ -64,10 +68,8 @@ def open_pass(graph: bytes, constants: bytes, dtype: str, threads: int) -> Infer
         "DYNAMIC_QUANTIZATION_GROUP_SIZE": _GROUP_SIZE if dtype.startswith("int8") else 0,
     }
     try:
-        core = ov.Core()
-        request = core.compile_model(
-            core.read_model(unpack(graph), constants), "CPU", settings
-        ).create_infer_request()
+        cache = kernels or KernelCache()
+        request = cache.compile(ov.Core(), unpack(graph), constants, settings).create_infer_request()
     except RuntimeError as error:
         raise ConversionInvalid(f"OpenVINO cannot run the compiled pass: {error}") from error
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,20 @@ class DecisionFile(MutableMapping[str, Any]):
     def __len__(self) -> int:
         return len(self._values())
 
+    @property
+    def changed(self) -> float:
+        """When the file was last changed, in seconds since the epoch; 0 if there is none."""
+        try:
+            return self._path.stat().st_mtime
+        except OSError:
+            return 0.0
+
+    def clear(self) -> None:
+        """Forget all decisions."""
+        self._own.clear()
+        with suppress(OSError):
+            self._path.unlink()
+
     def _values(self) -> dict[str, Any]:
         return {**self._own, **_read(self._path)}
 
@@ -55,7 +70,7 @@ class DecisionFile(MutableMapping[str, Any]):
         """Replace the file as a whole, so that no process reads half of it."""
         made = self._path.with_suffix(f".{os.getpid()}")
         try:
-            self._path.parent.mkdir(exist_ok=True)
+            self._path.parent.mkdir(parents=True, exist_ok=True)
             made.write_text(json.dumps(values))
             made.replace(self._path)
         except OSError as error:

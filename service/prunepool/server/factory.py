@@ -27,6 +27,7 @@ from prunepool.machine import compute_threads, set_openmp_wait_policy, tune_mall
 from prunepool.metrics import Metrics
 from prunepool.server.core_models import CoreModels
 from prunepool.server.desired_models import DesiredModels, EngineControl
+from prunepool.server.kept_decisions import KeptDecisions
 from prunepool.server.pinned_models import NoPins, PinnedModels, open_pinned
 from prunepool.server.reload import Hangup
 from prunepool.serving.decode_pool import decode_threads
@@ -53,6 +54,7 @@ def create_core(
     profiles: Mapping[str, Sequence[TimedBatch]] | None = None,
     decisions: DecisionsOf | None = None,
     pinned: Path | None = None,
+    kept: KeptDecisions | None = None,
 ) -> Core:
     """The core that the settings describe; weights are loaded when it starts.
 
@@ -64,6 +66,7 @@ def create_core(
         profiles: warm-up profiles of an earlier process on the same devices, by model.
         decisions: as for :func:`create_model_factory`.
         pinned: as for :func:`create_model_factory`.
+        kept: what earlier starts have measured.
 
     Raises:
         ModelNotFound: no such model in the store.
@@ -77,6 +80,8 @@ def create_core(
     served = {model.name: model for model in map(models.model, settings.model_references)}
     for model in served.values():
         _check_default(settings)(model.info())
+    if kept is not None:
+        profiles = {**kept.profiles(served.values()), **(profiles or {})}
     return Core(served.values(), config=_core_config(settings), metrics=metrics, profiles=profiles)
 
 
@@ -110,11 +115,28 @@ def create_model_factory(
             cuda_graphs=settings.cuda_graphs,
             cuda_compile=settings.cuda_compile,
             cpu_openvino=settings.cpu_openvino,
-            cpu_openvino_folder=settings.cpu_openvino_folder or user_cache_path("prunepool") / "converted",
+            cpu_openvino_folder=_openvino_folder(settings),
             threads=settings.compute_threads or compute_threads(),
         ),
         decisions,
     )
+
+
+def kept_decisions(settings: Settings) -> KeptDecisions | None:
+    """What earlier starts have measured on this machine; nothing is kept of a GPU."""
+    if resolve_device(settings.device) != "cpu":
+        return None
+    conditions = (
+        settings.dtype,
+        settings.cpu_openvino,
+        settings.compute_threads or compute_threads(),
+        settings.max_batch_size,
+    )
+    return KeptDecisions(_openvino_folder(settings), conditions)
+
+
+def _openvino_folder(settings: Settings) -> Path:
+    return settings.cpu_openvino_folder or user_cache_path("prunepool") / "converted"
 
 
 def create_service(settings: Settings, client: CoreClient, metrics: Metrics) -> InferenceService:
@@ -136,7 +158,9 @@ def create_service(settings: Settings, client: CoreClient, metrics: Metrics) -> 
 
 def create_local_service(settings: Settings, metrics: Metrics) -> InferenceService:
     """The façade over a core in this process; raises what :func:`create_core` raises."""
-    return create_service(settings, InprocCoreClient(create_core(settings, metrics)), metrics)
+    kept = kept_decisions(settings)
+    core = create_core(settings, metrics, decisions=None if kept is None else kept.of, kept=kept)
+    return create_service(settings, InprocCoreClient(core), metrics)
 
 
 def frontend_limits(settings: Settings) -> FrontendLimits:

@@ -55,20 +55,24 @@ def serve(
             settings = listening.settings
             metrics = create_metrics()
             metrics.follow(metrics.log_lines_dropped, lambda: lines.dropped)
-            core, models, follow = None, None, None
+            core, models, follow, keep = None, None, None, None
             if make_service is not None:
                 engine = make_service(settings, metrics)
             else:
-                core = factory.create_core(settings, metrics)
+                kept = factory.kept_decisions(settings)
+                decisions = None if kept is None else kept.of
+                core = factory.create_core(settings, metrics, decisions=decisions, kept=kept)
                 engine = factory.create_service(settings, InprocCoreClient(core), metrics)
-                models = factory.create_desired_models(settings, [factory.create_core_models(settings, core)])
+                control = factory.create_core_models(settings, core, decisions)
+                models = factory.create_desired_models(settings, [control])
+                keep = None if kept is None else partial(kept.keep, core.entries)
                 follow = partial(follow_settings, models, reread or (lambda: settings))
             if tracing is not None:
                 engine = tracing.traced(engine)
             server = factory.create_server(settings, engine, metrics, tracing, models, follow)
             if core is not None:
                 core.when_hopeless(server.give_up)
-            return _run(server, listening, engine, metrics, announce, start)
+            return _run(server, listening, engine, metrics, announce, start, keep)
 
 
 def _run(
@@ -78,8 +82,11 @@ def _run(
     metrics: Metrics,
     announce: Callable[[str], None],
     start: float,
+    keep: Callable[[], None] | None,
 ) -> int:
     def on_ready() -> None:
+        if keep is not None:
+            keep()
         info = engine.model(engine.default_model)
         describe_build(metrics, info)
         announce(announcement(info.name, info.device, info.dtype, listening.shown, time.monotonic() - start))
