@@ -17,10 +17,10 @@ from prunepool.models.shares import even_shares
 from prunepool.reduction.plan import ReductionPlan
 from prunepool.store.geometry import Geometry
 
-#: Images that OpenVINO computes at once, of a model of 192 channels, and of wider ones fewer. A run has a fixed cost,
-#: but OpenVINO keeps memory for the most images that it has seen, on a DeiT-S some 20 MB an image. (On two cores a DeiT-S
-#: in int8 takes 44.6 ms of a core an image in batches of 2, 42.0 in batches of 4, 44.4 in batches of 8; at ratio 0.755
-#: 28.2, 27.1 and 31.0.)
+#: Images that OpenVINO computes at once, of a model of 192 channels; of wider ones fewer. A run has a fixed cost,
+#: but OpenVINO keeps memory for the most images that it has seen, on a DeiT-S some 20 MB an image. (On two cores a
+#: DeiT-S in int8 takes 44.6 ms of a core an image in batches of 2, 42.0 in batches of 4, 44.4 in batches of 8; at
+#: ratio 0.755 28.2, 27.1 and 31.0.)
 AT_ONCE, _CHANNELS = 8, 192
 
 #: Arrays of a stage: its indices (3), which images were pruned, and their variance.
