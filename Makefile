@@ -18,6 +18,9 @@ install_with_uv = UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX:-$$($(pip_index))}" $(UV
 install_with_pip = $(1)/bin/python -m pip install --disable-pip-version-check
 install_into = $(call install_with_$(INSTALLER),$(1))
 
+# In an argument of `call`.
+, := ,
+
 # What an interpreter compiles is kept, whatever the environment says: to compile PyTorch again in each process takes 6 s.
 export PYTHONDONTWRITEBYTECODE :=
 
@@ -25,26 +28,47 @@ export PYTHONDONTWRITEBYTECODE :=
 help: ## Show what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-.PHONY: setup
-setup: $(STAMP) ## Make .venv with the locked dependencies and prunepool in it
+ifeq ($(INSTALLER)$(UV),uv$(BIN)/uv)
+define INSTALL_UV
+	@echo "Installing uv, which installs the rest."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r <(sed -n '/^uv==/,/[^\\]$$/p' requirements-dev.lock)
+endef
+endif
 
-$(STAMP): requirements-dev.lock pyproject.toml
+# A virtual environment and the installer, if they are not there yet; the argument says how much is to come.
+define environment
 	@version="$$($(PYTHON) $(SUPPORTED) 2>/dev/null)"; \
 	test -n "$$version" || { echo "prunepool needs Python 3.11 to 3.14 on the PATH, or PYTHON=/path/to/python$(if $(PYTHON),; $(PYTHON) is none)"; exit 1; }; \
 	test -x $(BIN)/python || { \
-		echo "Making .venv with Python $$version: 3 GB to download if they are not in the cache, 6 GB on the disk; most of it is PyTorch."; \
+		echo "Making .venv with Python $$version: $(1)"; \
 		$(PYTHON) -m venv .venv || { echo "could not make a virtual environment: on Debian and Ubuntu, install python3-venv"; exit 1; }; }
-ifeq ($(INSTALLER)$(UV),uv$(BIN)/uv)
-	@echo "Installing uv, which installs the rest."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r <(sed -n '/^uv==/,/[^\\]$$/p' requirements-dev.lock)
-endif
+	$(INSTALL_UV)
+endef
+
+.PHONY: setup
+setup: $(STAMP) ## Make .venv with all locked dependencies, PyTorch among them, and prunepool in it
+
+$(STAMP): requirements-dev.lock pyproject.toml
+	$(call environment,3 GB to download if they are not in the cache$(,) 6 GB on the disk; most of it is PyTorch.)
 	@$(call install_into,.venv) --require-hashes -r requirements-dev.lock
 	@$(call install_into,.venv) --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 	@echo "Set up: $(BIN)/prunepool"
 
+# Part of what `setup` installs, in the same versions, so that either can follow the other.
+RUNTIME := .venv/.runtime
+
+.PHONY: runtime
+runtime: $(RUNTIME) ## Make .venv with what serves compiled models, without PyTorch
+
+$(RUNTIME): docker/cpu.lock pyproject.toml
+	$(call environment,110 MB to download if they are not in the cache$(,) 400 MB on the disk; no PyTorch.)
+	@$(call install_into,.venv) --require-hashes -r docker/cpu.lock
+	@$(call install_into,.venv) --quiet --no-deps --editable .
+	@touch $@
+
 .PHONY: serve
-serve: setup ## Serve the embedded model on 127.0.0.1:8000
+serve: $(if $(wildcard $(STAMP)),setup,runtime) ## Serve the embedded model on 127.0.0.1:8000
 	@echo "Loading the model; this takes some seconds."
 	@exec $(BIN)/prunepool serve
 
@@ -70,12 +94,16 @@ format: setup ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Each after the first takes its versions from one before it, so that what is tested is what is served.
+COMPILE = $(UV) pip compile --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links --no-header --no-annotate --generate-hashes
+
 .PHONY: lock
-lock: ## Resolve the lock files again, the image's too (with uv: the machine's or .venv's)
-	$(UV) pip compile pyproject.toml --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links --no-header --no-annotate --generate-hashes -o requirements.lock
-	$(UV) pip compile pyproject.toml --extra dev --constraint requirements.lock --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links --no-header --no-annotate --generate-hashes -o requirements-dev.lock
-	$(UV) pip compile pyproject.toml --extra gpu --extra grpc --extra openvino --extra otel --constraint requirements.lock --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links --no-header --no-annotate --generate-hashes -o docker/requirements.lock
-	$(UV) pip compile tests/interop/requirements.in --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links --no-header --no-annotate --generate-hashes -o tests/interop/requirements.lock
+lock: ## Resolve the lock files again, the images' too (with uv: the machine's or .venv's)
+	$(COMPILE) pyproject.toml -o requirements.lock
+	$(COMPILE) pyproject.toml --extra grpc --extra otel --constraint requirements.lock -o docker/cpu.lock
+	$(COMPILE) pyproject.toml --extra gpu --extra grpc --extra otel --constraint docker/cpu.lock -o docker/torch.lock
+	$(COMPILE) pyproject.toml --extra dev --constraint docker/torch.lock -o requirements-dev.lock
+	$(COMPILE) tests/interop/requirements.in -o tests/interop/requirements.lock
 
 # What CI has no time for in every run; PARTS="forms chaos" runs those alone.
 PARTS ?=
@@ -161,7 +189,7 @@ capacity: setup ## How many replicas? A simulation, held against a measurement f
 
 .PHONY: audit
 audit: ## Look for known weaknesses of the locked dependencies (with uv, over the network)
-	$(UV) tool run pip-audit --strict --require-hashes --disable-pip -r requirements.lock
+	$(UV) tool run pip-audit --strict --require-hashes --disable-pip -r docker/torch.lock
 
 .PHONY: elastic
 elastic: setup ## Does auto hold its latency target where the dense model cannot? (15 minutes)
@@ -191,6 +219,19 @@ DECODING ?=
 .PHONY: decoding
 decoding: setup ## What does it cost to decode a JPEG, and are the pixels right?
 	$(BIN)/python loadtests/decoding.py --json docs/benchmarks/decoding.json $(DECODING)
+
+# Flags of loadtests/footprint.py.
+FOOTPRINT ?=
+
+.PHONY: footprint
+footprint: setup .venv-cpu/.installed ## What does the service take without PyTorch? Disk, start, memory (2 minutes)
+	$(BIN)/python loadtests/footprint.py --json docs/benchmarks/footprint.json $(FOOTPRINT)
+
+.venv-cpu/.installed: $(STAMP) docker/cpu.lock
+	$(BIN)/python -m venv --without-pip .venv-cpu
+	@$(call install_into,.venv-cpu) --require-hashes -r docker/cpu.lock
+	@$(call install_into,.venv-cpu) --quiet --no-deps --editable .
+	@touch $@
 
 # Flags of loadtests/gpu/check.py, as in GPU_CHECK="--photos photos".
 GPU_CHECK ?=

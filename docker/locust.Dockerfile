@@ -4,7 +4,7 @@ FROM ${IMAGE}
 USER root
 COPY requirements-dev.lock /build/
 # In the locked version; what it needs besides is taken as it comes: this image serves nobody.
-RUN pip install --quiet --no-cache-dir "$(sed -nE 's/^(locust==[^ ;]+).*/\1/p' /build/requirements-dev.lock)"
+RUN /usr/local/bin/pip --python /opt/venv/bin/python install --quiet --no-cache-dir "$(sed -nE 's/^(locust==[^ ;]+).*/\1/p' /build/requirements-dev.lock)"
 COPY loadtests /loadtests
 USER 10001:10001
 HEALTHCHECK NONE

@@ -1,4 +1,4 @@
-"""`make setup`: which interpreter it takes, and that what it installs is what is locked."""
+"""`make setup` and `make runtime`: which interpreter they take, and that what they install is what is locked."""
 
 from __future__ import annotations
 
@@ -34,21 +34,22 @@ Make = Callable[..., Made]
 
 @pytest.fixture
 def make(root: Path, tmp_path: Path) -> Make:
-    """Runs `make setup` in a checkout of its own, where uv is a script that notes how it was called."""
+    """Runs `make` in a checkout of its own, where uv is a script that notes how it was called."""
     if shutil.which("make") is None:
         pytest.skip("needs make")
-    for name in ("Makefile", "pyproject.toml", "requirements-dev.lock"):
-        shutil.copy(root / name, tmp_path)
+    (tmp_path / "docker").mkdir()
+    for name in ("Makefile", "pyproject.toml", "requirements-dev.lock", "docker/cpu.lock"):
+        shutil.copy(root / name, tmp_path / name)
     uv = tmp_path / "uv"
     uv.write_text(FAKE_UV)
     uv.chmod(0o755)
     calls = tmp_path / "calls"
     calls.touch()
 
-    def _make(*variables: str, **environment: str) -> Made:
+    def _make(*variables: str, target: str = "setup", **environment: str) -> Made:
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PIP_", "UV_", "MAKE"))}
         done = subprocess.run(
-            ["make", "setup", f"UV={uv}", *variables],
+            ["make", target, f"UV={uv}", *variables],
             cwd=tmp_path,
             env={**inherited, "PIP_CONFIG_FILE": os.devnull, "CALLS": str(calls), **environment},
             stdout=subprocess.PIPE,
@@ -85,6 +86,24 @@ def test_what_is_locked_is_installed_with_its_hashes(make: Make, tmp_path: Path)
     assert alone.status != 0, "there is nowhere to get it from"
     assert "No matching distribution found for " in alone.out
     assert alone.calls == again.calls, "pip does it alone"
+
+
+def test_the_runtime_is_installed_without_torch_and_may_be_followed_by_the_rest(
+    make: Make, tmp_path: Path
+) -> None:
+    made = make(f"PYTHON={sys.executable}", target="runtime")
+    assert made.status == 0, made.out
+    assert "no PyTorch" in made.out
+    locks = [re.findall(r"\S+\.lock|--editable", call) for call in made.calls]
+    assert locks == [["docker/cpu.lock"], ["--editable"]]
+    assert make(target="runtime").calls == made.calls, "once is enough"
+    assert "cpu.lock" not in make("--dry-run", target="serve").out, "it serves what is there"
+    assert make().status == 0
+    assert "requirements-dev.lock" in make().calls[2]
+    os.utime(tmp_path / ".venv" / ".runtime", (0, 0))  # older than its lock, which does not matter any more
+    served = make("--dry-run", target="serve")
+    assert ".lock" not in served.out
+    assert "prunepool serve" in served.out
 
 
 def test_an_interpreter_that_is_not_supported_is_named(make: Make, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ Object = dict[str, Any]
 Built = Callable[[str], dict[str, Object]]
 OVERLAYS = ["overlays/cpu", "overlays/gpu"]
 SCHEMES = [*OVERLAYS, "kserve"]
-#: Set by the image (docker/Dockerfile).
+#: Set by both images.
 BY_THE_IMAGE = {"PRUNEPOOL_HOST": "0.0.0.0", "PRUNEPOOL_PORT": "8000", "PRUNEPOOL_MODEL_STORE": "/models"}
 
 
@@ -78,8 +78,9 @@ def status_of() -> Iterator[Callable[[str], int]]:
         yield lambda path: client.get(path).status_code
 
 
-def test_the_image_sets_what_the_manifests_count_on(root: Path) -> None:
-    dockerfile = (root / "docker/Dockerfile").read_text()
+@pytest.mark.parametrize("file", ["Dockerfile", "cpu.Dockerfile"])
+def test_the_image_sets_what_the_manifests_count_on(root: Path, file: str) -> None:
+    dockerfile = (root / "docker" / file).read_text()
     assert {f"{k}={v}" for k, v in BY_THE_IMAGE.items()} <= set(re.findall(r"PRUNEPOOL_\w+=\S+", dockerfile))
     assert "USER 10001:10001" in dockerfile
 

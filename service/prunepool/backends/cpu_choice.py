@@ -78,9 +78,19 @@ def make(stored: StoredModel, options: BackendOptions, decisions: Decisions) -> 
             limit = f"one that {manifest.name} is compiled in: `prunepool models compile {manifest.name}`"
             raise InvalidParameter("dtype", options.dtype, limit)
         options = replace(options, dtype="float32")  # which PyTorch serves until it is converted
-    needs_torch(f"{manifest.name}, which is not compiled,")
+    needs_torch(_without_torch(manifest, options))
     plain: LoadedBackend = import_module("prunepool.backends.torch_cpu").make(stored, options, decisions)
     return plain._replace(better=partial(converted.convert, stored)) if wanted else plain
+
+
+def _without_torch(manifest: Manifest, options: BackendOptions) -> str:
+    """What a model would need PyTorch for, as the beginning of a sentence."""
+    if manifest.compiled is None:
+        return f"{manifest.name}, which is not compiled,"
+    if not options.cpu_openvino:
+        return f"{manifest.name} with cpu_openvino off"
+    formats = " and ".join(dict.fromkeys(one.weights for one in manifest.compiled.passes))
+    return f"{manifest.name} in {options.dtype}, which is compiled in {formats},"
 
 
 def compiled_backend(
