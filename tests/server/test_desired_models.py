@@ -291,7 +291,17 @@ async def test_settings_are_followed_also_where_no_engine_can_start(repository: 
     engine.up = False
     await models.follow(["c", "b"])
     assert (models.references, models.names()) == (("c", "b"), ("b", "c"))
-    assert not [call for call in engine.log if call[0] != "abort"]
+    assert not engine.log
+
+
+async def test_an_engine_that_is_being_started_is_asked_nothing(repository: Repository) -> None:
+    failing, starting = Engine("a"), Engine("a")
+    failing.broken, starting.up = "b", False
+    models = DesiredModels([failing, starting], repository, ["a"])
+    with pytest.raises(WeightsInvalid):
+        await models.load("b")
+    assert failing.log == [("prepare", "b"), ("abort", "b")]
+    assert not starting.log
 
 
 def renamed(folder: Path, labels: str) -> None:

@@ -17,10 +17,11 @@ from prunepool.models.shares import even_shares
 from prunepool.reduction.plan import ReductionPlan
 from prunepool.store.geometry import Geometry
 
-#: Images that OpenVINO computes at once: beyond that they get no cheaper, and it keeps memory for the most that it
-#: has seen, on a DeiT-S some 20 MB an image. (On two cores a DeiT-S in int8 takes 44.6 ms of a core an image in
-#: batches of 2, 42.0 in batches of 4, 44.4 in batches of 8; at ratio 0.755 28.2, 27.1 and 31.0.)
-AT_ONCE = 4
+#: Images that OpenVINO computes at once, of a model of 192 channels; of wider ones fewer. A run has a fixed cost,
+#: but OpenVINO keeps memory for the most images that it has seen, on a DeiT-S some 20 MB an image. (On two cores a
+#: DeiT-S in int8 takes 44.6 ms of a core an image in batches of 2, 42.0 in batches of 4, 44.4 in batches of 8; at
+#: ratio 0.755 28.2, 27.1 and 31.0.)
+AT_ONCE, _CHANNELS = 8, 192
 
 #: Arrays of a stage: its indices (3), which images were pruned, and their variance.
 STAGE_ARRAYS = 5
@@ -79,6 +80,7 @@ class CompiledPass:
         self._infer = infer
         self._family = family
         self._geometry = geometry
+        self._at_once = max(1, min(AT_ONCE, AT_ONCE * _CHANNELS // geometry.width))
 
     def runs(self, plan: ReductionPlan) -> bool:
         """Whether a plan is of this family."""
@@ -98,7 +100,7 @@ class CompiledPass:
         stages: list[StageArrays] = []
         first = 0
         for plan, count in groups:
-            for share in even_shares(count, AT_ONCE):
+            for share in even_shares(count, self._at_once):
                 found, *rest = self._infer(self._inputs(images[first : first + share], plan))
                 logits.append(found.astype(np.float32, copy=False))
                 stages += self._stages(plan, first, rest)

@@ -187,7 +187,7 @@ class DesiredModels:
             if needs_engine:
                 self._running()  # raises if every engine died during prepare
         except BaseException:
-            for engine in self._engines:
+            for engine in self._running(or_none=True):  # one that is being started has prepared nothing
                 with suppress(PrunepoolError):
                     await engine.abort(name)
             raise
