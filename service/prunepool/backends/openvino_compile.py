@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from prunepool.backends.compiled_backend import CompiledPasses
 from prunepool.backends.compiled_pass import CompiledPass
 from prunepool.backends.dynamic_pass import DynamicPass
 from prunepool.backends.fidelity import Reference, normalised_photos, photos_digest
@@ -85,6 +86,37 @@ def compile_model(model: LoadedModel, formats: Sequence[WeightFormat], folder: P
         passes=tuple(passes),
         reference=ReferenceFile(**answers.model_dump(), photos=reference.photos),
     )
+
+
+def open_formats(model: LoadedModel, dtypes: Sequence[str], threads: int) -> dict[str, CompiledPasses]:
+    """The passes of a model in several number formats, converted now and ready to run; for measuring.
+
+    Args:
+        model: in float32, on a CPU.
+        dtypes: number formats.
+        threads: to compute with.
+
+    Raises:
+        ConversionInvalid: OpenVINO is not installed, or cannot convert the model.
+    """
+    families = _with_dense(PlanFamily.all_of(dial_plans(model.dial))) if dtypes else []
+    exact = {family: _converted(model.vit, family, model.manifest.input_size) for family in families}
+    opened: dict[str, CompiledPasses] = {}
+    for dtype in dtypes:
+        own = {family: converted.clone() for family, converted in exact.items()}
+        if dtype.startswith("int8"):
+            for converted in own.values():
+                quantise_weights(converted)
+        graphs, constants = pack({_name(family): one for family, one in own.items()}, halved=False)
+        opened[dtype] = CompiledPasses(
+            [
+                CompiledPass(
+                    open_pass(graphs[_name(family)], constants, dtype, threads), family, model.geometry
+                )
+                for family in own
+            ]
+        )
+    return opened
 
 
 def open_network(

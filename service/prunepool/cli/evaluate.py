@@ -26,10 +26,11 @@ from prunepool.cli.accuracy import (
     save_json,
     say_broken,
 )
-from prunepool.cli.options import ApiKeyOption, UsageError, flag, with_flags
+from prunepool.cli.options import ApiKeyOption, UsageError, flag, load_settings, with_flags
 from prunepool.cli.terminal import say_skipped
 from prunepool.extras import needs_torch
 from prunepool.reduction.methods import METHODS
+from prunepool.store import open_store
 
 if TYPE_CHECKING:
     from prunepool.lab.accuracy_row import AccuracyRow
@@ -65,6 +66,18 @@ def evaluate(
             metavar="MARGINS",
         ),
     ] = None,
+    dtypes: Annotated[
+        str | None,
+        typer.Option(
+            help="Measure the dial in these number formats instead, each against float32 at the same ratio: "
+            "bfloat16, int8, int8+bfloat16.",
+            metavar="NAMES",
+        ),
+    ] = None,
+    keep_formats: Annotated[
+        bool,
+        typer.Option("--keep-formats", help="With --dtypes, write the figures into the model's profile."),
+    ] = False,
     limit: LimitOption = None,
     batch_size: BatchOption = 64,
     seed: SeedOption = 0,
@@ -82,6 +95,10 @@ def evaluate(
         needs_torch("evaluate without --url")
     elif plot is not None:
         needs_torch("evaluate --plot")
+    if dtypes is not None and (url is not None or methods or match_gmacs or escalate_below):
+        raise UsageError("--dtypes measures a model's own dial; leave out --url and options of methods")
+    if keep_formats and dtypes is None:
+        raise UsageError("--keep-formats needs --dtypes")
     if url is not None:
         if flags or match_gmacs or methods or escalate_below:
             given = (
@@ -98,9 +115,15 @@ def evaluate(
             raise UsageError("name a MODEL, or a server with --url")
         chosen = (methods or _METHODS).split(",")
         margins = numbers("--escalate-below", escalate_below) if escalate_below else ()
-        rows, document = _of_model(
-            model, flags, images, labels, wanted, chosen, match_gmacs, margins, limit, batch_size, seed
-        )
+        if dtypes is not None:
+            formats = [name.strip() for name in dtypes.split(",")]
+            rows, document = _of_formats(
+                model, flags, images, labels, wanted, formats, keep_formats, limit, batch_size, seed
+            )
+        else:
+            rows, document = _of_model(
+                model, flags, images, labels, wanted, chosen, match_gmacs, margins, limit, batch_size, seed
+            )
         title = str(document["model"])
     # Names only: the report identifies the set of images, not where it was stored.
     named = {"images": images.name, "labels": labels and Path(labels).name}
@@ -143,6 +166,42 @@ def _of_model(
         rows = tool.evaluate(model, batches, settings, seed=seed, advance=advance)
     say_broken(broken, len(images))
     return rows, {**tool.report(model, rows, seed=seed), "left_out": len(broken)}
+
+
+def _of_formats(
+    name: str,
+    flags: Mapping[str, str],
+    folder: Path,
+    labels: str | None,
+    ratios: Sequence[float],
+    dtypes: Sequence[str],
+    keep: bool,
+    limit: int | None,
+    batch_size: int,
+    seed: int,
+) -> tuple[list[AccuracyRow], dict[str, object]]:
+    from prunepool.lab import evaluate as tool
+    from prunepool.lab.images import crops, find_images
+    from prunepool.lab.number_formats import check_formats, evaluate_formats, with_formats
+
+    check_formats(dtypes)
+    model = load(name, {**flags, "device": "cpu", "dtype": "float32"})
+    images = find_images(folder, labels, model.manifest.labels)
+    say_skipped(images.found, str(folder))
+    images = images if limit is None else images.sample(limit, seed=seed)
+    broken: list[str] = []
+    with progress() as begin:
+        advance = begin("evaluating", len(images) * len({0.0, *ratios}))
+        batches = crops(images, preprocess_of(model), batch_size, broken)
+        rows = evaluate_formats(model, batches, ratios, dtypes, seed=seed, advance=advance)
+    say_broken(broken, len(images))
+    if keep:
+        store = open_store(load_settings(flags).model_store)
+        manifest = store.open(name).manifest
+        profile = with_formats(manifest.profile or (), rows)
+        store.update_manifest(name, manifest.model_copy(update={"profile": profile}))
+    document = {**tool.report(model, rows, seed=seed), "compared_with": "float32 at the same ratio"}
+    return rows, {**document, "left_out": len(broken)}
 
 
 def _of_server(

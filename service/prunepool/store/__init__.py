@@ -7,13 +7,14 @@ from prunepool.store.geometry import Geometry
 from prunepool.store.locations import open_store
 from prunepool.store.manifest import Manifest, ReductionDefaults, Weights
 from prunepool.store.model import StoredModel, sha256_of, tensor_shapes
-from prunepool.store.profile import ProfilePoint, Speed
+from prunepool.store.profile import FormatAccuracy, ProfilePoint, Speed
 from prunepool.store.repository import Repository
 from prunepool.store.store import ModelStore
 
 __all__ = [
     "Compiled",
     "CompiledFile",
+    "FormatAccuracy",
     "Geometry",
     "Manifest",
     "ModelStore",

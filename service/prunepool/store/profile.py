@@ -53,6 +53,24 @@ class Validation(BaseModel):
     top5: Share
 
 
+class FormatAccuracy(BaseModel):
+    """What a plan keeps of its accuracy in a number format.
+
+    Attributes:
+        images: number of images that were measured.
+        top1: share of images whose best class is correct; None without labels.
+        agreement: share of images whose best class is that of the same plan in float32.
+        kl: mean KL divergence of the prediction from float32's, in nats.
+    """
+
+    model_config = _OPEN
+
+    images: Annotated[int, Field(gt=0)]
+    top1: Share | None = None
+    agreement: Share
+    kl: Annotated[float, Field(ge=0)] | None = None
+
+
 class ProfilePoint(BaseModel):
     """One point of the dial: its plan, and the figures measured with it.
 
@@ -74,6 +92,7 @@ class ProfilePoint(BaseModel):
             Negative if the plan is better than the dense model.
         intervals: the ends of the 95 % confidence interval, by the figure's name.
         speed: if it was measured.
+        formats: by number format, if they were measured; see `prunepool evaluate --dtypes`.
         validation: if it was measured. It is for people; `max_accuracy_drop` uses `drop`.
     """
 
@@ -93,6 +112,7 @@ class ProfilePoint(BaseModel):
     drop: Annotated[float, Field(ge=-100, le=100)] | None = None
     intervals: Mapping[str, tuple[float, float]] | None = None
     speed: Speed | None = None
+    formats: Mapping[str, FormatAccuracy] | None = None
     validation: Validation | None = None
 
     @model_validator(mode="after")
