@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,16 @@ pytest.importorskip("openvino")
 
 NAME = "deit_tiny_imagenette"
 PACKAGED = Path(__file__).parents[2] / "model_store"
+
+
+#: Where this module's passes are kept as OpenVINO has prepared them, for the tests that open the same.
+KEPT = Path(tempfile.gettempdir()) / f"prunepool-kept-{os.getpid()}"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_stays() -> Iterator[None]:
+    yield
+    shutil.rmtree(KEPT, ignore_errors=True)
 
 
 def tells_on_us(*args: object, **kwargs: object) -> None:
@@ -51,7 +64,7 @@ def options(dtype: str, **changes: Any) -> BackendOptions:
         "cuda_graphs": 0,
         "cuda_compile": False,
         "cpu_openvino": True,
-        "cpu_openvino_folder": Path("nowhere"),
+        "cpu_openvino_folder": KEPT,
         "threads": 2,
     }
     return BackendOptions(**{**usual, **changes})
@@ -242,7 +255,7 @@ from prunepool.backends.converted import CompiledModel
 from prunepool.backends.black_batch import black_batch
 from prunepool.backends.registry import BackendOptions
 from prunepool.store import ModelStore
-options = BackendOptions("cpu", "int8", 2, 0, False, True, Path("nowhere"), threads=2)
+options = BackendOptions("cpu", "int8", 2, 0, False, True, Path(sys.argv[3]), threads=2)
 backend = cpu_choice.make(ModelStore(sys.argv[1]).open(sys.argv[2]), options, {}).backend
 backend.warm_up()
 batch = black_batch(224, (0.0, 0.5))
@@ -251,7 +264,7 @@ print(*(int(one.logits.argmax()) for one in backend.run(batch, backend.prepare(b
 
 
 def test_it_is_served_without_torch(int8: Backend) -> None:
-    command = [sys.executable, "-c", WITHOUT_TORCH, str(PACKAGED), NAME]
+    command = [sys.executable, "-c", WITHOUT_TORCH, str(PACKAGED), NAME, str(KEPT)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     black = [np.zeros((224, 224, 3), np.uint8)] * 2
     assert done.stdout.split() == [str(int(one.logits.argmax())) for one in answers(int8, [0.0, 0.5], black)]
