@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -32,6 +33,7 @@ from pictures import photos
 from quiet import use
 from random_model import model_folder
 from report import save
+from servers import PRUNEPOOL
 
 from prunepool.lab.environment import environment
 
@@ -245,7 +247,7 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """What was asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--architecture", default="deit_small_patch16_224", help="with random weights")
-    parser.add_argument("--model", type=Path, help="the folder of a model instead")
+    parser.add_argument("--model", type=Path, help="the folder of a compiled model instead")
     parser.add_argument("--images", type=Path, help="folder of JPEGs to send; without it, generated ones")
     parser.add_argument("--only", nargs="+", help="names of peers, instead of all")
     parser.add_argument("--dtypes", default=",".join(DTYPES), help="comma-separated; each has its own rounds")
@@ -263,6 +265,12 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def compile_model(folder: Path) -> None:
+    """Compile a model in the formats that are compared, so that ours computes in them from its first answer."""
+    command = [*PRUNEPOOL, "models", "compile", str(folder), "--weights", "float32,int8"]
+    subprocess.run(command, check=True, stdout=sys.stderr)
+
+
 def main() -> int:
     """Run as far as time allows, and report what there is."""
     wanted = options()
@@ -270,6 +278,8 @@ def main() -> int:
     wanted.out.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         folder = stack.enter_context(model_folder(wanted.model, wanted.architecture))
+        if wanted.model is None:
+            compile_model(folder)
         run = Comparison(wanted, folder, wanted.out.resolve() / "journal.jsonl")
         whole = run.choose() and all(run.rounds(dtype) for dtype in wanted.dtypes.split(","))
     if not any(row["stage"] == "round" for row in run.rows):
