@@ -122,11 +122,20 @@ async def test_the_next_batch_is_launched_before_the_first_is_collected() -> Non
 
 
 async def test_a_batch_counts_from_when_the_one_before_it_was_done() -> None:
-    times = iter([0.0] * 5 + [1.0, 2.0, 5.0, 9.0])
-    backend = FakeAsynchronousBackend(held=True)
-    bench = await Bench(backend, clock=lambda: next(times)).warm()
+    now = [0.0]
+
+    class Backend(FakeAsynchronousBackend):
+        def collect(self, batch: Batch, launched: Any) -> Sequence[Output]:
+            outputs = super().collect(batch, launched)
+            now[0] = (5.0, 9.0)[launched[0]]
+            return outputs
+
+    backend = Backend(held=True)
+    bench = await Bench(backend, clock=lambda: now[0]).warm()
+    now[0] = 1.0
     bench.worker.give(batch(1))
     await backend.logged(1)
+    now[0] = 2.0
     bench.worker.give(batch(2))
     first = await bench.report()
     backend.finished = 2

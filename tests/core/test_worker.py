@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import pytest
 
 from prunepool.core.cost_model import Effort, TimedBatch
 from prunepool.core.events import BatchReport, Ended, Event, Ready
-from prunepool.core.types import Batch, BatchItem, RatioSpec, Request
+from prunepool.core.types import Batch, BatchItem, Output, RatioSpec, Request
 from prunepool.core.worker import Worker
 from prunepool.testing import FakeBackend, FakeCosts, Gate
 
@@ -49,8 +49,14 @@ async def test_it_says_when_it_is_warm() -> None:
 
 
 async def test_ready_comes_with_the_time_of_one_dense_image() -> None:
-    ticks = iter([0.0, 10.0, 10.25, 11.0])
-    bench = Bench(clock=lambda: next(ticks))
+    now = [10.0]
+
+    class Backend(FakeBackend):
+        def run(self, batch: Batch, prepared: object) -> Sequence[Output]:
+            now[0] += 0.25
+            return super().run(batch, prepared)
+
+    bench = Bench(Backend, clock=lambda: now[0])
     assert await bench.events.get() == Ready((TimedBatch(Effort(1, 1.0, 0, 0), 0.25),))
     await bench.ended()
 
