@@ -5,17 +5,21 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from io import StringIO
+from pathlib import Path
 from typing import TextIO
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
-from prunepool.queued_output import QueuedOutput
+from prunepool.queued_output import QueuedOutput, written_without_waiting
 
 #: Long enough for a slow machine; nothing waits for it to pass.
 TIMEOUT_S = 20.0
@@ -174,3 +178,55 @@ def test_texts_for_the_log_of_another_process_are_not_cut_in_pieces() -> None:
     assert stream.getvalue() == ("x" * 99 + "\n") * 1000
     assert max(sizes) <= 4096
     assert all(size % 100 == 0 for size in sizes)
+
+
+def test_who_writes_to_the_descriptor_of_a_full_pipe_does_not_wait() -> None:
+    with pipe() as (reader, writer):
+        with written_without_waiting(writer), closing(QueuedOutput(writer)) as output:
+            assert os.write(writer.fileno(), b"x" * 4096) == 4096
+            with pytest.raises(BlockingIOError):
+                os.write(writer.fileno(), b"lost")
+            output.write("kept")
+            assert os.read(reader.fileno(), 4096) == b"x" * 4096
+            assert output.drain(TIMEOUT_S)
+            assert os.read(reader.fileno(), 4096) == b"kept"
+        assert os.get_blocking(writer.fileno())  # as it was
+
+
+def test_a_file_is_written_on_where_it_ended(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("w", encoding="utf-8") as file:
+        file.write("first\n")
+        with written_without_waiting(file), closing(QueuedOutput(file)) as output:
+            output.write("second\n")
+    assert (tmp_path / "log").read_text(encoding="utf-8") == "first\nsecond\n"
+
+
+#: Serves no request, but logs like a server, and decodes a file that libtiff complains of.
+_DECODE = """
+import sys
+from prunepool.errors import ImageUndecodable
+from prunepool.imaging import ImageLimits, Preprocess, decode
+from prunepool.logs import serving_logs
+
+with serving_logs("console", "warning"):
+    for _ in range(3):
+        try:
+            decode(sys.stdin.buffer.read(), Preprocess(), ImageLimits())
+        except ImageUndecodable:
+            print("refused", flush=True)
+        sys.stdin.seek(0)
+"""
+
+
+def test_a_full_pipe_holds_no_image_that_libtiff_complains_of(tmp_path: Path) -> None:
+    file = tmp_path / "broken.tif"
+    Image.effect_noise((64, 64), 90).save(file, compression="tiff_lzw")
+    data = bytearray(file.read_bytes())
+    data[8:108] = b"\xff" * 100  # of its one strip
+    file.write_bytes(data)
+    with pipe() as (_, writer), file.open("rb") as image:
+        os.write(writer.fileno(), b"x" * 4096)
+        answer = subprocess.run(
+            [sys.executable, "-c", _DECODE], stdin=image, stdout=subprocess.PIPE, stderr=writer, timeout=60
+        )
+    assert answer.stdout == b"refused\n" * 3

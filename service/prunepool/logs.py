@@ -16,7 +16,7 @@ import structlog
 import structlog.tracebacks
 from structlog.types import EventDict, Processor
 
-from prunepool.queued_output import QueuedOutput
+from prunepool.queued_output import QueuedOutput, written_without_waiting
 
 #: Seconds that the last lines have to be taken where a process ends in a hurry.
 _LAST_WORDS_S = 0.5
@@ -28,7 +28,8 @@ def serving_logs(
 ) -> Iterator[QueuedOutput]:
     """Send all log lines of a process that serves to standard error, without ever waiting for who reads it.
 
-    Whatever else is written to `sys.stderr` while the block runs goes the same way.
+    Whatever else is written to `sys.stderr` while the block runs goes the same way. What libraries write to its
+    descriptor is lost where nobody reads it.
 
     Args:
         form: `console` for people, or `json` for machines.
@@ -44,7 +45,7 @@ def serving_logs(
         log.warning("log lines were dropped, nobody had read those before them", lines=dropped)
 
     before = sys.stderr
-    with closing(QueuedOutput(before, on_resumed=tell)) as output:
+    with written_without_waiting(before), closing(QueuedOutput(before, on_resumed=tell)) as output:
         sys.stderr = cast("TextIO", output)
         try:
             with logging_to(cast("TextIO", output), form, level, process):

@@ -2,15 +2,17 @@
 
 A pipe is full after some 64 KiB that nobody reads, and a terminal can be stopped: whoever writes to one then stands
 still. A thread writes instead; what waits for it is bounded, and what does not fit is dropped and counted.
+Libraries that are not Python's write to the descriptor itself, which therefore does not wait either.
 """
 
 from __future__ import annotations
 
 import os
 import select
+import stat
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 from typing import TextIO
 
@@ -148,6 +150,38 @@ class QueuedOutput:
         except (OSError, ValueError):  # the reader is gone, the disk is full, or the stream is closed
             return False
         return True
+
+
+@contextmanager
+def written_without_waiting(stream: TextIO | None) -> Iterator[None]:
+    """Have whoever writes to the descriptor of a stream lose what does not fit, instead of waiting.
+
+    libtiff writes a line for each broken image, from the thread that decodes it. :class:`QueuedOutput` still waits.
+
+    Only pipes and terminals are changed, and not for other processes that share them: they are opened anew. A
+    socket cannot be.
+    """
+    descriptor = _descriptor_of(stream)
+    if descriptor is None or not _may_stand_still(descriptor):
+        yield
+        return
+    try:
+        opened = os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError:  # it belongs to another user, or to another container
+        yield
+        return
+    before = os.dup(descriptor)
+    os.dup2(opened, descriptor)
+    os.close(opened)
+    try:
+        yield
+    finally:
+        os.dup2(before, descriptor)
+        os.close(before)
+
+
+def _may_stand_still(descriptor: int) -> bool:
+    return stat.S_ISFIFO(os.fstat(descriptor).st_mode) or os.isatty(descriptor)
 
 
 def _descriptor_of(stream: TextIO | None) -> int | None:
