@@ -48,14 +48,14 @@ class QueuedOutput:
         self._waiting: SimpleQueue[str | threading.Event] = SimpleQueue()
         self._overflowed = 0
         self._failed = 0
-        self._told = 0
+        self._reported = 0
         self._closed = False
         # It may be stuck for ever, and the process has to end all the same.
         threading.Thread(target=self._run, name="prunepool-output", daemon=True).start()
 
     @property
     def dropped(self) -> int:
-        """How many texts were dropped: there was no room, or the stream took them no more."""
+        """How many texts were dropped: there was no room, or the stream could not be written to."""
         return self._overflowed + self._failed
 
     @property
@@ -64,7 +64,7 @@ class QueuedOutput:
         return getattr(self._stream, "encoding", None) or "utf-8"
 
     def write(self, text: str) -> int:
-        """Have a text written, at once or never; returns its length."""
+        """Queue a text, or drop it if there is no room; returns its length."""
         if self._closed or self._waiting.qsize() >= self._most:
             self._overflowed += 1
         else:
@@ -72,7 +72,7 @@ class QueuedOutput:
         return len(text)
 
     def flush(self) -> None:
-        """Does nothing: what has come is on its way, and nobody here waits for it."""
+        """Does nothing: the thread writes what is queued, and the caller must not wait for it."""
 
     def isatty(self) -> bool:
         """Whether the stream is a terminal."""
@@ -88,17 +88,17 @@ class QueuedOutput:
             raise OSError("this stream has no descriptor")
         return self._descriptor
 
-    def drain(self, patience_s: float = LAST_LINES_S) -> bool:
-        """Wait until all that has come is written, for so many seconds at most; whether it was."""
+    def drain(self, timeout_s: float = LAST_LINES_S) -> bool:
+        """Wait until all that is queued is written, for so many seconds at most; whether it was."""
         written = threading.Event()
         self._waiting.put(written)
-        return written.wait(patience_s)
+        return written.wait(timeout_s)
 
-    def close(self, patience_s: float = LAST_LINES_S) -> None:
-        """Write what has come, for so many seconds at most, and end the thread if it is not stuck. Idempotent."""
+    def close(self, timeout_s: float = LAST_LINES_S) -> None:
+        """Write what is queued, for so many seconds at most, and end the thread if it is not stuck. Idempotent."""
         if not self._closed:
             self._closed = True
-            self.drain(patience_s)
+            self.drain(timeout_s)
 
     def _run(self) -> None:
         next_one: str | threading.Event | None = None
@@ -120,8 +120,8 @@ class QueuedOutput:
                     next_one = taken
             if not self._write("".join(texts)):
                 self._failed += len(texts)
-            elif self._overflowed > self._told and self._waiting.qsize() <= self._most // 2:
-                dropped, self._told = self._overflowed - self._told, self._overflowed
+            elif self._overflowed > self._reported and self._waiting.qsize() <= self._most // 2:
+                dropped, self._reported = self._overflowed - self._reported, self._overflowed
                 self._on_resumed(dropped)
 
     def _next(self) -> str | threading.Event | None:

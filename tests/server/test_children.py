@@ -167,7 +167,7 @@ async def test_a_return_that_goes_wrong_is_logged_and_the_process_serves(
 async def test_a_process_that_does_not_hear_that_it_shall_leave_is_not_waited_for(
     watched: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("prunepool.server.children._HEARD_S", 0.01)
+    monkeypatch.setattr("prunepool.server.children._ACKNOWLEDGED_S", 0.01)
     child = await watched()
 
     async def hang() -> None:

@@ -3,9 +3,8 @@
     alice = { sha256 = "…64 hexadecimal digits…", rate = 50.0, burst = 100.0, created = 2026-01-31 }
 
 Optional: `rate` (images per second), `burst` (images at once, by default those of one second), `created`, and
-    `admin`
-(true for a key that may load and unload models). Keys are added and removed as whole lines, so that comments and
-other lines stay unchanged.
+`admin` (true for a key that may load and unload models). Keys are added and removed as whole lines, so that
+comments and other lines stay unchanged.
 """
 
 from __future__ import annotations

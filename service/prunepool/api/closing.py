@@ -10,7 +10,7 @@ from collections.abc import Callable
 _LINGER_PAUSE_S = 5.0
 #: The most bytes that are read and discarded.
 _LINGER_BYTES = 256 * 1024 * 1024
-#: How long a half-closed connection is taken for one whose client still reads, and between checks after that.
+#: How long a half-closed connection is trusted before it is first checked, and the time between checks.
 _PROBE_S = 0.25
 _PROBE = b"HTTP/1.1 100 Continue\r\n\r\n"
 

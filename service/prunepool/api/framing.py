@@ -57,7 +57,7 @@ class FramedHttpProtocol(HttpToolsProtocol):
         return len(rest)
 
     def _parse(self, data: memoryview) -> None:
-        """Parse a piece, and count what is no body."""
+        """Parse a piece, and limit the bytes that are not part of a body."""
         if self._in_head:
             self._head_bytes += len(data)
         else:

@@ -138,16 +138,15 @@ def claim_for_grpc(host: str, port: int) -> Claim:
     addresses = addresses_of(host)
     sockets = _take_all(addresses, port, " for gRPC", "--grpc-port")
     _open_to_ours(sockets)
-    closed = []
+    blocked = []
     if addresses == ("0.0.0.0",):  # noqa: S104
         try:
-            closed.append(_take("::", sockets[0].getsockname()[1], only_v6=True))
+            blocked.append(_take("::", sockets[0].getsockname()[1], only_v6=True))
         except OSError as error:
-            if error.errno not in _NOT_HERE | {
-                errno.EADDRINUSE
-            }:  # in use: somebody else's, and not gRPC's either
+            # A port in use is another server's, so gRPC cannot open it either.
+            if error.errno not in _NOT_HERE | {errno.EADDRINUSE}:
                 raise
-    return Claim([sockets], closed)
+    return Claim([sockets], blocked)
 
 
 def _open_to_ours(taken: Sequence[socket.socket]) -> None:

@@ -70,7 +70,7 @@ class BoundedHttpProtocol(FramedHttpProtocol):
         """Start the timer: a client that sends nothing is a request that does not arrive."""
         super().connection_made(transport)
         if self.client is not None:
-            # As IPv6 has it where one socket serves both: it would be another address for `trusted_proxies`.
+            # A socket for both IPv6 and IPv4 shows 10.0.0.1 as ::ffff:10.0.0.1, which no `trusted_proxies` names.
             self.client = (self.client[0].removeprefix("::ffff:"), self.client[1])
         self._idle_since = self.loop.time()
         served = len(self.connections) - len(self.refused)
@@ -205,7 +205,7 @@ class BoundedHttpProtocol(FramedHttpProtocol):
 
     def _no_room(self) -> Refusal:
         detail = f"{self.max_connections} connections are open, which is the limit, and none of them is idle"
-        # The next response frees a connection, so the shortest time that the header can express.
+        # The next response frees a connection: 1 s is the shortest time that the header can express.
         return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, Overloaded.code, detail, retry_after_s=1)
 
     def _refuse(self, refusal: Refusal) -> None:

@@ -79,8 +79,7 @@ def add(
         Path | None,
         typer.Option(
             help="Names of the classes: .txt with one a line, or .json as Hugging Face, timm and torchvision have "
-            "it. Without it ImageNet's, where their "
-            "number is the same, else 'class 0', ….",
+            "it. Without it ImageNet's, where their number is the same, else 'class 0', ….",
             exists=True,
             dir_okay=False,
             show_default=False,

@@ -122,7 +122,7 @@ class Supervisor:
 
     @property
     def device(self) -> DeviceState:
-        """The batches given and not yet reported."""
+        """The batches given and not yet reported, and since when the first one runs."""
         running = None if self._worker is None else self._worker.running
         if running is None:
             idle_before = self._clock() - self._device_lock.ended >= IDLE_S
@@ -139,7 +139,7 @@ class Supervisor:
 
     @property
     def outage(self) -> str:
-        """The same for callers, without the cause."""
+        """Why no batch can be given, for callers: without the cause."""
         words = {"new": "not started", "starting": "loading and warming up", "down": "being restarted"}
         return f"{self._name}: the engine is {words.get(self._state, self._state)}"
 
@@ -214,7 +214,7 @@ class Supervisor:
             self._fall(error)
 
     def _on_event(self, worker: Worker, event: Event) -> None:
-        if self._renewal.takes(worker, event):
+        if self._renewal.handle(worker, event):
             self._change_over()
             return
         if worker is not self._worker:

@@ -49,8 +49,8 @@ class Renewal:
             log.warning("%s: no thread for a better engine; the one that runs stays", self._name)
             self.cancel()
 
-    def takes(self, worker: Worker, event: Event) -> bool:
-        """Whether an event is the new worker's; it is then dealt with."""
+    def handle(self, worker: Worker, event: Event) -> bool:
+        """Handle an event of the new worker; False, and nothing is done, for one of another worker."""
         if worker is not self._worker:
             return False
         if isinstance(event, Ready):

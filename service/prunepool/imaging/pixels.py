@@ -29,8 +29,7 @@ def transposition(image: Image.Image) -> Image.Transpose | None:
     """The transposition that turns a loaded image upright, or None if it is.
 
     Pillow turns a TIFF itself when it loads it. An image with metadata that is broken or longer than 1 MiB counts
-    as
-    upright: viewers show such a photo too.
+    as upright: viewers show such a photo too.
     """
     if len(image.info.get("exif") or b"") > _MAX_EXIF_BYTES:
         return None

@@ -6,8 +6,8 @@ from __future__ import annotations
 FIRST_DELAY_S, MAX_DELAY_S = 0.1, 30.0
 #: The longest pause where the system had no process to give: at a limit, or out of memory.
 NO_PROCESS_DELAY_S = 1.0
-#: A process that was ready for so long had no fault that it was started with.
-PROVEN_S = 3.0
+#: After so long a ready process counts as stable: its death is not the next in a row.
+STABLE_S = 3.0
 
 
 class RestartBackoff:
@@ -22,5 +22,5 @@ class RestartBackoff:
         Args:
             ready_s: seconds that the process was ready before it died; 0 if it never was.
         """
-        self._failures = 0 if ready_s > PROVEN_S else self._failures + 1
+        self._failures = 0 if ready_s > STABLE_S else self._failures + 1
         return min(FIRST_DELAY_S * 2.0 ** min(max(self._failures - 1, 0), 60), MAX_DELAY_S)

@@ -27,8 +27,8 @@ Spec = Callable[[Connection, int], object]
 _START_LIMIT_S = 900.0
 #: One that has closed its pipe ends within that time, or hangs as it ends.
 _END_LIMIT_S = 10.0
-#: A process that was told to end says at once that it has heard it, unless its event loop is stuck.
-_HEARD_S = 5.0
+#: A process that is told to end acknowledges it at once, unless its event loop is stuck.
+_ACKNOWLEDGED_S = 5.0
 
 
 async def _nothing() -> None:
@@ -125,7 +125,7 @@ class Child:
             self._keeping.cancel()  # between two processes
             return
         telling = asyncio.create_task(self._tell(method))
-        if await self._hears(telling):
+        if await self._acknowledges(telling):
             await asyncio.wait([self._keeping], timeout=timeout_s if timeout_s < math.inf else None)
         telling.cancel()
         if not self._keeping.done():
@@ -161,11 +161,11 @@ class Child:
         except PrunepoolError:
             _log.debug("process has ended before it was told to", name=self.name)
 
-    async def _hears(self, telling: asyncio.Task[None]) -> bool:
-        """Whether a process hears what it is told: one whose event loop is stuck need not be waited for."""
+    async def _acknowledges(self, telling: asyncio.Task[None]) -> bool:
+        """Whether a process acknowledges what it is told: one whose event loop is stuck is not waited for."""
         assert self._keeping is not None
         waited = (telling, self._keeping)
-        done, _ = await asyncio.wait(waited, timeout=_HEARD_S, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(waited, timeout=_ACKNOWLEDGED_S, return_when=asyncio.FIRST_COMPLETED)
         return bool(done)
 
     async def _keep(self) -> None:
@@ -191,13 +191,13 @@ class Child:
                 _log.exception("unexpected error after the death of a process", name=self.name)
             if not self._ready.done():
                 self._ready.set_exception(PrunepoolError(f"{self.name} ended before it was ready"))
-                self._ready.exception()  # whoever waits is told; if nobody does, it is no news
+                self._ready.exception()  # so that asyncio does not complain where nobody waits for it
                 return
             if self._leaving or self._ready.exception() is not None:
                 return
             since = self._ready_since
             delay_s = backoff.died(0.0 if since is None else loop.time() - since)
-            if not started:  # the system has no process left to give: to ask again costs nothing
+            if not started:  # the system has no process to give now: asking again costs little
                 delay_s = min(delay_s, NO_PROCESS_DELAY_S)
             else:
                 _log.error("process died", name=self.name, status=self.status, again_in_s=delay_s)

@@ -234,9 +234,8 @@ class DesiredModels:
                 why = getattr(failure, "detail", None) or f"{type(failure).__name__}: {failure}"
                 _log.error("model change failed on an engine", action=action, model=name, why=why)
                 await self._converge(engine)
-        if all(
-            engine.up for engine in self._engines
-        ):  # one that is starting may be about to open an older version
+        # An engine that is starting may be about to open an older version.
+        if all(engine.up for engine in self._engines):
             self._pins.keep(self._desired.values())
         await self._on_change()
 

@@ -49,7 +49,7 @@ def _made(stack: ExitStack) -> Path:
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
     handle = os.open(folder, os.O_RDONLY)
     stack.callback(os.close, handle)
-    stack.callback(shutil.rmtree, folder, ignore_errors=True)
+    stack.callback(remove, folder)
     too_long = len(os.fsencode(folder)) + len(_LONGEST_SOCKET) - _SOCKET_BYTES
     if too_long > 0:
         limit = f"a folder whose name is shorter by {too_long} bytes: sockets are made in it"

@@ -59,7 +59,7 @@ class _Pin:
 
     Attributes:
         folder: with its model.json and the links.
-        files: its open files, by name; the kernel's number of each.
+        files: descriptors of its open files, by name.
         generation: what tells it from others of its name.
         source: the folder in the store.
     """
@@ -106,11 +106,9 @@ class PinnedModels:
             folder.mkdir(parents=True)
             for name in _identities(stored.folder):
                 files[name] = os.open(stored.folder / name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-                target = (
-                    stored.folder.resolve() / name if _OPEN_FILES is None else _OPEN_FILES / str(files[name])
-                )
+                in_store, opened = stored.folder.resolve() / name, str(files[name])
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                (folder / name).symlink_to(target)
+                (folder / name).symlink_to(in_store if _OPEN_FILES is None else _OPEN_FILES / opened)
             (folder / FILE_NAME).write_bytes(render(stored.manifest))
         except OSError as error:
             _let_go(folder, files)

@@ -1,4 +1,4 @@
-"""Signals that come before a server can act on them: none is lost, and none but SIGTERM and SIGINT ends it.
+"""Signals that come before a server can act on them: none is lost, and only SIGTERM and SIGINT end it.
 
 The first process of a container gets no signal at all that it has no handler for. What is deferred here waits in
 the kernel, also in such a process, until whoever handles it has it delivered.
@@ -33,7 +33,7 @@ def deliver(number: signal.Signals) -> None:
 
 
 def _end(number: int, _: object) -> None:
-    """Nothing is served yet, or no more, so nothing is left to be answered."""
+    """End at once: nothing is being served, so nothing is left to be answered."""
     sys.stderr.write(f"prunepool: {signal.Signals(number).name}: ending now\n")
     sys.stderr.flush()
     if isinstance(sys.stderr, QueuedOutput):

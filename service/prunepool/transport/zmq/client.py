@@ -87,9 +87,8 @@ class ZmqCoreClient:
             self._default = there[0].status.default
             self._offers = {o.info.name: o for one in reversed(there) for o in one.offers}
             for name in self._offers:
-                self._metrics.engine_up.labels(
-                    name
-                )  # creates the series, at 0, for models that no engine reports
+                # Creates the series, at 0, for models that no engine reports.
+                self._metrics.engine_up.labels(name)
         now = self._clock()
         if not there and self._outage is None and self._started:
             self._outage = now

@@ -208,9 +208,8 @@ class EngineConnection:
                 await part()
             except Exception:
                 _log.exception("engine connection failed and is reset", engine=self._address)
-                await asyncio.sleep(
-                    self._heartbeat_s
-                )  # a part that fails every time must not take the processor
+                # A part that fails every time must not take the processor.
+                await asyncio.sleep(self._heartbeat_s)
             await self._reset()
 
     async def _reset(self) -> None:

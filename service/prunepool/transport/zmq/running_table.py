@@ -1,4 +1,4 @@
-"""Which requests an engine has on its device, in memory that outlives it: who merely waited is not to blame.
+"""Which requests an engine has on its device, in memory that outlives it: those that only waited are not blamed.
 
 The engine writes, from the thread that owns the device; a front end reads after the engine is lost. A row holds the
 number of a front end and that of its request while a device runs it, and after the device has failed with it.
@@ -91,11 +91,11 @@ class Row:
         self._write(self._key)
 
     def clear(self) -> None:
-        """It has run it, and lives."""
+        """The device has run it without failing."""
         self._write(np.uint64(0))
 
     def free(self) -> None:
-        """The request is over; a device that runs it still, for nobody, shows so no more."""
+        """The request is over; a device that still computes it no longer shows it."""
         self.clear()
         self._over = True
         self._table.release(self._index)

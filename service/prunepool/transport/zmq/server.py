@@ -115,9 +115,8 @@ class EngineServer:
             try:
                 frame, *rest = frames
                 await self._on_message(peer, frame, rest)
-            except (
-                Exception
-            ):  # one bad message must not stop the engine, nor must anybody wait for its answer
+            except Exception:
+                # One bad message must not stop the engine, nor must anybody wait for its answer.
                 _log.exception("a message could not be read", peer=peer.decode(errors="replace"))
                 await self._send(peer, Unreadable())
 
