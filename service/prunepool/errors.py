@@ -34,6 +34,26 @@ from __future__ import annotations
 from typing import ClassVar
 
 
+def problem_document(code: str, title: str, status: int, detail: str, **extra: object) -> dict[str, object]:
+    """Return an RFC 9457 problem document.
+
+    Args:
+        code: of the error; stable, for programs.
+        title: the kind of error, for people.
+        status: HTTP status.
+        detail: one sentence for people.
+        extra: further members.
+    """
+    return {
+        "type": f"urn:prunepool:error:{code}",
+        "title": title,
+        "status": status,
+        "code": code,
+        "detail": detail,
+        **extra,
+    }
+
+
 class PrunepoolError(Exception):
     """Root of the tree.
 
@@ -53,14 +73,7 @@ class PrunepoolError(Exception):
 
     def problem(self) -> dict[str, object]:
         """Return the error as an RFC 9457 problem document."""
-        return {
-            "type": f"urn:prunepool:error:{self.code}",
-            "title": self.title,
-            "status": self.status,
-            "code": self.code,
-            "detail": self.detail,
-            **self.extra,
-        }
+        return problem_document(self.code, self.title, self.status, self.detail, **self.extra)
 
 
 class RequestError(PrunepoolError):

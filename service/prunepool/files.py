@@ -16,6 +16,29 @@ _KINDS = (
 )
 
 
+class NotUtf8(ValueError):
+    """A file is not UTF-8 text; the message is a clause that names the line and the byte."""
+
+
+def read_text(path: Path | str, limit: int) -> str:
+    """Read a regular file of UTF-8 text, with or without a byte-order mark; line ends stay as they are.
+
+    Args:
+        path: the file.
+        limit: bytes that it may have at most.
+
+    Raises:
+        OSError: see :func:`read_regular`.
+        NotUtf8: it is not UTF-8.
+    """
+    data = read_regular(path, limit)
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise NotUtf8(f"line {line} has the byte 0x{data[error.start]:02x}") from None
+
+
 def read_regular(path: Path | str, limit: int) -> bytes:
     """Read a regular file, or a link to one.
 

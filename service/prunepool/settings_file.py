@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic_settings import BaseSettings, TomlConfigSettingsSource
 
-from prunepool.files import read_regular
+from prunepool.files import NotUtf8, read_text
 
 _MAX_BYTES = 1 << 20
 
@@ -29,8 +29,7 @@ class SettingsFile(TomlConfigSettingsSource):
         super().__init__(settings_cls)
 
     def _read_file(self, file_path: Any) -> dict[str, Any]:
-        data = read_regular(file_path, _MAX_BYTES)
-        found = tomllib.loads(_text_of(data, str(file_path)))
+        found = tomllib.loads(_text_of(file_path))
         names: dict[str, str] = {}
         for key in found:
             # The library reads `Port` as `port`, and would take either without a word.
@@ -39,15 +38,12 @@ class SettingsFile(TomlConfigSettingsSource):
         return found
 
 
-def _text_of(data: bytes, name: str) -> str:
+def _text_of(path: Path | str) -> str:
     try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise SettingsFileError(
-            f"{name} is not UTF-8: line {line} has the byte 0x{data[error.start]:02x}"
-        ) from None
+        text = read_text(path, _MAX_BYTES)
+    except NotUtf8 as error:
+        raise SettingsFileError(f"{path} is not UTF-8: {error}") from None
     if (at := text.find("\0")) >= 0:
         line = text.count("\n", 0, at) + 1
-        raise SettingsFileError(f"{name} is not UTF-8 text: line {line} has a byte 0, as UTF-16 has")
+        raise SettingsFileError(f"{path} is not UTF-8 text: line {line} has a byte 0, as UTF-16 has")
     return text

@@ -23,7 +23,7 @@ from pathlib import Path
 from prunepool.access.buckets import Rate
 from prunepool.access.keys import NAME, Key
 from prunepool.errors import InvalidParameter
-from prunepool.files import read_regular
+from prunepool.files import NotUtf8, read_text
 
 _HEAD = "# API keys of prunepool, one a line, each as the hash of it: made by `prunepool keys`.\n"
 _MEMBERS = frozenset({"sha256", "rate", "burst", "created", "admin"})
@@ -105,10 +105,10 @@ class KeysFile:
 
     def _text(self) -> str:
         try:
-            text = read_regular(self.path, _MAX_BYTES).decode("utf-8-sig")
+            text = read_text(self.path, _MAX_BYTES)
         except OSError as error:
             raise _wrong(self.path, error.strerror or str(error)) from error
-        except UnicodeDecodeError as error:
+        except NotUtf8 as error:
             raise _wrong(self.path, "it is not UTF-8 text") from error
         return text.replace("\r\n", "\n").replace("\r", "\n")
 

@@ -13,7 +13,14 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from prunepool.errors import InvalidParameter, PrunepoolError, RateLimited, Unauthorized, Unavailable
+from prunepool.errors import (
+    InvalidParameter,
+    PrunepoolError,
+    RateLimited,
+    Unauthorized,
+    Unavailable,
+    problem_document,
+)
 from prunepool.logs import request_fields
 
 Handler = Callable[[Request, Any], Coroutine[Any, Any, Response]]
@@ -68,13 +75,7 @@ async def _handle_http_exception(request: Request, error: Exception) -> Response
     elif status is HTTPStatus.METHOD_NOT_ALLOWED:
         allowed = (error.headers or {}).get("Allow", "another method")
         detail = f"{request.url.path} takes {allowed}; got {request.method}"
-    document = {
-        "type": f"urn:prunepool:error:{code}",
-        "title": status.phrase,
-        "status": error.status_code,
-        "code": code,
-        "detail": detail,
-    }
+    document = problem_document(code, status.phrase, error.status_code, detail)
     return _response(document, error.status_code, dict(error.headers or {}))
 
 

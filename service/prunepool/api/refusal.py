@@ -9,6 +9,7 @@ import orjson
 from starlette.types import Send
 
 from prunepool.api.problems import MEDIA_TYPE
+from prunepool.errors import problem_document
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +47,9 @@ class Refusal:
         await send({"type": "http.response.body", "body": body})
 
     def _body(self) -> bytes:
-        document = {
-            "type": f"urn:prunepool:error:{self.code}",
-            "title": self.status.phrase,
-            "status": self.status.value,
-            "code": self.code,
-            "detail": self.detail,
-        }
-        if self.retry_after_s is not None:
-            document["retry_after"] = self.retry_after_s
-        return orjson.dumps(document)
+        later = {} if self.retry_after_s is None else {"retry_after": self.retry_after_s}
+        status = self.status
+        return orjson.dumps(problem_document(self.code, status.phrase, status.value, self.detail, **later))
 
     def _headers(self, body: bytes) -> list[tuple[bytes, bytes]]:
         later = [] if self.retry_after_s is None else [(b"retry-after", b"%d" % self.retry_after_s)]

@@ -23,6 +23,7 @@ from prunepool.errors import ImageTooLarge, ImageUndecodable, UnsupportedMediaTy
 from prunepool.imaging import webp
 from prunepool.imaging.gif import open_gif
 from prunepool.imaging.jpeg import open_jpeg
+from prunepool.imaging.parts import too_many_parts
 from prunepool.imaging.png import open_png
 from prunepool.imaging.signatures import foreign_format
 from prunepool.imaging.tiff import BoundedTiffImageFile
@@ -73,7 +74,7 @@ class _BoundedReader(io.BytesIO):
     def read(self, size: int | None = -1, /) -> bytes:
         self._left -= 1
         if self._left < 0:
-            raise ImageUndecodable("the image file consists of too many small parts")
+            raise too_many_parts()
         return super().read(size)
 
 

@@ -6,7 +6,7 @@ import io
 
 from PIL.GifImagePlugin import GifImageFile
 
-from prunepool.errors import ImageUndecodable
+from prunepool.imaging.parts import too_many_parts
 
 _EXTENSION, _GRAPHIC_CONTROL = 0x21, 0xF9
 _CONTROL_BYTES = 4
@@ -36,7 +36,7 @@ def _without_extensions(data: bytes, max_blocks: int) -> bytes:
             at += 1 + length
             max_blocks -= 1
             if max_blocks < 0:
-                raise ImageUndecodable("the image file consists of too many small parts")
+                raise too_many_parts()
         at += 1
         if label == bytes([_GRAPHIC_CONTROL]) and first >= _CONTROL_BYTES:
             kept.append(data[start:at])

@@ -13,7 +13,7 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL.JpegImagePlugin import JpegImageFile
 
-from prunepool.errors import ImageUndecodable
+from prunepool.imaging.parts import too_many_parts
 
 _START = b"\xff\xd8"
 _END_OF_IMAGE = b"\xff\xd9"
@@ -110,5 +110,5 @@ def _without_metadata(data: bytes) -> bytes:
             kept.append(data[marker:end])
         at = end
     else:
-        raise ImageUndecodable("the image file consists of too many small parts")
+        raise too_many_parts()
     return b"".join((*kept, data[at:]))

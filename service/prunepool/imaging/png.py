@@ -16,6 +16,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
 from prunepool.errors import ImageUndecodable
+from prunepool.imaging.parts import too_many_parts
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 #: What pixels depend on. Pillow checks their checksums.
@@ -169,7 +170,7 @@ def _parts(data: bytes, max_chunks: int) -> _Parts:
         ended = bool(pixels) and kind != b"IDAT"  # data behind another chunk is not the picture's
         at = end
     else:
-        raise ImageUndecodable("the image file consists of too many small parts")
+        raise too_many_parts()
     compressed = b"".join(pixels)
     if pixels:
         kept.append(_chunk(b"IDAT", compressed))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prunepool.errors import InvalidParameter
-from prunepool.files import read_regular
+from prunepool.files import NotUtf8, read_text
 
 #: Columns; case and surrounding spaces do not matter.
 FILE, LABEL = "file", "label_index"
@@ -65,15 +65,13 @@ def read_label_csv(path: Path, classes: int) -> tuple[LabelledFile, ...]:
 def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, str | None]]]:
     """Yield each row with the number of its line."""
     try:
-        text = read_regular(path, _MAX_BYTES).decode("utf-8-sig")
+        text = read_text(path, _MAX_BYTES)
     except OSError as error:
         raise InvalidParameter(
             "labels", str(path), f"a CSV that can be read ({error.strerror or error})"
         ) from error
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        limit = f"a CSV of UTF-8 text; line {line} has the byte 0x{error.object[error.start]:02x}"
-        raise InvalidParameter("labels", str(path), limit) from None
+    except NotUtf8 as error:
+        raise InvalidParameter("labels", str(path), f"a CSV of UTF-8 text; {error}") from None
     lines = text.replace("\r\n", "\n").split("\n")
     separator = next((one for one in _SEPARATORS if one in lines[0]), ",")
     rows = csv.reader((line + "\n" for line in lines), delimiter=separator, strict=True)

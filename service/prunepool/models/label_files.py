@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from prunepool.errors import InvalidParameter
-from prunepool.files import read_regular
+from prunepool.files import NotUtf8, read_text
 
 #: Bytes; the labels of ImageNet's 21,841 classes have about one million.
 _LONGEST_FILE = 64 << 20
@@ -57,15 +57,11 @@ def read_labels(path: Path) -> tuple[str, ...]:
 
 def _text_of(path: Path) -> str:
     try:
-        data = read_regular(path, _LONGEST_FILE)
+        return read_text(path, _LONGEST_FILE)
     except OSError as error:
         raise _refused(path, f"a readable file ({error.strerror or error})") from error
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        limit = f"a readable file of UTF-8 text; line {line} has the byte 0x{data[error.start]:02x}"
-        raise _refused(path, limit) from None
+    except NotUtf8 as error:
+        raise _refused(path, f"a readable file of UTF-8 text; {error}") from None
 
 
 def _from_lines(text: str, path: Path) -> tuple[str, ...]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from prunepool.reduction.methods import METHODS
+from prunepool.store.manifest_fields import STRICT, Sha256
 from prunepool.store.profile import Ascending, Text
-
-_FROZEN = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
 #: The number formats that the weights of a compiled pass may be in.
 WeightFormat = Literal["float32", "float16", "int8"]
@@ -24,12 +23,12 @@ class CompiledFile(BaseModel):
         sha256: of the file, 64 hexadecimal digits.
     """
 
-    model_config = _FROZEN
+    model_config = STRICT
 
     file: Annotated[
         str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\.(xml\.gz|bin|safetensors)$", max_length=255)
     ]
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    sha256: Sha256
 
 
 class ReferenceFile(CompiledFile):
@@ -53,7 +52,7 @@ class PassFiles(BaseModel):
         constants: the weights, OpenVINO's `.bin`; passes of one format share them.
     """
 
-    model_config = _FROZEN
+    model_config = STRICT
 
     weights: WeightFormat
     method: str
@@ -80,10 +79,10 @@ class Compiled(BaseModel):
         reference: float32 answers of PyTorch on sample photos, which every number format is compared with.
     """
 
-    model_config = _FROZEN
+    model_config = STRICT
 
     openvino: Text
-    source_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    source_sha256: Sha256
     passes: Annotated[tuple[PassFiles, ...], Field(min_length=1)]
     reference: ReferenceFile | None = None
 

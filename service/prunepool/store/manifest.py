@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from prunepool.model_names import NAME_PATTERN, reserved_suffix
 from prunepool.reduction.methods import METHODS
 from prunepool.store.compiled import Compiled
 from prunepool.store.geometry import Geometry
+from prunepool.store.manifest_fields import STRICT, Sha256
 from prunepool.store.profile import Ascending, ProfilePoint, Ratio, Share, Text, Thresholds
 
 #: The reduction method that stands for the plans of the paper; blocks, thresholds and profile are ignored.
@@ -20,8 +21,6 @@ WEIGHTS_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*\.safetensors$"
 
 #: A smaller one makes pixels overflow.
 Spread = Annotated[float, Field(ge=1e-6, le=1)]
-
-_FROZEN = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
 
 class Weights(BaseModel):
@@ -34,10 +33,10 @@ class Weights(BaseModel):
         parameters: number of parameters in all tensors together.
     """
 
-    model_config = _FROZEN
+    model_config = STRICT
 
     file: Annotated[str, Field(pattern=WEIGHTS_PATTERN, max_length=255)] = "model.safetensors"
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    sha256: Sha256
     dtype: Literal["float64", "float32", "bfloat16", "float16", "mixed"]
     parameters: Annotated[int, Field(gt=0)]
 
@@ -55,7 +54,7 @@ class ReductionDefaults(BaseModel):
         max_ratio: the largest ratio; None for what the architecture allows.
     """
 
-    model_config = _FROZEN
+    model_config = STRICT
 
     method: str = "ppt"
     blocks: Ascending | None = None
@@ -110,7 +109,7 @@ class Manifest(BaseModel):
             from other weights than the manifest's is refused.
     """
 
-    model_config = _FROZEN
+    model_config = STRICT
 
     schema_version: Literal[1] = 1
     name: Annotated[str, Field(pattern=NAME_PATTERN)]

@@ -99,8 +99,7 @@ class StoredModel:
                 found = sha256_of(path, advance)
             except OSError as error:
                 raise WeightsInvalid(f"{path}: cannot be read ({error.strerror})") from error
-            if found != recorded:
-                raise WeightsInvalid(f"{path}: has sha256 {found}, but {FILE_NAME} records {recorded}")
+            _check_sha256(path, found, recorded)
 
     def read_compiled(self, file: CompiledFile) -> bytes:
         """A file of the compiled model, as it was when it was compared with its sha256.
@@ -115,9 +114,7 @@ class StoredModel:
             content = path.read_bytes()
         except OSError as error:
             raise WeightsInvalid(f"{path}: cannot be read ({error.strerror})") from error
-        found = hashlib.sha256(content).hexdigest()
-        if found != file.sha256:
-            raise WeightsInvalid(f"{path}: has sha256 {found}, but {FILE_NAME} records {file.sha256}")
+        _check_sha256(path, hashlib.sha256(content).hexdigest(), file.sha256)
         return content
 
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
@@ -127,3 +124,8 @@ class StoredModel:
             WeightsInvalid: the file is missing or is not safetensors.
         """
         return tensor_shapes(self.weights_path)
+
+
+def _check_sha256(path: Path, found: str, recorded: str) -> None:
+    if found != recorded:
+        raise WeightsInvalid(f"{path}: has sha256 {found}, but {FILE_NAME} records {recorded}")
