@@ -32,7 +32,8 @@ from prunepool.transport.messages import Handshake, Submit, Unreadable, decode_f
 from prunepool.transport.zmq import connection
 from prunepool.transport.zmq import server as zmq_server
 from prunepool.transport.zmq.client import ZmqCoreClient
-from prunepool.transport.zmq.connection import Disconnected, EngineConnection
+from prunepool.transport.zmq.connection import EngineConnection
+from prunepool.transport.zmq.failures import Disconnected
 from prunepool.transport.zmq.running_table import Row, RunningTable
 from prunepool.transport.zmq.server import EngineServer
 from prunepool.transport.zmq.shared_memory import Arena

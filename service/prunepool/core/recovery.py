@@ -15,7 +15,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Literal, Protocol
+from typing import Literal
 
 from prunepool.core.cost_model import IDLE_S
 from prunepool.core.device_share import FairLock
@@ -27,7 +27,8 @@ from prunepool.core.resilience import Resilience
 from prunepool.core.restarts import RestartBackoff
 from prunepool.core.timer import Timer
 from prunepool.core.types import Batch
-from prunepool.core.worker import Post, Worker
+from prunepool.core.worker import Worker
+from prunepool.core.worker_factory import MakeWorker
 from prunepool.errors import PrunepoolError
 from prunepool.metrics import Metrics
 
@@ -37,18 +38,6 @@ _MOST_GIVEN = 2
 _START_S, _LEAST_RETRY_S = 1.0, 0.1
 
 log = logging.getLogger(__name__)
-
-
-class MakeWorker(Protocol):
-    """Makes a worker, not yet started."""
-
-    def __call__(self, *, post: Post, profiles: bool = False) -> Worker:
-        """One that posts its events to `post`.
-
-        Args:
-            post: takes them.
-            profiles: whether it times batches even if earlier workers have.
-        """
 
 
 class Supervisor:
@@ -186,8 +175,7 @@ class Supervisor:
         self._renewal.cancel()
         self._state = "stopped"
         self._set_up_gauge(0)
-        if self._first_start is not None and not self._first_start.done():
-            self._first_start.set_exception(RuntimeError(f"{self._name}: stopped while it was starting"))
+        self._end_start(RuntimeError(f"{self._name}: stopped while it was starting"))
         if self._worker is None:
             return
         worker, timeout_s = self._worker, self._resilience.stop_timeout_s
@@ -199,6 +187,17 @@ class Supervisor:
         except TimeoutError:
             worker.abandon()
             log.error("%s: the engine did not stop within %g s and is left behind", self._name, timeout_s)
+
+    def _end_start(self, error: Exception | None = None) -> bool:
+        """Let :meth:`start` return, or raise an error; False if nobody waits for it."""
+        waiting = self._first_start
+        if waiting is None or waiting.done():
+            return False
+        if error is None:
+            waiting.set_result(None)
+        else:
+            waiting.set_exception(error)
+        return True
 
     def _launch(self) -> None:
         if self._backoff.restarting:
@@ -239,8 +238,7 @@ class Supervisor:
         self._start_s = self._clock() - self._started_at
         self._set_up_gauge(1)
         self._handler.on_up(ready)
-        if self._first_start is not None and not self._first_start.done():
-            self._first_start.set_result(None)
+        self._end_start()
         if self._renews:
             self.renew()
 
@@ -297,13 +295,10 @@ class Supervisor:
         self._set_up_gauge(0)
         self._log(error)
         given, self._given = list(self._given), deque()
-        if self._first_start is not None and not self._first_start.done():
+        # Only an Exception may travel through a future: a thread's SystemExit must not end the loop.
+        plain = error if isinstance(error, Exception) else RuntimeError(f"{type(error).__name__}: {error}")
+        if self._end_start(plain):
             self._state = "failed"
-            # Only an Exception may travel through a future: a thread's SystemExit must not end the loop.
-            plain = (
-                error if isinstance(error, Exception) else RuntimeError(f"{type(error).__name__}: {error}")
-            )
-            self._first_start.set_exception(plain)
             return
         hopeless = self._backoff.died(starting=self._state == "starting")
         delay_s = self._backoff.delay_s

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -23,7 +22,6 @@ from prunepool.core.in_flight import Hold, InFlight
 from prunepool.core.model_gauges import ModelGauges
 from prunepool.core.pending import PendingRequests, too_late
 from prunepool.core.planner import DeviceState, Planner
-from prunepool.core.profiling import profile_batches
 from prunepool.core.ratio_policy import RatioPolicy
 from prunepool.core.recovery import Supervisor
 from prunepool.core.redelivery import Redelivery
@@ -32,14 +30,12 @@ from prunepool.core.restarts import HOPELESS_AFTER
 from prunepool.core.scheduler_metrics import SchedulerMetrics
 from prunepool.core.served_model import ServedModel
 from prunepool.core.types import Batch, BatchItem, Limits, RatioSpec, Request, Result
-from prunepool.core.worker import Post, Worker
+from prunepool.core.worker_factory import WorkerFactory
 from prunepool.errors import Draining, EngineUnavailable, ModelReplaced, PrunepoolError
 from prunepool.metrics import Metrics
 
 #: The reason of an item of the shadow sample, which only an idle device runs.
 SPARE = "spare"
-#: How long warm-up profiling may take, so that the first predictions are good.
-_PROFILE_BUDGET_S = 2.0
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +103,13 @@ class Scheduler:
         resilience = resilience or Resilience()
         self._supervisor = Supervisor(
             name,
-            self._make_worker,
+            WorkerFactory(
+                model,
+                self._limits,
+                profiled=lambda: self._planner.cost_model.fitted,
+                device_lock=self._shared.lock,
+                clock=clock,
+            ),
             handler=self,
             resilience=resilience,
             metrics=metrics,
@@ -405,27 +407,6 @@ class Scheduler:
             self._alarm.cancel()
         loop = asyncio.get_running_loop()
         self._alarm = None if delay_s is None else loop.call_later(delay_s, self._pump)
-
-    def _make_worker(self, *, post: Post, profiles: bool = False) -> Worker:
-        """Make a worker.
-
-        The first one times batches, and so does one whose `profiles` is set; those in place of a dead one keep the
-        cost model, corrected in service.
-        """
-        limits = self._limits
-        matters = min(limits.max_batch_s, limits.max_queue_s, limits.target_s) < math.inf
-        profiles = matters and (profiles or not self._planner.cost_model.fitted)
-        return Worker(
-            f"prunepool-engine-{self._name}",
-            self._model.make_backend,
-            costs=self._costs,
-            input_size=self._model.preprocess.size,
-            clock=self._clock,
-            post=post,
-            profile_batches=profile_batches(self._costs.max_ratio, limits.max_batch_size) if profiles else (),
-            profile_budget_s=_PROFILE_BUDGET_S,
-            device_lock=self._shared.lock,
-        )
 
     def _unavailable(self, detail: str | None = None) -> EngineUnavailable:
         return EngineUnavailable(

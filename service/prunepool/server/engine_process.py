@@ -22,7 +22,7 @@ from prunepool.server.core_models import CoreModels
 from prunepool.server.decisions import DecisionFolder
 from prunepool.server.metrics_files import publish, shared_metrics
 from prunepool.server.parent_watch import die_with_parent, ignore_signals, watch_parent
-from prunepool.server.specs import EngineSpec
+from prunepool.server.specs import EngineReady, EngineSpec
 from prunepool.transport.inproc import InprocCoreClient
 from prunepool.transport.zmq.server import HEARTBEAT_S, EngineServer
 
@@ -90,7 +90,8 @@ async def _serve(spec: EngineSpec, metrics: Metrics) -> int:
     started.set()
     info = core.entries[0].model.info()
     # A successor gets the models that are wanted now before any front end can ask it.
-    await parent.call("ready", info.device, info.dtype, to_json(core.entries), _names(core))
+    ready = EngineReady(info.device, info.dtype, to_json(core.entries), _names(core))
+    await parent.call("ready", *ready)
     server.open()
     tasks = [asyncio.create_task(publish(metrics, HEARTBEAT_S)), asyncio.create_task(_watch(client))]
     await stopped.wait()

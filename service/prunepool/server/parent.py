@@ -33,7 +33,7 @@ from prunepool.server.parent_folder import parent_folder, remove
 from prunepool.server.reload import Coalesced, follow_settings
 from prunepool.server.settings_check import check
 from prunepool.server.signals import defer, deliver
-from prunepool.server.specs import EngineSpec, FrontendSpec, Place, devices, share_of_cores
+from prunepool.server.specs import EngineReady, EngineSpec, FrontendSpec, Place, devices, share_of_cores
 from prunepool.server.watchdog import watch
 from prunepool.settings import Settings
 from prunepool.transport.zmq.running_table import RunningTable
@@ -116,8 +116,7 @@ class Parent:
 
         async def refresh() -> None:
             """Have all front ends learn of a change, so that none refuses what another has said is there."""
-            calls = (one.call("refresh", timeout_s=_REFRESH_S) for one in frontends if one.up)
-            await asyncio.gather(*calls, return_exceptions=True)
+            await _call_all(frontends, "refresh")
 
         self._models = factory.create_desired_models(
             self._settings, [EngineChild(one) for one in engines], self._folder / "models", on_change=refresh
@@ -133,26 +132,27 @@ class Parent:
                 one.hurry()
 
         follow = Coalesced(follow_now)
-        reload = Coalesced(partial(_reload, frontends))
+        reload_keys = Coalesced(partial(_call_all, frontends, "reload"))
 
         def hang_up() -> None:
-            reload()
+            reload_keys()
             follow()
 
         try:
-            if not await _unless(stopped, self._start(engines)) or not await _unless(
-                stopped, _start(frontends)
-            ):
+            if not await _unless(stopped, self._start(engines)):
+                return 0
+            if not await _unless(stopped, _start(frontends)):
                 return 0
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hang_up)
             deliver(signal.SIGHUP)
             self._run(publish(self._metrics, HEARTBEAT_S))
             for child in self._children:
                 self._run(watch(child))
-            places, formats, _, names = zip(*(one.said for one in engines), strict=True)
-            served, where = ", ".join(dict.fromkeys(",".join(names).split(","))), ",".join(places)
+            ready = [EngineReady(*one.said) for one in engines]
+            served = ", ".join(dict.fromkeys(name for one in ready for name in one.models.split(",")))
+            where, formats = ",".join(one.device for one in ready), dict.fromkeys(one.dtype for one in ready)
             url, seconds = self._listening.shown, time.monotonic() - start
-            announce(announcement(served, where, ",".join(dict.fromkeys(formats)), url, seconds))
+            announce(announcement(served, where, ",".join(formats), url, seconds))
             await stopped.wait()
             return await self._drain(engines, frontends)
         finally:
@@ -234,8 +234,8 @@ class Parent:
             await self._models.converge(EngineChild(child))
 
         async def profiles() -> str:
-            """What the first process of this place timed holds for its successors: they are back the sooner."""
-            return child.said[2] if child.said else "{}"
+            """What the first process of this place timed holds for its successors, which start sooner so."""
+            return EngineReady(*child.said).profiles if child.said else "{}"
 
         forget = partial(forget_gauges, self._folder / "metrics", name)
         child = Child(
@@ -266,9 +266,9 @@ async def _start(children: list[Child]) -> None:
             group.create_task(child.start())
 
 
-async def _reload(frontends: list[Child]) -> None:
-    """Have API keys read again."""
-    calls = (one.call("reload", timeout_s=_REFRESH_S) for one in frontends if one.up)
+async def _call_all(frontends: list[Child], method: str) -> None:
+    """Have all front ends that run do something; one that cannot do it in time is not waited for."""
+    calls = (one.call(method, timeout_s=_REFRESH_S) for one in frontends if one.up)
     await asyncio.gather(*calls, return_exceptions=True)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import NamedTuple
 
 from prunepool.machine import compute_threads
 from prunepool.settings import Settings
@@ -77,6 +78,22 @@ class EngineSpec:
 
     place: Place
     incarnation: int
+
+
+class EngineReady(NamedTuple):
+    """What an engine process says to its parent when it is ready; texts, as every call between them.
+
+    Attributes:
+        device: where it computes.
+        dtype: the number format that it computes in.
+        profiles: its warm-up profiles, JSON.
+        models: names of what it serves, separated by commas.
+    """
+
+    device: str
+    dtype: str
+    profiles: str
+    models: str
 
 
 @dataclass(frozen=True)

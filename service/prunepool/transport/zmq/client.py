@@ -16,7 +16,8 @@ from prunepool.transport.client import ModelLoad, ModelOffer
 from prunepool.transport.early_refusal import FrontendLimits
 from prunepool.transport.messages import submit_of
 from prunepool.transport.zmq.balancer import Candidate, least_loaded
-from prunepool.transport.zmq.connection import Disconnected, EngineConnection, RequestFailed, Unsent
+from prunepool.transport.zmq.connection import EngineConnection
+from prunepool.transport.zmq.failures import Disconnected, RequestFailed, Unsent
 from prunepool.transport.zmq.shared_memory import Arena
 
 #: How long a request waits for another engine after its own died.

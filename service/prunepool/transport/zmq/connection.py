@@ -19,7 +19,6 @@ from prunepool.transport.client import ModelOffer
 from prunepool.transport.messages import (
     Cancel,
     Completed,
-    Failed,
     Handshake,
     Status,
     StatusRequest,
@@ -29,9 +28,9 @@ from prunepool.transport.messages import (
     Unreadable,
     decode_for_frontend,
     encode,
-    error_of,
 )
 from prunepool.transport.zmq.backlog import EngineBacklog
+from prunepool.transport.zmq.failures import Disconnected, MessageLost, RequestFailed, Unsent
 from prunepool.transport.zmq.running_table import RunningTable
 from prunepool.transport.zmq.server import HEARTBEAT_S
 
@@ -39,24 +38,6 @@ from prunepool.transport.zmq.server import HEARTBEAT_S
 _MISSED_HEARTBEATS = 5
 _HANDSHAKE_MS, _RECONNECT_MS = 1200, 20
 _log = structlog.stdlib.get_logger("prunepool.processes")
-
-
-class MessageLost(Exception):
-    """The engine could not read a message; whose answer will not come is not known."""
-
-
-class Disconnected(Exception):
-    """The engine has died or does not answer, and the requests that it had are lost.
-
-    Attributes:
-        on_device: whether its device had this one; the others merely waited.
-    """
-
-    on_device = False
-
-
-class Unsent(Disconnected):
-    """There is no connection: nothing was sent."""
 
 
 class EngineConnection:
@@ -284,22 +265,6 @@ class EngineConnection:
         for waiting in self._refreshing.values():
             _finish(waiting)
         self._on_change()
-
-
-class RequestFailed(Exception):
-    """The engine answered a request with an error.
-
-    Attributes:
-        error: of the tree.
-        attempts: how many devices the request was on.
-        given_back: whether it was asked for.
-    """
-
-    def __init__(self, failed: Failed) -> None:
-        super().__init__(failed.error.detail)
-        self.error = error_of(failed.error)
-        self.attempts = failed.attempts
-        self.given_back = failed.given_back
 
 
 def _finish(future: asyncio.Future[None]) -> None:
