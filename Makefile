@@ -154,9 +154,12 @@ loadtest: setup ## Load a server with Locust; fails if a claimed speedup is not 
 # Flags of prunepool benchmark, on top of the standard set.
 BENCHMARK ?=
 
+# Figures of one kind of processor take no other's place.
+KIND = $(shell $(BIN)/python -c 'from prunepool.processor import kind; print(kind())')
+
 .PHONY: benchmark
 benchmark: setup ## Time DeiT-S across the dial, beside other ways to run it
-	$(BIN)/prunepool benchmark --architecture deit_small_patch16_224 --operations --openvino --json docs/benchmarks/deit-small-cpu-float32.json --plot docs/benchmarks/deit-small-cpu-float32.png $(BENCHMARK)
+	$(BIN)/prunepool benchmark --architecture deit_small_patch16_224 --operations --openvino --json docs/benchmarks/deit-small-$(KIND)-float32.json --plot docs/benchmarks/deit-small-$(KIND)-float32.png $(BENCHMARK)
 
 # Flags of loadtests/peers/compare.py.
 PEERS ?=
