@@ -304,7 +304,7 @@ async def test_watches_do_not_take_the_places_of_all_other_calls(serve: Serve) -
         first = watch(b"")
         assert await first.read() == bytes([0x08, health.SERVING])
         second = watch(b"")
-        with pytest.raises(grpc.aio.AioRpcError, match="1 callers watch the health") as caught:
+        with pytest.raises(grpc.aio.AioRpcError, match="1 calls of Watch are open") as caught:
             await second.read()
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
         first.cancel()
@@ -315,6 +315,48 @@ async def test_watches_do_not_take_the_places_of_all_other_calls(serve: Serve) -
                     assert await third.read() == bytes([0x08, health.SERVING])
                     break
         third.cancel()
+
+
+async def test_idle_streams_do_not_take_the_places_of_all_other_calls(serve: Serve) -> None:
+    async with grpc.aio.insecure_channel(await serve(max_connections=4)) as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        streams = [stub.ModelStreamInfer() for _ in range(2)]
+        for stream in streams:
+            await stream.write(service_pb2.ModelInferRequest())
+            assert (await stream.read()).error_message
+        with pytest.raises(grpc.aio.AioRpcError, match="2 calls of ModelStreamInfer are open") as caught:
+            await stub.ModelStreamInfer().read()
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert (await stub.ServerLive(service_pb2.ServerLiveRequest())).live
+
+
+@pytest.mark.parametrize(
+    "method", ["inference.GRPCInferenceService/ModelInfer", "grpc.health.v1.Health/Watch"]
+)
+async def test_a_call_whose_message_does_not_arrive_ends(serve: Serve, method: str) -> None:
+    async with grpc.aio.insecure_channel(await serve(max_connections=2, request_timeout_s=0.1)) as channel:
+        for _ in range(4):  # more than there are places
+            call = channel.stream_stream(f"/{method}")()
+            with pytest.raises(grpc.aio.AioRpcError, match=r"did not arrive within 0\.1 s") as caught:
+                await call.read()
+            assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert (await checked(channel, "")) == health.SERVING
+
+
+async def test_a_call_without_a_message_is_refused(address: str) -> None:
+    async with grpc.aio.insecure_channel(address) as channel:
+        call = channel.stream_unary("/inference.GRPCInferenceService/ModelInfer")(iter(()))
+        with pytest.raises(grpc.aio.AioRpcError, match="has no message") as caught:
+            await call
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_the_key_is_checked_before_the_message_arrives(serve: Serve) -> None:
+    async with grpc.aio.insecure_channel(await serve(Keyring(Source(), time.monotonic))) as channel:
+        call = channel.stream_stream("/inference.GRPCInferenceService/ModelInfer")()
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call.read()
+    assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
 async def test_an_unknown_service_is_watched_in_vain(address: str) -> None:

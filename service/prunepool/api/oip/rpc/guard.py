@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -17,7 +18,7 @@ from prunepool.api.access import presented_key
 from prunepool.api.options import HEADER
 from prunepool.api.problems import error_headers
 from prunepool.api.request_ids import request_id
-from prunepool.errors import Forbidden, PrunepoolError
+from prunepool.errors import Forbidden, Overloaded, PrunepoolError, RequestError, RequestTimeout
 from prunepool.metrics import Metrics
 
 SERVICE = "inference.GRPCInferenceService"
@@ -28,6 +29,7 @@ _STATUS = {
     401: grpc.StatusCode.UNAUTHENTICATED,
     403: grpc.StatusCode.PERMISSION_DENIED,
     404: grpc.StatusCode.NOT_FOUND,
+    408: grpc.StatusCode.DEADLINE_EXCEEDED,
     413: grpc.StatusCode.INVALID_ARGUMENT,
     415: grpc.StatusCode.INVALID_ARGUMENT,
     422: grpc.StatusCode.INVALID_ARGUMENT,
@@ -35,6 +37,8 @@ _STATUS = {
     503: grpc.StatusCode.UNAVAILABLE,
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
+#: Seconds after which a caller for whose stream there was no place may try again.
+_BUSY_S = 10.0
 _log = structlog.stdlib.get_logger("prunepool.grpc")
 
 
@@ -60,18 +64,30 @@ class GrpcCall:
 class Guard:
     """Authenticates, logs and counts calls.
 
+    gRPC gives a call its place when its headers arrive, and waits for a message without limit. So every handler is
+    one of a stream of messages, whatever the protocol says, which on the wire is the same: the guard reads the
+    message, once it knows the caller, and not for ever.
+
     Args:
         keyring: the valid API keys; None serves every caller.
         metrics: counts the calls.
+        request_timeout_s: longest time that the message of a call may take to arrive.
         protect_health: whether health calls need a key too.
         only_ipv4: whether calls over IPv6 are refused. Told 0.0.0.0, gRPC listens on IPv6 too, if that is free.
     """
 
     def __init__(
-        self, keyring: Keyring | None, metrics: Metrics, *, protect_health: bool, only_ipv4: bool = False
+        self,
+        keyring: Keyring | None,
+        metrics: Metrics,
+        request_timeout_s: float,
+        *,
+        protect_health: bool,
+        only_ipv4: bool = False,
     ) -> None:
         self._keyring = keyring
         self._metrics = metrics
+        self._request_timeout_s = request_timeout_s
         self._only_ipv4 = only_ipv4
         self._open = frozenset() if protect_health else _HEALTH
 
@@ -80,27 +96,64 @@ class Guard:
     ) -> Callable[[Any, Any], Coroutine[Any, Any, Any]]:
         """Wrap a handler of single messages."""
 
-        async def guarded(message: Any, context: Any) -> Any:
+        async def guarded(messages: Any, context: Any) -> Any:
             async with self._call(service, name, context) as call:
-                return await handle(message, call)
+                return await handle(await self._message(messages), call)
 
         return guarded
+
+    def unary_stream(
+        self, name: str, handle: Callable[[Any, GrpcCall], AsyncIterator[Any]], service: str, most: int
+    ) -> Callable[[Any, Any], AsyncIterator[Any]]:
+        """Wrap a handler that answers one message with a stream, like :meth:`stream`."""
+
+        async def after_message(messages: Any, call: GrpcCall) -> AsyncIterator[Any]:
+            async for response in handle(await self._message(messages), call):
+                yield response
+
+        return self.stream(name, after_message, service, most)
 
     def stream(
-        self, name: str, handle: Callable[[Any, GrpcCall], AsyncIterator[Any]], service: str = SERVICE
+        self, name: str, handle: Callable[[Any, GrpcCall], AsyncIterator[Any]], service: str, most: int
     ) -> Callable[[Any, Any], AsyncIterator[Any]]:
-        """Wrap a handler that answers one message, or a stream of them, with a stream.
+        """Wrap a handler that answers a stream of messages with a stream.
 
-        The deadline is that of the stream, not of each message.
+        The deadline is that of the stream, not of each message. A stream may be idle for as long as its caller
+        likes, so no more than `most` are open: they must not take the places of all other calls.
         """
+        opened = 0
 
-        async def guarded(asked: Any, context: Any) -> AsyncIterator[Any]:
+        async def guarded(messages: Any, context: Any) -> AsyncIterator[Any]:
+            nonlocal opened
             async with self._call(service, name, context) as call:
+                if opened >= most:
+                    detail = f"{opened} calls of {name} are open, and that is the limit"
+                    raise Overloaded(detail, retry_after=_BUSY_S)
                 call.remaining_ms = None
-                async for message in handle(asked, call):
-                    yield message
+                opened += 1
+                try:
+                    async for response in handle(messages, call):
+                        yield response
+                finally:
+                    opened -= 1
 
         return guarded
+
+    async def _message(self, messages: AsyncIterator[Any]) -> Any:
+        """Return the message of a call that has one.
+
+        Raises:
+            RequestTimeout: it has not arrived in time.
+            RequestError: the caller has sent none.
+        """
+        limit_s = self._request_timeout_s
+        try:
+            async with asyncio.timeout(limit_s):
+                async for message in messages:
+                    return message
+        except TimeoutError:
+            raise RequestTimeout(f"the call's message did not arrive within {limit_s:g} s") from None
+        raise RequestError("the call has no message; send one")
 
     @asynccontextmanager
     async def _call(self, service: str, name: str, context: Any) -> AsyncIterator[GrpcCall]:

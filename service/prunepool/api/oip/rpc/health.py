@@ -14,7 +14,7 @@ from prunepool.api.context import AppContext
 from prunepool.api.oip.router import accepts_requests
 from prunepool.api.oip.rpc.guard import SERVICE as INFERENCE
 from prunepool.api.oip.rpc.guard import GrpcCall
-from prunepool.errors import ModelNotFound, Overloaded
+from prunepool.errors import ModelNotFound
 
 SERVICE = "grpc.health.v1.Health"
 #: Values of the protocol's enumeration; 0 is unknown.
@@ -23,8 +23,6 @@ SERVING, NOT_SERVING, SERVICE_UNKNOWN = 1, 2, 3
 _SERVICES = ("", INFERENCE)
 #: Seconds between two looks at the readiness for a caller that watches it.
 POLL_S = 1.0
-#: Seconds after which a caller for whom there was no place may try again.
-_BUSY_S = 10.0
 
 
 def _messages() -> tuple[type[Any], type[Any]]:
@@ -58,9 +56,6 @@ class Health:
 
     def __init__(self, context: AppContext) -> None:
         self._context = context
-        self._watching = 0
-        # Watches need no key and do not end: they must not take all the places of other calls.
-        self._most_watching = max(1, context.settings.max_connections // 2)
 
     async def check(self, message: Any, call: GrpcCall) -> Any:
         """Answer whether requests are accepted now."""
@@ -71,15 +66,8 @@ class Health:
 
     async def watch(self, message: Any, call: GrpcCall) -> AsyncIterator[Any]:
         """Tell the status now and whenever it changes, until the server drains."""
-        if self._watching >= self._most_watching:
-            detail = f"{self._watching} callers watch the health of this server, and that is the limit"
-            raise Overloaded(detail, retry_after=_BUSY_S)
-        self._watching += 1
-        try:
-            async for status in self._changes(message.service):
-                yield HealthCheckResponse(status=status)
-        finally:
-            self._watching -= 1
+        async for status in self._changes(message.service):
+            yield HealthCheckResponse(status=status)
 
     async def _changes(self, service: str) -> AsyncIterator[int]:
         told = None

@@ -21,6 +21,12 @@ from prunepool.api.oip.statistics import Statistics
 #: Keepalive pings may come as often as this. The limit of gRPC itself is one in five minutes: it closes connections
 #: of clients and proxies that send more.
 MIN_PING_INTERVAL_MS = 1000
+#: A connection that has been silent for so long is asked whether its client still lives, and is closed if there is
+#: no answer. Otherwise the streams of a client that has vanished keep their places for hours.
+_PING_SILENT_MS, _PONG_MS = 30_000, 20_000
+#: The most places that each kind of stream takes, as shares of all; what is left is for calls that end. Watches
+#: need no key.
+_STREAMS, _WATCHES = 1 / 2, 1 / 4
 #: How long clients may take to read their responses at the end.
 _FLUSH_TIMEOUT_S = 1.0
 _log = structlog.stdlib.get_logger("prunepool.grpc")
@@ -51,16 +57,24 @@ async def listening(
             ("grpc.so_reuseport", 1),  # beside the claim that keeps others out, and other front ends
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),
+            ("grpc.keepalive_time_ms", _PING_SILENT_MS),
+            ("grpc.keepalive_timeout_ms", _PONG_MS),
+            ("grpc.http2.max_pings_without_data", 0),  # no limit
         ),
         maximum_concurrent_rpcs=settings.max_connections,
     )
     guard = Guard(
         keyring,
         context.metrics,
+        settings.request_timeout_s,
         protect_health=settings.protect_health,
         only_ipv4=settings.host == "0.0.0.0",  # noqa: S104
     )
-    served = (inference_handlers(Calls(context, statistics), guard), health_handlers(Health(context), guard))
+    places = settings.max_connections
+    served = (
+        inference_handlers(Calls(context, statistics), guard, max(1, int(places * _STREAMS))),
+        health_handlers(Health(context), guard, max(1, int(places * _WATCHES))),
+    )
     server.add_generic_rpc_handlers(served)
     port = _listen(server, settings.host, settings.grpc_port or 0)
     await server.start()
@@ -91,32 +105,32 @@ def _listen(server: grpc.aio.Server, host: str, port: int) -> int:
     return listening
 
 
-def health_handlers(health: Health, guard: Guard) -> grpc.GenericRpcHandler:
+def health_handlers(health: Health, guard: Guard, most_watches: int) -> grpc.GenericRpcHandler:
     """Return the handlers of gRPC's health service."""
     codec = {
         "request_deserializer": HealthCheckRequest.FromString,
         "response_serializer": HealthCheckResponse.SerializeToString,
     }
     made = {
-        "Check": grpc.unary_unary_rpc_method_handler(
+        "Check": grpc.stream_unary_rpc_method_handler(
             guard.unary("Check", health.check, HEALTH_SERVICE), **codec
         ),
-        "Watch": grpc.unary_stream_rpc_method_handler(
-            guard.stream("Watch", health.watch, HEALTH_SERVICE), **codec
+        "Watch": grpc.stream_stream_rpc_method_handler(
+            guard.unary_stream("Watch", health.watch, HEALTH_SERVICE, most_watches), **codec
         ),
     }
     return grpc.method_handlers_generic_handler(HEALTH_SERVICE, made)
 
 
-def inference_handlers(calls: Calls, guard: Guard) -> grpc.GenericRpcHandler:
+def inference_handlers(calls: Calls, guard: Guard, most_streams: int) -> grpc.GenericRpcHandler:
     """Return the handlers of the protocol; gRPC answers calls without one with UNIMPLEMENTED."""
     methods = service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods_by_name
     made = {
-        name: grpc.unary_unary_rpc_method_handler(guard.unary(name, handle), **_codec(methods[name]))
+        name: grpc.stream_unary_rpc_method_handler(guard.unary(name, handle), **_codec(methods[name]))
         for name, handle in calls.unary().items()
     }
     name = "ModelStreamInfer"
-    stream = guard.stream(name, calls.model_stream_infer)
+    stream = guard.stream(name, calls.model_stream_infer, SERVICE, most_streams)
     made[name] = grpc.stream_stream_rpc_method_handler(stream, **_codec(methods[name]))
     return grpc.method_handlers_generic_handler(SERVICE, made)
 
