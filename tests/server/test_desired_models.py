@@ -46,7 +46,7 @@ class Engine:
 
     async def prepare(self, reference: str) -> bool:
         await self._called("prepare", reference)
-        if reference == self.broken:
+        if self.broken in (reference, Path(reference).name):
             raise WeightsInvalid(f"the weights of {reference} have changed")
         if self.current:
             return False
@@ -355,3 +355,31 @@ async def test_a_reload_of_what_is_served_keeps_the_files_that_were_right(
     weights.write_bytes(b"the same, mended")
     await models.load("a")
     assert models.references != before
+
+
+async def test_files_of_a_version_that_failed_are_let_go_of(repository: Repository, folder: Path) -> None:
+    """They are open: removed from the store, they would still take their room on the disk."""
+    pins = PinnedModels(folder / "models", ModelStore(folder / "store"))
+    engine = Engine("a")
+    models = DesiredModels([engine], repository, ["a"], pins=pins)
+    engine.broken = "b"
+    with pytest.raises(WeightsInvalid):
+        await models.load("b")
+    assert [path.name for path in (folder / "models").glob("*/*")] == ["a"]
+
+
+async def test_files_of_what_is_not_wanted_are_let_go_of_once_all_engines_are_back(
+    repository: Repository, folder: Path
+) -> None:
+    pins = PinnedModels(folder / "models", ModelStore(folder / "store"))
+    running, starting = Engine("a", "b"), Engine("a", "b")
+    models = DesiredModels([running, starting], repository, ["a", "b"], pins=pins)
+    starting.up = False
+    await models.unload("b")
+    assert {path.name for path in (folder / "models").glob("*/*")} == {"a", "b"}  # it may open them yet
+    running.up = False
+    await models.converge(starting)
+    assert {path.name for path in (folder / "models").glob("*/*")} == {"a", "b"}  # so may another
+    starting.up = True
+    await models.converge(running)
+    assert [path.name for path in (folder / "models").glob("*/*")] == ["a"]

@@ -170,6 +170,7 @@ class DesiredModels:
         """
         async with self._one_at_a_time:
             await self._converge(engine)
+            self._let_go_of_others(starting=1)
 
     def _pinned(self, name: str) -> str:
         """What engines load: a model of the store as it is now."""
@@ -190,6 +191,7 @@ class DesiredModels:
             for engine in self._running(or_none=True):  # one that is being started has prepared nothing
                 with suppress(PrunepoolError):
                     await engine.abort(name)
+            self._let_go_of_others()
             raise
         if prepared or name not in self._desired or not needs_engine:
             self._desired[name] = reference  # otherwise all have this version, from files that were right
@@ -234,10 +236,17 @@ class DesiredModels:
                 why = getattr(failure, "detail", None) or f"{type(failure).__name__}: {failure}"
                 _log.error("model change failed on an engine", action=action, model=name, why=why)
                 await self._converge(engine)
-        # An engine that is starting may be about to open an older version.
-        if all(engine.up for engine in self._engines):
-            self._pins.keep(self._desired.values())
+        self._let_go_of_others()
         await self._on_change()
+
+    def _let_go_of_others(self, *, starting: int = 0) -> None:
+        """Keep only versions that are wanted now, unless an engine that is starting may yet open another one.
+
+        Args:
+            starting: how many engines are not up, and have all that is wanted already.
+        """
+        if sum(not engine.up for engine in self._engines) <= starting:
+            self._pins.keep(self._desired.values())
 
     async def _converge(self, engine: EngineControl) -> None:
         for name, reference in self._desired.items():
