@@ -28,11 +28,12 @@ with parent_folder() as folder:
 
 
 @pytest.fixture(autouse=True)
-def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where temporary files are, for this process and those that it starts."""
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    return tmp_path
+def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where temporary files are, for this process and those that it starts; short enough for sockets."""
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="t") as folder:
+        monkeypatch.setenv("TMPDIR", folder)
+        monkeypatch.setattr("tempfile.tempdir", folder)
+        yield Path(folder)
 
 
 @contextmanager
@@ -41,7 +42,9 @@ def parent() -> Iterator[Path]:
     with subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
-            yield Path(process.stdout.readline().strip())
+            folder = process.stdout.readline().strip()
+            assert folder, "it made none"
+            yield Path(folder)
         finally:
             process.kill()
 
@@ -57,6 +60,17 @@ def test_a_child_removes_everything_of_a_dead_parent_and_nothing_of_one_that_liv
     remove_after_parent(folder)
     remove_after_parent(folder)  # another child does so as well
     assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["", ".", "other"])
+def test_what_is_not_the_folder_of_a_parent_is_never_removed(
+    name: str, temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (temporary / "other").mkdir()
+    monkeypatch.chdir(temporary)
+    with pytest.raises(ValueError, match="begins with 'prunepool-'"):
+        remove_after_parent(Path(name))
+    assert (temporary / "other").is_dir()
 
 
 def test_the_next_server_removes_what_was_left_by_one_that_had_no_child(temporary: Path) -> None:
