@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from typing import Any
 
 from rich.console import Console
@@ -14,6 +13,7 @@ from prunepool.cli.terminal import say_table, shown
 from prunepool.errors import PrunepoolError, WeightsInvalid
 from prunepool.reduction.plan import PlanError, default_blocks, max_ratio
 from prunepool.store import Manifest, ModelStore, StoredModel
+from prunepool.store.weights_check import PATCHES, depth_of
 
 
 def stderr() -> Console:
@@ -80,12 +80,11 @@ def ratio_limit(model: StoredModel) -> float:
         WeightsInvalid: missing, or not those of a Vision Transformer.
     """
     shapes = model.shapes()
-    kernel = shapes.get("patch_embed.proj.weight")
+    kernel = shapes.get(PATCHES)
     if kernel is None:
-        raise WeightsInvalid(f"{model.weights_path}: has no patch_embed.proj.weight")
-    depth = len({key.split(".")[1] for key in shapes if re.match(r"blocks\.\d+\.", key)})
+        raise WeightsInvalid(f"{model.weights_path}: has no {PATCHES}")
     try:
-        stages = len(model.manifest.reduction.blocks or default_blocks(depth))
+        stages = len(model.manifest.reduction.blocks or default_blocks(depth_of(shapes)))
     except PlanError as error:
         raise WeightsInvalid(f"{model.weights_path}: {error}") from error
     patches = (model.manifest.input_size // kernel[-1]) ** 2

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from prunepool.errors import WeightsInvalid
 from prunepool.store.manifest import Manifest
 
 #: The classifier of a ViT, and the second one of a distilled model.
 CLASSIFIERS = ("head.weight", "head_dist.weight")
-_PATCHES, _POSITIONS = "patch_embed.proj.weight", "pos_embed"
+#: The kernel that makes tokens of patches.
+PATCHES = "patch_embed.proj.weight"
+_POSITIONS = "pos_embed"
 _BLOCK = re.compile(r"blocks\.(\d+)\.")
 #: Class token, distillation token and registers: more than these no model has.
 _MOST_PREFIX_TOKENS = 32
@@ -39,17 +41,22 @@ def check_weights(manifest: Manifest, shapes: Mapping[str, tuple[int, ...]]) -> 
     _check_input(manifest, shapes)
     if manifest.geometry is None:
         return
-    blocks = {int(found[1]) for key in shapes if (found := _BLOCK.match(key))}
-    if blocks and len(blocks) != manifest.geometry.depth:
-        _refuse(manifest, "geometry.depth", manifest.geometry.depth, f"the file has {len(blocks)} blocks")
+    depth = depth_of(shapes)
+    if depth and depth != manifest.geometry.depth:
+        _refuse(manifest, "geometry.depth", manifest.geometry.depth, f"the file has {depth} blocks")
     for name in CLASSIFIERS:
         if len(shapes.get(name, ())) == 2 and shapes[name][1] != manifest.geometry.width:
             _refuse(manifest, "geometry.width", manifest.geometry.width, f"{name} has {shapes[name][1]}")
 
 
+def depth_of(names: Iterable[str]) -> int:
+    """The number of transformer blocks that tensors of these names belong to."""
+    return len({found[1] for name in names if (found := _BLOCK.match(name))})
+
+
 def _check_input(manifest: Manifest, shapes: Mapping[str, tuple[int, ...]]) -> None:
     """Compare the input resolution with the number of positions that the network knows."""
-    kernel, positions = shapes.get(_PATCHES, ()), shapes.get(_POSITIONS, ())
+    kernel, positions = shapes.get(PATCHES, ()), shapes.get(_POSITIONS, ())
     if len(kernel) != 4 or len(positions) != 3 or not kernel[2] or not kernel[3]:
         return
     patches = (manifest.input_size // kernel[2]) * (manifest.input_size // kernel[3])
