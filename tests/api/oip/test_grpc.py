@@ -25,6 +25,7 @@ from prunepool.api.listening import CannotListen, claim, claim_for_grpc
 from prunepool.api.oip import rpc
 from prunepool.api.oip.rpc import health
 from prunepool.api.oip.rpc import server as rpc_server
+from prunepool.api.oip.rpc.guard import GrpcCall, Guard
 from prunepool.api.oip.rpc.server import listening
 from prunepool.api.oip.statistics import Statistics
 from prunepool.core.logits import softmax
@@ -341,6 +342,35 @@ async def test_a_call_whose_message_does_not_arrive_ends(serve: Serve, method: s
                 await call.read()
             assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         assert (await checked(channel, "")) == health.SERVING
+
+
+class FreedCall:
+    """A call that gRPC frees: in the real one, a method that is called afterwards ends the process."""
+
+    freed = False
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        assert not self.freed, f"{name} of a freed call"
+        answers = {"invocation_metadata": (), "time_remaining": None, "peer": "ipv4:127.0.0.1:1"}
+        return lambda *args: answers.get(name)
+
+
+async def test_a_stream_is_tidied_up_after_its_call_has_been_freed(metrics: Metrics, log_lines: Any) -> None:
+    async def handle(messages: Any, call: GrpcCall) -> AsyncIterator[int]:
+        while True:
+            yield 1
+
+    context = FreedCall()
+    stream = Guard(None, metrics, 60.0, protect_health=False).stream("ModelStreamInfer", handle, "s", 1)
+    for _ in range(2):  # its place is free again
+        context.freed = False
+        responses = stream(None, context)
+        assert await anext(responses) == 1
+        context.freed = True
+        await responses.aclose()  # type: ignore[attr-defined]
+    assert [(line["status"], line["client"]) for line in log_lines()] == [
+        ("CANCELLED", "ipv4:127.0.0.1:1")
+    ] * 2
 
 
 async def test_a_call_without_a_message_is_refused(address: str) -> None:

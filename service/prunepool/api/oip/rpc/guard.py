@@ -166,6 +166,9 @@ class Guard:
             ]
         )
         identity = request_id(metadata)
+        # Asked now: a stream that its caller cancels between two answers is tidied up after gRPC has freed the
+        # call, and to ask it for anything then ends the process (SIGSEGV).
+        peer = context.peer()
         status = grpc.StatusCode.CANCELLED
         remaining_s = context.time_remaining()
         call = GrpcCall(
@@ -177,7 +180,7 @@ class Guard:
             context.set_trailing_metadata((("x-request-id", identity),))
             try:
                 try:
-                    if self._only_ipv4 and context.peer().startswith("ipv6:"):
+                    if self._only_ipv4 and peer.startswith("ipv6:"):
                         raise Forbidden("the server is for IPv4 alone, as its host is 0.0.0.0")
                     self._authenticate(name, metadata, call)
                     yield call
@@ -200,7 +203,7 @@ class Guard:
                 write(
                     "call",
                     method=f"{service}/{name}",
-                    client=context.peer(),
+                    client=peer,
                     status=status.name,
                     ms=round((time.perf_counter() - start) * 1000, 2),
                     **call.fields,
