@@ -145,7 +145,8 @@ def resize_with_pillow(image: Image.Image | Pixels, box: Box, size: int, interpo
 def resize_with_simd(image: Image.Image | Pixels, box: Box, size: int, interpolation: str) -> Pixels:
     """The same by cykooz-resizer.
 
-    Rows first, then columns, each rounded to 8 bits, as Pillow does. By itself the library starts with the columns.
+    Rows first, then columns, each rounded to 8 bits, as Pillow does but for pictures much taller than wide. By
+    itself the library starts with the columns.
     """
     import cykooz_resizer as simd
 
