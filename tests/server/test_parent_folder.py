@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from prunepool.errors import InvalidParameter
-from prunepool.server.parent_folder import parent_folder, remove_after_parent
+from prunepool.server.parent_folder import parent_folder, remove, remove_after_parent
 
 PARENT = """
 import time
@@ -85,6 +85,17 @@ def test_the_next_server_removes_what_was_left_by_one_that_had_no_child(temporar
         with parent_folder() as another:
             assert not dead.exists()
             assert all(one.exists() for one in (living, just_killed, ours, another, foreign))
+
+
+@pytest.mark.parametrize("name", [".", "", "prunepool-notes", "/tmp/notes"])
+def test_no_folder_but_one_of_a_server_is_ever_removed(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(temporary)
+    (temporary / "work").touch()
+    with pytest.raises(ValueError, match="is not removed"):
+        remove(Path(name))
+    assert (temporary / "work").exists()
 
 
 def refused() -> str:

@@ -60,7 +60,13 @@ def _made(stack: ExitStack) -> Path:
 
 
 def remove(folder: Path) -> None:
-    """Remove a folder that no process needs any more."""
+    """Remove a folder that no process needs any more.
+
+    Raises:
+        ValueError: it is not one that :func:`parent_folder` made.
+    """
+    if not (folder.is_absolute() and folder.name.startswith(_PREFIX)):
+        raise ValueError(f"{folder} is no folder of a server, and is not removed")
     shutil.rmtree(folder, ignore_errors=True)
 
 
