@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import psutil
@@ -42,8 +43,12 @@ def test_stuck_and_stopped_children_end_with_their_parent(tmp_path: Path) -> Non
     program.write_text(PROGRAM)
     kinds = ("engine", "frontend") * 2
     command = [sys.executable, str(program), *kinds]
-    environment = {**os.environ, "TMPDIR": str(tmp_path)}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as parent:
+    with (
+        tempfile.TemporaryDirectory(dir="/tmp", prefix="t") as short,  # enough for sockets
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": short}
+        ) as parent,
+    ):
         assert parent.stdout is not None
         folder = Path(parent.stdout.readline().strip())
         children = [psutil.Process(int(parent.stdout.readline())) for _ in kinds]
@@ -56,5 +61,5 @@ def test_stuck_and_stopped_children_end_with_their_parent(tmp_path: Path) -> Non
         alive = [one for one in alive if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
         for one in alive:
             one.kill()
-    assert alive == []
-    assert not folder.exists()
+        assert alive == []
+        assert not folder.exists()
