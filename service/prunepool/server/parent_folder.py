@@ -80,10 +80,6 @@ def remove_after_parent(folder: Path, timeout_s: float = _LET_GO_S) -> None:
     Raises:
         ValueError: it is no such folder; above all not the working directory, which an empty name would be.
     """
-    if not folder.name.startswith(_PREFIX):
-        raise ValueError(
-            f"the folder of a parent has a name that begins with {_PREFIX!r}; got {str(folder)!r}"
-        )
     over = time.monotonic() + timeout_s
     while True:
         try:
