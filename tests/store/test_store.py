@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prunepool.errors import InvalidParameter, ManifestInvalid, ModelNotFound, WeightsInvalid
+from prunepool.errors import InvalidParameter, ManifestInvalid, ModelError, ModelNotFound, WeightsInvalid
 from prunepool.store import ModelStore, StoredModel, check_name, sha256_of
 
 Add = Callable[..., StoredModel]
@@ -186,3 +187,15 @@ def test_the_manifest_on_disk_is_json_that_people_can_read(add: Add) -> None:
     text = (add("tiny").folder / "model.json").read_text()
     assert json.loads(text)["labels"] == ["cat", "dog"]
     assert '\n  "licence": "Apache-2.0",\n' in text
+
+
+def test_a_store_that_cannot_be_listed_says_why(tmp_path: Path) -> None:
+    """No file is left to open: a server answers with that, and not with a traceback."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        with pytest.raises(ModelError) as refusal:
+            ModelStore(tmp_path).names()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert str(refusal.value) == f"{tmp_path}: the models there cannot be listed (Too many open files)"

@@ -40,10 +40,17 @@ def holds(root: Path, name: str) -> bool:
 
 
 def names_in(root: Path) -> tuple[str, ...]:
-    """Names of the models in a folder, unordered; none if the folder does not exist."""
+    """Names of the models in a folder, unordered; none if the folder does not exist.
+
+    Raises:
+        ModelError: the folder cannot be listed now.
+    """
     if not exists(root, Path.is_dir):
         return ()
-    return tuple(folder.name for folder in root.iterdir() if holds(root, folder.name))
+    try:
+        return tuple(folder.name for folder in root.iterdir() if holds(root, folder.name))
+    except OSError as error:  # no file left to open, no permission, a network that is gone
+        raise ModelError(f"{root}: the models there cannot be listed ({error.strerror or error})") from error
 
 
 def exists(path: Path, kind: Callable[[Path], bool] = Path.is_file) -> bool:

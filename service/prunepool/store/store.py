@@ -39,7 +39,11 @@ class ModelStore:
         self.packaged = packaged
 
     def names(self) -> tuple[str, ...]:
-        """Names of all models, sorted; a folder without a model.json is not a model."""
+        """Names of all models, sorted; a folder without a model.json is not a model.
+
+        Raises:
+            ModelError: one of the folders cannot be listed now.
+        """
         packaged = () if self.packaged is None else names_in(self.packaged)
         return tuple(sorted({*names_in(self.root), *packaged}))
 
