@@ -69,6 +69,14 @@ def test_a_disconnected_client_frees_its_place_and_affects_no_other(live: Start,
         assert neighbour.result().status_code == 200
 
 
+def test_a_client_that_has_pipelined_requests_and_disconnects_frees_its_place(live: Start, held: Any) -> None:
+    server = live(held)
+    with connect(server) as connection:
+        connection.sendall(post(b"photo") * 2)
+        held.wait_held()
+    held.wait_dropped()
+
+
 def test_a_disconnected_client_cancels_all_its_images(live: Start, held: Any) -> None:
     server = live(held)
     with connect(server) as connection:

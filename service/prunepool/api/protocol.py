@@ -85,7 +85,12 @@ class BoundedHttpProtocol(FramedHttpProtocol):
             transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the timers."""
+        """Stop the timers, and tell the application that its client is gone."""
+        running = self._running
+        if running is not None and running.cycle is not self.cycle and not running.cycle.response_complete:
+            # uvicorn tells the newest request alone, which waits for this one if the client has pipelined them.
+            running.cycle.disconnected = True
+            running.cycle.message_event.set()
         self.refused.discard(self)
         self._stop_timer()
         if self._lingering is not None:
