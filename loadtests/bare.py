@@ -1,5 +1,7 @@
 """The bare model in a process of its own: no HTTP, no decoding, no queue; crops of photos are in memory.
 
+It is run by the same backend as the server runs it by.
+
 It reads turns from its input, one JSON line each, and answers them; in between it takes no time.
 """
 
@@ -75,15 +77,17 @@ class Bare:
 
 
 @contextmanager
-def bare(folder: Path, images: Path | None, dtype: str) -> Iterator[Bare]:
+def bare(folder: Path, images: Path | None, dtype: str, *, openvino: bool) -> Iterator[Bare]:
     """Start the process, and stop it at the end.
 
     Args:
         folder: of the model.
         images: folder of photos, of which the first few are used; None: generated ones.
         dtype: of the model.
+        openvino: whether OpenVINO runs it, which then must be compiled, or PyTorch.
     """
-    command = [sys.executable, __file__, str(folder), dtype, *([str(images)] if images else [])]
+    command = [sys.executable, __file__, str(folder), dtype, str(int(openvino))]
+    command += [str(images)] if images else []
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         try:
             yield Bare(process)
@@ -98,18 +102,20 @@ def main() -> None:
 
     set_openmp_wait_policy(os.environ)
     tune_malloc()
-    from prunepool.backends.torch_cpu import TorchBackend
+    from prunepool.backends import registry
+    from prunepool.backends.registry import BackendOptions
     from prunepool.core.types import Batch, BatchItem, RatioSpec, Request
     from prunepool.imaging import ImageLimits, Preprocess, decode
-    from prunepool.models.loader import load_model
+    from prunepool.store import open_store
 
-    folder, dtype, *images = sys.argv[1:]
-    model = load_model(Path(folder), device="cpu", dtype=dtype)
-    manifest = model.manifest
+    folder, dtype, openvino, *images = sys.argv[1:]
+    stored = open_store().open(folder)
+    manifest = stored.manifest
     preprocess = Preprocess(manifest.input_size, manifest.crop_pct, manifest.interpolation)
     encoded = photos(Path(images[0]) if images else None)[:_MOST_CROPS]
     crops = [decode(image, preprocess, ImageLimits()) for image in encoded]
-    backend = TorchBackend(model, max_batch_size=1)
+    options = BackendOptions("cpu", dtype, 1, 0, False, bool(int(openvino)), Path(os.devnull))
+    backend = registry.find(options)(stored, options, {}).backend
     backend.warm_up()
     for line in sys.stdin:
         turn = msgspec.json.decode(line, type=Turn)

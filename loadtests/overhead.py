@@ -28,7 +28,7 @@ from closed_loop import Target, saturate
 from cpu_use import OTHERS, read, spent
 from overhead_report import LEAST, Overhead, Phase, as_json, latency, overhead, tables
 from pictures import photos
-from random_model import model_folder
+from random_model import compile_model, model_folder
 from report import save
 from servers import Server, serving
 
@@ -174,6 +174,8 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "--architecture", default="deit_small_patch16_224", help="timm architecture with random weights"
     )
     parser.add_argument("--model", type=Path, help="folder of a model to use instead")
+    parser.add_argument("--dtype", default="float32", help="of the bare model and of the servers")
+    parser.add_argument("--pytorch", action="store_true", help="PyTorch runs both, instead of OpenVINO")
     parser.add_argument("--images", type=Path, help="folder of JPEGs to send; without it, generated ones")
     parser.add_argument("--ratios", type=lambda text: text.split(","), default=["0", "0.755"])
     parser.add_argument(
@@ -201,8 +203,12 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no server is left behind
     with ExitStack() as stack:
         folder = stack.enter_context(model_folder(wanted.model, wanted.architecture))
-        flags = ["--model", str(folder), "--dtype", "float32", *_FLAGS]
-        model = stack.enter_context(bare(folder, wanted.images, "float32"))
+        flags = ["--model", str(folder), "--dtype", wanted.dtype, *_FLAGS]
+        if wanted.pytorch:
+            flags += ["--cpu-openvino", "false"]
+        elif wanted.model is None:
+            compile_model(folder)
+        model = stack.enter_context(bare(folder, wanted.images, wanted.dtype, openvino=not wanted.pytorch))
         servers = {}
         for more in wanted.server_flags or [""]:
             words = shlex.split(more)
@@ -221,7 +227,8 @@ def main() -> int:
     found, latencies = run.overheads(), run.latencies()
     report = {
         "architecture": wanted.architecture if wanted.model is None else wanted.model.name,
-        "dtype": "float32",
+        "dtype": wanted.dtype,
+        "runtime": "PyTorch" if wanted.pytorch else "OpenVINO",
         "photos": "of a folder" if wanted.images else "generated, 500×375",
         "clients": CLIENTS,
         "seconds": wanted.seconds,

@@ -168,11 +168,13 @@ def main() -> int:
         which = ["--model", model, "--model-store", str(store)]
         by_benchmark = wanted.predict == "benchmark"
         measured = benchmark(which, reduced, wanted.dtype, wanted.out) if by_benchmark else {}
-        # No latency target, since this measures throughput.
+        # No latency target, since this measures throughput; PyTorch, which runs the bare model too.
         flags = [
             *which,
             "--dtype",
             wanted.dtype,
+            "--cpu-openvino",
+            "false",
             "--target-latency-ms",
             "inf",
             "--default-reduction-ratio",

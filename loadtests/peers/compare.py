@@ -12,7 +12,6 @@ import argparse
 import asyncio
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -31,9 +30,8 @@ from contenders import DTYPES, Contender, Running, settings
 from peers_report import draw, show, summary
 from pictures import photos
 from quiet import use
-from random_model import model_folder
+from random_model import compile_model, model_folder
 from report import save
-from servers import PRUNEPOOL
 
 from prunepool.lab.environment import environment
 
@@ -263,12 +261,6 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=60.0, help="then stop; call again to go on")
     parser.add_argument("--out", type=Path, default=Path("out/peers"), help="folder of journal and results")
     return parser.parse_args(arguments)
-
-
-def compile_model(folder: Path) -> None:
-    """Compile a model in the formats that are compared, so that ours computes in them from its first answer."""
-    command = [*PRUNEPOOL, "models", "compile", str(folder), "--weights", "float32,int8"]
-    subprocess.run(command, check=True, stdout=sys.stderr)
 
 
 def main() -> int:
