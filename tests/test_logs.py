@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from io import StringIO
@@ -118,12 +119,13 @@ def test_afterwards_logging_is_restored() -> None:
 def test_a_signal_switches_the_level_and_another_switches_back(
     configure: Configure, level: str, seen: list[str]
 ) -> None:
+    assert threading.current_thread() is threading.main_thread(), "no other thread can handle signals"
     stream = configure("json", level)
     log = structlog.stdlib.get_logger("ours")
     with level_by_signal(level):
         for _ in range(3):
             log.debug("detail")
-            os.kill(os.getpid(), signal.SIGUSR1)
+            signal.raise_signal(signal.SIGUSR1)
     lines = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert [line["level"] for line in lines if line["event"] == "detail"] == seen
     other = "info" if level == "debug" else "debug"

@@ -56,3 +56,18 @@ def test_every_command_has_help(run: Run, command: str) -> None:
     result = run(command, "--help")
     assert (result.status, result.err) == (0, "")
     assert f"prunepool {command}" in result.out
+
+
+def test_the_interpreter_does_not_end_under_a_thread_that_still_computes() -> None:
+    script = (
+        "import atexit, sys, threading\n"
+        "from prunepool import cli\n"
+        "atexit.register(lambda: print('the interpreter ends'))\n"
+        "threading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+        "sys.argv = ['prunepool', '--version']\n"
+        "cli.main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("prunepool ")
+    assert "the interpreter ends" not in done.stdout

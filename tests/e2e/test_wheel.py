@@ -55,6 +55,7 @@ def clean() -> dict[str, str]:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder of a user who has no models yet."""
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # others' has conversions in it
     (tmp_path / "empty").mkdir()
     return tmp_path / "empty"
 

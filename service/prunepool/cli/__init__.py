@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
 from importlib import import_module
@@ -195,4 +196,10 @@ def main() -> None:
     streams.prepare()
     set_openmp_wait_policy(os.environ)
     tune_malloc()
-    sys.exit(run())
+    status = run()
+    if any(thread.daemon for thread in threading.enumerate()):
+        # One that is in a library aborts the process if the interpreter ends under it: a server that stopped just
+        # when a converted model took over did so. `run` has written out what was buffered.
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
