@@ -81,7 +81,8 @@ TEST_WORKERS ?= 2
 
 .PHONY: test
 test: setup ## Run the tests
-	$(BIN)/python -m pytest -q -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -q -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder '--ignore-glob=tests/test_*.py'
+	$(BIN)/python -m pytest -q -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder tests/test_*.py
 
 .PHONY: lint
 lint: setup ## ruff and mypy --strict
