@@ -79,11 +79,9 @@ wheel: setup ## Build the wheel, with the embedded models in it, into dist/
 # Processes that share the tests, a file at a time. The order stays: the long files are not the last ones.
 TEST_WORKERS ?= 2
 
-# The files at the top of tests/ get fresh workers: in one that has run all else, test_logs.py ends it. Why is not known.
 .PHONY: test
 test: setup ## Run the tests
-	$(BIN)/python -m pytest -q -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder '--ignore-glob=tests/test_*.py'
-	$(BIN)/python -m pytest -q -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder tests/test_*.py
+	$(BIN)/python -m pytest -q -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: lint
 lint: setup ## ruff and mypy --strict

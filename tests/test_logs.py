@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import os
-import subprocess
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from io import StringIO
@@ -15,7 +16,7 @@ from typing import Literal
 import pytest
 import structlog
 
-from prunepool.logs import logging_to, serving_logs
+from prunepool.logs import level_by_signal, logging_to, serving_logs
 from prunepool.metrics import Metrics
 
 Configure = Callable[[Literal["console", "json"], str], StringIO]
@@ -114,23 +115,18 @@ def test_afterwards_logging_is_restored() -> None:
     assert (list(root.handlers), root.level, structlog.get_config()) == before
 
 
-#: Signals itself, as an operator would: in a process of its own, which a signal without a handler would end.
-SIGNALLED = """
-import os, signal, sys, structlog
-from prunepool.logs import level_by_signal, logging_to
-level = sys.argv[1]
-with logging_to(sys.stdout, "json", level), level_by_signal(level):
-    for _ in range(3):
-        structlog.stdlib.get_logger("ours").debug("detail")
-        os.kill(os.getpid(), signal.SIGUSR1)
-"""
-
-
 @pytest.mark.parametrize(("level", "seen"), [("warning", ["debug"]), ("debug", ["debug", "debug"])])
-def test_a_signal_switches_the_level_and_another_switches_back(level: str, seen: list[str]) -> None:
-    command = [sys.executable, "-c", SIGNALLED, level]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    lines = [json.loads(line) for line in done.stdout.splitlines()]
+def test_a_signal_switches_the_level_and_another_switches_back(
+    configure: Configure, level: str, seen: list[str]
+) -> None:
+    assert threading.current_thread() is threading.main_thread(), "no other thread can handle signals"
+    stream = configure("json", level)
+    log = structlog.stdlib.get_logger("ours")
+    with level_by_signal(level):
+        for _ in range(3):
+            log.debug("detail")
+            signal.raise_signal(signal.SIGUSR1)
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert [line["level"] for line in lines if line["event"] == "detail"] == seen
     other = "info" if level == "debug" else "debug"
     # Whichever way it goes, the change itself is seen.

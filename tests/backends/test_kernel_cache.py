@@ -10,6 +10,7 @@ import openvino as ov
 import pytest
 from openvino import opset13
 
+from prunepool.backends import openvino_runtime
 from prunepool.backends.kernel_cache import KernelCache
 
 SETTINGS = {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": ov.Type.f32}
@@ -19,7 +20,7 @@ class Counting:
     """An `openvino.Core` that counts what it prepares."""
 
     def __init__(self) -> None:
-        self._core = ov.Core()
+        self._core = openvino_runtime.core()
         self.prepared = 0
 
     def read_model(self, *given: bytes) -> ov.Model:

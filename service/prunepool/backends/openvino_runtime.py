@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from importlib.util import find_spec
 from typing import Any
 
@@ -16,17 +17,33 @@ _PREPARED_SHAPES = 1000
 #: Neighbouring activations that are quantised with one scale: fewer are closer to float32, and slower.
 _GROUP_SIZE = 32
 
+_made: list[Any] = []
+_making = threading.Lock()
+
 
 def installed() -> bool:
     """Whether OpenVINO is installed."""
     return find_spec("openvino") is not None
 
 
-def has_bfloat16() -> bool:
-    """Whether this processor has instructions for bfloat16; others emulate it, slower than float32."""
+def core() -> Any:
+    """The one `openvino.Core` of this process, which is never let go of; it may be used by several threads.
+
+    Each Core loads a CPU plugin, which gives the thread that loads it a stack for signal handlers. When the plugin
+    goes, so does the stack, but the thread may still point there: where another thread let go of the Core, or
+    where it has loaded a second one meanwhile. The next signal that Python handles in that thread is a SIGSEGV.
+    """
     import openvino as ov
 
-    return "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    with _making:
+        if not _made:
+            _made.append(ov.Core())
+    return _made[0]
+
+
+def has_bfloat16() -> bool:
+    """Whether this processor has instructions for bfloat16; others emulate it, slower than float32."""
+    return "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def open_pass(
@@ -68,7 +85,7 @@ def open_pass(
     }
     try:
         cache = kernels or KernelCache()
-        request = cache.compile(ov.Core(), unpack(graph), constants, settings).create_infer_request()
+        request = cache.compile(core(), unpack(graph), constants, settings).create_infer_request()
     except RuntimeError as error:
         raise ConversionInvalid(f"OpenVINO cannot run the compiled pass: {error}") from error
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from prunepool.backends import openvino_runtime
 from prunepool.backends.openvino_conversion import to_openvino
 
 Run = Callable[[], object]
@@ -45,7 +46,8 @@ def openvino(vit: nn.Module, images: Tensor) -> Run:
     example = images.float()
     converted = to_openvino(torch.export.export(copy.deepcopy(vit).float(), (example,)))
     hint = ov.Type.bf16 if images.dtype == torch.bfloat16 else ov.Type.f32
-    compiled = ov.Core().compile_model(converted, "CPU", {"INFERENCE_PRECISION_HINT": hint})
+    core = openvino_runtime.core()
+    compiled = core.compile_model(converted, "CPU", {"INFERENCE_PRECISION_HINT": hint})
     numbers = example.numpy()
     return lambda: compiled(numbers)
 
