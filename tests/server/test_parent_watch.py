@@ -23,6 +23,7 @@ def child(connection, kind, folder):
     else:
         outlive_parent_to_clean_up(Path(folder))
     connection.send(os.getpid())
+    connection.recv()  # so that it takes no core from those that are starting
     while True:  # an event loop that is stuck
         pass
 
@@ -30,10 +31,15 @@ if __name__ == "__main__":
     context = multiprocessing.get_context("spawn")
     with parent_folder() as folder:
         print(folder, flush=True)
+        pipes = []
         for kind in sys.argv[1:]:
             ours, theirs = context.Pipe()
             context.Process(target=child, args=(theirs, kind, str(folder))).start()
-            print(ours.recv(), flush=True)
+            pipes.append(ours)
+        pids = [ours.recv() for ours in pipes]
+        for ours in pipes:
+            ours.send("get stuck")
+        print(*pids, flush=True)
         time.sleep(60)
 """
 
@@ -51,7 +57,7 @@ def test_stuck_and_stopped_children_end_with_their_parent(tmp_path: Path) -> Non
     ):
         assert parent.stdout is not None
         folder = Path(parent.stdout.readline().strip())
-        children = [psutil.Process(int(parent.stdout.readline())) for _ in kinds]
+        children = [psutil.Process(int(pid)) for pid in parent.stdout.readline().split()]
         for one in children[2:]:
             one.send_signal(signal.SIGSTOP)
         assert folder.is_dir()
