@@ -233,6 +233,22 @@ def test_what_openvino_cannot_run_is_left_to_pytorch(
     assert "stays with PyTorch: OpenVINO cannot run" in caplog.text
 
 
+@pytest.mark.parametrize(("dtype", "better"), [("bfloat16", False), ("auto", True), ("float32", True)])
+def test_what_nothing_would_use_is_not_converted(
+    models: ConvertedModels,
+    stored: StoredModel,
+    make: Callable[[], LoadedBackend],
+    monkeypatch: pytest.MonkeyPatch,
+    dtype: str,
+    better: bool,
+) -> None:
+    """Half a minute of a core, and the same backend afterwards."""
+    monkeypatch.setattr(cpu_choice.openvino_runtime, "has_bfloat16", lambda: False)
+    loaded = cpu_choice.make(stored, BackendOptions("cpu", dtype, 2, 0, False, True, models.root), {})
+    assert loaded.dtype == "plain"
+    assert (loaded.better is not None) == better
+
+
 def test_a_conversion_that_was_killed_leaves_nothing_for_ever(
     models: ConvertedModels, stored: StoredModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from prunepool.backends.fidelity import Reference, compare, normalised_photos, photos_digest
-from prunepool.backends.format_trial import MIXED, Run, try_formats
+from prunepool.backends.format_trial import MIXED, Run, described, try_formats
 from prunepool.core.formats import FormatTrial
 from prunepool.errors import WeightsInvalid
 
@@ -86,6 +86,18 @@ def test_what_was_measured_is_told_and_survives_a_file() -> None:
     assert 0 < trials[1].fidelity[0].kl < 1e-3
     kept = msgspec.json.decode(msgspec.json.encode(msgspec.to_builtins(trials)))
     assert msgspec.convert(kept, list[FormatTrial]) == trials
+
+
+def test_what_is_refused_is_told_with_what_was_compared_and_how_to_have_it_anyway() -> None:
+    one, other = tried({"float32": 2.0, "int8": 1.0}, {"int8": 9.0})
+    said = described(other)
+    top1, divergence = other.fidelity[0]
+    assert f"8.0 images/s at ratio 0 (same top-1 on {top1:.0%} of the photos, KL {divergence:.2g})" in said
+    assert said.endswith(
+        "its probabilities are too far from float32's: KL may be 0.002 nats at ratio 0, "
+        "and 0.01 with tokens removed; the setting dtype=int8 takes it anyway"
+    )
+    assert described(one).endswith(": chosen")
 
 
 @given(scale=st.floats(0, 3))

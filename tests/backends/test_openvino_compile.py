@@ -202,11 +202,13 @@ def test_auto_takes_what_is_faithful_and_says_what_it_measured() -> None:
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("broken", ["int8", "all"])
-def test_a_format_that_answers_otherwise_is_not_taken(broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_format_that_answers_otherwise_is_not_taken(
+    broken: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     real = cpu_choice._opened
 
-    def wrong(model: Any, manifest: Any, dtype: str, threads: int) -> Any:
-        passes = real(model, manifest, dtype, threads)
+    def wrong(model: Any, manifest: Any, dtype: str, *more: Any) -> Any:
+        passes = real(model, manifest, dtype, *more)
         if passes is None or (broken == "int8" and dtype != "int8"):
             return passes
         return lambda images, groups: passes(images, groups)._replace(
@@ -220,6 +222,9 @@ def test_a_format_that_answers_otherwise_is_not_taken(broken: str, monkeypatch: 
     model = CompiledModel(stored.manifest.compiled, stored.read_compiled)
     loaded = cpu_choice.compiled_backend(stored.manifest, model, options("auto"), {})
     assert (loaded and loaded.dtype) == ("int8+bfloat16" if broken == "int8" else None)
+    warned = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
+    assert len(warned) == (broken == "all")
+    assert all("dtype=int8 takes it anyway" in line for line in warned)
 
 
 def test_a_model_compiled_for_other_plans_is_left_to_pytorch(caplog: pytest.LogCaptureFixture) -> None:

@@ -192,6 +192,18 @@ def test_a_server_answers_as_the_process_does(
     assert sorted(image for image, _ in server[1].calls) == [b"one", b"two"]
 
 
+def test_a_server_is_asked_for_the_ratio_that_the_process_takes(
+    run: Run, engine: FakeService, server: tuple[str, FakeService], photos: Path
+) -> None:
+    here, there = (run("classify", "--json", "photos", *where) for where in ((), ("--url", server[0])))
+    applied = [
+        [json.loads(line)["reduction"]["applied"] for line in result.out.splitlines()]
+        for result in (here, there)
+    ]
+    assert applied[0] == applied[1] == [0.5, 0.5]
+    assert [options.reduction_ratio for _, options in server[1].calls] == [0.5, 0.5]
+
+
 @pytest.mark.parametrize("by_server", [False, True])
 def test_every_option_reaches_the_engine(
     run: Run, engine: FakeService, server: tuple[str, FakeService], photos: Path, by_server: bool
@@ -210,7 +222,8 @@ def test_the_map_of_a_server_is_that_of_the_process(
     run: Run, engine: FakeService, server: tuple[str, FakeService], photos: Path
 ) -> None:
     here, there = (
-        run("classify", "photos", "--json", "--explain", *where) for where in ((), ("--url", server[0]))
+        run("classify", "photos", "--json", "--explain", "--reduction-ratio", "0.5", *where)
+        for where in ((), ("--url", server[0]))
     )
     assert there.out == here.out
 

@@ -1,4 +1,4 @@
-"""The examples in docs/clients.md run."""
+"""The examples in docs/clients.md run, each by itself."""
 
 from __future__ import annotations
 
@@ -19,10 +19,9 @@ def test_every_example_runs(
     page = (root / "docs" / "clients.md").read_text()
     examples = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     assert len(examples) == 5
-    names: dict[str, Any] = {}
     with serving(Settings.model_construct(), FakeService()) as url:
         for example in examples:
-            exec(example.replace("http://127.0.0.1:8000", url), names)
+            exec(example.replace("http://127.0.0.1:8000", url), {})
     out = capsys.readouterr().out
     assert "reduction_ratio must be auto or a number between 0 and 0.8724; got 0.9" in out
     assert "True ['fake']" in out

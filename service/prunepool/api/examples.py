@@ -48,6 +48,7 @@ _SUMMARY: dict[str, Any] = {
     "classes": 1000,
     "max_reduction_ratio": 0.8724489795918368,
     "default_reduction_ratio": 0.5,
+    "requested_by_default": "auto",
     "gmacs": 1.2536832,
     "parameters": 5717416,
     "device": "cpu",

@@ -46,6 +46,7 @@ def model_summary_json(info: ModelInfo) -> dict[str, object]:
         "classes": len(info.labels),
         "max_reduction_ratio": info.max_reduction_ratio,
         "default_reduction_ratio": info.default_reduction_ratio,
+        "requested_by_default": info.requested_by_default,
         "gmacs": info.gmacs,
         "parameters": info.parameters,
         "device": info.device,

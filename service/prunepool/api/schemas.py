@@ -136,7 +136,12 @@ class ModelSummary(_Response):
         float, Field(description="Largest possible reduction ratio.", examples=[0.8724])
     ]
     default_reduction_ratio: Annotated[
-        float, Field(description="Ratio that `auto` starts with.", examples=[0.5])
+        float,
+        Field(description="The model's own ratio; clients take it for calls of many images.", examples=[0.5]),
+    ]
+    requested_by_default: Annotated[
+        float | Auto,
+        Field(description="What a request that names no ratio asks for, a setting.", examples=["auto"]),
     ]
     gmacs: Annotated[float, Field(description="GMACs of the unreduced model.", examples=[1.26])]
     parameters: Annotated[int, Field(examples=[5_717_416])]

@@ -21,7 +21,7 @@ from prunepool.backends.compiled_backend import CompiledBackend, CompiledPasses
 from prunepool.backends.compiled_pass import CompiledPass
 from prunepool.backends.converted import CompiledModel, ConvertedModels
 from prunepool.backends.fidelity import Reference, normalised_photos, photos_digest
-from prunepool.backends.format_trial import MIXED, Run, try_formats
+from prunepool.backends.format_trial import MIXED, Run, described, try_formats
 from prunepool.backends.kernel_cache import KernelCache
 from prunepool.backends.plan_family import PlanFamily, dial_plans
 from prunepool.backends.registry import BackendOptions, Decisions, LoadedBackend
@@ -73,6 +73,9 @@ def make(stored: StoredModel, options: BackendOptions, decisions: Decisions) -> 
             if loaded is not None:
                 return loaded
             wanted = False
+    if wanted and not _has_instructions(options.dtype):  # nothing would use what is converted
+        log.info("%s: stays with PyTorch: this processor has no instructions for bfloat16", manifest.name)
+        wanted = False
     if options.dtype == "int8":
         if not wanted or not has_torch():
             limit = f"one that {manifest.name} is compiled in: `prunepool models compile {manifest.name}`"
@@ -144,7 +147,7 @@ def _opened(
     """The passes in a number format, ready to run; None if the model is not compiled in one that it needs."""
     geometry = manifest.geometry
     assert geometry is not None
-    if dtype in ("bfloat16", MIXED) and not openvino_runtime.has_bfloat16():
+    if not _has_instructions(dtype):
         return None
     for weights in _WEIGHTS[dtype]:
         passes = [
@@ -161,6 +164,11 @@ def _opened(
         if passes:
             return CompiledPasses(passes)
     return None
+
+
+def _has_instructions(dtype: str) -> bool:
+    """Whether this processor computes in a format, rather than emulate it; `auto` finds one that it does."""
+    return dtype not in ("bfloat16", MIXED) or openvino_runtime.has_bfloat16()
 
 
 def _reference(model: CompiledModel, manifest: Manifest) -> Reference:
@@ -189,4 +197,13 @@ def _tried(
 
         return run
 
-    return tuple(try_formats({dtype: run_of(passes) for dtype, passes in opened.items()}, reference, photos))
+    trials = try_formats({dtype: run_of(passes) for dtype, passes in opened.items()}, reference, photos)
+    if not any(one.chosen for one in trials):
+        found = "; ".join(f"{one.dtype}: {described(one)}" for one in trials)
+        log.warning(
+            "%s: not run by OpenVINO, none of whose number formats answers as float32 does on %d sample photos: %s",
+            manifest.name,
+            len(photos),
+            found,
+        )
+    return tuple(trials)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunepool.backends.fidelity import Reference, compare
-from prunepool.core.formats import Fidelity, FormatTrial
+from prunepool.core.formats import MOST_KL, MOST_KL_REDUCED, Fidelity, FormatTrial
 
 #: Weights in int8, all else in bfloat16; in `int8` alone, all else is in float32.
 MIXED = "int8+bfloat16"
@@ -94,8 +94,15 @@ def _with_choice(trials: Sequence[FormatTrial]) -> list[FormatTrial]:
 def described(trial: FormatTrial) -> str:
     """A trial in words, for a line of the log."""
     parts = [
-        f"{speed:.1f} images/s at ratio {ratio:g} (agreement {own.agreement:.3f}, KL {own.kl:.2g})"
+        f"{speed:.1f} images/s at ratio {ratio:g} "
+        f"(same top-1 on {own.agreement:.0%} of the photos, KL {own.kl:.2g})"
         for ratio, speed, own in zip(trial.ratios, trial.images_per_s, trial.fidelity, strict=True)
     ]
-    verdict = "chosen" if trial.chosen else "not chosen" if trial.faithful else "too far from float32"
+    far = (
+        f"its probabilities are too far from float32's: KL may be {MOST_KL:g} nats at ratio 0, "
+        f"and {MOST_KL_REDUCED:g} with tokens removed"
+    )
+    if trial.dtype != MIXED:  # which `auto` alone takes
+        far += f"; the setting dtype={trial.dtype} takes it anyway"
+    verdict = "chosen" if trial.chosen else "not chosen" if trial.faithful else far
     return f"{', '.join(parts)}: {verdict}"

@@ -97,7 +97,8 @@ class AsyncClient:
             images: iterated and read as needed, so that they need not fit into memory.
             concurrency: number of concurrent requests.
             progress: whether to show a progress bar if standard error is a terminal.
-            options: the options of every request.
+            options: the options of every request; without a ratio, the model's own is taken, because `auto` would
+                reduce under the load of these requests.
 
         Yields:
             Each image with its classification or its error.
@@ -105,6 +106,8 @@ class AsyncClient:
         Raises:
             PrunepoolError: an error that would affect every image.
         """
+        if wire.leaves_ratio_open(options):
+            options = wire.options_of_many(options, await self._send("GET", "/models"))
 
         async def one(image: Image) -> Classification | PrunepoolError:
             try:

@@ -97,7 +97,8 @@ class Client:
             images: iterated and read as needed, so that they need not fit into memory.
             concurrency: number of concurrent requests.
             progress: whether to show a progress bar if standard error is a terminal.
-            options: the options of every request.
+            options: the options of every request; without a ratio, the model's own is taken, because `auto` would
+                reduce under the load of these requests.
 
         Yields:
             Each image with its classification or its error.
@@ -105,6 +106,8 @@ class Client:
         Raises:
             PrunepoolError: an error that would affect every image.
         """
+        if wire.leaves_ratio_open(options):
+            options = wire.options_of_many(options, self._send("GET", "/models"))
 
         def one(image: Image) -> Classification | PrunepoolError:
             try:

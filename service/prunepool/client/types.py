@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
@@ -112,7 +112,12 @@ class Classified:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A served model, as `GET /models` lists it."""
+    """A served model, as `GET /models` lists it.
+
+    Attributes:
+        default_reduction_ratio: the model's own ratio, which `classify_many` takes unless told otherwise.
+        requested_by_default: what a request that names no ratio asks for.
+    """
 
     name: str
     architecture: str
@@ -126,6 +131,7 @@ class Model:
     dtype: str
     ready: bool
     licence: str
+    requested_by_default: Ratio = field(default="auto", kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from prunepool import errors
 from prunepool.client.connection import without_password
 from prunepool.client.types import (
     Classification,
+    ClassifyOptions,
     Image,
     Model,
     ModelDetails,
@@ -63,6 +64,32 @@ def query_of(options: Mapping[str, object]) -> dict[str, str]:
         for name, value in options.items()
         if value is not None
     }
+
+
+def options_of_many(options: ClassifyOptions, models: Any) -> ClassifyOptions:
+    """Return the options of each of many requests, with the model's own ratio if they leave the ratio open.
+
+    `auto` reduces under load, and the load of these requests would be their own.
+
+    Args:
+        options: as the caller gave them.
+        models: the document that `GET /models` returns.
+
+    Raises:
+        UnexpectedAnswer: the document is another one.
+    """
+    name = options.get("model") or models.get("default") if isinstance(models, dict) else None
+    model = next((one for one in read_models(models) if one.name == name), None)
+    if model is None or model.requested_by_default != "auto":
+        return options  # the server refuses the name, or has a ratio of its own
+    bound = options.get("max_reduction_ratio")
+    own = model.default_reduction_ratio
+    return {**options, "reduction_ratio": own if bound is None else min(own, bound)}
+
+
+def leaves_ratio_open(options: ClassifyOptions) -> bool:
+    """Whether neither a ratio nor a bound on the accuracy decides how much is reduced."""
+    return options.get("reduction_ratio") is None and options.get("max_accuracy_drop") is None
 
 
 def one_image(image: Image) -> dict[str, Any]:

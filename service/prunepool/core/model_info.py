@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from prunepool.core.formats import FormatTrial
 
@@ -32,7 +33,7 @@ class ModelInfo:
         input_size: pixels a side.
         labels: one a class.
         max_reduction_ratio: the largest ratio it can do.
-        default_reduction_ratio: what `auto` takes where nothing else decides.
+        default_reduction_ratio: of calls for many images, and what `auto` takes without a latency target.
         gmacs: of the dense model.
         parameters: how many.
         device: where it runs.
@@ -47,6 +48,7 @@ class ModelInfo:
             `ratio` and `gmacs`, and what else was measured; `drop`, in points, is what `max_accuracy_drop`
             goes by.
         format_trials: what was measured of each number format on this processor, if it was.
+        requested_by_default: what a request that names no ratio asks for, by the server's setting.
         auto_max_reduction_ratio: `auto` goes no further where neither the server nor the caller sets a bound;
             None: as far as the model can.
     """
@@ -70,6 +72,7 @@ class ModelInfo:
     profile: Sequence[Mapping[str, object]] | None = None
     auto_max_reduction_ratio: float | None = None
     format_trials: tuple[FormatTrial, ...] = ()
+    requested_by_default: float | Literal["auto"] = "auto"
 
     def auto_limit(self, max_ratio: float | None) -> float:
         """The largest ratio of `auto` for a caller who sets no bound.

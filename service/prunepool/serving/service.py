@@ -215,7 +215,11 @@ class InferenceService:
         return offers[name]
 
     def _info(self, offer: ModelOffer) -> ModelInfo:
-        return replace(offer.info, ready=self._client.loads()[offer.info.name].missing is None)
+        return replace(
+            offer.info,
+            ready=self._client.loads()[offer.info.name].missing is None,
+            requested_by_default=self._config.default_ratio,
+        )
 
     def _timing(self, name: str, decode_s: float, result: Result, total_s: float) -> Timing:
         # queue_s counts from the arrival, which precedes decoding.

@@ -183,3 +183,32 @@ def test_a_small_figure_is_written_with_an_exponent(modules: Page) -> None:
 def test_the_accuracy_of_a_model(modules: Page, profile: list[dict[str, Any]] | None, said: str) -> None:
     found = call(modules, "served", "accuracyOf", {"profile": profile}).replace("\u202f", " ")
     assert found == (said and f"At ratio 0 this model is {said}")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "formats", "said"),
+    [
+        ("float32", [], "It computes in float32."),
+        ("bfloat16", [], "It computes in bfloat16, which was not compared with float32 here."),
+        (
+            "int8",
+            [
+                {"dtype": "float32", "chosen": False, "measured": [{"agreement": 1, "kl": 0}]},
+                {
+                    "dtype": "int8",
+                    "chosen": True,
+                    "measured": [{"agreement": 1, "kl": 0.0004}, {"agreement": 0.875, "kl": 0.0011}],
+                },
+            ],
+            (
+                "It computes in int8: the same best class as in float32 on 88 % of the sample photos, "
+                "with probabilities 1.1 × 10⁻³ nats apart."
+            ),
+        ),
+    ],
+)
+def test_the_number_format_of_a_model(
+    modules: Page, dtype: str, formats: list[dict[str, Any]], said: str
+) -> None:
+    found = call(modules, "served", "formatOf", {"dtype": dtype, "number_formats": formats})
+    assert found.replace("\u202f", " ") == said

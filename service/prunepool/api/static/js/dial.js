@@ -31,9 +31,13 @@ export class Dial {
     this.slider.disabled = false;
     this.ratio = first ? Math.min(PAPER, this.limit) : Math.min(this.ratio, this.limit);
     this.slider.value = this.ratio;
+    // "Default" is what a request that names no ratio gets: `auto`, or a number that the server is set to.
+    const usual = model.requested_by_default;
+    by("auto-name").textContent = usual === "auto" ? "Auto (default)" : "Auto";
     const presets = [
       ["Dense", 0],
-      ["Default", model.default_reduction_ratio],
+      ...(usual === "auto" ? [] : [["Default", usual]]),
+      ["Model’s", model.default_reduction_ratio],
       ["Paper", PAPER],
       ["Limit", this.limit],
     ];

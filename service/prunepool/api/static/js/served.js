@@ -1,13 +1,13 @@
 // Describes the served model, and offers a choice among several.
 
 import { by, html } from "./dom.js";
-import { wholePercent } from "./format.js";
+import { scientific, wholePercent } from "./format.js";
 
 /** Show the facts about a model. */
 export function describe(model) {
   by("model-name").textContent = model.name;
   const million = `${(model.parameters / 1e6).toFixed(1)} M parameters`;
-  by("accuracy").textContent = accuracyOf(model);
+  by("accuracy").textContent = `${accuracyOf(model)} ${formatOf(model)}`.trim();
   by("model-facts").textContent = `${million} · ${model.labels.length} classes · ${model.device} · ${model.dtype}`;
 }
 
@@ -22,6 +22,17 @@ export function accuracyOf(model) {
   if (top1 === undefined) return "";
   const five = top5 < 1 ? `, and has the right class among its five best on ${wholePercent(top5)}` : "";
   return `At ratio 0 this model is right on ${wholePercent(top1)} of ${images} ${of}${five}.`;
+}
+
+/** The number format that a model computes in, and how far it is from float32. */
+export function formatOf({ dtype, number_formats: tried }) {
+  if (dtype === "float32") return "It computes in float32.";
+  const chosen = tried.find((one) => one.chosen);
+  if (!chosen) return `It computes in ${dtype}, which was not compared with float32 here.`;
+  const same = Math.min(...chosen.measured.map(({ agreement }) => agreement));
+  const apart = Math.max(...chosen.measured.map(({ kl }) => kl));
+  return `It computes in ${dtype}: the same best class as in float32 on ${wholePercent(same)} of the sample photos, ` +
+    `with probabilities ${scientific(apart)} nats apart.`;
 }
 
 /** The reduction method of a model; its dense plan has none. */
