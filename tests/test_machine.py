@@ -7,14 +7,17 @@ import platform
 import resource
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from prunepool.machine import (
     available_cores,
+    available_memory,
     compute_threads,
     cpu_quota,
+    memory_limit,
     set_openmp_wait_policy,
     trim_heap,
     tune_malloc,
@@ -134,14 +137,16 @@ def test_another_c_library_is_not_changed(monkeypatch: pytest.MonkeyPatch) -> No
     trim_heap()
 
 
-def control_groups(root: Path, membership: str, files: dict[str, str]) -> float | None:
-    """The quota that is read from these files below a mount point."""
+def control_groups(
+    root: Path, membership: str, files: dict[str, str], read: Callable[[Path, Path], float | None] = cpu_quota
+) -> float | None:
+    """The limit that is read from these files below a mount point."""
     (root / "membership").write_text(membership)
     for name, text in files.items():
         path = root / "cgroup" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    return cpu_quota(root / "cgroup", root / "membership")
+    return read(root / "cgroup", root / "membership")
 
 
 V2 = "0::/kubepods.slice/pod7/container\n"
@@ -190,6 +195,32 @@ def test_a_quota_is_found_where_each_version_has_it(
     tmp_path: Path, membership: str, files: dict[str, str], quota: float | None
 ) -> None:
     assert control_groups(tmp_path, membership, files) == quota
+
+
+@pytest.mark.parametrize(
+    ("membership", "files", "limit"),
+    [
+        ("0::/\n", {"memory.max": "2147483648\n"}, 2 << 30),
+        ("0::/\n", {"memory.max": "max\n"}, None),
+        (
+            V2,
+            {"kubepods.slice/memory.max": "4096\n", "kubepods.slice/pod7/container/memory.max": "8192\n"},
+            4096,
+        ),
+        (V1, {"memory/docker/ab/memory.limit_in_bytes": "1048576\n"}, 1 << 20),
+        (V1, {"memory/docker/ab/memory.limit_in_bytes": "9223372036854771712\n"}, None),
+    ],
+)
+def test_the_limit_of_memory_is_found_where_each_version_has_it(
+    tmp_path: Path, membership: str, files: dict[str, str], limit: int | None
+) -> None:
+    assert control_groups(tmp_path, membership, files, memory_limit) == limit
+
+
+def test_available_memory_is_what_the_kernel_says(tmp_path: Path) -> None:
+    (tmp_path / "meminfo").write_text("MemTotal:  8 kB\nMemAvailable:     5 kB\n")
+    assert available_memory(tmp_path / "meminfo") == 5 * 1024
+    assert available_memory(tmp_path / "none") is None
 
 
 def test_without_control_groups_there_is_no_quota(tmp_path: Path) -> None:

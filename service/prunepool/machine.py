@@ -21,6 +21,13 @@ _CORES_PER_HEAP = 8
 #: Where Linux shows its control groups, and which of them this process is in.
 _CGROUPS, _MEMBERSHIP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
+_MEMINFO = Path("/proc/meminfo")
+#: From here on the first version of control groups means none.
+_NO_LIMIT_V1 = 1 << 60
+
+#: Reads a limit of a control group; None if it has none.
+_Read = Callable[[Path], float | None]
+
 #: Where Linux shows which logical cores share a physical one.
 _CORES = Path("/sys/devices/system/cpu")
 
@@ -69,24 +76,29 @@ def cpu_quota(cgroups: Path = _CGROUPS, membership: Path = _MEMBERSHIP) -> float
         cgroups: where control groups are mounted.
         membership: lists the groups of the process, one a line, as `hierarchy:controllers:path`.
     """
+    return _limits(cgroups, membership, "cpu", _quota_v2, _quota_v1)
+
+
+def _limits(cgroups: Path, membership: Path, controller: str, v2: _Read, v1: _Read) -> float | None:
+    """The smallest limit of a controller in this process's control groups and their parents."""
     try:
         lines = membership.read_text().splitlines()
     except OSError:  # not Linux
         return None
-    quotas: list[float] = []
+    limits: list[float] = []
     for line in lines:
         _, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
         if not controllers:
-            quotas += _quotas(cgroups, path, _quota_v2)
-        elif "cpu" in controllers.split(","):
-            quotas += _quotas(cgroups / controllers, path, _quota_v1)
-            quotas += _quotas(cgroups / "cpu", path, _quota_v1)
-    return min(quotas, default=None)
+            limits += _quotas(cgroups, path, v2)
+        elif controller in controllers.split(","):
+            limits += _quotas(cgroups / controllers, path, v1)
+            limits += _quotas(cgroups / controller, path, v1)
+    return min(limits, default=None)
 
 
-def _quotas(mount: Path, path: str, read: Callable[[Path], float | None]) -> Iterator[float]:
-    """The quotas of a control group and of its parents up to the mount point."""
+def _quotas(mount: Path, path: str, read: _Read) -> Iterator[float]:
+    """The limits of a control group and of its parents up to the mount point."""
     group = mount / path.strip("/")
     for folder in (group, *group.parents):
         if folder != mount and mount not in folder.parents:
@@ -107,6 +119,37 @@ def _quota_v2(group: Path) -> float | None:
 def _quota_v1(group: Path) -> float | None:
     quota = int((group / "cpu.cfs_quota_us").read_text())
     return quota / int((group / "cpu.cfs_period_us").read_text()) if quota > 0 else None
+
+
+def memory_limit(cgroups: Path = _CGROUPS, membership: Path = _MEMBERSHIP) -> int | None:
+    """Bytes of memory that this process's control group may use; None if it has no limit.
+
+    Args:
+        cgroups: as for :func:`cpu_quota`.
+        membership: as for :func:`cpu_quota`.
+    """
+    limits = _limits(cgroups, membership, "memory", _memory_v2, _memory_v1)
+    return None if limits is None else int(limits)
+
+
+def available_memory(meminfo: Path = _MEMINFO) -> int | None:
+    """Bytes of memory that the machine could give now without swapping; None if the system does not say."""
+    try:
+        lines = meminfo.read_text().splitlines()
+    except OSError:
+        return None
+    found = next((line.split() for line in lines if line.startswith("MemAvailable:")), None)
+    return None if found is None else int(found[1]) * 1024
+
+
+def _memory_v2(group: Path) -> float | None:
+    text = (group / "memory.max").read_text().strip()
+    return None if text == "max" else float(text)
+
+
+def _memory_v1(group: Path) -> float | None:
+    limit = float((group / "memory.limit_in_bytes").read_text())
+    return limit if limit < _NO_LIMIT_V1 else None
 
 
 def set_openmp_wait_policy(environment: MutableMapping[str, str]) -> None:

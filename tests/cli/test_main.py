@@ -16,7 +16,7 @@ Run = Callable[..., Any]
 def test_help_lists_every_command(run: Run) -> None:
     result = run("--help")
     assert result.status == 0
-    for command in ("serve", "classify", "models", "settings"):
+    for command in ("serve", "classify", "models", "doctor", "settings"):
         assert command in result.out
 
 
@@ -51,7 +51,7 @@ def test_a_wrong_call_is_one_line(run: Run, refused: Any, arguments: tuple[str, 
     assert named in refused(run(*arguments))
 
 
-@pytest.mark.parametrize("command", ["serve", "classify", "models", "settings"])
+@pytest.mark.parametrize("command", ["serve", "classify", "models", "doctor", "settings"])
 def test_every_command_has_help(run: Run, command: str) -> None:
     result = run(command, "--help")
     assert (result.status, result.err) == (0, "")

@@ -37,6 +37,7 @@ _COMMANDS = (
     ("train", "prunepool.cli.train", "train", "Train a model with labels, a teacher or both."),
     ("benchmark", "prunepool.cli.benchmark", "benchmark", "Measure images/s across the dial."),
     ("keys", "prunepool.cli.keys", "keys_app", "Create, list and revoke API keys."),
+    ("doctor", "prunepool.cli.doctor", "doctor", "Look for what would keep a server from serving here."),
     ("settings", "prunepool.cli.settings", "settings", "Show every setting, its value and where it is from."),
 )
 

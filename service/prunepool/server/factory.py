@@ -115,7 +115,7 @@ def create_model_factory(
             cuda_graphs=settings.cuda_graphs,
             cuda_compile=settings.cuda_compile,
             cpu_openvino=settings.cpu_openvino,
-            cpu_openvino_folder=_openvino_folder(settings),
+            cpu_openvino_folder=openvino_folder(settings),
             threads=settings.compute_threads or compute_threads(),
         ),
         decisions,
@@ -132,10 +132,11 @@ def kept_decisions(settings: Settings) -> KeptDecisions | None:
         settings.compute_threads or compute_threads(),
         settings.max_batch_size,
     )
-    return KeptDecisions(_openvino_folder(settings), conditions)
+    return KeptDecisions(openvino_folder(settings), conditions)
 
 
-def _openvino_folder(settings: Settings) -> Path:
+def openvino_folder(settings: Settings) -> Path:
+    """Where what is converted, prepared and measured for OpenVINO is kept."""
     return settings.cpu_openvino_folder or user_cache_path("prunepool") / "converted"
 
 

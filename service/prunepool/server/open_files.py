@@ -23,12 +23,9 @@ def within_open_files(settings: Settings) -> Settings:
     open_now = _open_now()
     wanted = settings.max_connections + open_now + _SPARE
     allowed = _raised_to(wanted)
-    if allowed >= wanted:
+    lowered = connections_within(settings.max_connections, allowed, open_now)
+    if lowered == settings.max_connections:
         return settings
-    room = allowed - open_now - min(_SPARE, allowed // _SPARE_SHARE)
-    if settings.max_connections <= room:
-        return settings
-    lowered = max(1, room)
     _log.warning(
         "max_connections is lowered, fewer files may be open than it needs: raise ulimit -n",
         max_connections=settings.max_connections,
@@ -37,6 +34,19 @@ def within_open_files(settings: Settings) -> Settings:
         open_files_needed=wanted,
     )
     return settings.model_copy(update={"max_connections": lowered})
+
+
+def connections_within(wanted: int, allowed: int, open_now: int) -> int:
+    """How many of the wanted connections a process can have.
+
+    Args:
+        wanted: connections.
+        allowed: files that it may have open.
+        open_now: files that it has open already.
+    """
+    if allowed >= wanted + open_now + _SPARE:
+        return wanted
+    return max(1, min(wanted, allowed - open_now - min(_SPARE, allowed // _SPARE_SHARE)))
 
 
 def _raised_to(wanted: int) -> int:

@@ -50,13 +50,17 @@ def _made(stack: ExitStack) -> Path:
     handle = os.open(folder, os.O_RDONLY)
     stack.callback(os.close, handle)
     stack.callback(remove, folder)
-    too_long = len(os.fsencode(folder)) + len(_LONGEST_SOCKET) - _SOCKET_BYTES
-    if too_long > 0:
+    if (too_long := excess_bytes(folder)) > 0:
         limit = f"a folder whose name is shorter by {too_long} bytes: sockets are made in it"
         raise InvalidParameter("TMPDIR", str(folder.parent), limit)
     fcntl.flock(handle, fcntl.LOCK_EX)
     (folder / "metrics").mkdir()
     return folder
+
+
+def excess_bytes(folder: Path) -> int:
+    """By how many bytes the name of a server's folder is too long for the sockets in it; 0 or less if it is not."""
+    return len(os.fsencode(folder)) + len(_LONGEST_SOCKET) - _SOCKET_BYTES
 
 
 def remove(folder: Path) -> None:
