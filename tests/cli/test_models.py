@@ -205,13 +205,38 @@ def test_show_takes_a_folder(call: Call, store: ModelStore) -> None:
 
 
 def test_show_has_the_profile(call: Call, store: ModelStore) -> None:
-    points = (ProfilePoint(ratio=0, gmacs=1.25, top1=0.97), ProfilePoint(ratio=0.5, gmacs=0.9, images=1000))
+    points = (
+        ProfilePoint(
+            ratio=0,
+            gmacs=1.25,
+            top1=0.97,
+            intervals={"top1": (0.95, 0.99)},
+            validation={"top1": 0.64, "top5": 0.8, "images": 398, "of": "hard ones"},  # type: ignore[arg-type]
+        ),
+        ProfilePoint(
+            ratio=0.5,
+            gmacs=0.9,
+            images=1000,
+            method="fuse",
+            blocks=(3, 6, 9),
+            removed=(50, 30, 18),
+            thresholds=(0, 0, 0),
+            speed={"speedup": 1.2, "device": "cpu", "dtype": "float32", "batch": 32},
+            formats={"int8": {"images": 500, "agreement": 0.992}},  # type: ignore[call-arg]
+            noted={"by": ["me", "you"]},  # type: ignore[call-arg]
+        ),
+    )
     manifest = store.open(EMBEDDED).manifest.model_copy(update={"profile": points})
     store.update_manifest(EMBEDDED, manifest)
-    table = [line.split() for line in call("show", EMBEDDED).out.splitlines()]
-    assert ["ratio", "gmacs", "top1", "images"] in table
-    assert ["0.0", "1.25", "0.97"] in table
-    assert ["0.5", "0.9", "1000"] in table
+    out = call("show", EMBEDDED).out
+    table = [" ".join(line.split()) for line in out.splitlines()]
+    assert "ratio gmacs method top1 images speed plan noted" in table
+    assert "0 1.25 97.0 % (95 to 99)" in table
+    assert "0.5 0.9 fuse 1000 ×1.20 (cpu, float32, batch 32) 3:50 6:30 9:18 by me, you" in table
+    assert "0.5 int8 99.2 % 500" in table
+    assert "at ratio 0 on 398 hard ones: top1 64.0 %, top5 80.0 %" in table
+    assert any(line.startswith("top1, top5: right, in percent; ") for line in table)
+    assert not set("[]{}") & set(out), "a Python value"
 
 
 def test_show_of_a_model_that_is_not_there(call: Call, store: ModelStore) -> None:
@@ -381,7 +406,9 @@ def test_add_takes_timms_settings_where_none_are_given(call: Call, store: ModelS
     assert result == Result(
         0,
         f"mine added to {store.root}: deit_tiny_patch16_224, 10 classes, 5,526,346 parameters, "
-        "licence unknown\n",
+        "licence unknown\n"
+        "its images are resized (bicubic) and cropped to 224², the crop 0.9 of the short side; "
+        "mean 0.485, 0.456, 0.406; std 0.229, 0.224, 0.225\n",
         "note: its classes are called 'class 0' … 'class 9'; --labels names them\n",
     )
     manifest = store.verify("mine").manifest

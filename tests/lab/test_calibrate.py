@@ -144,6 +144,20 @@ def test_the_command_writes_the_profile(
     )
 
 
+def test_few_images_are_warned_of_and_by_default_two_methods_are_tried(
+    store: ModelStore, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(store, photos, "--dry-run") == 0
+    out, err = capsys.readouterr()
+    assert "prunepool: warning: 24 images are few: " in err
+    assert "200 or more" in err
+    tried = [line for line in out.splitlines() if line.startswith("tried ")]
+    assert tried
+    assert all("PPT" in line or "fuse" in line for line in tried)
+    assert run(store, photos, "--dry-run", "--methods", "ppt,pool") == 0
+    assert any("pool" in line for line in capsys.readouterr().out.splitlines() if line.startswith("tried "))
+
+
 def test_the_same_seed_gives_the_same_profile(store: ModelStore, photos: Path) -> None:
     found = []
     for _ in range(2):
@@ -254,6 +268,7 @@ def test_images_to_report_on_can_be_others(store: ModelStore, photos: Path) -> N
         (["--report-labels", "x.csv"], "--report-labels needs --report-images"),
         (["--labels", "nope.csv"], "labels must be a CSV that can be read"),
         (["--ratios", "0.95"], "ratios must be above 0 and at most"),
+        (["--methods", "magic"], "method must be ppt, prune"),
     ],
 )
 def test_a_wrong_call_is_one_line_and_status_2(

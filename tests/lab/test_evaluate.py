@@ -115,6 +115,27 @@ def test_the_command_prints_a_table_and_writes_json_and_a_picture(
     assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_by_default_the_dial_is_measured_beside_the_papers_method_and_the_columns_are_explained(
+    small_store: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ("small", "--model-store", str(small_store), "--images", str(photos), "--ratios", "0.5")
+    assert run(*common, "--labels", str(photos / "labels.csv")) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.strip()]
+    assert [line.split()[0] for line in lines] == ["METHOD", "dense", "dial", "ppt", "12"]
+    explained = [part.split(":")[0] for part in lines[-1].split("; ")[1:]]
+    heads = lines[0].replace("LOST/GAINED", "LOST/GAINED ").split()
+    assert [head for head in heads if head in explained] == [
+        "AGREEMENT",
+        "KL",
+        "ECE",
+        "DROP",
+        "LOST/GAINED",
+        "P",
+    ]
+    assert run(*common) == 0
+    assert "DROP: points of agreement lost" in capsys.readouterr().out
+
+
 def test_second_looks_are_lines_of_their_own(
     small_store: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

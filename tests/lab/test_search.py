@@ -47,6 +47,17 @@ def test_what_loses_least_wins(small: LoadedModel) -> None:
     assert {choice.plan.method for choice in choices} == {"pool"}
 
 
+def test_no_other_methods_are_tried_than_those_asked_for(small: LoadedModel) -> None:
+    found = search(
+        small, lambda p: gone(p) / 40 * (0.5 if p.method == "pool" else 1.0), methods=("ppt", "fuse")
+    )
+    assert {choice.plan.method for choice in found.run()} <= {"ppt", "fuse"}
+    assert {shape.method for shape in found.tried} == {"ppt", "fuse"}
+    alone = search(small, lambda p: gone(p) / 40, methods=("fuse",))
+    alone.run()
+    assert paper(6) in alone.tried, "which everything is held against"
+
+
 def test_the_paper_wins_where_nothing_beats_it(small: LoadedModel) -> None:
     def loss(plan: ReductionPlan) -> float:
         ours = plan == paper(6).plan(gone(plan), 36)

@@ -116,10 +116,25 @@ def print_rows(rows: Iterable[AccuracyRow], titles: Sequence[str] = ()) -> None:
             table.add_row()
         last = row.method
         table.add_row(name, *_cells(row, labelled))
-    images = rows[0].figures.images
-    say_table(
-        table, f"{images} images; ranges are 95 % bootstrap intervals; DROP is in points", width=_PIPE_WIDTH
-    )
+    say_table(table, f"{rows[0].figures.images} images; {_meaning(labelled)}", width=_PIPE_WIDTH)
+
+
+def _meaning(labelled: bool) -> str:
+    """What the columns of the table are, in a line."""
+    parts = [
+        "AGREEMENT: same best class as the dense model",
+        "KL: divergence from its probabilities, in nats",
+    ]
+    if labelled:
+        parts += [
+            "ECE: mean distance of confidence from accuracy",
+            "DROP: points of top-1 lost",
+            "LOST/GAINED: images that the dense model alone, or only the reduced one, has right",
+            "P: chance of such a difference between equally good ones (McNemar)",
+        ]
+    else:
+        parts.append("DROP: points of agreement lost")
+    return "; ".join([*parts, "ranges: 95 % bootstrap intervals"])
 
 
 def _name(row: AccuracyRow) -> str:

@@ -29,6 +29,7 @@ from prunepool.cli.options import UsageError, load_settings, with_flags
 from prunepool.cli.terminal import say, say_skipped
 from prunepool.errors import InvalidParameter
 from prunepool.extras import needs_torch
+from prunepool.reduction.methods import METHODS
 from prunepool.store.manifest import PAPER
 
 if TYPE_CHECKING:
@@ -48,6 +49,10 @@ class Keep(StrEnum):
 
 #: Results so far, in the model's folder until the profile is written.
 JOURNAL = "calibration.jsonl"
+#: Methods whose plans are tried by default: the paper's, and the one that has won on every model so far.
+_DEFAULT_METHODS = "ppt,fuse"
+#: Images below which a difference of a point between two plans is noise.
+_FEW_IMAGES = 200
 
 
 @with_flags("model_store", "device", "dtype")
@@ -69,6 +74,9 @@ def calibrate(
         str | None,
         typer.Option(help="Choose a plan for each of these ratios, with at most the GMACs of the paper's."),
     ] = None,
+    methods: Annotated[
+        str, typer.Option(help=f"Reduction methods to try plans of: {', '.join(METHODS)}.", metavar="NAMES")
+    ] = _DEFAULT_METHODS,
     keep: Annotated[
         Keep | None,
         typer.Option(
@@ -100,6 +108,10 @@ def calibrate(
         return
     if images is None:
         raise UsageError("--images is needed, a folder of them")
+    tried = tuple(name.strip() for name in methods.split(","))
+    for name in tried:
+        if name not in METHODS:
+            raise InvalidParameter("method", name, ", ".join(METHODS))
     import numpy as np
 
     from prunepool.lab.calibrate import GRID
@@ -128,6 +140,7 @@ def calibrate(
         choose_set, _ = _halves(found, seed, parts=1)
         report_set = find_images(report_images, report_labels, classes)
         say_skipped(report_set.found, str(report_images))
+    _warn_if_few(len(choose_set) + len(report_set))
     prepare = preprocess_of(loaded)
     path = store.work_file(stored, JOURNAL)
     broken: list[str] = []
@@ -144,6 +157,7 @@ def calibrate(
             seed=seed,
             ratios=tuple(ratio for ratio in wanted if ratio),
             keep=None if keep is None else "split" if keep is Keep.SPLIT else "plans",
+            methods=tried,
             speed_rounds=speed_rounds,
         )
     chosen_on, measured_on = (
@@ -193,6 +207,16 @@ def _time(name: str, flags: Mapping[str, str], rounds: int, json_file: Path | No
             name, stored.manifest.model_copy(update={"profile": points, "geometry": loaded.geometry})
         )
         say(f"the profile of {name} says how fast its plans are here{_copied(stored, written)}")
+
+
+def _warn_if_few(count: int) -> None:
+    """Say in a line that so few images decide nothing, if they are few."""
+    if count < _FEW_IMAGES:
+        say(
+            f"prunepool: warning: {count} images are few: each is a point or more of what is measured; take "
+            f"{_FEW_IMAGES} or more, as the model will see them",
+            error=True,
+        )
 
 
 def _copied(stored: StoredModel, written: StoredModel) -> str:

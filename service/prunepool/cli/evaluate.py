@@ -35,7 +35,8 @@ from prunepool.store import open_store
 if TYPE_CHECKING:
     from prunepool.lab.accuracy_row import AccuracyRow
 
-_METHODS = ",".join(("dial", *METHODS))
+#: Methods that are measured by default: the model's own dial, and the paper's for comparison.
+_DEFAULT_METHODS = "dial,ppt"
 
 
 @with_flags("model_store", "device", "dtype")
@@ -48,7 +49,8 @@ def evaluate(
     methods: Annotated[
         str | None,
         typer.Option(
-            help=f"Reduction methods; dial is the model's own plans. [dim]\\[default: {_METHODS}][/dim]",
+            help=f"Reduction methods, of dial (the model's own plans), {', '.join(METHODS)}. "
+            f"[dim]\\[default: {_DEFAULT_METHODS}][/dim]",
             show_default=False,
             metavar="NAMES",
         ),
@@ -113,7 +115,7 @@ def evaluate(
     else:
         if model is None:
             raise UsageError("name a MODEL, or a server with --url")
-        chosen = (methods or _METHODS).split(",")
+        chosen = (methods or _DEFAULT_METHODS).split(",")
         margins = numbers("--escalate-below", escalate_below) if escalate_below else ()
         if dtypes is not None:
             formats = [name.strip() for name in dtypes.split(",")]

@@ -282,3 +282,4 @@ def _print_added(store: ModelStore, name: str, notices: tuple[str, ...], *, as_j
         f"{name} added to {store.root}: {summary['architecture']}, {summary['classes']} classes, "
         f"{summary['parameters']:,} parameters, licence {summary['licence']}"
     )
+    say(f"its images are {output.preprocessing(store.open(name).manifest)}")

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from prunepool.cli.profile_output import profile_parts, words
 from prunepool.cli.terminal import say_table, shown
 from prunepool.errors import PrunepoolError, WeightsInvalid
 from prunepool.reduction.plan import PlanError, default_blocks, max_ratio
@@ -73,6 +74,14 @@ def print_table(rows: list[dict[str, Any]], store: ModelStore) -> None:
     say_table(table, *where)
 
 
+def preprocessing(manifest: Manifest) -> str:
+    """How an image becomes the model's input, in words."""
+    return (
+        f"resized ({manifest.interpolation}) and cropped to {manifest.input_size}², "
+        f"the crop {manifest.crop_pct:g} of the short side; mean {words(manifest.mean)}; std {words(manifest.std)}"
+    )
+
+
 def ratio_limit(model: StoredModel) -> float:
     """The largest reduction ratio that the model can do, rounded down to four places.
 
@@ -126,7 +135,7 @@ def print_details(model: StoredModel) -> None:
         ("folder", str(model.folder)),
         ("architecture", manifest.architecture),
         ("input", f"{manifest.input_size}², crop {manifest.crop_pct}, {manifest.interpolation}"),
-        ("mean, std", f"{list(manifest.mean)}, {list(manifest.std)}"),
+        ("mean, std", f"{words(manifest.mean)}; {words(manifest.std)}"),
         ("classes", f"{len(manifest.labels)}: {labels}"),
         ("parameters", f"{manifest.weights.parameters:,}"),
         (
@@ -139,14 +148,15 @@ def print_details(model: StoredModel) -> None:
         ("origin", manifest.origin),
         ("reduction ratio", f"default {reduction.default_ratio}, at most {ratio_limit(model)}"),
         ("auto at most", "the same" if reduction.max_ratio is None else str(reduction.max_ratio)),
-        ("blocks", "depth/4 · {1, 2, 3}" if reduction.blocks is None else str(list(reduction.blocks))),
-        (
-            "thresholds",
-            "the paper's" if reduction.thresholds is None else str(list(reduction.thresholds)),
-        ),
+        ("method", reduction.method),
+        ("blocks", "the method's own" if reduction.blocks is None else words(reduction.blocks)),
+        ("thresholds", "the paper's" if reduction.thresholds is None else words(reduction.thresholds)),
     ):
         grid.add_row(key, Text(shown(value)))
-    say_table(grid, "profile          not measured" if manifest.profile is None else _profile_table(model))
+    if manifest.profile is None:
+        say_table(grid, "profile          not measured: `prunepool calibrate` does that")
+    else:
+        say_table(grid, "", *profile_parts(manifest.profile))
 
 
 def _compiled(manifest: Manifest) -> str:
@@ -154,15 +164,3 @@ def _compiled(manifest: Manifest) -> str:
     if manifest.compiled is None:
         return "no"
     return f"{', '.join(manifest.compiled.formats)}, with OpenVINO {manifest.compiled.openvino}"
-
-
-def _profile_table(model: StoredModel) -> Table:
-    """Make a table of the measured figures, with a row for each ratio."""
-    points = [point.model_dump(exclude_none=True) for point in model.manifest.profile or ()]
-    columns = list(dict.fromkeys(key for point in points for key in point))
-    table = Table(title="profile", title_justify="left", title_style="bold", box=None)
-    for column in columns:
-        table.add_column(Text(shown(column)))
-    for point in points:
-        table.add_row(*(Text(shown(str(point.get(column, "")))) for column in columns))
-    return table

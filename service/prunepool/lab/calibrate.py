@@ -4,7 +4,7 @@ half.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from prunepool.errors import InvalidParameter
@@ -19,6 +19,7 @@ from prunepool.lab.profile import point
 from prunepool.lab.search import Choice, Keep, Search
 from prunepool.lab.shapes import Shape
 from prunepool.models.loaded_model import LoadedModel
+from prunepool.reduction.methods import METHODS
 from prunepool.reduction.plan import DENSE, ReductionPlan, max_ratio
 from prunepool.store import ProfilePoint
 
@@ -60,6 +61,7 @@ def calibrate(
     seed: int,
     ratios: Sequence[float] = GRID,
     keep: Keep | None = None,
+    methods: Collection[str] = tuple(METHODS),
     speed_rounds: int = 5,
 ) -> Calibrated:
     """Calibrate a model.
@@ -73,6 +75,7 @@ def calibrate(
         seed: of the bootstrap.
         ratios: ratios for which plans are chosen.
         keep: what is taken from the paper unchanged; see :class:`Search`.
+        methods: names of the methods whose shapes are tried.
         speed_rounds: timings of each plan; 0 for none.
 
     Raises:
@@ -98,6 +101,7 @@ def calibrate(
         quick=losses_on(_first(choose, _QUICK_IMAGES)),
         thorough=losses_on(choose),
         keep=keep,
+        methods=methods,
     )
     choices = search.run()
     papers = [plan for choice in choices if (plan := search.plan(search.paper, choice.ratio)) is not None]

@@ -6,7 +6,7 @@ The search knows no images: its caller computes the loss of a plan.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Literal
@@ -57,6 +57,7 @@ class Search:
         thorough: computes losses on all images to choose on.
         keep: what is taken from the paper unchanged: its `split` over its blocks, so that only the method is
             chosen; or its `plans`, so that nothing is chosen.
+        methods: names of the methods whose shapes are tried beside the paper's plans.
     """
 
     def __init__(
@@ -67,12 +68,14 @@ class Search:
         quick: Losses,
         thorough: Losses,
         keep: Keep | None = None,
+        methods: Collection[str] = tuple(METHODS),
     ) -> None:
         self._geometry = geometry
         self._ratios = tuple(ratios)
         self._quick = quick
         self._thorough = thorough
         self._keep = keep
+        self._methods = frozenset(methods)
         self.paper = paper(geometry.depth)
         #: Every shape that was tried, with its losses at the anchor ratios, for the record.
         self.tried: dict[Shape, tuple[float, ...]] = {}
@@ -102,7 +105,11 @@ class Search:
     def _finalists(self) -> list[Shape]:
         if self._keep == "plans":
             return [self.paper]
-        shapes = candidates(self._geometry.depth)
+        shapes = tuple(
+            shape
+            for shape in candidates(self._geometry.depth)
+            if shape.method in self._methods or shape == self.paper
+        )
         if self._keep == "split":
             shapes = tuple(shape for shape in shapes if shape.blocks == self.paper.blocks)
         best = self._rank(shapes, "shapes")[0]
