@@ -182,7 +182,7 @@ class Settings(BaseSettings):
     )
     max_reduction_ratio: Ratio | None = Field(
         default=None,
-        description="auto never exceeds this ratio; unset, the model's profile or its limit decides.",
+        description="auto never exceeds this ratio; unset, the model's measured profile decides: without one, 0.",
     )
     target_latency_ms: PositiveFloat = Field(
         default=500.0,

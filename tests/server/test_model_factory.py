@@ -8,15 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 import torch
 
 from prunepool.backends.converted import ConvertedModels
 from prunepool.backends.registry import BackendOptions
 from prunepool.backends.torch_cpu import TorchBackend
 from prunepool.core.served_model import ServedModel
+from prunepool.metrics import Metrics
 from prunepool.server.decisions import DecisionFolder
-from prunepool.server.model_factory import ModelFactory
-from prunepool.store import ModelStore, StoredModel
+from prunepool.server.factory import create_core
+from prunepool.server.model_factory import ModelFactory, ratio_within
+from prunepool.serving.options import InferenceOptions, resolve
+from prunepool.settings import Settings
+from prunepool.store import ModelStore, ProfilePoint, StoredModel
 from prunepool.store.folders import copy_file
 
 NAME = "deit_tiny_imagenette"
@@ -59,14 +64,63 @@ def test_a_model_that_is_not_compiled_is_served_by_pytorch_and_converted_beside_
     assert better == ["now"] * wanted
 
 
-def uncompiled(root: Path) -> ModelStore:
-    """A store with the packaged model, as it is before it is compiled."""
+def uncompiled(root: Path, **changes: Any) -> ModelStore:
+    """A store with the packaged model, as it is before it is compiled; `changes` are of its manifest."""
     stored = STORE.open(NAME)
     store = ModelStore(root)
     with store.staging() as staged:
         copy_file(stored.weights_path, staged / stored.manifest.weights.file)
-        store.add(stored.manifest.model_copy(update={"compiled": None}), staged)
+        store.add(stored.manifest.model_copy(update={"compiled": None, **changes}), staged)
     return store
+
+
+def point(ratio: float, drop: float | None) -> ProfilePoint:
+    return ProfilePoint(ratio=ratio, gmacs=1.0, drop=drop)
+
+
+@pytest.mark.parametrize(
+    ("profile", "most"),
+    [
+        ([], 0.0),
+        ([(0.0, 0.0)], 0.0),
+        ([(0.0, None), (0.5, None)], 0.0),
+        ([(0.0, 0.0), (0.5, 0.4)], None),
+        ([(0.0, 0.0), (0.5, 0.4), (0.8, 2.5)], 0.5),
+        ([(0.5, 2.5), (0.8, 3.0)], 0.0),
+    ],
+)
+def test_how_far_auto_goes_is_what_was_measured(
+    profile: list[tuple[float, float | None]], most: float | None
+) -> None:
+    assert ratio_within(2.0, [point(*one) for one in profile]) == most
+
+
+def test_auto_keeps_all_tokens_of_a_model_that_was_not_measured_unless_it_is_told_otherwise(
+    tmp_path: Path,
+) -> None:
+    """Under load it went to the limit, and nobody knew what that cost."""
+    info = ModelFactory(uncompiled(tmp_path, profile=None).open, options()).model(NAME).info()
+    assert info.auto_max_reduction_ratio == 0
+    auto = InferenceOptions(reduction_ratio="auto")
+    assert resolve(auto, info).ratio_spec.maximum == 0
+    assert resolve(auto, info, max_ratio=0.5).ratio_spec.maximum == 0.5
+    asked = InferenceOptions(reduction_ratio="auto", max_reduction_ratio=0.3)
+    assert resolve(asked, info).ratio_spec.maximum == 0.3
+    assert resolve(InferenceOptions(reduction_ratio=0.7), info).ratio_spec.requested == 0.7
+
+
+@pytest.mark.parametrize(
+    ("measured", "bound", "said"), [(False, None, True), (False, 0.5, False), (True, None, False)]
+)
+def test_the_start_says_of_which_models_auto_keeps_all_tokens(
+    measured: bool, bound: float | None, said: bool, tmp_path: Path, metrics: Metrics
+) -> None:
+    root = STORE.root if measured else uncompiled(tmp_path, profile=None).root
+    settings = Settings(model_store=root, model=NAME, max_reduction_ratio=bound, device="cpu")
+    with structlog.testing.capture_logs() as lines:
+        create_core(settings, metrics)
+    found = [line for line in lines if "without a measured profile" in line["event"]]
+    assert [line["model"] for line in found] == [NAME] * said
 
 
 @pytest.fixture

@@ -61,6 +61,7 @@ MODELS = {"default": "deit_tiny_imagenet1k", "models": [_SUMMARY], "failed": []}
 
 MODEL = {
     **_SUMMARY,
+    "auto_max_reduction_ratio": 0.8724489795918368,
     "crop_pct": 0.9,
     "labels": ["tench", "goldfish", "great white shark", "tiger shark", "hammerhead"],
     "plans": [

@@ -60,6 +60,7 @@ def model_json(info: ModelInfo) -> dict[str, object]:
     """Describe a model in full, with labels, plans and measured profile."""
     return {
         **model_summary_json(info),
+        "auto_max_reduction_ratio": info.auto_limit(None),
         "crop_pct": info.crop_pct,
         "labels": info.labels,
         "plans": info.plans,

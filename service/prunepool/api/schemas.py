@@ -226,6 +226,14 @@ class NumberFormat(_Response):
 class Model(ModelSummary):
     """A served model in full."""
 
+    auto_max_reduction_ratio: Annotated[
+        float,
+        Field(
+            description="Where neither the server nor a request sets a bound, `auto` goes no further: to where the "
+            "profile has lost 2 points; 0 for a model without a measured profile.",
+            examples=[0.8724489795918368],
+        ),
+    ]
     crop_pct: Annotated[
         float,
         Field(description="Share of the resized short side that the centre crop keeps.", examples=[0.9]),

@@ -50,7 +50,7 @@ class ModelInfo:
         format_trials: what was measured of each number format on this processor, if it was.
         requested_by_default: what a request that names no ratio asks for, by the server's setting.
         auto_max_reduction_ratio: `auto` goes no further where neither the server nor the caller sets a bound;
-            None: as far as the model can.
+            0 for a model without a measured profile; None: as far as the model can.
     """
 
     name: str

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import structlog
 from platformdirs import user_cache_path
 
 from prunepool.access import Keyring, KeysFile
@@ -43,6 +44,8 @@ from prunepool.transport.inproc import InprocCoreClient
 if TYPE_CHECKING:
     from prunepool.server.model_factory import DecisionsOf, ModelFactory
 from prunepool.server.open_files import within_open_files
+
+_log = structlog.stdlib.get_logger("prunepool.models")
 
 #: Of the target: a request that comes while one batch runs and another is ready is still answered in time.
 BATCH_SHARE = 0.25
@@ -79,7 +82,7 @@ def create_core(
     models = create_model_factory(settings, decisions, pinned)
     served = {model.name: model for model in map(models.model, settings.model_references)}
     for model in served.values():
-        _check_default(settings)(model.info())
+        _model_check(settings)(model.info())
     if kept is not None:
         profiles = {**kept.profiles(served.values()), **(profiles or {})}
     return Core(served.values(), config=_core_config(settings), metrics=metrics, profiles=profiles)
@@ -89,7 +92,7 @@ def create_core_models(
     settings: Settings, core: Core, decisions: DecisionsOf | None = None, pinned: Path | None = None
 ) -> CoreModels:
     """The models of a core, to be changed while it serves."""
-    return CoreModels(core, create_model_factory(settings, decisions, pinned).model, _check_default(settings))
+    return CoreModels(core, create_model_factory(settings, decisions, pinned).model, _model_check(settings))
 
 
 def create_model_factory(
@@ -245,7 +248,17 @@ def _core_config(settings: Settings) -> CoreConfig:
     )
 
 
-def _check_default(settings: Settings) -> Callable[[ModelInfo], None]:
-    """Refuses a model that cannot do the server's default ratio."""
+def _model_check(settings: Settings) -> Callable[[ModelInfo], None]:
+    """Refuses a model that cannot do the server's default ratio, and says of one that `auto` leaves it dense."""
     default, most = settings.default_reduction_ratio, settings.max_reduction_ratio
-    return lambda info: check_default_ratio(info, default_ratio=default, max_ratio=most)
+
+    def check(info: ModelInfo) -> None:
+        check_default_ratio(info, default_ratio=default, max_ratio=most)
+        if info.auto_limit(most) == 0 < info.max_reduction_ratio and most is None:
+            _log.info(
+                "auto keeps all tokens of a model without a measured profile",
+                model=info.name,
+                change_it="prunepool calibrate measures one; max_reduction_ratio lets auto go without",
+            )
+
+    return check

@@ -165,11 +165,13 @@ def ratio_within(drop: float, profile: Iterable[ProfilePoint]) -> float | None:
         profile: points of one dial, by ascending ratio.
 
     Returns:
-        The last ratio before that; None where no measured point has lost as much.
+        The last ratio before that; 0 where the loss was measured at no ratio above 0; None where no measured point
+        has lost as much.
     """
-    last = 0.0
+    last, measured = 0.0, False
     for point in profile:
         if point.drop is not None and point.drop > drop:
             return last
+        measured = measured or (point.drop is not None and point.ratio > 0)
         last = point.ratio
-    return None
+    return None if measured else 0.0
