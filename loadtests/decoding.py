@@ -52,7 +52,7 @@ def without_simd(data: bytes) -> Crop:
 def pillow(data: bytes) -> Crop:
     """Pillow alone: the whole picture is decoded and resized, then cropped."""
     image = Image.open(io.BytesIO(data)).convert("RGB")
-    short, (width, height) = CROP.short_side, image.size
+    short, (width, height) = CROP.resized_side, image.size
     size = (short, short * height // width) if width <= height else (short * width // height, short)
     left, top = round((size[0] - CROP.size) / 2), round((size[1] - CROP.size) / 2)
     resized = image.resize(size, Image.Resampling.BICUBIC)

@@ -32,7 +32,7 @@ ARROWS: dict[str, set[str]] = {
     "store": {"errors", "files", "model_names", "reduction.methods", "reduction.plan"},
     "access": {"errors", "files"},
     "reduction": set(),
-    "models": {"reduction", "store", "errors", "files", "extras", "core.types"},
+    "models": {"reduction", "store", "imaging", "errors", "files", "extras", "core.types"},
     "core": {"errors", "imaging", "metrics"},
     "backends": {
         "models",

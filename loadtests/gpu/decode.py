@@ -27,7 +27,7 @@ def server(data: bytes) -> np.ndarray:
 def crop(image: torch.Tensor) -> torch.Tensor:
     """The same crop of uint8 [3, H, W] on any device, float [3, 224, 224] in 0 … 255."""
     _, height, width = image.shape
-    size = tuple(int(CROP.short_side * side / min(height, width)) for side in (height, width))
+    size = tuple(int(CROP.resized_side * side / min(height, width)) for side in (height, width))
     resized = F.interpolate(
         image[None].float(), list(size), mode="bicubic", antialias=True, align_corners=False
     )[0]

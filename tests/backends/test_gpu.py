@@ -15,9 +15,10 @@ from prunepool.backends.cuda_device import CudaDevice
 from prunepool.backends.cuda_graphs import CudaGraphBackend
 from prunepool.backends.torch_cpu import TorchBackend
 from prunepool.core.types import Batch, BatchItem, Output, RatioSpec, Request
-from prunepool.imaging import ImageLimits, Preprocess, decode
+from prunepool.imaging import ImageLimits, decode
 from prunepool.models.loaded_model import LoadedModel
 from prunepool.models.loader import load_model
+from prunepool.models.preprocess import preprocess_of
 
 pytestmark = pytest.mark.gpu
 RATIOS = (0.0, 0.25, 0.5, 0.755)
@@ -46,7 +47,7 @@ def crops(model: LoadedModel, count: int) -> list[np.ndarray]:
         coarse = [Image.fromarray(source.integers(0, 256, (9, 9, 3), np.uint8)) for _ in range(count)]
         return [np.array(one.resize((224, 224), Image.Resampling.BICUBIC)) for one in coarse]
     manifest = model.manifest
-    preprocess = Preprocess(manifest.input_size, manifest.crop_pct, manifest.interpolation)
+    preprocess = preprocess_of(manifest)
     files = sorted(Path(folder).rglob("*.[jJ][pP]*[gG]"))[:count]
     assert files, f"PRUNEPOOL_PHOTOS={folder} holds no JPEG"
     return [decode(file.read_bytes(), preprocess, ImageLimits(50_000_000)) for file in files]

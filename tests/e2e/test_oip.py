@@ -19,7 +19,8 @@ import tritonclient.grpc as triton_grpc
 import tritonclient.http as triton
 from PIL import Image
 
-from prunepool.imaging import ImageLimits, Preprocess, decode
+from prunepool.imaging import ImageLimits, decode
+from prunepool.models.preprocess import preprocess_of
 from prunepool.store import ModelStore
 
 pytestmark = pytest.mark.e2e
@@ -89,7 +90,7 @@ def test_a_tensor_that_is_made_as_the_configuration_says_gets_the_same_logits(
     root: Path, client: triton.InferenceServerClient
 ) -> None:
     manifest = ModelStore(root / "model_store").open(MODEL).manifest
-    preprocess = Preprocess(manifest.input_size, manifest.crop_pct, manifest.interpolation)
+    preprocess = preprocess_of(manifest)
     crop = decode(drawn(4), preprocess, ImageLimits())
     parameters = client.get_model_config(MODEL)["parameters"]
     mean, std = (

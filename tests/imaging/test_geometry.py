@@ -13,7 +13,7 @@ from PIL import Image, ImageFilter
 from timm.data import create_transform
 
 from prunepool.imaging import Preprocess, preprocess_image, resampling
-from prunepool.imaging.geometry import central_region, resize_and_crop
+from prunepool.imaging.geometry import CROP_MODES, central_region, resize_and_crop
 from prunepool.imaging.resampling import INTERPOLATIONS
 
 SIDES = st.integers(1, 700)
@@ -29,6 +29,8 @@ def timm_crop(image: Image.Image, preprocess: Preprocess) -> np.ndarray:
         input_size=preprocess.size,
         interpolation=preprocess.interpolation,
         crop_pct=preprocess.crop_pct,
+        crop_mode=preprocess.crop_mode,
+        mean=tuple(value / 255 for value in preprocess.border),
         is_training=False,
         normalize=False,
     )
@@ -68,12 +70,51 @@ def test_every_preprocess_is_timms_within_two_levels(size: int, crop_pct: float,
         assert difference.mean() < 0.05
 
 
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+@pytest.mark.parametrize("crop_mode", CROP_MODES)
+@given(
+    width=SIDES,
+    height=SIDES,
+    size=st.integers(3, 250),
+    crop_pct=st.sampled_from([0.6, 0.875, 0.9, 1.0]),
+)
+@example(width=500, height=375, size=224, crop_pct=1.0)
+@example(width=375, height=500, size=224, crop_pct=0.875)
+@example(width=500, height=100, size=224, crop_pct=0.9)
+@example(width=224, height=223, size=224, crop_pct=1.0)
+def test_every_crop_mode_is_timms_within_two_levels(
+    width: int, height: int, size: int, crop_pct: float, crop_mode: str, interpolation: str
+) -> None:
+    if max(width, height) > 8 * min(width, height):
+        width = height
+    preprocess = Preprocess(size, crop_pct, interpolation, crop_mode, border=(124, 116, 104))
+    image = noise(width, height).filter(ImageFilter.GaussianBlur(1))
+    wanted = timm_crop(image, preprocess)
+    for crop in both_ways(image, preprocess):
+        difference = np.abs(crop.astype(int) - wanted)
+        assert difference.max() <= (0 if interpolation == "nearest" else 2)
+
+
+@pytest.mark.parametrize("crop_mode", ["squash", "border"])
+@pytest.mark.parametrize("size", [(60_000, 3), (3, 60_000), (1, 1), (9, 1000)])
+def test_strips_are_shown_whole_where_nothing_is_cut(crop_mode: str, size: tuple[int, int]) -> None:
+    image = Image.new("RGB", size, (1, 2, 3))
+    tracemalloc.start()
+    for crop in both_ways(image, Preprocess(64, 1.0, crop_mode=crop_mode, border=(1, 2, 3))):
+        np.testing.assert_array_equal(crop, np.broadcast_to([1, 2, 3], (64, 64, 3)))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4 << 20
+
+
+@pytest.mark.parametrize("crop_mode", CROP_MODES)
 @pytest.mark.parametrize("turn", [None, *Image.Transpose])
 @given(width=st.integers(20, 90), height=st.integers(20, 90), size=st.integers(3, 20))
 def test_what_is_turned_while_it_is_cropped_is_the_crop_of_the_upright_image(
-    turn: Image.Transpose | None, width: int, height: int, size: int
+    turn: Image.Transpose | None, width: int, height: int, size: int, crop_mode: str
 ) -> None:
-    preprocess, image = Preprocess(size, 0.9), noise(width, height).filter(ImageFilter.GaussianBlur(3))
+    preprocess = Preprocess(size, 0.9, crop_mode=crop_mode, border=(9, 99, 199))
+    image = noise(width, height).filter(ImageFilter.GaussianBlur(3))
     upright = image if turn is None else image.transpose(turn)
     found = resize_and_crop(image, preprocess, transposition=turn)
     assert np.abs(found.astype(int) - resize_and_crop(upright, preprocess)).max() <= 2
@@ -148,6 +189,7 @@ def test_any_shape_gives_the_right_one(width: int, height: int, swap: bool) -> N
         ({"crop_pct": 1.1}, "crop_pct"),
         ({"crop_pct": float("nan")}, "crop_pct"),
         ({"interpolation": "hamming"}, "interpolation"),
+        ({"crop_mode": "pad"}, "crop_mode"),
     ],
 )
 def test_a_wrong_preprocess_is_refused_by_name(wrong: dict[str, float], name: str) -> None:

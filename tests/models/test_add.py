@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import resource
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from prunepool.errors import (
@@ -21,7 +23,8 @@ from prunepool.errors import (
     PrunepoolError,
     WeightsInvalid,
 )
-from prunepool.models.add import AddedModel, ModelDescription, add_file
+from prunepool.models.add import AddedModel, add_file
+from prunepool.models.description import ModelDescription
 from prunepool.models.geometry import geometry_of
 from prunepool.models.loader import load_model
 from prunepool.store import ModelStore
@@ -34,6 +37,7 @@ DESCRIPTION = ModelDescription(
     mean=(0.5, 0.5, 0.5),
     std=(0.5, 0.5, 0.5),
     crop_pct=0.9,
+    crop_mode="center",
     interpolation="bicubic",
     licence="Apache-2.0",
     origin="random",
@@ -143,17 +147,49 @@ def test_missing_unexpected_and_misshapen_keys_are_named(
     )
 
 
-def test_weights_for_another_image_size_get_a_hint(
+def test_the_input_size_follows_the_position_embeddings_and_that_is_said(
     store: ModelStore, add: Callable[..., AddedModel], state: State
 ) -> None:
-    other = state | {"pos_embed": torch.zeros(1, 577, 192)}
-    error = refused(store, lambda: add(other))
-    assert error.detail.endswith(
-        "1 of another shape (pos_embed is [1, 577, 192], not [1, 197, 192]); "
-        "--input-size says how large its images are"
+    added = add(state | {"pos_embed": torch.zeros(1, 577, 192)})
+    assert added.notices == ("its position embeddings are of 384², so that this is its input size",)
+    manifest = store.verify("mine").manifest
+    assert manifest.geometry is not None
+    assert (manifest.input_size, manifest.geometry.patch_grid) == (384, (24, 24))
+
+
+def test_position_embeddings_are_resampled_to_an_input_size_that_is_asked_for(
+    store: ModelStore, add: Callable[..., AddedModel], state: State
+) -> None:
+    added = add(state, replace(DESCRIPTION, input_size=384, resample=True))
+    assert added.notices == ("its position embeddings are of 224²; they were resampled to 384²",)
+    found = load_file(store.verify("mine").weights_path)
+    wanted = resample_abs_pos_embed(state["pos_embed"], [24, 24])
+    torch.testing.assert_close(found.pop("pos_embed"), wanted)
+    assert all(torch.equal(found[key], state[key]) for key in found)
+
+
+def test_positions_of_no_square_are_refused(
+    store: ModelStore, add: Callable[..., AddedModel], state: State
+) -> None:
+    error = refused(store, lambda: add(state | {"pos_embed": torch.zeros(1, 500, 192)}))
+    assert "1 of another shape (pos_embed is [1, 500, 192], not [1, 197, 192])" in error.detail
+
+
+def test_metas_names_of_layer_scale_become_timms(
+    store: ModelStore, tmp_path: Path, random_vit: Callable[..., nn.Module]
+) -> None:
+    vit = random_vit("deit3_small_patch16_224", num_classes=3)
+    metas = {
+        re.sub(r"ls([12])\.gamma", r"gamma_\1", key): value.half() for key, value in vit.state_dict().items()
+    }
+    torch.save({"model": metas}, tmp_path / "deit3.pth")
+    description = replace(DESCRIPTION, architecture="deit3_small_patch16_224")
+    added = add_file(store, tmp_path / "deit3.pth", description)
+    assert added.notices == (
+        "timm's names were given to 24 of its tensors (blocks.0.gamma_1, blocks.0.gamma_2, blocks.1.gamma_1, …)",
     )
-    add(other, replace(DESCRIPTION, input_size=384))
-    assert store.open("mine").manifest.input_size == 384
+    found = load_file(store.verify("mine").weights_path)
+    assert all(torch.equal(found[key], value.half()) for key, value in vit.state_dict().items())
 
 
 def test_weights_without_a_classifier_are_refused(

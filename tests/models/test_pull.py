@@ -348,7 +348,7 @@ def test_a_model_without_a_classifier_is_refused(store: ModelStore, hub: Hub) ->
         pull(store, "vit_small_patch14_dinov2", hub=hub)
 
 
-def test_squashed_evaluation_is_pointed_out(
+def test_a_model_that_timm_evaluates_on_squashed_images_gets_them(
     store: ModelStore, hub: Hub, server: HubServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import dataclasses
@@ -357,9 +357,8 @@ def test_squashed_evaluation_is_pointed_out(
 
     squashed = dataclasses.replace(module.look_up(NAME), crop_mode="squash")
     monkeypatch.setattr(module, "look_up", lambda name: squashed)
-    assert pull(store, NAME, hub=hub).notices == (
-        "timm evaluates it on squashed images; here it gets the centre crop",
-    )
+    assert pull(store, NAME, hub=hub).notices == ()
+    assert store.open(NAME).manifest.crop_mode == "squash"
 
 
 def test_the_environment_names_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,9 +15,10 @@ from toy_method import TOY
 
 from prunepool.backends.dynamic_pass import DynamicPass, PlanFamily
 from prunepool.errors import ManifestInvalid
-from prunepool.imaging import ImageLimits, Preprocess, decode
+from prunepool.imaging import ImageLimits, decode
 from prunepool.metrics import Metrics
 from prunepool.models.loaded_model import LoadedModel
+from prunepool.models.preprocess import preprocess_of
 from prunepool.models.vit import ReducingViT
 from prunepool.reduction.methods import METHODS
 from prunepool.reduction.plan import DENSE, plan_for_ratio
@@ -95,7 +96,7 @@ def test_a_manifest_names_it_and_a_server_answers_by_it(
     kept = [token["patches"] for token in reduced["token_map"]["tokens"]]
     assert kept == [[patch] for patch in range(98)], "the first half of the photo is what is left"
     # At ratio 0 no method has a say: the answer is that of the model as it came.
-    preprocess = Preprocess(manifest.input_size, manifest.crop_pct, manifest.interpolation)
+    preprocess = preprocess_of(manifest)
     crop = torch.from_numpy(decode(photo, preprocess, ImageLimits()))
     scores = tiny(tiny.normalise(crop[None])).logits.softmax(-1)[0].tolist()
     assert [one["score"] for one in dense["predictions"]] == pytest.approx(

@@ -63,6 +63,7 @@ MODEL = {
     **_SUMMARY,
     "auto_max_reduction_ratio": 0.8724489795918368,
     "crop_pct": 0.9,
+    "crop_mode": "center",
     "labels": ["tench", "goldfish", "great white shark", "tiger shark", "hammerhead"],
     "plans": [
         {

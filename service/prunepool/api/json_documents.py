@@ -62,6 +62,7 @@ def model_json(info: ModelInfo) -> dict[str, object]:
         **model_summary_json(info),
         "auto_max_reduction_ratio": info.auto_limit(None),
         "crop_pct": info.crop_pct,
+        "crop_mode": info.crop_mode,
         "labels": info.labels,
         "plans": info.plans,
         "profile": None if info.profile is None else [dict(point) for point in info.profile],

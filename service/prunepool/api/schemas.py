@@ -236,7 +236,14 @@ class Model(ModelSummary):
     ]
     crop_pct: Annotated[
         float,
-        Field(description="Share of the resized short side that the centre crop keeps.", examples=[0.9]),
+        Field(description="Share of the resized side that the centre crop keeps.", examples=[0.9]),
+    ]
+    crop_mode: Annotated[
+        Literal["center", "squash", "border"],
+        Field(
+            description="How a picture becomes a square: by resizing the short side and cutting the long one, by "
+            "resizing both sides alike, or by resizing the long side and adding borders."
+        ),
     ]
     labels: Annotated[list[str], Field(description="Name of each class.")]
     plans: Annotated[list[Plan], Field(description="Plans on a grid of ratios.")]

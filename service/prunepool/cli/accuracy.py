@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import orjson
 import typer
@@ -51,14 +51,6 @@ def load(name: str, flags: Mapping[str, str]) -> LoadedModel:
     settings = load_settings(flags)
     dtype = "float32" if settings.dtype == "auto" else settings.dtype
     return load_model(name, device=settings.device, dtype=dtype, store=settings.model_store)
-
-
-def preprocess_of(model: LoadedModel) -> Any:
-    """Return the preprocessing of the model's input."""
-    from prunepool.imaging import Preprocess
-
-    manifest = model.manifest
-    return Preprocess(manifest.input_size, manifest.crop_pct, manifest.interpolation)
 
 
 def numbers(option: str, text: str) -> list[float]:

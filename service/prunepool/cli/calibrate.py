@@ -19,7 +19,6 @@ from prunepool.cli.accuracy import (
     check_plot,
     load,
     numbers,
-    preprocess_of,
     print_rows,
     progress,
     save_json,
@@ -118,6 +117,7 @@ def calibrate(
     from prunepool.lab.calibrate import calibrate as run
     from prunepool.lab.images import crops, find_images
     from prunepool.lab.journal import open_journal
+    from prunepool.models.preprocess import preprocess_of
     from prunepool.store import open_store
 
     wanted = tuple(numbers("--ratios", ratios)) if ratios is not None else GRID
@@ -141,7 +141,7 @@ def calibrate(
         report_set = find_images(report_images, report_labels, classes)
         say_skipped(report_set.found, str(report_images))
     _warn_if_few(len(choose_set) + len(report_set))
-    prepare = preprocess_of(loaded)
+    prepare = preprocess_of(loaded.manifest)
     path = store.work_file(stored, JOURNAL)
     broken: list[str] = []
     with progress() as begin, open_journal(path) as journal:

@@ -20,7 +20,6 @@ from prunepool.cli.accuracy import (
     check_plot,
     load,
     numbers,
-    preprocess_of,
     print_rows,
     progress,
     save_json,
@@ -154,6 +153,7 @@ def _of_model(
 ) -> tuple[list[AccuracyRow], dict[str, object]]:
     from prunepool.lab import evaluate as tool
     from prunepool.lab.images import crops, find_images
+    from prunepool.models.preprocess import preprocess_of
 
     model = load(name, flags)
     settings = tool.settings_of(model, methods, ratios, match_gmacs=match_gmacs, escalate_below=margins)
@@ -164,7 +164,7 @@ def _of_model(
     broken: list[str] = []
     with progress() as begin:
         advance = begin("evaluating", len(images) * len(plans))
-        batches = crops(images, preprocess_of(model), batch_size, broken)
+        batches = crops(images, preprocess_of(model.manifest), batch_size, broken)
         rows = tool.evaluate(model, batches, settings, seed=seed, advance=advance)
     say_broken(broken, len(images))
     return rows, {**tool.report(model, rows, seed=seed), "left_out": len(broken)}
@@ -185,6 +185,7 @@ def _of_formats(
     from prunepool.lab import evaluate as tool
     from prunepool.lab.images import crops, find_images
     from prunepool.lab.number_formats import check_formats, evaluate_formats, with_formats
+    from prunepool.models.preprocess import preprocess_of
 
     check_formats(dtypes)
     model = load(name, {**flags, "device": "cpu", "dtype": "float32"})
@@ -194,7 +195,7 @@ def _of_formats(
     broken: list[str] = []
     with progress() as begin:
         advance = begin("evaluating", len(images) * len({0.0, *ratios}))
-        batches = crops(images, preprocess_of(model), batch_size, broken)
+        batches = crops(images, preprocess_of(model.manifest), batch_size, broken)
         rows = evaluate_formats(model, batches, ratios, dtypes, seed=seed, advance=advance)
     say_broken(broken, len(images))
     if keep:

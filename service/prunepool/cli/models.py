@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
@@ -68,13 +69,21 @@ def add(
     path: Annotated[
         Path,
         typer.Argument(
-            help="Weights: .safetensors, or .pth with tensors alone.", exists=True, dir_okay=False
+            help="Weights: .safetensors, or a checkpoint of torch.save; or a folder with a config.json, as "
+            "transformers and timm save models.",
+            exists=True,
         ),
     ],
-    name: Annotated[str, typer.Option(help="Name of the model in the store.")],
+    name: Annotated[
+        str | None, typer.Option(help="Name of the model in the store; of a folder, by default the folder's.")
+    ] = None,
     architecture: Annotated[
-        str, typer.Option(help="timm's name; with a tag, mean, std and crop default to those of the tag.")
-    ],
+        str | None,
+        typer.Option(
+            help="timm's name; with a tag, mean, std and crop default to those of the tag. A folder's config.json "
+            "says it itself."
+        ),
+    ] = None,
     labels: Annotated[
         Path | None,
         typer.Option(
@@ -91,47 +100,70 @@ def add(
     ] = None,
     std: Annotated[str | None, typer.Option(help="Per channel, like the mean.")] = None,
     crop_pct: Annotated[
-        float | None, typer.Option(help="Share of the resized short side that the centre crop keeps.")
+        float | None, typer.Option(help="Share of the resized side that the centre crop keeps.")
+    ] = None,
+    crop_mode: Annotated[
+        Literal["center", "squash", "border"] | None,
+        typer.Option(help="What becomes of a picture's longer side: cut, squashed, or kept between borders."),
     ] = None,
     interpolation: Annotated[
         Literal["nearest", "bilinear", "bicubic", "lanczos"] | None,
         typer.Option(help="Interpolation of the resize."),
     ] = None,
     licence: Annotated[
-        str, typer.Option("--licence", "--license", help="License of the weights.")
-    ] = "unknown",
+        str | None,
+        typer.Option(
+            "--licence", "--license", help="License of the weights; by default that of a folder's README.md."
+        ),
+    ] = None,
     origin: Annotated[
         str | None, typer.Option(help="Source of the weights; by default the name of the file.")
     ] = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Check weights from a file and copy them into the store."""
-    means, stds = per_channel("mean", mean, 0.0), per_channel("std", std, 1e-6)
+    """Check weights from a file or a folder and copy them into the store."""
+    given: dict[str, Any] = {
+        "mean": per_channel("mean", mean, 0.0),
+        "std": per_channel("std", std, 1e-6),
+        "input_size": input_size,
+        "crop_pct": crop_pct,
+        "crop_mode": crop_mode,
+        "interpolation": interpolation,
+        "licence": licence,
+    }
     check_within("input-size", input_size, 16, 4096)
     check_within("crop-pct", crop_pct, 0.01, 1)
+    if path.is_dir():
+        if architecture is not None:
+            raise UsageError("--architecture is for a file of weights; a folder's config.json says it")
+    elif name is None or architecture is None:
+        raise UsageError(
+            "a file of weights needs --name and --architecture; a folder's config.json says them"
+        )
+    name = name or path.resolve().name
     store = store_of(flags)
     if not force:
         store.check_free(name)  # before timm is imported, which takes seconds
     needs_torch("models add")
-    from prunepool.models.add import ModelDescription, add_file
-    from prunepool.models.catalogue import look_up
+    from prunepool.models.add import add_file
+    from prunepool.models.add_folder import add_folder, description_of
+    from prunepool.models.catalogue import description_of_entry, look_up
     from prunepool.models.label_files import read_labels
+    from prunepool.models.model_folder import read_folder
 
-    entry = look_up(architecture)
-    description = ModelDescription(
-        name=name,
-        architecture=entry.architecture,
-        input_size=input_size or entry.input_size,
-        mean=means or entry.mean,
-        std=stds or entry.std,
-        crop_pct=crop_pct or entry.crop_pct,
-        interpolation=interpolation or entry.interpolation,
-        licence=licence or "unknown",
-        origin=origin or f"file {shown(path.name)}",
-        labels=read_labels(labels) if labels else None,
-    )
-    added = add_file(store, path, description, replace=force)
+    if labels is not None:
+        given["labels"] = read_labels(labels)
+    origin = origin or f"{'folder' if path.is_dir() else 'file'} {shown(path.resolve().name)}"
+    options = {key: value for key, value in given.items() if value is not None}
+    options["resample"] = input_size is not None
+    if architecture is None:
+        folder = read_folder(path)
+        description = replace(description_of(folder, name, origin), **options)
+        added = add_folder(store, folder, description, replace=force)
+    else:
+        description = replace(description_of_entry(look_up(architecture), name, origin), **options)
+        added = add_file(store, path, description, replace=force)
     _print_added(store, name, added.notices, as_json=as_json)
 
 

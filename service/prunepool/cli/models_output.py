@@ -17,6 +17,14 @@ from prunepool.store import Manifest, ModelStore, StoredModel
 from prunepool.store.weights_check import PATCHES, depth_of
 
 
+#: What is resized, in each crop mode.
+_SIDES = {
+    "center": "the short side",
+    "squash": "both sides, which are squashed",
+    "border": "the long side, with borders at the short one",
+}
+
+
 def stderr() -> Console:
     """Return a console on stderr."""
     return Console(stderr=True)
@@ -76,9 +84,10 @@ def print_table(rows: list[dict[str, Any]], store: ModelStore) -> None:
 
 def preprocessing(manifest: Manifest) -> str:
     """How an image becomes the model's input, in words."""
+    side = _SIDES[manifest.crop_mode]
     return (
         f"resized ({manifest.interpolation}) and cropped to {manifest.input_size}², "
-        f"the crop {manifest.crop_pct:g} of the short side; mean {words(manifest.mean)}; std {words(manifest.std)}"
+        f"the crop {manifest.crop_pct:g} of {side}; mean {words(manifest.mean)}; std {words(manifest.std)}"
     )
 
 
@@ -134,7 +143,10 @@ def print_details(model: StoredModel) -> None:
         ("name", manifest.name),
         ("folder", str(model.folder)),
         ("architecture", manifest.architecture),
-        ("input", f"{manifest.input_size}², crop {manifest.crop_pct}, {manifest.interpolation}"),
+        (
+            "input",
+            f"{manifest.input_size}², {manifest.crop_mode} crop {manifest.crop_pct}, {manifest.interpolation}",
+        ),
         ("mean, std", f"{words(manifest.mean)}; {words(manifest.std)}"),
         ("classes", f"{len(manifest.labels)}: {labels}"),
         ("parameters", f"{manifest.weights.parameters:,}"),

@@ -42,7 +42,9 @@ class ModelInfo:
         licence: of the weights.
         mean: of the red, green and blue of training photos, 0 to 1; subtracted by whoever normalises.
         std: what is divided by after that.
-        crop_pct: the centre crop's share of the resized image's short side.
+        crop_pct: the centre crop's share of the resized image's side.
+        crop_mode: which side is resized: see :class:`prunepool.imaging.Preprocess`.
+        interpolation: of the resize.
         plans: the ratio_spec on a grid of ratios.
         profile: measured figures per ratio, from the manifest; None where none were measured. A point has
             `ratio` and `gmacs`, and what else was measured; `drop`, in points, is what `max_accuracy_drop`
@@ -68,6 +70,8 @@ class ModelInfo:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     crop_pct: float
+    crop_mode: str = "center"
+    interpolation: str = "bicubic"
     plans: tuple[PlanInfo, ...] = ()
     profile: Sequence[Mapping[str, object]] | None = None
     auto_max_reduction_ratio: float | None = None

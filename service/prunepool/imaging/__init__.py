@@ -4,7 +4,8 @@ Three steps, one file each: `containers` opens an untrusted file within limits, 
 RGB, `geometry` resizes and crops. `decoding` combines them. Normalisation happens where the model runs.
 
 For an upright image without transparency the crop is that of timm's evaluation transform
-(`create_transform(..., is_training=False)`): about one value in 300 differs by one level of 255, and none by
+(`create_transform(..., is_training=False)`) in each of its crop modes, which covers the image processors of Hugging
+Face's transformers too: about one value in 300 differs by one level of 255, and none by
 more than two, unless a large JPEG is decoded at a reduced scale (`draft`). With Pillow 13, in a photo more
 than about twice as tall as wide, fewer than one value in 10,000 differ by more than two, none by more than 12.
 Where timm defines nothing, or nothing that a person looking at the picture would expect, prunepool does this:
@@ -17,7 +18,8 @@ Where timm defines nothing, or nothing that a person looking at the picture woul
   floats have no agreed range: floats within 0…1 are scaled from that, all others from the smallest to the largest
   value in the image.
 - **Animations and multi-page files** give their first frame; what it does not cover of the canvas is white.
-- **Very long strips** (more than 8:1) are cut around their centre before resizing: the crop shows no more of them.
+- **Very long strips** (more than 8:1) are cut around their centre before resizing: the centre crop shows no more of
+  them. Squashed, or between borders, they are shown whole.
 """
 
 from __future__ import annotations

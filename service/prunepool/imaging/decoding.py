@@ -16,7 +16,7 @@ from prunepool.imaging.geometry import Preprocess, resize_and_crop
 from prunepool.imaging.jpeg import decode_jpeg
 from prunepool.imaging.pixels import to_rgb, transposition
 
-#: A JPEG decoded at a reduced scale has a short side of at least this many times the resized one.
+#: A JPEG decoded at a reduced scale has sides of at least this many times the resized one.
 _DRAFT_FACTOR = 2
 
 
@@ -75,7 +75,7 @@ def _draft(image: Image.Image, preprocess: Preprocess) -> int:
     if not isinstance(image, JpegImageFile):
         return 1
     width = image.width
-    least = _DRAFT_FACTOR * preprocess.short_side
+    least = _DRAFT_FACTOR * preprocess.resized_side
     drafted = image.draft(None, (least, least))
     return 1 if drafted is None else round(width / drafted[1][2])
 

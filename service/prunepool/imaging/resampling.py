@@ -1,4 +1,4 @@
-"""A square out of a resized image, with the pixels that Pillow would give it.
+"""A rectangle out of a resized image, with the pixels that Pillow would give it.
 
 Two implementations of the same sums: SIMD in `cykooz-resizer`, by the author of the Rust crate fast_image_resize,
 where it is installed (it has no wheel for Linux on ARM); and Pillow's own. docs/decisions/0007-decoding.md has the
@@ -30,31 +30,31 @@ class Box(NamedTuple):
 
 
 class Cut(NamedTuple):
-    """A square out of a part of an image, once that part is resized.
+    """A rectangle out of a part of an image, once that part is resized.
 
     Attributes:
         part: of the image, all of it or its middle.
         resized: width and height that the part is resized to.
-        corner: column and row in it at which the square begins.
-        size: pixels a side of the square.
+        corner: column and row in it at which the rectangle begins.
+        extent: columns and rows of the rectangle.
     """
 
     part: Box
     resized: tuple[int, int]
     corner: tuple[int, int]
-    size: int
+    extent: tuple[int, int]
 
     @property
     def steps(self) -> tuple[float, float]:
-        """Pixels of the image for each column and for each row of the square."""
+        """Pixels of the image for each column and for each row of the rectangle."""
         return self.part.width / self.resized[0], self.part.height / self.resized[1]
 
     @property
     def box(self) -> Box:
-        """The square's place in the image."""
+        """The rectangle's place in the image."""
         across, down = self.steps
         left, top = self.part.left + self.corner[0] * across, self.part.top + self.corner[1] * down
-        return Box(left, top, self.size * across, self.size * down)
+        return Box(left, top, self.extent[0] * across, self.extent[1] * down)
 
 
 #: By name: Pillow's filter, cykooz-resizer's name of it, and its support at scale 1, in pixels on each side.
@@ -71,27 +71,27 @@ INTERPOLATIONS = (*_FILTERS, NEAREST)
 
 
 def resize_cut(image: Image.Image | Pixels, cut: Cut, interpolation: str) -> Pixels:
-    """Compute a square of a resized image without the rest.
+    """Compute a rectangle of a resized image without the rest.
 
     Args:
         image: RGB; or uint8 [height, width, 3].
-        cut: the square.
+        cut: the rectangle.
         interpolation: one of :data:`INTERPOLATIONS`; all but `nearest` are antialiased.
 
     Returns:
-        uint8 [size, size, 3], contiguous and writable.
+        uint8 [rows, columns, 3], contiguous and writable.
     """
     if interpolation == NEAREST:
         return _nearest(image, cut)
     width, height = size_of(image)
     support, box = _FILTERS[interpolation][2], cut.box
-    # The filter reaches beyond the square, as it does where the whole image is resized.
-    left, right = _reach(box.left, box.width, cut.size, support, width)
-    top, bottom = _reach(box.top, box.height, cut.size, support, height)
+    # The filter reaches beyond the rectangle, as it does where the whole image is resized.
+    left, right = _reach(box.left, box.width, cut.extent[0], support, width)
+    top, bottom = _reach(box.top, box.height, cut.extent[1], support, height)
     inside = Box(box.left - left, box.top - top, box.width, box.height)
     large = isinstance(image, Image.Image) and (right - left) * (bottom - top) > _MOST_COPIED
     resize = resize_with_pillow if large else _RESIZE
-    return resize(_pixels(image, (left, top, right, bottom)), inside, cut.size, interpolation)
+    return resize(_pixels(image, (left, top, right, bottom)), inside, cut.extent, interpolation)
 
 
 def size_of(image: Image.Image | Pixels) -> tuple[int, int]:
@@ -113,15 +113,15 @@ def _pixels(image: Image.Image | Pixels, box: tuple[int, int, int, int]) -> Imag
 
 
 def _nearest(image: Image.Image | Pixels, cut: Cut) -> Pixels:
-    columns = _positions(cut.part.left, cut.steps[0], cut.corner[0], cut.size)
-    rows = _positions(cut.part.top, cut.steps[1], cut.corner[1], cut.size)
+    columns = _positions(cut.part.left, cut.steps[0], cut.corner[0], cut.extent[0])
+    rows = _positions(cut.part.top, cut.steps[1], cut.corner[1], cut.extent[1])
     edges = int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
     near: Pixels = np.array(_pixels(image, edges))[rows - rows[0]][:, columns - columns[0]]
     return near
 
 
 def _positions(start: float, step: float, first: int, count: int) -> NDArray[np.intp]:
-    """The pixels of one axis that are nearest to those of the square."""
+    """The pixels of one axis that are nearest to those of the rectangle."""
     if first <= _MOST_ADDED:
         # Added up one by one, as Pillow does it: between two pixels, rounding decides.
         places = np.add.accumulate(np.array([start + step * 0.5, *[step] * (first + count - 1)]))[first:]
@@ -130,8 +130,10 @@ def _positions(start: float, step: float, first: int, count: int) -> NDArray[np.
     return np.floor(places).astype(np.intp)
 
 
-def resize_with_pillow(image: Image.Image | Pixels, box: Box, size: int, interpolation: str) -> Pixels:
-    """Resize a box of an image that is no larger than it must be to a square, by Pillow."""
+def resize_with_pillow(
+    image: Image.Image | Pixels, box: Box, extent: tuple[int, int], interpolation: str
+) -> Pixels:
+    """Resize a box of an image that is no larger than it must be to columns and rows, by Pillow."""
     source = image if isinstance(image, Image.Image) else Image.fromarray(np.ascontiguousarray(image))
     edges = (
         box.left,
@@ -139,14 +141,17 @@ def resize_with_pillow(image: Image.Image | Pixels, box: Box, size: int, interpo
         min(box.left + box.width, source.width),
         min(box.top + box.height, source.height),
     )
-    return np.array(source.resize((size, size), _FILTERS[interpolation][0], box=edges))
+    return np.array(source.resize(extent, _FILTERS[interpolation][0], box=edges))
 
 
-def resize_with_simd(image: Image.Image | Pixels, box: Box, size: int, interpolation: str) -> Pixels:
+def resize_with_simd(
+    image: Image.Image | Pixels, box: Box, extent: tuple[int, int], interpolation: str
+) -> Pixels:
     """The same by cykooz-resizer.
 
     Rows first, then columns, each rounded to 8 bits, as Pillow does but for pictures much taller than wide. By
-    itself the library starts with the columns.
+    itself the library starts with the columns. So does this for a picture that gets wider and lower: what lies
+    between the two steps would be larger than both ends.
     """
     import cykooz_resizer as simd
 
@@ -155,17 +160,24 @@ def resize_with_simd(image: Image.Image | Pixels, box: Box, size: int, interpola
         resizer = _of_thread.resizer = simd.Resizer()
     algorithm = simd.ResizeAlg.convolution(simd.FilterType[_FILTERS[interpolation][1]])
     width, height = size_of(image)
-    source = simd.ImageData(width, height, simd.PixelType.U8x3, image.tobytes())
-    narrowed = simd.ImageData(size, height, simd.PixelType.U8x3)
-    across = simd.CropBox(box.left, 0, min(box.width, width - box.left), height)
-    resizer.resize(source, narrowed, simd.ResizeOptions(algorithm, use_alpha=False, crop_box=across))
-    target = simd.ImageData(size, size, simd.PixelType.U8x3)
-    down = simd.CropBox(0, box.top, size, min(box.height, height - box.top))
-    resizer.resize(narrowed, target, simd.ResizeOptions(algorithm, use_alpha=False, crop_box=down))
-    return np.frombuffer(bytearray(target.get_buffer()), np.uint8).reshape(size, size, 3)
+    columns, rows = extent
+    pixels = simd.ImageData(width, height, simd.PixelType.U8x3, image.tobytes())
+    across = (box.left, min(box.width, width - box.left))
+    down = (box.top, min(box.height, height - box.top))
+    columns_first = columns > box.width and rows < box.height
+    for vertical in (True, False) if columns_first else (False, True):
+        if vertical:
+            part = simd.CropBox(0, down[0], pixels.width, down[1])
+            resized = simd.ImageData(pixels.width, rows, simd.PixelType.U8x3)
+        else:
+            part = simd.CropBox(across[0], 0, across[1], pixels.height)
+            resized = simd.ImageData(columns, pixels.height, simd.PixelType.U8x3)
+        resizer.resize(pixels, resized, simd.ResizeOptions(algorithm, use_alpha=False, crop_box=part))
+        pixels = resized
+    return np.frombuffer(bytearray(pixels.get_buffer()), np.uint8).reshape(rows, columns, 3)
 
 
 _of_thread = threading.local()
-_RESIZE: Callable[[Image.Image | Pixels, Box, int, str], Pixels] = (
+_RESIZE: Callable[[Image.Image | Pixels, Box, tuple[int, int], str], Pixels] = (
     resize_with_pillow if importlib.util.find_spec("cykooz_resizer") is None else resize_with_simd
 )

@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from prunepool.imaging import Preprocess
 from prunepool.lab.accuracy_figures import AccuracyFigures, figures
 from prunepool.lab.evaluate import cheapest_within
 from prunepool.lab.fuse_variants import FUSE_VARIANTS
@@ -21,6 +20,7 @@ from prunepool.lab.model_outputs import ModelOutputs
 from prunepool.lab.variants import PPT_VARIANTS
 from prunepool.models.loaded_model import LoadedModel
 from prunepool.models.loader import load_model
+from prunepool.models.preprocess import preprocess_of
 from prunepool.models.vit import ReducingViT
 from prunepool.reduction.plan import DENSE, ReductionPlan, default_blocks, max_removed, plan_for_ratio
 from prunepool.reduction.step import Step
@@ -80,7 +80,7 @@ def main(
     """Measure every variant on the same images."""
     loaded = load_model(model, dtype="float32", store=model_store)
     manifest = loaded.manifest
-    preprocess = Preprocess(manifest.input_size, manifest.crop_pct, manifest.interpolation)
+    preprocess = preprocess_of(manifest)
     found_images = find_images(images, labels, manifest.labels)
     wanted = found_images if limit is None else found_images.sample(limit, seed=seed)
     batches = list(crops(wanted, preprocess, 64))

@@ -10,6 +10,8 @@ from pydantic import ValidationError
 
 from prunepool.errors import InvalidParameter, ManifestInvalid, WeightsInvalid
 from prunepool.models.convert import inspect, to_safetensors
+from prunepool.models.description import ModelDescription
+from prunepool.models.fitting import first_of, fit_file
 from prunepool.models.labels import imagenet_labels
 from prunepool.models.loader import check_finite, load_weights, network_of, network_without_weights
 from prunepool.store import Geometry, Manifest, ModelStore, StoredModel, Weights
@@ -18,29 +20,8 @@ from prunepool.store.model import sha256_of, tensor_shapes
 
 WEIGHTS = "model.safetensors"
 _CLASSIFIER = "head.weight"
-_NAMED = 3
 #: Each class has a label in the manifest, in memory and in answers.
 _MAX_CLASSES = 1_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class ModelDescription:
-    """What a manifest records about weights; the attributes are those of :class:`prunepool.store.Manifest`.
-
-    Attributes:
-        labels: None for ImageNet's if an ImageNet variant has as many classes, else for `class 0`, ….
-    """
-
-    name: str
-    architecture: str
-    input_size: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    crop_pct: float
-    interpolation: str
-    licence: str
-    origin: str
-    labels: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +82,10 @@ def add_staged(
     dtype, parameters = inspect(path)
     shapes = tensor_shapes(path)
     labels, notices = _labels(description, _classes(shapes))
+    description, said = fit_file(path, description, len(labels))
+    if said:
+        dtype, parameters = inspect(path)
+        shapes = tensor_shapes(path)
     try:
         manifest = Manifest.model_validate(
             {
@@ -110,7 +95,9 @@ def add_staged(
                 "mean": description.mean,
                 "std": description.std,
                 "crop_pct": description.crop_pct,
+                "crop_mode": description.crop_mode,
                 "interpolation": description.interpolation,
+                "network": description.network,
                 "licence": description.licence,
                 "origin": description.origin,
                 "labels": labels,
@@ -121,7 +108,7 @@ def add_staged(
         raise ManifestInvalid(f"{description.name}: {explain(error)}") from error
     manifest = manifest.model_copy(update={"geometry": check_fit(manifest, shapes)})
     check_answer(manifest, path)
-    return AddedModel(store.add(manifest, staged, replace=replace), notices)
+    return AddedModel(store.add(manifest, staged, replace=replace), (*notices, *said))
 
 
 def check_fit(manifest: Manifest, shapes: Mapping[str, tuple[int, ...]]) -> Geometry:
@@ -138,7 +125,7 @@ def check_fit(manifest: Manifest, shapes: Mapping[str, tuple[int, ...]]) -> Geom
     wanted = {key: tuple(value.shape) for key, value in network.vit.state_dict().items()}
     misshapen = [key for key in wanted if key in shapes and shapes[key] != wanted[key]]
     problems = [
-        f"{len(keys)} {what} ({_first(keys)})"
+        f"{len(keys)} {what} ({first_of(keys)})"
         for what, keys in (
             ("missing", [key for key in wanted if key not in shapes]),
             ("unexpected", [key for key in shapes if key not in wanted]),
@@ -164,10 +151,6 @@ def check_answer(manifest: Manifest, weights: Path) -> None:
     network = network_of(manifest)
     load_weights(network.vit, StoredModel(manifest, weights.parent))
     check_finite(network, manifest)
-
-
-def _first(keys: list[str]) -> str:
-    return ", ".join(keys[:_NAMED]) + (", …" if len(keys) > _NAMED else "")
 
 
 def _classes(shapes: Mapping[str, tuple[int, ...]]) -> int:

@@ -9,6 +9,7 @@ import timm
 from timm.models import get_arch_pretrained_cfgs
 
 from prunepool.errors import ArchitectureUnsupported
+from prunepool.models.description import ModelDescription
 from prunepool.models.families import family_of, timm_modules
 
 
@@ -23,7 +24,7 @@ class CatalogueEntry:
         mean: per channel, of pixels scaled to 0 … 1.
         std: per channel, of pixels scaled to 0 … 1.
         crop_pct: the centre crop's share of the resized image's side.
-        crop_mode: `center`, or `squash` for a few models that timm evaluates on squashed images.
+        crop_mode: `center`, `squash` or `border`; see :class:`prunepool.store.Manifest`.
         interpolation: of the resize.
         classes: outputs of the published head; 0 without one.
         licence: of the published weights, as timm states it.
@@ -83,6 +84,22 @@ def look_up(timm_name: str) -> CatalogueEntry:
         classes=cfg.num_classes,
         licence=cfg.license,
         hub_id=cfg.hf_hub_id,
+    )
+
+
+def description_of_entry(entry: CatalogueEntry, name: str, origin: str) -> ModelDescription:
+    """What a manifest is to say of weights of an entry's architecture."""
+    return ModelDescription(
+        name=name,
+        architecture=entry.architecture,
+        input_size=entry.input_size,
+        mean=entry.mean,
+        std=entry.std,
+        crop_pct=entry.crop_pct,
+        crop_mode=entry.crop_mode,
+        interpolation=entry.interpolation,
+        licence="unknown",
+        origin=origin,
     )
 
 

@@ -55,32 +55,46 @@ def to_safetensors(source: Path, target: Path) -> tuple[str, ...]:
         ModelError: the target cannot be written.
         OSError: the same, for a file that is copied unchanged.
     """
-    if not source.is_file():
-        raise WeightsInvalid(f"{source}: does not exist, or is not a file")
-    suffix, notices = source.suffix.lower(), tuple[str, ...]()
-    if suffix not in (_SAFETENSORS, *checkpoint.SUFFIXES):
-        raise WeightsInvalid(
-            f"{source}: is a {suffix or 'file without suffix'}; .safetensors and .pth are read"
-        )
-    _check_content(source)
-    if suffix == _SAFETENSORS:
+    if _check_kind(source) == _SAFETENSORS:
         names = tensor_shapes(source)
         stripped = strip_prefixes(names)
         check_layout(stripped, source)
         if stripped.keys() == names.keys():
             copy_file(source, target)
-            return notices
-        named = strip_prefixes(load_file(source))
-    else:
-        weights, notices = checkpoint.read(source)
-        named = strip_prefixes(weights)
-        check_layout(named, source)
+            return ()
+    named, notices = read_weights(source)
+    check_layout(named, source)
+    write_weights(named, target)
+    return notices
+
+
+def read_weights(source: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The tensors of a file by their names without the prefixes of wrappers, whatever library named them.
+
+    Returns:
+        The tensors; and facts that the user should know about their choice.
+
+    Raises:
+        WeightsInvalid: the file is missing, unreadable, or holds something else than named tensors.
+    """
+    if _check_kind(source) == _SAFETENSORS:
+        tensor_shapes(source)  # names what is wrong with a file that is none
+        return strip_prefixes(load_file(source)), ()
+    weights, notices = checkpoint.read(source)
+    return strip_prefixes(weights), notices
+
+
+def write_weights(named: Mapping[str, Tensor], target: Path) -> None:
+    """Write tensors as safetensors.
+
+    Raises:
+        ModelError: the target cannot be written.
+    """
     try:
         # Cloned: safetensors refuses tensors that share memory, as tied weights do.
         save_file({key: value.clone().contiguous() for key, value in named.items()}, target, {"format": "pt"})
     except SafetensorError as error:
         raise ModelError(f"cannot write {target.name} to the store: {error}") from error
-    return notices
 
 
 def inspect(path: Path) -> tuple[DType, int]:
@@ -117,6 +131,23 @@ def inspect(path: Path) -> tuple[DType, int]:
     except SafetensorError as error:
         raise WeightsInvalid(f"{path.name}: is not a safetensors file ({error})") from error
     return (_DTYPES[dtypes.pop()] if len(dtypes) == 1 else "mixed"), parameters
+
+
+def _check_kind(source: Path) -> str:
+    """The suffix of a file of weights.
+
+    Raises:
+        WeightsInvalid: it is missing, or no file of weights.
+    """
+    if not source.is_file():
+        raise WeightsInvalid(f"{source}: does not exist, or is not a file")
+    suffix = source.suffix.lower()
+    if suffix not in (_SAFETENSORS, *checkpoint.SUFFIXES):
+        raise WeightsInvalid(
+            f"{source}: is a {suffix or 'file without suffix'}; .safetensors and .pth are read"
+        )
+    _check_content(source)
+    return suffix
 
 
 def _check_content(source: Path) -> None:

@@ -18,7 +18,7 @@ from prunepool.models.families import make_network
 from prunepool.models.loaded_model import LoadedModel
 from prunepool.models.vit import ReducingViT
 from prunepool.reduction.plan import DENSE
-from prunepool.store import Geometry, Manifest, StoredModel, open_store
+from prunepool.store import Geometry, Manifest, NetworkOptions, StoredModel, open_store
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -118,7 +118,30 @@ def network_of(manifest: Manifest) -> ReducingViT:
     Raises:
         ArchitectureUnsupported: timm cannot make it, or its tokens cannot be reduced.
     """
-    return make_network(manifest.architecture, num_classes=len(manifest.labels), img_size=manifest.input_size)
+    return new_network(manifest.architecture, len(manifest.labels), manifest.input_size, manifest.network)
+
+
+def new_network(
+    architecture: str, outputs: int, input_size: int, options: NetworkOptions | None = None
+) -> ReducingViT:
+    """A network with random weights, in evaluation mode.
+
+    Args:
+        architecture: timm's name, without a tag.
+        outputs: of its head; 0 for none.
+        input_size: input resolution, in pixels a side.
+        options: what it has otherwise than its architecture.
+
+    Raises:
+        ArchitectureUnsupported: timm cannot make it, or its tokens cannot be reduced.
+    """
+    options = options or NetworkOptions()
+    network = make_network(architecture, num_classes=outputs, img_size=input_size, **options.for_timm())
+    if options.norm_eps is not None:
+        for module in network.modules():
+            if isinstance(module, nn.LayerNorm):
+                module.eps = options.norm_eps
+    return network
 
 
 def network_without_weights(manifest: Manifest) -> ReducingViT:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import shutil
@@ -24,8 +25,8 @@ from huggingface_hub.errors import (
 )
 
 from prunepool.errors import ArchitectureUnsupported, HubUnreachable, WeightsInvalid
-from prunepool.models.add import WEIGHTS, AddedModel, ModelDescription, add_staged
-from prunepool.models.catalogue import CatalogueEntry, look_up
+from prunepool.models.add import WEIGHTS, AddedModel, add_staged
+from prunepool.models.catalogue import CatalogueEntry, description_of_entry, look_up
 from prunepool.models.labels import imagenet_labels
 from prunepool.store import ModelStore
 from prunepool.store.folders import copy_file
@@ -87,16 +88,9 @@ def pull(
         added = add_staged(
             store,
             staged,
-            ModelDescription(
-                name=name,
-                architecture=entry.architecture,
-                input_size=entry.input_size,
-                mean=entry.mean,
-                std=entry.std,
-                crop_pct=entry.crop_pct,
-                interpolation=entry.interpolation,
+            dataclasses.replace(
+                description_of_entry(entry, name, f"hf-hub:{entry.hub_id}@{fetched.commit}"),
                 licence=entry.licence or "unknown",
-                origin=f"hf-hub:{entry.hub_id}@{fetched.commit}",
                 labels=imagenet_labels(entry.classes),
             ),
             replace=replace,
@@ -104,8 +98,6 @@ def pull(
     notices = list(added.notices)
     if fetched.cached:
         notices.append(f"{hub.endpoint} did not answer; the weights are those in this machine's cache of it")
-    if entry.crop_mode != "center":
-        notices.append(f"timm evaluates it on {entry.crop_mode}ed images; here it gets the centre crop")
     return AddedModel(added.model, tuple(notices))
 
 

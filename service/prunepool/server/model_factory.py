@@ -16,9 +16,9 @@ from prunepool.core.backend import Backend
 from prunepool.core.model_info import ModelInfo, PlanInfo
 from prunepool.core.policies import levels_of
 from prunepool.core.served_model import ServedModel
-from prunepool.imaging import Preprocess
 from prunepool.models.dial import ModelDial
 from prunepool.models.geometry import geometry_of
+from prunepool.models.preprocess import preprocess_of
 from prunepool.store import ProfilePoint, StoredModel, generation_of
 
 #: The points of the dial that a caller is shown, besides those of the model's profile.
@@ -68,6 +68,8 @@ class HostedModel:
             mean=manifest.mean,
             std=manifest.std,
             crop_pct=manifest.crop_pct,
+            crop_mode=manifest.crop_mode,
+            interpolation=manifest.interpolation,
             plans=tuple(self._point(ratio) for ratio in sorted({*GRID, *measured}) if ratio <= most),
             profile=None
             if self.dial.profile is None
@@ -85,7 +87,7 @@ class HostedModel:
         return ServedModel(
             name=manifest.name,
             info=lambda: self._info,
-            preprocess=Preprocess(manifest.input_size, manifest.crop_pct, manifest.interpolation),
+            preprocess=preprocess_of(manifest),
             costs=self.dial,
             applied=self.dial.applied,
             make_backend=self._backend,

@@ -7,6 +7,7 @@ from prunepool.store.geometry import Geometry
 from prunepool.store.locations import open_store
 from prunepool.store.manifest import Manifest, ReductionDefaults, Weights
 from prunepool.store.model import StoredModel, sha256_of, tensor_shapes
+from prunepool.store.network_options import NetworkOptions
 from prunepool.store.profile import FormatAccuracy, ProfilePoint, Speed
 from prunepool.store.repository import Repository
 from prunepool.store.store import ModelStore
@@ -18,6 +19,7 @@ __all__ = [
     "Geometry",
     "Manifest",
     "ModelStore",
+    "NetworkOptions",
     "PassFiles",
     "ProfilePoint",
     "ReductionDefaults",

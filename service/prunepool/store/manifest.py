@@ -11,6 +11,7 @@ from prunepool.reduction.methods import METHODS
 from prunepool.store.compiled import Compiled
 from prunepool.store.geometry import Geometry
 from prunepool.store.manifest_fields import STRICT, Sha256
+from prunepool.store.network_options import NetworkOptions
 from prunepool.store.profile import Ascending, ProfilePoint, Ratio, Share, Text, Thresholds
 
 #: The reduction method that stands for the plans of the paper; blocks, thresholds and profile are ignored.
@@ -97,11 +98,14 @@ class Manifest(BaseModel):
         mean: per channel, of pixels scaled to 0 … 1.
         std: per channel, of pixels scaled to 0 … 1.
         crop_pct: the centre crop's share of the resized image's side, at least 0.01.
+        crop_mode: `center` resizes the short side and cuts the long one, `squash` resizes both sides alike,
+            `border` resizes the long side and adds borders of the mean's colour to the short one.
         interpolation: of the resize.
         labels: one for each class, in the order of the logits.
         licence: of the weights.
         origin: where the weights came from.
         weights: the file of weights.
+        network: what the network has otherwise than its architecture; None for nothing.
         geometry: of the network; None in manifests of older releases, for which it is computed.
         reduction: defaults for the reduction plan.
         profile: plans and measurements for several ratios.
@@ -118,11 +122,13 @@ class Manifest(BaseModel):
     mean: tuple[Share, Share, Share]
     std: tuple[Spread, Spread, Spread]
     crop_pct: Annotated[float, Field(ge=0.01, le=1)]
+    crop_mode: Literal["center", "squash", "border"] = "center"
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"]
     labels: Annotated[tuple[Text, ...], Field(min_length=1)]
     licence: Text
     origin: Text
     weights: Weights
+    network: NetworkOptions | None = None
     geometry: Geometry | None = None
     reduction: ReductionDefaults = ReductionDefaults()
     profile: tuple[ProfilePoint, ...] | None = None

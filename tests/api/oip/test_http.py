@@ -113,6 +113,8 @@ async def test_the_configuration_of_tensors(http: httpx.AsyncClient, version: st
     ]
     assert document["parameters"]["mean"] == {"string_value": "0.5,0.5,0.5"}
     assert document["parameters"]["crop_pct"] == {"string_value": "0.9"}
+    assert document["parameters"]["crop_mode"] == {"string_value": "center"}
+    assert document["parameters"]["interpolation"] == {"string_value": "bicubic"}
     assert document["parameters"]["max_reduction_ratio"] == {"string_value": "0.872449"}
 
 

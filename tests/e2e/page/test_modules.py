@@ -55,6 +55,7 @@ def test_the_map_lies_on_the_pixels_that_the_model_sees(page: Page, root: Path, 
     assert min(shifts, key=lambda shift: shifts[shift]) == (0, 0)
 
 
+@pytest.mark.parametrize("mode", ["center", "squash"])
 @pytest.mark.parametrize(
     ("width", "height", "size", "share"),
     [
@@ -65,12 +66,14 @@ def test_the_map_lies_on_the_pixels_that_the_model_sees(page: Page, root: Path, 
         (4000, 100, 224, 0.9),
     ],
 )
-def test_the_crop_is_the_servers(modules: Page, width: int, height: int, size: int, share: float) -> None:
+def test_the_crop_is_the_servers(
+    modules: Page, width: int, height: int, size: int, share: float, mode: str
+) -> None:
     ramp: NDArray[np.uint8] = np.zeros((height, width, 3), np.uint8)
     ramp[..., 0] = np.linspace(0, 255, width)[None, :]
     ramp[..., 1] = np.linspace(0, 255, height)[:, None]
-    seen = resize_and_crop(Image.fromarray(ramp), Preprocess(size, share, "bilinear")).astype(float)
-    crop = call(modules, "crop", "cropOf", width, height, size, share)
+    seen = resize_and_crop(Image.fromarray(ramp), Preprocess(size, share, "bilinear", mode)).astype(float)
+    crop = call(modules, "crop", "cropOf", width, height, size, share, mode)
     for channel, start, extent, whole in ((0, "x", "width", width), (1, "y", "height", height)):
         first, last = seen[size // 2, 0, channel], seen[size // 2, -1, channel]
         if channel == 1:
@@ -78,6 +81,11 @@ def test_the_crop_is_the_servers(modules: Page, width: int, height: int, size: i
         tolerance = 1.5 * whole / 255 + crop[extent] / size
         assert crop[start] == pytest.approx(first * whole / 255, abs=tolerance)
         assert crop[start] + crop[extent] == pytest.approx(last * whole / 255, abs=tolerance)
+
+
+def test_with_borders_the_crop_reaches_beyond_the_photo(modules: Page) -> None:
+    crop = call(modules, "crop", "cropOf", 500, 375, 224, 1.0, "border")
+    assert crop == {"x": 0, "y": pytest.approx(-62.5), "width": 500, "height": pytest.approx(500)}
 
 
 def area(path: str) -> float:

@@ -68,6 +68,8 @@ class View:
             "mean": ",".join(map(str, info.mean)),
             "std": ",".join(map(str, info.std)),
             "crop_pct": f"{info.crop_pct:.6g}",
+            "crop_mode": info.crop_mode,
+            "interpolation": info.interpolation,
         }
         given = {"name": INPUT, "data_type": "TYPE_STRING", "format": "FORMAT_NONE", "dims": self.dims}
         if not self.encoded:

@@ -7,8 +7,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from prunepool.errors import InvalidParameter
-from prunepool.models.add import WEIGHTS, AddedModel, ModelDescription, add_staged
+from prunepool.models.add import WEIGHTS, AddedModel, add_staged
 from prunepool.models.catalogue import look_up
+from prunepool.models.description import ModelDescription
 from prunepool.models.loaded_model import LoadedModel
 from prunepool.models.loader import network_of, resolve_device
 from prunepool.store import Manifest, ModelStore, Weights
@@ -43,6 +44,7 @@ def new_student(
             "mean": seen.mean,
             "std": seen.std,
             "crop_pct": seen.crop_pct,
+            "crop_mode": seen.crop_mode,
             "interpolation": seen.interpolation,
             "labels": labels,
             "licence": "unknown",
@@ -101,10 +103,12 @@ def keep(
         mean=student.mean,
         std=student.std,
         crop_pct=student.crop_pct,
+        crop_mode=student.crop_mode,
         interpolation=student.interpolation,
         licence=licence,
         origin=origin,
         labels=student.labels,
+        network=student.network,
     )
     with store.staging() as staged:
         named = {key: value.detach().cpu().to(_DTYPES[dtype]).contiguous() for key, value in weights.items()}

@@ -46,8 +46,8 @@ async function take(photo) {
     const bitmap = await createImageBitmap(blob).catch(() => null); // the server may decode what this browser cannot
     if (turn !== state.turn) return;
     state.blob = blob;
-    const { input_size: size, crop_pct: share } = state.model;
-    map.photo(bitmap, bitmap && cropOf(bitmap.width, bitmap.height, size, share));
+    const { input_size: size, crop_pct: share, crop_mode: mode } = state.model;
+    map.photo(bitmap, bitmap && cropOf(bitmap.width, bitmap.height, size, share, mode));
     bitmap?.close();
     by("crop").setAttribute("aria-label", `${photo.name}, as the model sees it`);
   } catch {

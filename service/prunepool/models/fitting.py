@@ -1,0 +1,136 @@
+"""Weights of an architecture under older names, or of another input resolution, fitted to a network."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from prunepool.models.convert import write_weights
+from prunepool.models.description import ModelDescription
+from prunepool.models.loader import new_network
+from prunepool.models.vit import ReducingViT
+from prunepool.store import tensor_shapes
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+_POSITIONS = "pos_embed"
+_PATCHES = "patch_embed.proj.weight"
+_NAMED = 3
+
+
+def _network(description: ModelDescription, classes: int) -> ReducingViT:
+    """The network of a description, without values."""
+    with torch.device("meta"):
+        return new_network(description.architecture, classes, description.input_size, description.network)
+
+
+def fit_file(
+    path: Path, description: ModelDescription, classes: int
+) -> tuple[ModelDescription, tuple[str, ...]]:
+    """Rewrite weights that have older names, or another input resolution than the one asked for.
+
+    Returns:
+        The description, of the input resolution that the weights are of; and what was done, one sentence each.
+
+    Raises:
+        ArchitectureUnsupported: the architecture's tokens cannot be reduced.
+        ModelError: the file cannot be written.
+    """
+    network = _network(description, classes)
+    shapes = tensor_shapes(path)
+    own = size_of(shapes, network.vit)
+    said: list[str] = []
+    if own is not None and own != description.input_size:
+        if description.resample:
+            said.append(
+                f"its position embeddings are of {own}²; they were resampled to {description.input_size}²"
+            )
+        else:
+            said.append(f"its position embeddings are of {own}², so that this is its input size")
+            description = replace(description, input_size=own)
+            network = _network(description, classes)
+    if not differs(shapes, network.vit):
+        return description, tuple(said)
+    weights = fitted(load_file(path), network.vit, description.architecture)
+    if weights is None:
+        return description, tuple(said)
+    renamed = sorted(shapes.keys() - weights.keys())
+    if renamed:
+        said.append(f"timm's names were given to {len(renamed)} of its tensors ({first_of(renamed)})")
+    write_weights(weights, path)
+    return description, tuple(said)
+
+
+def size_of(shapes: Shapes, vit: Any) -> int | None:
+    """The input resolution that position embeddings are of; None if they do not say.
+
+    Args:
+        shapes: of the weights, by timm's names.
+        vit: the network at any input resolution.
+    """
+    own, wanted = shapes.get(_POSITIONS, ()), getattr(vit, _POSITIONS, None)
+    if wanted is None or len(own) != 3 or own[2] != wanted.shape[2]:
+        return None
+    height, width = vit.patch_embed.grid_size
+    patches = own[1] - (wanted.shape[1] - height * width)
+    side = math.isqrt(patches) if patches > 0 else 0
+    patch, other = vit.patch_embed.patch_size
+    return side * int(patch) if side and side * side == patches and patch == other else None
+
+
+def differs(shapes: Shapes, vit: nn.Module) -> bool:
+    """Whether tensors have other names or shapes than a network's."""
+    return shapes != {key: tuple(value.shape) for key, value in vit.state_dict().items()}
+
+
+def fitted(weights: Mapping[str, Tensor], vit: nn.Module, architecture: str) -> dict[str, Tensor] | None:
+    """Weights under the names of a network and with its number of positions, as timm fits those it has published.
+
+    Args:
+        weights: by other names, or of another input resolution.
+        vit: timm's network, on any device.
+        architecture: its name.
+
+    Returns:
+        The weights, resampled where they have to be; None if timm does not know them either.
+    """
+    convert = _timms_own(architecture)
+    kernel, wanted = weights.get(_PATCHES), vit.state_dict().get(_PATCHES)
+    if convert is None or (
+        kernel is not None and wanted is not None and kernel.shape[2:] != wanted.shape[2:]
+    ):
+        return None  # patches of another size are another architecture
+    try:
+        found = convert(dict(weights), vit)
+    # Whatever does not have the form that timm expects makes its function raise anything.
+    except Exception:
+        return None
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _timms_own(architecture: str) -> Callable[[dict[str, Tensor], nn.Module], dict[str, Tensor]] | None:
+    """Find timm's function for weights of other names, if the architecture's module has one."""
+    module = sys.modules[timm.model_entrypoint(architecture).__module__]
+    convert = getattr(module, "checkpoint_filter_fn", None)
+    if convert is None:
+        return None
+    # Meta's names of layer scale, where timm's network has others.
+    scales = (
+        {"adapt_layer_scale": True} if "adapt_layer_scale" in inspect.signature(convert).parameters else {}
+    )
+    return lambda weights, vit: convert(weights, vit, **scales)
+
+
+def first_of(keys: Sequence[str]) -> str:
+    """The first few of many keys, for a message."""
+    return ", ".join(keys[:_NAMED]) + (", …" if len(keys) > _NAMED else "")
