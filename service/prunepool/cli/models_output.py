@@ -16,7 +16,6 @@ from prunepool.reduction.plan import PlanError, default_blocks, max_ratio
 from prunepool.store import Manifest, ModelStore, StoredModel
 from prunepool.store.weights_check import PATCHES, depth_of
 
-
 #: What is resized, in each crop mode.
 _SIDES = {
     "center": "the short side",
