@@ -105,14 +105,13 @@ def main() -> None:
     from prunepool.backends import registry
     from prunepool.backends.registry import BackendOptions
     from prunepool.core.types import Batch, BatchItem, RatioSpec, Request
-    from prunepool.imaging import ImageLimits, decode
-    from prunepool.models.preprocess import preprocess_of
+    from prunepool.imaging import ImageLimits, Preprocess, decode
     from prunepool.store import open_store
 
     folder, dtype, openvino, *images = sys.argv[1:]
     stored = open_store().open(folder)
     manifest = stored.manifest
-    preprocess = preprocess_of(manifest)
+    preprocess = Preprocess(manifest.input_size, manifest.crop_pct, manifest.interpolation)
     encoded = photos(Path(images[0]) if images else None)[:_MOST_CROPS]
     crops = [decode(image, preprocess, ImageLimits()) for image in encoded]
     options = BackendOptions("cpu", dtype, 1, 0, False, bool(int(openvino)), Path(os.devnull))

@@ -180,6 +180,27 @@ def test_the_option_wins_over_the_environment(call: Call, tmp_path: Path) -> Non
     assert call("list", "--model-store", str(tmp_path / "other")).out.startswith("no models in ")
 
 
+def test_a_folder_of_transformers_is_added_by_its_name_and_options_overrule_it(
+    call: Call, store: ModelStore, root: Path
+) -> None:
+    folder = root / "tests" / "models" / "transformers" / "vit"
+    done = call("add", str(folder), "--mean", "0.25", "--crop-mode", "border")
+    assert done.out.startswith("vit added to ")
+    assert "the crop 1 of the long side, with borders at the short one; mean 0.25, 0.25, 0.25" in done.out
+    manifest = store.verify("vit").manifest
+    assert (manifest.mean, manifest.std, manifest.crop_mode) == ((0.25,) * 3, (0.5,) * 3, "border")
+    assert (manifest.labels[4], manifest.origin, manifest.input_size) == ("yak", "folder vit", 32)
+
+
+def test_show_says_that_auto_leaves_a_model_alone_that_was_not_measured(
+    call: Call, store: ModelStore
+) -> None:
+    store.update_manifest(EMBEDDED, store.open(EMBEDDED).manifest.model_copy(update={"profile": None}))
+    shown = call("show", EMBEDDED).out
+    assert "default 0.0, at most 0.8724" in shown
+    assert "0, for what it would lose was not measured" in shown
+
+
 def test_show_has_every_figure(call: Call, store: ModelStore) -> None:
     shown = call("show", EMBEDDED).out
     lines = dict(line.split("  ", 1) for line in shown.splitlines() if "  " in line)
@@ -467,8 +488,9 @@ def test_add_of_an_architecture_that_timm_has_not(call: Call, weights: Path) -> 
     [
         ("show", "missing argument 'name'"),
         ("add none.pth --name x --architecture y", "'none.pth' does not exist"),
-        ("add {weights} --architecture y", "missing option '--name'"),
-        ("add {weights} --name x", "missing option '--architecture'"),
+        ("add {weights} --architecture y", "a file of weights needs --name and --architecture"),
+        ("add {weights} --name x", "a file of weights needs --name and --architecture"),
+        ("add . --architecture y", "--architecture is for a file of weights"),
         ("list --colour", "no such option: --colour"),
         ("", "missing command"),
         ("frobnicate", "no such command 'frobnicate'"),

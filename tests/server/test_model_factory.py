@@ -18,11 +18,12 @@ from prunepool.core.served_model import ServedModel
 from prunepool.metrics import Metrics
 from prunepool.server.decisions import DecisionFolder
 from prunepool.server.factory import create_core
-from prunepool.server.model_factory import ModelFactory, ratio_within
+from prunepool.server.model_factory import ModelFactory
 from prunepool.serving.options import InferenceOptions, resolve
 from prunepool.settings import Settings
 from prunepool.store import ModelStore, ProfilePoint, StoredModel
 from prunepool.store.folders import copy_file
+from prunepool.store.profile import auto_limit
 
 NAME = "deit_tiny_imagenette"
 STORE = ModelStore(Path(__file__).parents[2] / "model_store")
@@ -92,7 +93,7 @@ def point(ratio: float, drop: float | None) -> ProfilePoint:
 def test_how_far_auto_goes_is_what_was_measured(
     profile: list[tuple[float, float | None]], most: float | None
 ) -> None:
-    assert ratio_within(2.0, [point(*one) for one in profile]) == most
+    assert auto_limit([point(*one) for one in profile], 2.0) == most
 
 
 def test_auto_keeps_all_tokens_of_a_model_that_was_not_measured_unless_it_is_told_otherwise(
@@ -100,7 +101,7 @@ def test_auto_keeps_all_tokens_of_a_model_that_was_not_measured_unless_it_is_tol
 ) -> None:
     """Under load it went to the limit, and nobody knew what that cost."""
     info = ModelFactory(uncompiled(tmp_path, profile=None).open, options()).model(NAME).info()
-    assert info.auto_max_reduction_ratio == 0
+    assert (info.auto_max_reduction_ratio, info.default_reduction_ratio) == (0, 0)
     auto = InferenceOptions(reduction_ratio="auto")
     assert resolve(auto, info).ratio_spec.maximum == 0
     assert resolve(auto, info, max_ratio=0.5).ratio_spec.maximum == 0.5

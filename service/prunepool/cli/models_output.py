@@ -14,6 +14,7 @@ from prunepool.cli.terminal import say_table, shown
 from prunepool.errors import PrunepoolError, WeightsInvalid
 from prunepool.reduction.plan import PlanError, default_blocks, max_ratio
 from prunepool.store import Manifest, ModelStore, StoredModel
+from prunepool.store.profile import auto_limit
 from prunepool.store.weights_check import PATCHES, depth_of
 
 #: What is resized, in each crop mode.
@@ -46,7 +47,7 @@ def row(store: ModelStore, name: str) -> dict[str, Any]:
         "dtype": manifest.weights.dtype,
         "bytes": weights.stat().st_size if weights.is_file() else None,
         "licence": manifest.licence,
-        "default_ratio": manifest.reduction.default_ratio,
+        "default_ratio": _default(manifest),
         "folder": str(model.folder),
         "packaged": model.packaged,
     }
@@ -157,8 +158,8 @@ def print_details(model: StoredModel) -> None:
         ("compiled", _compiled(manifest)),
         ("licence", manifest.licence),
         ("origin", manifest.origin),
-        ("reduction ratio", f"default {reduction.default_ratio}, at most {ratio_limit(model)}"),
-        ("auto at most", "the same" if reduction.max_ratio is None else str(reduction.max_ratio)),
+        ("reduction ratio", f"default {_default(manifest)}, at most {ratio_limit(model)}"),
+        ("auto at most", _auto_most(manifest)),
         ("method", reduction.method),
         ("blocks", "the method's own" if reduction.blocks is None else words(reduction.blocks)),
         ("thresholds", "the paper's" if reduction.thresholds is None else words(reduction.thresholds)),
@@ -168,6 +169,20 @@ def print_details(model: StoredModel) -> None:
         say_table(grid, "profile          not measured: `prunepool calibrate` does that")
     else:
         say_table(grid, "", *profile_parts(manifest.profile))
+
+
+def _default(manifest: Manifest) -> float:
+    """The ratio of requests that are many; none is taken of a model that was not measured."""
+    return 0.0 if auto_limit(manifest.profile or ()) == 0 else manifest.reduction.default_ratio
+
+
+def _auto_most(manifest: Manifest) -> str:
+    """How far `auto` goes where nobody set a bound."""
+    most = auto_limit(manifest.profile or ())
+    if most == 0:
+        return "0, for what it would lose was not measured"
+    bounds = [one for one in (most, manifest.reduction.max_ratio) if one is not None]
+    return str(min(bounds)) if bounds else "the same"
 
 
 def _compiled(manifest: Manifest) -> str:

@@ -33,7 +33,8 @@ class ModelInfo:
         input_size: pixels a side.
         labels: one a class.
         max_reduction_ratio: the largest ratio it can do.
-        default_reduction_ratio: of calls for many images, and what `auto` takes without a latency target.
+        default_reduction_ratio: of calls for many images, and what `auto` takes without a latency target; 0 for a
+            model without a measured profile.
         gmacs: of the dense model.
         parameters: how many.
         device: where it runs.

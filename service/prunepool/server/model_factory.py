@@ -6,7 +6,7 @@ A model is described from its manifest. torch is imported when its weights are l
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -19,16 +19,14 @@ from prunepool.core.served_model import ServedModel
 from prunepool.models.dial import ModelDial
 from prunepool.models.geometry import geometry_of
 from prunepool.models.preprocess import preprocess_of
-from prunepool.store import ProfilePoint, StoredModel, generation_of
+from prunepool.store import StoredModel, generation_of
+from prunepool.store.profile import auto_limit
 
 #: The points of the dial that a caller is shown, besides those of the model's profile.
 GRID = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.755, 0.8)
 
 #: From the generation of a model to what its backends decide by measuring; see :data:`Decisions`.
 DecisionsOf = Callable[[str], Decisions]
-
-#: Points of accuracy that `auto` may cost where nobody said how far it may go; see docs/elastic.md.
-MAX_AUTO_DROP = 2.0
 
 
 class HostedModel:
@@ -51,7 +49,9 @@ class HostedModel:
         self.dial = ModelDial(manifest, geometry_of(manifest))
         most = self.dial.max_ratio
         measured = [point.ratio for point in self.dial.profile or ()]
-        default = min(manifest.reduction.default_ratio, most)
+        auto_most = auto_limit(self.dial.profile or ())
+        # What a ratio costs a model that was not measured, nobody knows: it is taken only when it is asked for.
+        default = 0.0 if auto_most == 0 else min(manifest.reduction.default_ratio, most)
         self._info = ModelInfo(
             name=manifest.name,
             architecture=manifest.architecture,
@@ -74,7 +74,7 @@ class HostedModel:
             profile=None
             if self.dial.profile is None
             else [point.model_dump(exclude_none=True) for point in self.dial.profile],
-            auto_max_reduction_ratio=ratio_within(MAX_AUTO_DROP, self.dial.profile or ()),
+            auto_max_reduction_ratio=auto_most,
         )
         plans = (point.reduction_ratio for point in self._info.plans)
         # What callers get who ask for nothing, then what `auto` goes through, then what others may ask for.
@@ -157,23 +157,3 @@ class ModelFactory:
         """
         stored = self._open(reference)
         return HostedModel(stored, self._options, self._decisions(generation_of(stored.manifest))).served()
-
-
-def ratio_within(drop: float, profile: Iterable[ProfilePoint]) -> float | None:
-    """How far the dial can be turned before a measured point has lost more than `drop` points.
-
-    Args:
-        drop: points of accuracy, as in the profile.
-        profile: points of one dial, by ascending ratio.
-
-    Returns:
-        The last ratio before that; 0 where the loss was measured at no ratio above 0; None where no measured point
-        has lost as much.
-    """
-    last, measured = 0.0, False
-    for point in profile:
-        if point.drop is not None and point.drop > drop:
-            return last
-        measured = measured or (point.drop is not None and point.ratio > 0)
-        last = point.ratio
-    return None if measured else 0.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -13,6 +13,9 @@ Ratio = Annotated[float, Field(ge=0, lt=1)]
 Ascending = tuple[Annotated[int, Field(ge=0)], ...]
 Counts = tuple[Annotated[int, Field(ge=0)], ...]
 Thresholds = tuple[Annotated[float, Field(ge=0)], ...]
+
+#: Points of accuracy that `auto` may cost where nobody said how far it may go; see docs/elastic.md.
+MAX_AUTO_DROP = 2.0
 
 _OPEN = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False, protected_namespaces=())
 
@@ -125,3 +128,23 @@ class ProfilePoint(BaseModel):
                     "removed needs a method, and as many blocks and thresholds as it has counts itself"
                 )
         return self
+
+
+def auto_limit(profile: Iterable[ProfilePoint], drop: float = MAX_AUTO_DROP) -> float | None:
+    """How far the dial can be turned before a measured point has lost more than `drop` points.
+
+    Args:
+        profile: points of one dial, by ascending ratio.
+        drop: points of accuracy, as in the profile.
+
+    Returns:
+        The last ratio before that; 0 where the loss was measured at no ratio above 0; None where no measured point
+        has lost as much.
+    """
+    last, measured = 0.0, False
+    for point in profile:
+        if point.drop is not None and point.drop > drop:
+            return last
+        measured = measured or (point.drop is not None and point.ratio > 0)
+        last = point.ratio
+    return None if measured else 0.0
