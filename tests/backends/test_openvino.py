@@ -40,7 +40,7 @@ def passes(network: ReducingViT) -> Callable[[str], CompiledPass]:
             family = PlanFamily(method, default_blocks(4, method))
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr("openvino_telemetry.Telemetry.__init__", tells_on_us)
-                made[method] = open_network(network, family, SIZE, "float32", 2)
+                made[method] = open_network(network, family, SIZE, ("float32",), 2)["float32"]
         return made[method]
 
     return get
@@ -151,7 +151,7 @@ def test_what_cannot_be_converted_is_said(network: ReducingViT, monkeypatch: pyt
 
     monkeypatch.setattr(DynamicPass, "exported", refuse)
     with pytest.raises(ConversionInvalid, match="OpenVINO cannot take over the pass: not today"):
-        open_network(network, PPT, SIZE, "float32", 1)
+        open_network(network, PPT, SIZE, ("float32",), 1)
 
 
 def test_without_openvino_it_says_how_to_get_it(
@@ -159,4 +159,4 @@ def test_without_openvino_it_says_how_to_get_it(
 ) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(ConversionInvalid, match=r'needs OpenVINO: pip install "prunepool\[openvino\]"'):
-        open_network(network, PPT, SIZE, "float32", 1)
+        open_network(network, PPT, SIZE, ("float32",), 1)

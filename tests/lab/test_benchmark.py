@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from prunepool import cli
 from prunepool.errors import ArchitectureUnsupported
 from prunepool.lab.benchmark import Benchmark, Case
 from prunepool.lab.networks import random_network
+from prunepool.models.families import make_network
 
 
 @pytest.fixture(scope="module")
@@ -49,22 +52,35 @@ def test_a_rival_that_is_not_installed_is_named(bench: Benchmark, monkeypatch: p
     assert json.loads(json.dumps(report))["environment"]["torch"] == torch.__version__
 
 
-def test_the_command_writes_json_and_a_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    files = ("--json", str(tmp_path / "out.json"), "--plot", str(tmp_path / "out.png"))
+def command_rows(folder: Path, *flags: str) -> dict[str, Any]:
+    """The rows of the command's report, by candidate."""
     status = cli.run(
         ["benchmark", "--architecture", "deit_tiny_patch16_224", "--batches", "1", "--ratios", "0,0.5",
-         "--rivals", "timm eager", "--rounds", "1", "--operations", "--openvino", *files]
+         "--rivals", "timm eager", "--rounds", "1", "--json", str(folder / "out.json"), *flags]
     )  # fmt: skip
     assert status == 0
+    return {row["candidate"]: row for row in json.loads((folder / "out.json").read_text())["rows"]}
+
+
+def test_the_command_writes_json_and_a_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = command_rows(tmp_path, "--operations", "--plot", str(tmp_path / "out.png"))
     assert "ratio 0.5" in capsys.readouterr().out
-    rows = {row["candidate"]: row for row in json.loads((tmp_path / "out.json").read_text())["rows"]}
-    ways = ("", " openvino", " openvino int8")
-    assert set(rows) == {"timm eager", *(f"ratio {r}{by}" for r in ("0", "0.5") for by in ways)}
-    assert rows["ratio 0.5 openvino"]["bound"] == rows["ratio 0.5"]["bound"]
+    assert set(rows) == {"timm eager", "ratio 0", "ratio 0.5"}
     shares = {one["kind"]: one["share"] for one in rows["ratio 0.5"]["operations"]}
     assert sum(shares.values()) == pytest.approx(1.0)
     assert max(shares, key=lambda family: shares[family]) == "linear"
     assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_command_measures_openvino_in_the_format_of_the_case_and_in_int8(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A third of its blocks: to convert them takes longer than all else.
+    monkeypatch.setattr("prunepool.lab.networks.make_network", partial(make_network, depth=4))
+    rows = command_rows(tmp_path, "--openvino")
+    ways = ("", " openvino", " openvino int8")
+    assert set(rows) == {"timm eager", *(f"ratio {r}{by}" for r in ("0", "0.5") for by in ways)}
+    assert rows["ratio 0.5 openvino"]["bound"] == rows["ratio 0.5"]["bound"]
 
 
 @pytest.mark.parametrize(

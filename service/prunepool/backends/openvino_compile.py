@@ -120,25 +120,33 @@ def open_formats(model: LoadedModel, dtypes: Sequence[str], threads: int) -> dic
 
 
 def open_network(
-    network: ReducingViT, family: PlanFamily, size: int, dtype: str, threads: int
-) -> CompiledPass:
+    network: ReducingViT, family: PlanFamily, size: int, dtypes: Sequence[str], threads: int
+) -> dict[str, CompiledPass]:
     """The pass of a network, converted now and ready to run; for experiments, which keep no files.
 
     Args:
         network: on a CPU.
         family: of the plans.
         size: input resolution, in pixels a side.
-        dtype: the number format to compute in.
+        dtypes: the number formats to compute in; the network is converted once for all of them.
         threads: to compute with.
+
+    Returns:
+        The pass in each number format.
 
     Raises:
         ConversionInvalid: OpenVINO is not installed, or cannot convert the network.
     """
-    converted = _converted(network, family, size)
-    if dtype == "int8":
-        quantise_weights(converted)
-    graphs, constants = pack({"pass": converted}, halved=False)
-    return CompiledPass(open_pass(graphs["pass"], constants, dtype, threads), family, network.geometry)
+    exact = _converted(network, family, size)
+    opened: dict[str, CompiledPass] = {}
+    for dtype in dtypes:
+        converted = exact.clone()
+        if dtype == "int8":
+            quantise_weights(converted)
+        graphs, constants = pack({"pass": converted}, halved=False)
+        infer = open_pass(graphs["pass"], constants, dtype, threads)
+        opened[dtype] = CompiledPass(infer, family, network.geometry)
+    return opened
 
 
 def compile_stored(store: ModelStore, name_or_folder: str, formats: Sequence[WeightFormat]) -> StoredModel:

@@ -156,8 +156,8 @@ class Benchmark:
             candidates[name] = _bind(network, images, own)
         if self._openvino:
             arrays = images.float().numpy()
-            for dtype in (_name(case.dtype), *(["int8"] if case.dtype == torch.float32 else [])):
-                one = self._pass(network, groups, dtype)
+            dtypes = (_name(case.dtype), *(["int8"] if case.dtype == torch.float32 else []))
+            for dtype, one in self._passes(network, groups, dtypes).items():
                 end = "openvino" if dtype == _name(case.dtype) else f"openvino {dtype}"
                 for name, own in list(groups.items()):
                     if "openvino" not in name:
@@ -178,13 +178,15 @@ class Benchmark:
                 row = replace(row, operations=tuple(operations(candidates[name], self._device)))
             yield row
 
-    def _pass(self, network: ReducingViT, groups: Mapping[str, list[Group]], dtype: str) -> CompiledPass:
-        """The network in OpenVINO, converted once for each number format."""
-        if dtype not in self._converted:
+    def _passes(
+        self, network: ReducingViT, groups: Mapping[str, list[Group]], dtypes: Sequence[str]
+    ) -> dict[str, CompiledPass]:
+        """The network in OpenVINO in some number formats, converted once for all batch sizes."""
+        if not self._converted.keys() >= set(dtypes):
             (family,) = PlanFamily.all_of(plan for own in groups.values() for plan, _ in own)
             threads = torch.get_num_threads()
-            self._converted[dtype] = open_network(network, family, self._size, dtype, threads)
-        return self._converted[dtype]
+            self._converted |= open_network(network, family, self._size, dtypes, threads)
+        return {dtype: self._converted[dtype] for dtype in dtypes}
 
     def _row(
         self,
