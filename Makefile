@@ -202,6 +202,10 @@ elastic: setup ## Does auto hold its latency target where the dense model cannot
 chaos: setup ## Break things on purpose, and see that nothing is lost (5 minutes; needs libfaketime)
 	$(BIN)/python loadtests/chaos.py --json docs/benchmarks/chaos.json
 
+.PHONY: families
+families: setup ## Which of timm's weights are served? Compares each architecture with timm, writes docs/models.md
+	$(BIN)/python -m prunepool.lab.model_families docs/models.md
+
 # Flags of loadtests/overhead.py, as in OVERHEAD="--images photos".
 OVERHEAD ?=
 

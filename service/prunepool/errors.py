@@ -8,6 +8,7 @@
     │   ├── BodyTooLarge             413 body_too_large
     │   ├── UnsupportedMediaType     415 unsupported_media_type
     │   ├── ModelNotFound            404 model_not_found
+    │   ├── ModelHasNoClasses        422 model_has_no_classes
     │   ├── Unauthorized             401 unauthorized
     │   ├── Forbidden                403 forbidden
     │   ├── RequestTimeout           408 request_timeout
@@ -147,6 +148,27 @@ class ModelNotFound(RequestError):
     code = "model_not_found"
     status = 404
     title = "Model not found"
+
+
+class ModelHasNoClasses(RequestError):
+    """The model's output is an embedding, and not one number a class.
+
+    Args:
+        model: its name.
+        channels: of the embedding; None if it is not known.
+    """
+
+    code = "model_has_no_classes"
+    status = 422
+    title = "Model has no classes"
+
+    def __init__(self, model: str, channels: int | None = None) -> None:
+        what = "an embedding" if channels is None else f"an embedding of {channels} numbers"
+        super().__init__(
+            f"{model} has no classes: its output is {what}, which /embed is for; /classify and /v2 need a model "
+            "with labels",
+            model=model,
+        )
 
 
 class Unauthorized(RequestError):

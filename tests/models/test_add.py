@@ -23,7 +23,7 @@ from prunepool.errors import (
     PrunepoolError,
     WeightsInvalid,
 )
-from prunepool.models.add import AddedModel, add_file
+from prunepool.models.add import AddedModel, _labels, add_file
 from prunepool.models.description import ModelDescription
 from prunepool.models.geometry import geometry_of
 from prunepool.models.loader import load_model
@@ -192,12 +192,48 @@ def test_metas_names_of_layer_scale_become_timms(
     assert all(torch.equal(found[key], value.half()) for key, value in vit.state_dict().items())
 
 
-def test_weights_without_a_classifier_are_refused(
+def test_weights_without_a_classifier_have_no_classes_and_give_an_embedding(
+    store: ModelStore, add: Callable[..., AddedModel], state: State
+) -> None:
+    headless = {key: value for key, value in state.items() if not key.startswith("head")}
+    added = add(headless, replace(DESCRIPTION, labels=None))
+    assert added.notices == (
+        "it has no classification head: its output is an embedding, and /classify refuses it",
+    )
+    manifest = store.open("mine").manifest
+    assert manifest.labels == ()
+    assert manifest.geometry is not None
+    assert (manifest.geometry.classes, manifest.geometry.outputs) == (0, 192)
+    model = load_model("mine", device="cpu", dtype="float32", store=store.root)
+    images = torch.randn(2, 3, 224, 224)
+    with torch.inference_mode():
+        assert torch.equal(model(images).logits, model.vit.vit(images))
+        assert model(images, model.plan(0.5)).logits.shape == (2, 192)
+
+
+def test_labels_for_weights_without_a_classifier_are_refused(
     store: ModelStore, add: Callable[..., AddedModel], state: State
 ) -> None:
     headless = {key: value for key, value in state.items() if not key.startswith("head")}
     error = refused(store, lambda: add(headless))
-    assert error.detail == "the weights have no classifier: head.weight is missing"
+    assert error.detail == (
+        "labels must be left out: the weights have no classifier (head.weight is missing); got '3 labels'"
+    )
+
+
+def test_the_projection_of_a_clip_tower_is_no_classifier() -> None:
+    architecture = "vit_xsmall_patch16_clip_224"
+    wanted = replace(DESCRIPTION, architecture=architecture, labels=None)
+    labels, notices = _labels(wanted, 512)
+    assert labels == ()
+    (notice,) = notices
+    assert notice.startswith(
+        "its 512 outputs are taken for an embedding, as those of timm's own vit_xsmall_patch16"
+    )
+    assert len(_labels(replace(wanted, labels=tuple(map(str, range(512)))), 512)[0]) == 512
+    assert _labels(wanted, 1000)[0][0] == "tench"
+    assert _labels(wanted, 7)[0][0] == "class 0"
+    assert _labels(replace(wanted, architecture="vit_tiny_patch16_224"), 512)[0][0] == "class 0"
 
 
 def test_a_classifier_of_more_classes_than_a_manifest_can_hold_is_refused(
@@ -276,7 +312,7 @@ def test_a_thousand_classes_without_labels_are_imagenets_and_that_is_said(
     ("architecture", "message"),
     [
         ("no_such_vit", "cannot make 'no_such_vit'"),
-        ("vit_base_patch16_siglip_224", "has no class token"),
+        ("vit_base_patch16_rpn_224", "made of ResPostBlock"),
     ],
 )
 def test_an_architecture_that_cannot_be_reduced_is_refused(

@@ -21,7 +21,7 @@ from safetensors.torch import save
 from torch import nn
 
 from prunepool.cli import run
-from prunepool.errors import ArchitectureUnsupported, HubUnreachable, ModelError, WeightsInvalid
+from prunepool.errors import HubUnreachable, ModelError, WeightsInvalid
 from prunepool.models.labels import imagenet_labels
 from prunepool.models.pull import Hub, pull
 from prunepool.store import ModelStore
@@ -341,11 +341,6 @@ def test_a_page_that_is_no_hub_is_told_apart(store: ModelStore, hub: Hub, server
     server.files = {}
     with pytest.raises(HubUnreachable, match=r"answers, but not as a model hub does"):
         pull(store, NAME, hub=hub)
-
-
-def test_a_model_without_a_classifier_is_refused(store: ModelStore, hub: Hub) -> None:
-    with pytest.raises(ArchitectureUnsupported, match="is published without a classification head"):
-        pull(store, "vit_small_patch14_dinov2", hub=hub)
 
 
 def test_a_model_that_timm_evaluates_on_squashed_images_gets_them(

@@ -23,6 +23,7 @@ from prunepool.errors import (
     EngineUnavailable,
     ImageUndecodable,
     InvalidParameter,
+    ModelHasNoClasses,
     ModelNotFound,
     Overloaded,
     PrunepoolError,
@@ -233,6 +234,18 @@ async def test_an_answer_is_counted_once(service: LocalService, metrics: Metrics
 async def test_an_answer_is_no_rejection(service: LocalService, metrics: Metrics) -> None:
     await service.classify(b"x", InferenceOptions())
     assert not [family.samples for family in metrics.rejected.collect() if family.samples]
+
+
+@pytest.mark.parametrize("ask", ["classify", "infer"])
+async def test_a_model_without_classes_is_served_and_refuses_to_classify(make: Make, ask: str) -> None:
+    service = make(served("tower", classes=0))
+    await service.start()
+    assert service.model("tower").labels == ()
+    with pytest.raises(
+        ModelHasNoClasses, match=r"tower has no classes: its output is an embedding"
+    ) as caught:
+        await getattr(service, ask)(b"a", InferenceOptions())
+    assert (caught.value.status, "/embed" in caught.value.detail) == (422, True)
 
 
 async def test_an_unknown_model_is_refused_by_name(service: LocalService) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from prunepool.errors import ManifestInvalid
 from prunepool.model_names import NAME_PATTERN, reserved_suffix
+from prunepool.reduction.plan import DENSE
 from prunepool.store import Geometry, Manifest, ProfilePoint, ReductionDefaults, Weights
 from prunepool.store.manifest_file import parse, read, render, write
 
@@ -125,7 +126,7 @@ def test_reduction_may_be_left_out(document: dict[str, Any]) -> None:
         ({"crop_pct": 1.5}, "crop_pct is 1.5: input should be less than or equal to 1"),
         ({"crop_mode": "pad"}, "crop_mode is 'pad': input should be 'center', 'squash' or 'border'"),
         ({"interpolation": "magic"}, "interpolation is 'magic': input should be 'nearest', 'bilinear'"),
-        ({"labels": []}, "labels is []: tuple should have at least 1 item"),
+        ({"labels": []}, "labels is []: one for each class, or a geometry of a network without any"),
         ({"labels": ["cat", ""]}, "labels[1] is '': string should have at least 1 character"),
         ({"labels": ["cat", 3]}, "labels[1] is 3: input should be a valid string"),
         ({"colour": "red"}, "colour is not a known key"),
@@ -249,6 +250,28 @@ def test_a_manifest_says_what_plans_and_costs_depend_on(document: dict[str, Any]
     assert manifest.geometry == Geometry.model_validate(GEOMETRY)
     assert (manifest.geometry.patches, manifest.geometry.tokens) == (196, 197)
     assert json.loads(render(manifest))["geometry"] == GEOMETRY
+
+
+def test_a_network_without_classes_has_no_labels(document: dict[str, Any]) -> None:
+    geometry = GEOMETRY | {"classes": 0, "pool": "map", "gated_mlp": True, "prefix_tokens": 0}
+    manifest = parse(json.dumps(document | {"geometry": geometry, "labels": []}).encode(), "model.json")
+    assert manifest.geometry is not None
+    assert (manifest.labels, manifest.geometry.outputs) == ((), 192)
+    assert json.loads(render(manifest))["geometry"] == geometry
+    with pytest.raises(ManifestInvalid, match="classes must be a multiple of the 2 labels; got 0"):
+        parse(json.dumps(document | {"geometry": geometry}).encode(), "model.json")
+
+
+def test_a_third_matrix_and_attention_pooling_cost(document: dict[str, Any]) -> None:
+    plain, gated, pooled, hybrid = (
+        Geometry.model_validate(GEOMETRY | more)
+        for more in ({}, {"gated_mlp": True}, {"pool": "map"}, {"stem_macs": 10**9})
+    )
+    per_matrix = 12 * 197 * 192 * 768
+    assert gated.gmacs(DENSE) - plain.gmacs(DENSE) == pytest.approx(per_matrix / 1e9)
+    head = 2 * 197 * 192**2 + 2 * 197 * 192 + 192**2 + 2 * 192 * 768
+    assert pooled.gmacs(DENSE) - plain.gmacs(DENSE) == pytest.approx(head / 1e9)
+    assert hybrid.gmacs(DENSE) - plain.gmacs(DENSE) == pytest.approx(1 - 196 * 768 * 192 / 1e9)
 
 
 def test_a_manifest_of_an_older_release_has_no_geometry(document: dict[str, Any]) -> None:

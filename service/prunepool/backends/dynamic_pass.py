@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from prunepool.backends.plan_family import PlanFamily
-from prunepool.models.packing import RaggedSegment
 from prunepool.models.vit import ReducingViT
 from prunepool.reduction.methods import METHODS
 from prunepool.reduction.plan import ReductionPlan
@@ -19,14 +18,6 @@ _TRACED = 3
 
 #: Tokens removed at each block while tracing.
 _REMOVED = 2
-
-
-class _DynamicViT(ReducingViT):
-    """Takes a plan's counts as they are: clipping a dynamic count would have to be exported as well."""
-
-    def _removed(self, index: int, segment: RaggedSegment) -> int:
-        plan = segment.plan
-        return plan.removed[plan.blocks.index(index)] if index in plan.blocks else 0
 
 
 class DynamicPass(nn.Module):
@@ -43,7 +34,8 @@ class DynamicPass(nn.Module):
         self._step = METHODS[family.method].load()
         self._thresholds: list[Tensor] = []
         vit = copy.deepcopy(network.vit).float()
-        self.network = _DynamicViT(vit, self._reduce)
+        # Clipping a dynamic count would have to be exported as well.
+        self.network = type(network)(vit, self._reduce, clipped=False)
 
     def forward(self, images: Tensor, thresholds: Tensor, *after: Tensor) -> tuple[Tensor, ...]:
         """Logits, then five tensors for each block of the family.

@@ -311,7 +311,7 @@ def _print_added(store: ModelStore, name: str, notices: tuple[str, ...], *, as_j
         say_json(summary, indent=2)
         return
     say(
-        f"{name} added to {store.root}: {summary['architecture']}, {summary['classes']} classes, "
+        f"{name} added to {store.root}: {summary['architecture']}, {summary['classes'] or 'no'} classes, "
         f"{summary['parameters']:,} parameters, licence {summary['licence']}"
     )
     say(f"its images are {output.preprocessing(store.open(name).manifest)}")

@@ -148,7 +148,7 @@ def print_details(model: StoredModel) -> None:
             f"{manifest.input_size}², {manifest.crop_mode} crop {manifest.crop_pct}, {manifest.interpolation}",
         ),
         ("mean, std", f"{words(manifest.mean)}; {words(manifest.std)}"),
-        ("classes", f"{len(manifest.labels)}: {labels}"),
+        ("classes", f"{len(manifest.labels)}: {labels}" if labels else "none: its output is an embedding"),
         ("parameters", f"{manifest.weights.parameters:,}"),
         (
             "weights",

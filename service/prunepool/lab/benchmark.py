@@ -16,6 +16,7 @@ from prunepool.lab.environment import environment
 from prunepool.lab.operations import Share, operations
 from prunepool.lab.rivals import RIVALS, available
 from prunepool.lab.timing import Sample, take_turns
+from prunepool.models.families import reducing
 from prunepool.models.loader import resolve_device
 from prunepool.models.vit import Group, ReducingViT
 from prunepool.reduction.plan import DENSE, ReductionPlan, plan_for_ratio
@@ -137,7 +138,7 @@ class Benchmark:
 
     @torch.inference_mode()
     def _case(self, case: Case, advance: Callable[[], object]) -> Iterator[SpeedRow]:
-        network = ReducingViT(self._vit.to(case.dtype))
+        network = reducing(self._vit.to(case.dtype))
         shape = (case.batch, 3, self._size, self._size)
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(0))
         images = noise.to(self._device, case.dtype)

@@ -21,7 +21,6 @@ from prunepool.lab.variants import PPT_VARIANTS
 from prunepool.models.loaded_model import LoadedModel
 from prunepool.models.loader import load_model
 from prunepool.models.preprocess import preprocess_of
-from prunepool.models.vit import ReducingViT
 from prunepool.reduction.plan import DENSE, ReductionPlan, default_blocks, max_removed, plan_for_ratio
 from prunepool.reduction.step import Step
 
@@ -59,7 +58,7 @@ def answers_of(
 ) -> ModelOutputs:
     """The outputs of a model that reduces by the step of a case."""
     _, plan, step = case
-    network = ReducingViT(model.vit.vit, step)
+    network = type(model.vit)(model.vit.vit, step)
     parts = []
     for batch, logits in zip(batches, dense, strict=True):
         images = model.normalise(torch.from_numpy(batch.pixels).to(model.device))

@@ -60,8 +60,12 @@ def find_images(folder: Path, labels: Path | str | None, classes: Sequence[str])
         classes: the model's labels.
 
     Raises:
-        InvalidParameter: there are no images, or the labels are unreadable or not the model's.
+        InvalidParameter: there are no images, the labels are unreadable or not the model's, or it has no classes.
     """
+    if not classes:
+        raise InvalidParameter(
+            "model", "one without classes", "one with labels: its answers are compared by class"
+        )
     if not folder.is_dir():
         raise InvalidParameter("images", str(folder), "a folder of images")
     if labels is not None and str(labels) != FOLDERS:

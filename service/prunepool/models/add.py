@@ -9,11 +9,12 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from prunepool.errors import InvalidParameter, ManifestInvalid, WeightsInvalid
+from prunepool.models.catalogue import is_projection
 from prunepool.models.convert import inspect, to_safetensors
 from prunepool.models.description import ModelDescription
 from prunepool.models.fitting import first_of, fit_file
 from prunepool.models.labels import imagenet_labels
-from prunepool.models.loader import check_finite, load_weights, network_of, network_without_weights
+from prunepool.models.loader import check_finite, network_with_weights, network_without_weights
 from prunepool.store import Geometry, Manifest, ModelStore, StoredModel, Weights
 from prunepool.store.manifest_file import explain
 from prunepool.store.model import sha256_of, tensor_shapes
@@ -81,8 +82,9 @@ def add_staged(
     path = staged / WEIGHTS
     dtype, parameters = inspect(path)
     shapes = tensor_shapes(path)
-    labels, notices = _labels(description, _classes(shapes))
-    description, said = fit_file(path, description, len(labels))
+    outputs = _outputs(shapes)
+    labels, notices = _labels(description, outputs)
+    description, said = fit_file(path, description, outputs)
     if said:
         dtype, parameters = inspect(path)
         shapes = tensor_shapes(path)
@@ -106,13 +108,18 @@ def add_staged(
         )
     except ValidationError as error:
         raise ManifestInvalid(f"{description.name}: {explain(error)}") from error
-    manifest = manifest.model_copy(update={"geometry": check_fit(manifest, shapes)})
+    manifest = manifest.model_copy(update={"geometry": check_fit(manifest, shapes, outputs)})
     check_answer(manifest, path)
     return AddedModel(store.add(manifest, staged, replace=replace), (*notices, *said))
 
 
-def check_fit(manifest: Manifest, shapes: Mapping[str, tuple[int, ...]]) -> Geometry:
+def check_fit(manifest: Manifest, shapes: Mapping[str, tuple[int, ...]], outputs: int) -> Geometry:
     """Compare the shapes of tensors with those of a manifest's network, without computing anything.
+
+    Args:
+        manifest: without a geometry.
+        shapes: of the tensors, by name.
+        outputs: of the head, 0 without one.
 
     Returns:
         The network's geometry.
@@ -121,7 +128,7 @@ def check_fit(manifest: Manifest, shapes: Mapping[str, tuple[int, ...]]) -> Geom
         ArchitectureUnsupported: the architecture's tokens cannot be reduced.
         WeightsInvalid: names keys that are missing, unexpected, or of another shape.
     """
-    network = network_without_weights(manifest)
+    network = network_without_weights(manifest, outputs)
     wanted = {key: tuple(value.shape) for key, value in network.vit.state_dict().items()}
     misshapen = [key for key in wanted if key in shapes and shapes[key] != wanted[key]]
     problems = [
@@ -138,7 +145,7 @@ def check_fit(manifest: Manifest, shapes: Mapping[str, tuple[int, ...]]) -> Geom
     hint = "; --input-size says how large its images are" if "pos_embed" in misshapen else ""
     raise WeightsInvalid(
         f"the weights are not those of {manifest.architecture} at {manifest.input_size}² with "
-        f"{len(manifest.labels)} classes: {', '.join(problems)}{hint}"
+        f"{outputs or 'no'} classes: {', '.join(problems)}{hint}"
     )
 
 
@@ -148,17 +155,16 @@ def check_answer(manifest: Manifest, weights: Path) -> None:
     Raises:
         WeightsInvalid: the logits are not finite: some of the weights are too large; names the largest.
     """
-    network = network_of(manifest)
-    load_weights(network.vit, StoredModel(manifest, weights.parent))
-    check_finite(network, manifest)
+    check_finite(network_with_weights(StoredModel(manifest, weights.parent)), manifest)
 
 
-def _classes(shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """The number of classes: rows of the classifier."""
+def _outputs(shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """Outputs of the head, which are its rows; 0 for weights without a head."""
     shape = shapes.get(_CLASSIFIER)
-    if shape is None or len(shape) != 2:
-        found = "missing" if shape is None else f"of shape {list(shape)}"
-        raise WeightsInvalid(f"the weights have no classifier: {_CLASSIFIER} is {found}")
+    if shape is None:
+        return 0
+    if len(shape) != 2:
+        raise WeightsInvalid(f"the weights have no classifier: {_CLASSIFIER} is of shape {list(shape)}")
     if shape[0] > _MAX_CLASSES:
         raise WeightsInvalid(
             f"{_CLASSIFIER} has {shape[0]:,} rows; at most {_MAX_CLASSES:,} classes are served"
@@ -166,16 +172,22 @@ def _classes(shapes: Mapping[str, tuple[int, ...]]) -> int:
     return shape[0]
 
 
-def _labels(description: ModelDescription, classes: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """One label for each class, and a notice if they were not given."""
+def _labels(description: ModelDescription, outputs: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """One label for each class, or none where the output is an embedding; and a notice if they were not given."""
     if description.labels is not None:
-        if len(description.labels) != classes:
-            raise InvalidParameter(
-                "labels", f"{len(description.labels)} labels", f"{classes}, one for each row of {_CLASSIFIER}"
-            )
+        if len(description.labels) != outputs:
+            rows = f"{outputs}, one for each row of {_CLASSIFIER}"
+            none = f"left out: the weights have no classifier ({_CLASSIFIER} is missing)"
+            raise InvalidParameter("labels", f"{len(description.labels)} labels", rows if outputs else none)
         return description.labels, ()
-    known = imagenet_labels(classes)
+    if not outputs:
+        return (), ("it has no classification head: its output is an embedding, and /classify refuses it",)
+    known = imagenet_labels(outputs)
     if known is not None:
-        return known, (f"its {classes} classes are taken to be ImageNet's; --labels names others",)
-    numbered = tuple(f"class {index}" for index in range(classes))
-    return numbered, (f"its classes are called 'class 0' … 'class {classes - 1}'; --labels names them",)
+        return known, (f"its {outputs} classes are taken to be ImageNet's; --labels names others",)
+    if is_projection(description.architecture, outputs):
+        own = f"those of timm's own {description.architecture}"
+        notice = f"its {outputs} outputs are taken for an embedding, as {own}, and /classify refuses it"
+        return (), (f"{notice}; --labels makes classes of them",)
+    numbered = tuple(f"class {index}" for index in range(outputs))
+    return numbered, (f"its classes are called 'class 0' … 'class {outputs - 1}'; --labels names them",)

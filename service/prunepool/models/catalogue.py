@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from dataclasses import dataclass
 
 import timm
@@ -11,6 +12,9 @@ from timm.models import get_arch_pretrained_cfgs
 from prunepool.errors import ArchitectureUnsupported
 from prunepool.models.description import ModelDescription
 from prunepool.models.families import family_of, timm_modules
+
+#: CLIP and what was trained as it was. Some of their weights were given a classifier later.
+_TOWER = re.compile(r"_(clip|mci|pe_core|siglip)_")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +105,17 @@ def description_of_entry(entry: CatalogueEntry, name: str, origin: str) -> Model
         licence="unknown",
         origin=origin,
     )
+
+
+def is_projection(architecture: str, outputs: int) -> bool:
+    """Whether a head of so many outputs is the projection of an image tower that was trained beside a text tower.
+
+    Args:
+        architecture: timm's name without a tag.
+        outputs: of the head.
+    """
+    published = get_arch_pretrained_cfgs(architecture).values()
+    return _TOWER.search(architecture) is not None and any(cfg.num_classes == outputs for cfg in published)
 
 
 def _rgb(values: tuple[float, ...]) -> tuple[float, float, float]:

@@ -8,12 +8,14 @@ import timm
 from timm.models import is_model_in_modules
 
 from prunepool.errors import ArchitectureUnsupported
+from prunepool.models.beit import BEIT
 from prunepool.models.family import Family
 from prunepool.models.plain_vit import PLAIN_VIT
+from prunepool.models.rotary_vit import ROTARY_VIT
 from prunepool.models.vit import ReducingViT
 
 #: Every family; an architecture belongs to the first that has its module.
-FAMILIES: tuple[Family, ...] = (PLAIN_VIT,)
+FAMILIES: tuple[Family, ...] = (PLAIN_VIT, ROTARY_VIT, BEIT)
 
 
 def timm_modules() -> list[str]:
@@ -34,6 +36,11 @@ def family_of(architecture: str) -> Family:
     raise ArchitectureUnsupported(
         f"{architecture} belongs to no family of models whose tokens can be reduced ({known})"
     )
+
+
+def reducing(vit: Any) -> ReducingViT:
+    """The network that reduces the tokens of one of timm's models, which :func:`make_network` has checked."""
+    return family_of(vit.pretrained_cfg["architecture"]).wrap(vit)
 
 
 def make_network(architecture: str, **options: Any) -> ReducingViT:

@@ -84,8 +84,12 @@ def size_of(shapes: Shapes, vit: Any) -> int | None:
     height, width = vit.patch_embed.grid_size
     patches = own[1] - (wanted.shape[1] - height * width)
     side = math.isqrt(patches) if patches > 0 else 0
-    patch, other = vit.patch_embed.patch_size
-    return side * int(patch) if side and side * side == patches and patch == other else None
+    size: int = vit.patch_embed.img_size[0]
+    if patches == height * width:
+        return size  # also where patches do not cover the last pixels
+    # In pixels, also where convolutions come before the patches.
+    patch, other = size // height, vit.patch_embed.img_size[1] // width
+    return side * patch if side and side * side == patches and patch == other else None
 
 
 def differs(shapes: Shapes, vit: nn.Module) -> bool:

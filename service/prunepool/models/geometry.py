@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from prunepool.extras import needs_torch
 from prunepool.store import Geometry, Manifest
 
@@ -20,19 +18,3 @@ def geometry_of(manifest: Manifest) -> Geometry:
     from prunepool.models.loader import network_without_weights
 
     return network_without_weights(manifest).geometry
-
-
-def network_geometry(vit: Any) -> Geometry:
-    """Read the geometry off a timm `VisionTransformer`."""
-    heads = [vit.head, getattr(vit, "head_dist", None)]
-    block = vit.blocks[0]
-    return Geometry(
-        depth=len(vit.blocks),
-        width=vit.embed_dim,
-        heads=block.attn.num_heads,
-        mlp_width=block.mlp.fc1.out_features,
-        patch_size=tuple(vit.patch_embed.patch_size),
-        patch_grid=tuple(vit.patch_embed.grid_size),
-        prefix_tokens=vit.num_prefix_tokens,
-        classes=sum(getattr(head, "out_features", 0) for head in heads),
-    )

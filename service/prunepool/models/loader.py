@@ -10,12 +10,12 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
 from prunepool.errors import InvalidParameter, ManifestInvalid, WeightsInvalid
 from prunepool.models.families import make_network
 from prunepool.models.loaded_model import LoadedModel
+from prunepool.models.mapped_weights import fill
 from prunepool.models.vit import ReducingViT
 from prunepool.reduction.plan import DENSE
 from prunepool.store import Geometry, Manifest, NetworkOptions, StoredModel, open_store
@@ -57,9 +57,8 @@ def load_model(
     """
     stored = name if isinstance(name, StoredModel) else open_store(store).open(name)
     stored.verify()
-    network = network_of(stored.manifest)
+    network = network_with_weights(stored)
     check_geometry(stored.manifest, network.geometry)
-    load_weights(network.vit, stored)
     network = network.requires_grad_(False).to(resolve_device(device))
     network = network.to(resolve_dtype(dtype, network, stored.manifest))
     check_finite(network, stored.manifest)
@@ -112,13 +111,21 @@ def check_geometry(manifest: Manifest, geometry: Geometry) -> None:
             )
 
 
-def network_of(manifest: Manifest) -> ReducingViT:
+def network_of(manifest: Manifest, outputs: int = 0) -> ReducingViT:
     """The network of a manifest, with random weights, in evaluation mode.
+
+    Args:
+        manifest: of the model.
+        outputs: of the head of a network without classes, if the manifest does not state its geometry yet; 0: it
+            has no head.
 
     Raises:
         ArchitectureUnsupported: timm cannot make it, or its tokens cannot be reduced.
     """
-    return new_network(manifest.architecture, len(manifest.labels), manifest.input_size, manifest.network)
+    classes = len(manifest.labels)
+    if not classes:
+        classes = outputs if manifest.geometry is None else manifest.geometry.classes
+    return new_network(manifest.architecture, classes, manifest.input_size, manifest.network)
 
 
 def new_network(
@@ -144,30 +151,31 @@ def new_network(
     return network
 
 
-def network_without_weights(manifest: Manifest) -> ReducingViT:
+def network_without_weights(manifest: Manifest, outputs: int = 0) -> ReducingViT:
     """The same network on the meta device: shapes without values, which cost neither time nor memory."""
     with torch.device("meta"):
-        return network_of(manifest)
+        return network_of(manifest, outputs)
 
 
-def load_weights(vit: nn.Module, stored: StoredModel) -> None:
-    """Load a stored model's weights into a network as float32; keys and shapes must match exactly.
+def network_with_weights(stored: StoredModel) -> ReducingViT:
+    """A stored model's network with its weights as float32, on the CPU; there is never a second copy of them.
 
     Raises:
-        WeightsInvalid: they do not, or the file is no safetensors; names the first of them.
+        ArchitectureUnsupported: as :func:`network_of`.
+        WeightsInvalid: keys or shapes do not match, or the file is no safetensors; names the first of them.
     """
+    network = network_without_weights(stored.manifest)
     path = stored.weights_path
     try:
-        weights = {key: value.float() for key, value in load_file(path).items()}
+        fill(network.vit, path)
     except (SafetensorError, OSError) as error:
         raise WeightsInvalid(f"{path}: is not a safetensors file ({error})") from error
-    try:
-        vit.load_state_dict(weights, strict=True)
     except RuntimeError as error:
         _, *problems = [line.strip() for line in str(error).splitlines()]
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         why = problems[0].removesuffix(".")[:_LONGEST_PROBLEM] if problems else str(error)
         raise WeightsInvalid(f"{path.name} of {stored.manifest.name}: {why}{more}") from error
+    return network
 
 
 def resolve_device(device: str) -> torch.device:

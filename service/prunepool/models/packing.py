@@ -27,6 +27,8 @@ class RaggedSegment:
         images: number of images.
         tokens: tokens of each image now, prefix included.
         size: patches merged into each token, float32 [images, tokens]; None while all are 1.
+        place: of each token at the input, int64 [images, tokens], where its position matters inside attention;
+            None while no token has been removed.
     """
 
     plan: ReductionPlan
@@ -34,6 +36,7 @@ class RaggedSegment:
     images: int
     tokens: int
     size: Tensor | None = None
+    place: Tensor | None = None
 
     @property
     def rows(self) -> int:
@@ -85,6 +88,12 @@ def sizes_of(call: Sequence[RaggedSegment]) -> Tensor | None:
     """Patches merged into each token of a call's segments, float32 [images, tokens]; None while all are 1."""
     sizes = [s.size for s in call if s.size is not None]
     return joined(sizes) if sizes else None
+
+
+def places_of(call: Sequence[RaggedSegment]) -> Tensor | None:
+    """The place at the input of each token of a call's segments, int64 [images, tokens]; None while none moved."""
+    places = [s.place for s in call if s.place is not None]
+    return joined(places) if places else None
 
 
 def prefix_rows(x: Tensor, segments: Sequence[RaggedSegment], prefix: int) -> Tensor:

@@ -24,7 +24,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
 )
 
-from prunepool.errors import ArchitectureUnsupported, HubUnreachable, WeightsInvalid
+from prunepool.errors import HubUnreachable, WeightsInvalid
 from prunepool.models.add import WEIGHTS, AddedModel, add_staged
 from prunepool.models.catalogue import CatalogueEntry, description_of_entry, look_up
 from prunepool.models.labels import imagenet_labels
@@ -76,8 +76,6 @@ def pull(
     """
     entry = look_up(timm_name)
     name = name or re.split("[:/]", timm_name)[-1]
-    if not entry.classes:
-        raise ArchitectureUnsupported(f"{entry.full_name} is published without a classification head")
     if not entry.hub_id:
         raise HubUnreachable(f"{entry.full_name} is not on the hub; fetch its weights and use `models add`")
     if not replace:

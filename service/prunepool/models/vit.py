@@ -14,8 +14,19 @@ import torch
 from torch import Tensor, nn
 
 from prunepool.models.attention import Heads, prefix_attention, self_attention
-from prunepool.models.geometry import network_geometry
-from prunepool.models.packing import RaggedSegment, joined, passes_of, prefix_rows, split_rows
+from prunepool.models.blocks import attention_branch, attention_input, mlp_branch
+from prunepool.models.network_geometry import network_geometry
+from prunepool.models.packing import (
+    RaggedSegment,
+    attention_calls,
+    joined,
+    passes_of,
+    prefix_rows,
+    sizes_of,
+    split_rows,
+)
+from prunepool.models.pooling import answer
+from prunepool.models.positions import Positions
 from prunepool.reduction.methods import METHODS
 from prunepool.reduction.plan import DENSE, PlanError, ReductionPlan, removable
 from prunepool.reduction.step import StageRecord, Step, StepInputs
@@ -32,7 +43,8 @@ class Forward(NamedTuple):
     """What a forward pass returns.
 
     Attributes:
-        logits: float32 [B, classes], in the order of the images.
+        logits: float32 [B, classes], in the order of the images; [B, C] of a network without classes, whose
+            answer is an embedding.
         stages: every reduction that was carried out, ordered by block, then by image.
     """
 
@@ -44,13 +56,17 @@ class ReducingViT(nn.Module):
     """Wraps a timm ViT so that each image of a batch can follow its own reduction plan.
 
     Args:
-        vit: a timm `VisionTransformer` that :func:`prunepool.models.plain_vit.check` accepts.
+        vit: a timm `VisionTransformer` that :func:`prunepool.models.plain_vit.check` accepts; subclasses take what
+            their family accepts.
         step: replaces the step of every plan's method; for exporters and experiments.
+        clipped: whether a plan removes at most half of the patch tokens at a block; an exporter, whose counts are
+            symbols, sees to that itself.
     """
 
-    def __init__(self, vit: nn.Module, step: Step | None = None) -> None:
+    def __init__(self, vit: nn.Module, step: Step | None = None, *, clipped: bool = True) -> None:
         super().__init__()
         self.vit: Any = vit
+        self._clipped = clipped
         # Loaded eagerly: a compiler tracing the forward pass cannot trace an import.
         self._steps = {name: step or method.load() for name, method in METHODS.items()}
         self.geometry = network_geometry(vit)
@@ -58,9 +74,8 @@ class ReducingViT(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """The dtype that the model computes in."""
-        dtype = self.vit.cls_token.dtype
-        assert isinstance(dtype, torch.dtype)
-        return dtype
+        parameter: Tensor = next(self.vit.parameters())
+        return parameter.dtype
 
     def forward(self, images: Tensor, groups: Sequence[Group]) -> Forward:
         """Logits of a batch.
@@ -84,12 +99,24 @@ class ReducingViT(nn.Module):
         tokens: Tensor = vit.norm_pre(vit.patch_drop(vit._pos_embed(vit.patch_embed(images.to(self.dtype)))))
         return tokens
 
-    def advance(self, tokens: Tensor, start: int, stop: int) -> Tensor:
-        """Run blocks `start` … `stop` − 1 without a reduction: tokens [B, N, C] to tokens [B, N, C]."""
-        segments = [RaggedSegment(DENSE, 0, *tokens.shape[:2])]
+    def positions(self) -> Sequence[Positions]:
+        """What each block adds to attention for the places of its tokens."""
+        return (None,) * self.geometry.depth
+
+    def advance(self, tokens: Tensor, start: int, stop: int, place: Tensor | None = None) -> Tensor:
+        """Run blocks `start` … `stop` − 1 without a reduction: tokens [B, N, C] to tokens [B, N, C].
+
+        Args:
+            tokens: that enter block `start`.
+            start: index of the first block to compute.
+            stop: index of the first block not to compute.
+            place: of each token at the input, int64 [B, N]; None where all are there.
+        """
+        segments = [RaggedSegment(DENSE, 0, tokens.shape[0], tokens.shape[1], None, place)]
         x = tokens.flatten(0, 1)
+        positions = self.positions()
         for index in range(start, stop):
-            x, segments = self._block(index, self.vit.blocks[index], x, segments, [])
+            x, segments = self._block(index, positions[index], x, segments, [])
         return x.view_as(tokens)
 
     def run(self, tokens: Tensor, groups: Sequence[Group], start: int = 0) -> Forward:
@@ -140,58 +167,78 @@ class ReducingViT(nn.Module):
             first += count
         x = tokens.flatten(0, 1)
         stages: list[StageRecord] = []
+        positions = self.positions()
         last = len(vit.blocks) - 1
-        for index, block in enumerate(vit.blocks):
-            if index < start:
-                continue
-            if index == last and stages and not any(self._removed(index, s) for s in segments):
-                x = self._last_block(block, x, segments)
+        # Whether the head reads nothing but prefix tokens.
+        front = self.geometry.pool == "token"
+        for index in range(start, len(vit.blocks)):
+            if front and index == last and stages and not any(self._removed(index, s) for s in segments):
+                x = self._last_block(vit.blocks[index], positions[index], x, segments)
             else:
-                x, segments = self._block(index, block, x, segments, stages)
+                x, segments = self._block(index, positions[index], x, segments, stages)
+        return Forward(self._answer(x, segments, batch_size).float(), stages)
+
+    def _answer(self, x: Tensor, segments: Sequence[RaggedSegment], batch_size: int) -> Tensor:
+        """Logits [B, classes] of the tokens that leave the last block, [Σ tokens, C], or of prefix tokens alone."""
+        if self.geometry.pool != "token":
+            calls = attention_calls(segments)
+            rows = split_rows(x, [sum(s.rows for s in call) for call in calls])
+            parts = [
+                answer(self.vit, part.view(-1, call[0].tokens, part.shape[-1]), sizes_of(call))
+                for part, call in zip(rows, calls, strict=True)
+            ]
+            return joined(parts)
         prefix = self.geometry.prefix_tokens
         if x.shape[0] > batch_size * prefix:
             x = prefix_rows(x, segments, prefix)
-        logits: Tensor = vit.forward_head(vit.norm(x.view(batch_size, prefix, -1)))
-        return Forward(logits.float(), stages)
+        return answer(self.vit, x.view(batch_size, prefix, -1), None)
 
     def _block(
-        self, index: int, block: Any, x: Tensor, segments: list[RaggedSegment], stages: list[StageRecord]
+        self,
+        index: int,
+        positions: Positions,
+        x: Tensor,
+        segments: list[RaggedSegment],
+        stages: list[StageRecord],
     ) -> tuple[Tensor, list[RaggedSegment]]:
         """One transformer block on the packed tokens [Σ tokens, C]; appends its reductions to `stages`."""
-        mixed, segment_heads = self_attention(block.attn, block.norm1(x), segments)
-        x = x + block.ls1(mixed)
-        x, segments = self._reduce(index, block.attn.scale, x, segments, segment_heads, stages)
-        return x + block.ls2(block.mlp(block.norm2(x))), segments
+        block = self.vit.blocks[index]
+        mixed, segment_heads = self_attention(block.attn, attention_input(block, x), segments, positions)
+        x = x + attention_branch(block, mixed)
+        x, segments = self._reduce(index, x, segments, segment_heads, stages, moves=positions is not None)
+        return x + mlp_branch(block, x), segments
 
-    def _last_block(self, block: Any, x: Tensor, segments: Sequence[RaggedSegment]) -> Tensor:
+    def _last_block(
+        self, block: Any, positions: Positions, x: Tensor, segments: Sequence[RaggedSegment]
+    ) -> Tensor:
         """The last block for the prefix tokens alone, [B·P, C]: the head reads no others.
 
         The other tokens still provide keys and values. A batch without any reduction does not take this path, so
         that its logits equal timm's to the bit: a matrix product of another shape may round differently.
         """
         prefix = self.geometry.prefix_tokens
-        mixed = prefix_attention(block.attn, block.norm1(x), segments, prefix)
-        front = prefix_rows(x, segments, prefix) + block.ls1(mixed)
-        out: Tensor = front + block.ls2(block.mlp(block.norm2(front)))
-        return out
+        mixed = prefix_attention(block.attn, attention_input(block, x), segments, prefix, positions)
+        front = prefix_rows(x, segments, prefix) + attention_branch(block, mixed)
+        return front + mlp_branch(block, front)
 
     def _reduce(
         self,
         index: int,
-        scale: float,
         x: Tensor,
         segments: list[RaggedSegment],
         segment_heads: Sequence[Heads],
         stages: list[StageRecord],
+        *,
+        moves: bool,
     ) -> tuple[Tensor, list[RaggedSegment]]:
-        """Remove tokens from the segments whose plan reduces at this block."""
+        """Remove tokens from segments whose plan reduces at this block; `moves`: where they came from matters."""
         removed = [self._removed(index, s) for s in segments]
         if not any(removed):
             return x, segments
         parts: list[Tensor] = []
         left: list[RaggedSegment] = []
         rows = split_rows(x, [s.rows for s in segments])
-        for part, s, (q, k, v), count in zip(rows, segments, segment_heads, removed, strict=True):
+        for part, s, heads, count in zip(rows, segments, segment_heads, removed, strict=True):
             if count == 0:
                 parts.append(part)
                 left.append(s)
@@ -201,18 +248,24 @@ class ReducingViT(nn.Module):
                 StepInputs(
                     x=part.view(s.images, s.tokens, -1),
                     size=s.size,
-                    query=q,
-                    key=k,
-                    value=v,
-                    scale=scale,
+                    query=heads.query,
+                    key=heads.key,
+                    value=heads.value,
+                    scale=self.vit.blocks[index].attn.scale,
                     removed=count,
                     threshold=s.plan.thresholds[s.plan.blocks.index(index)],
                     prefix=self.geometry.prefix_tokens,
+                    bias=heads.bias,
+                    class_token=self.geometry.pool == "token",
                 )
             )
+            place: Tensor | None = None
+            if moves:
+                keep = reduced.indices.keep
+                place = keep if s.place is None else s.place.gather(1, keep)
             stages.append(StageRecord(index, s.first, reduced.indices, reduced.pruned, reduced.variance))
             parts.append(reduced.tokens.flatten(0, 1))
-            left.append(RaggedSegment(s.plan, s.first, s.images, s.tokens - count, reduced.size))
+            left.append(RaggedSegment(s.plan, s.first, s.images, s.tokens - count, reduced.size, place))
         return joined(parts), left
 
     def _removed(self, index: int, segment: RaggedSegment) -> int:
@@ -220,4 +273,5 @@ class ReducingViT(nn.Module):
         plan = segment.plan
         if index not in plan.blocks:
             return 0
-        return removable(plan.removed[plan.blocks.index(index)], segment.tokens, self.geometry.prefix_tokens)
+        wanted = plan.removed[plan.blocks.index(index)]
+        return removable(wanted, segment.tokens, self.geometry.prefix_tokens) if self._clipped else wanted

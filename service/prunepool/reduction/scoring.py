@@ -11,24 +11,45 @@ import torch
 from torch import Tensor
 
 
-def class_attention(query: Tensor, key: Tensor, scale: float, size: Tensor | None) -> Tensor:
+def class_attention(
+    query: Tensor, key: Tensor, scale: float, size: Tensor | None, bias: Tensor | None = None
+) -> Tensor:
     """The class token's attention: one row of the attention matrix, without computing the rest.
 
     Args:
-        query: the class token's queries, [B, H, D].
+        query: the class token's queries, or what stands for it, [B, H, D].
         key: all keys, [B, H, N, D].
         scale: of the attention logits.
         size: patches merged into each token, float32 [B, N], or None while all are 1; its logarithm is added to
             the logits (proportional attention).
+        bias: of positions, added to the logits, [B, H, N] or [1, H, N].
 
     Returns:
         Softmax over all N tokens, float32 [B, H, N].
     """
     # Multiply and sum: a batched product of a strided matrix with one vector copies the matrix first.
     logits = (key.float() * (query.float() * scale).unsqueeze(2)).sum(dim=-1)
+    if bias is not None:
+        logits = logits + bias
     if size is not None:
         logits = logits + size.log().unsqueeze(1)
     return logits.softmax(dim=-1)
+
+
+def mean_query(query: Tensor, size: Tensor | None) -> Tensor:
+    """The mean of the patches' queries, which stands for a class token where there is none.
+
+    Args:
+        query: of the patch tokens, [B, H, T, D].
+        size: patches merged into each of them, float32 [B, T], or None while all are 1.
+
+    Returns:
+        float32 [B, H, D].
+    """
+    if size is None:
+        return query.float().mean(dim=2)
+    share = size / size.sum(dim=1, keepdim=True)
+    return (query.float() * share[:, None, :, None]).sum(dim=2)
 
 
 def token_scores(attention: Tensor, value: Tensor, prefix: int) -> Tensor:

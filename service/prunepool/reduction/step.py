@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from prunepool.reduction.scoring import class_attention, token_scores
+from prunepool.reduction.scoring import class_attention, mean_query, token_scores
 from prunepool.reduction.tokens import TokenReduction, apply_reduction, unit_sizes
 
 
@@ -25,6 +25,9 @@ class StepInputs(NamedTuple):
         removed: r, tokens to remove from each image, at most half of the patch tokens.
         threshold: the plan's threshold at this block, a number or a float32 scalar.
         prefix: P, tokens in front that are never removed: class, distillation, registers.
+        bias: what positions add to the attention logits, [B, H, N, N] or [1, H, N, N]; None for nothing.
+        class_token: whether the first token is a class token that the network's output is read from. Without one
+            the mean of the patches stands for it.
     """
 
     x: Tensor
@@ -36,14 +39,24 @@ class StepInputs(NamedTuple):
     removed: int
     threshold: float | Tensor
     prefix: int
+    bias: Tensor | None = None
+    class_token: bool = True
 
     def sizes(self) -> Tensor:
         """Patches merged into each token, float32 [B, N]."""
         return unit_sizes(self.x) if self.size is None else self.size
 
     def class_attention(self) -> Tensor:
-        """The class token's attention, float32 [B, H, N]."""
-        return class_attention(self.query[:, :, 0], self.key, self.scale, self.size)
+        """The attention of the class token, or of the patches' mean query without one, float32 [B, H, N]."""
+        if self.class_token:
+            query, bias = self.query[:, :, 0], None if self.bias is None else self.bias[:, :, 0]
+        else:
+            query = mean_query(self.query[:, :, self.prefix :], self._patch_sizes())
+            bias = None if self.bias is None else self.bias[:, :, self.prefix :].float().mean(dim=2)
+        return class_attention(query, self.key, self.scale, self.size, bias)
+
+    def _patch_sizes(self) -> Tensor | None:
+        return None if self.size is None else self.size[:, self.prefix :]
 
     def scores(self) -> Tensor:
         """Importance of every patch token, float32 [B, N−P]; each image's sum to 1."""

@@ -103,7 +103,8 @@ def resolve(
             raise InvalidParameter("reduction_ratio", requested, at_most)
     classes = len(info.labels)
     top_k = min(DEFAULT_TOP_K, classes) if options.top_k is None else options.top_k
-    if isinstance(top_k, bool) or not isinstance(top_k, int) or not 1 <= top_k <= classes:
+    # A model without classes has no predictions to count; whether it can be asked for any is not decided here.
+    if classes and (isinstance(top_k, bool) or not isinstance(top_k, int) or not 1 <= top_k <= classes):
         raise InvalidParameter("top_k", top_k, f"an integer between 1 and {classes}")
     deadline_ms = options.deadline_ms
     if deadline_ms is not None and not (_is_number(deadline_ms) and 0 < deadline_ms < math.inf):

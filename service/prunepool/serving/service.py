@@ -13,7 +13,14 @@ from prunepool.core.in_flight import InFlight
 from prunepool.core.model_info import ModelInfo
 from prunepool.core.registry import not_served
 from prunepool.core.types import Request, Result
-from prunepool.errors import Draining, EngineUnavailable, ModelNotFound, ModelReplaced, PrunepoolError
+from prunepool.errors import (
+    Draining,
+    EngineUnavailable,
+    ModelHasNoClasses,
+    ModelNotFound,
+    ModelReplaced,
+    PrunepoolError,
+)
 from prunepool.imaging import ImageLimits, decode
 from prunepool.metrics import Metrics
 from prunepool.serving.answer import classification, inference
@@ -189,6 +196,8 @@ class InferenceService:
         self, offer: ModelOffer, image: Image, options: InferenceOptions, arrival: float, progress: _Progress
     ) -> tuple[ResolvedOptions, Inference]:
         config, name = self._config, offer.info.name
+        if not offer.info.labels:
+            raise ModelHasNoClasses(name)
         wanted = resolve(options, offer.info, default_ratio=config.default_ratio, max_ratio=config.max_ratio)
         deadline = None if wanted.deadline_s is None else arrival + wanted.deadline_s
         in_flight = self._in_flight.count

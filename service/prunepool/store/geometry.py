@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from prunepool.reduction.plan import ReductionPlan, removable
 
@@ -21,10 +21,15 @@ class Geometry(BaseModel):
         width: channels of a token.
         heads: attention heads of a block.
         mlp_width: channels inside the MLP.
+        gated_mlp: whether the MLP has a third matrix, for a gate (SwiGLU).
         patch_size: height and width of a patch, in pixels.
         patch_grid: rows and columns of patches at the input.
         prefix_tokens: tokens in front of the patches: class, distillation, registers.
-        classes: outputs of all classification heads together; a distilled model has two heads.
+        classes: outputs of all heads together; a distilled model has two heads. 0 without a head: then the output
+            is the pooled vector, of `width` channels.
+        pool: how one vector is made of the tokens: the class token, the mean of the patches, attention of a
+            learned query (`map`), the maximum, or the mean of maximum and mean.
+        stem_macs: multiply-accumulates of convolutions in front of the patches' projection; 0 without any.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -33,10 +38,25 @@ class Geometry(BaseModel):
     width: Count
     heads: Count
     mlp_width: Count
+    gated_mlp: bool = False
     patch_size: tuple[Count, Count]
     patch_grid: tuple[Count, Count]
     prefix_tokens: Annotated[int, Field(ge=0)]
-    classes: Count
+    classes: Annotated[int, Field(ge=0, le=1 << 20)]
+    pool: Literal["token", "avg", "map", "max", "avgmax"] = "token"
+    stem_macs: Annotated[int, Field(ge=0, le=1 << 50)] = 0
+
+    @model_serializer(mode="wrap")
+    def _readable_by_older_releases(self, write: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """Leave out keys that older releases do not know, where they say what those take for granted."""
+        written: dict[str, object] = write(self)
+        usual = {"gated_mlp": False, "pool": "token", "stem_macs": 0}
+        return {key: value for key, value in written.items() if key not in usual or value != usual[key]}
+
+    @property
+    def outputs(self) -> int:
+        """Outputs of all heads together, or the channels of an embedding."""
+        return self.classes or self.width
 
     @property
     def patches(self) -> int:
@@ -66,8 +86,13 @@ class Geometry(BaseModel):
         leave it. Scoring and matching are left out; they are under 1 %.
         """
         c = self.width
-        pixels = 3 * self.patch_size[0] * self.patch_size[1]
-        total = self.patches * pixels * c + self.classes * c
+        patch = self.patch_size[0] * self.patch_size[1]
+        total = self.stem_macs or self.patches * 3 * patch * c
+        total += self.classes * c
+        matrices = 3 if self.gated_mlp else 2
         for n, after in self.tokens_per_block(plan):
-            total += 4 * n * c * c + 2 * n * n * c + 2 * after * c * self.mlp_width
+            total += 4 * n * c * c + 2 * n * n * c + matrices * after * c * self.mlp_width
+        if self.pool == "map":
+            left = self.tokens_per_block(plan)[-1][1]
+            total += 2 * left * c * c + 2 * left * c + c * c + 2 * c * self.mlp_width
         return total / 1e9

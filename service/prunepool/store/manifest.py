@@ -101,7 +101,8 @@ class Manifest(BaseModel):
         crop_mode: `center` resizes the short side and cuts the long one, `squash` resizes both sides alike,
             `border` resizes the long side and adds borders of the mean's colour to the short one.
         interpolation: of the resize.
-        labels: one for each class, in the order of the logits.
+        labels: one for each class, in the order of the logits; none for a network without classes, whose output is
+            an embedding.
         licence: of the weights.
         origin: where the weights came from.
         weights: the file of weights.
@@ -124,7 +125,7 @@ class Manifest(BaseModel):
     crop_pct: Annotated[float, Field(ge=0.01, le=1)]
     crop_mode: Literal["center", "squash", "border"] = "center"
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"]
-    labels: Annotated[tuple[Text, ...], Field(min_length=1)]
+    labels: tuple[Text, ...]
     licence: Text
     origin: Text
     weights: Weights
@@ -165,7 +166,7 @@ class Manifest(BaseModel):
                 f"geometry.patch_grid must be {list(grid)}: the input resolution {self.input_size} over the patch "
                 f"size {list(self.geometry.patch_size)}; got {list(self.geometry.patch_grid)}"
             )
-        if self.geometry.classes % len(self.labels):
+        if self.labels and (not self.geometry.classes or self.geometry.classes % len(self.labels)):
             raise ValueError(
                 f"geometry.classes must be a multiple of the {len(self.labels)} labels; got {self.geometry.classes}"
             )

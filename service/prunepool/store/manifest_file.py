@@ -35,6 +35,10 @@ def parse(document: bytes, source: str) -> Manifest:
         manifest = Manifest.model_validate_json(document, strict=True)
     except ValidationError as error:
         raise ManifestInvalid(f"{source}: {explain(error)}") from error
+    if not manifest.labels and manifest.geometry is None:
+        raise ManifestInvalid(
+            f"{source}: labels is []: one for each class, or a geometry of a network without any"
+        )
     try:
         json.loads(document, object_pairs_hook=_each_key_once)
     except _NamedTwice as error:

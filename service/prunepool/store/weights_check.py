@@ -33,7 +33,8 @@ def check_weights(manifest: Manifest, shapes: Mapping[str, tuple[int, ...]]) -> 
         WeightsInvalid: they differ; names the key of the manifest, its value and that of the weights.
     """
     for name in CLASSIFIERS:
-        if name in shapes and shapes[name] and shapes[name][0] != len(manifest.labels):
+        # Without labels a head is a projection, and its outputs are an embedding.
+        if name in shapes and shapes[name] and manifest.labels and shapes[name][0] != len(manifest.labels):
             _refuse(manifest, "labels", len(manifest.labels), f"{name} has {shapes[name][0]} classes")
     parameters = sum(math.prod(shape) for shape in shapes.values())
     if parameters != manifest.weights.parameters:
@@ -60,6 +61,8 @@ def _check_input(manifest: Manifest, shapes: Mapping[str, tuple[int, ...]]) -> N
     if len(kernel) != 4 or len(positions) != 3 or not kernel[2] or not kernel[3]:
         return
     patches = (manifest.input_size // kernel[2]) * (manifest.input_size // kernel[3])
+    if manifest.geometry is not None and manifest.geometry.stem_macs:
+        patches = manifest.geometry.patches  # the kernel is on features of convolutions, not on pixels
     if not 0 <= positions[1] - patches <= _MOST_PREFIX_TOKENS:
         _refuse(
             manifest,

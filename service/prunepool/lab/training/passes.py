@@ -31,10 +31,10 @@ def dense_pass(vit: ReducingViT, images: Tensor, patches: Tensor | None) -> Pass
         images: normalised, [B, 3, H, W].
         patches: int64 [B, n], the patches of each image to use; None for all.
     """
-    x = _chosen(vit.embed(images), patches, vit.geometry.prefix_tokens)
+    x, place = _chosen(vit.embed(images), patches, vit.geometry.prefix_tokens)
     features = [x]
     for block in range(vit.geometry.depth):
-        x = vit.advance(x, block, block + 1)
+        x = vit.advance(x, block, block + 1, place)
         features.append(x)
     features[-1] = vit.vit.norm(x)
     logits: Tensor = vit.vit.forward_head(features[-1])
@@ -57,9 +57,10 @@ def random_patches(images: int, patches: int, count: int, generator: torch.Gener
     return torch.rand(images, patches, generator=generator).topk(count, dim=1).indices.sort(dim=1).values
 
 
-def _chosen(x: Tensor, patches: Tensor | None, prefix: int) -> Tensor:
+def _chosen(x: Tensor, patches: Tensor | None, prefix: int) -> tuple[Tensor, Tensor | None]:
+    """The tokens [B, P+n, C] of chosen patches, and the place of each at the input, int64 [B, P+n]."""
     if patches is None:
-        return x
+        return x, None
     front = torch.arange(prefix, device=x.device).expand(len(x), prefix)
     keep = torch.cat((front, patches.to(x.device) + prefix), dim=1)
-    return x.gather(1, keep.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
+    return x.gather(1, keep.unsqueeze(-1).expand(-1, -1, x.shape[-1])), keep
