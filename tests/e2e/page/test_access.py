@@ -111,7 +111,7 @@ def test_changes_are_announced_to_screen_readers(page: Page) -> None:
     saved = round(100 * answer["reduction"]["macs_saved"])
     score = 100 * answer["predictions"][0]["score"]
     expect(page.locator("#announce")).to_have_text(
-        f"golf ball, {score:.1f}\u202f%. The full model says the same. "
+        f"golf ball, {score:.1f}\u202f%. The unreduced model says the same. "
         f"87.2\u202f% of the tokens removed, {saved}\u202f% of the work saved."
     )
     expect(page.locator("#ratio")).to_have_attribute("aria-valuetext", "87.2\u202f%")
@@ -141,6 +141,10 @@ def test_on_a_phone_the_dial_stays_in_view_beside_the_map_and_beside_the_answer(
         page.locator(place).evaluate("element => element.scrollIntoView({ block: 'center' })")
         expect(page.locator("#ratio")).to_be_in_viewport(ratio=1)
         expect(page.locator("#auto")).to_be_in_viewport(ratio=1)
+        expect(page.locator("#dial-verdict")).to_contain_text("golf ball")
+        expect(page.locator("#dial-verdict")).to_be_in_viewport(ratio=1)
+    height = page.locator("#dial").evaluate("element => element.offsetHeight")
+    assert height < 0.13 * 844, "it took a fifth of the screen"
 
 
 def test_the_choice_of_colours_is_kept(visit: Visit) -> None:

@@ -220,3 +220,51 @@ def test_the_number_format_of_a_model(
 ) -> None:
     found = call(modules, "served", "formatOf", {"dtype": dtype, "number_formats": formats})
     assert found.replace("\u202f", " ") == said
+
+
+def test_the_curve_reaches_the_limit_and_has_what_was_measured(modules: Page) -> None:
+    plans = [{"reduction_ratio": ratio, "gmacs": 1.25 - ratio} for ratio in (0, 0.5, 0.755, 0.8724)]
+    profile = [
+        {"ratio": 0, "gmacs": 1.25, "top1": 0.8, "agreement": 1, "images": 9},
+        {"ratio": 0.5, "gmacs": 0.7, "top1": 0.79, "agreement": 0.9, "speed": {"speedup": 1.2}},
+    ]
+    curve = call(modules, "curve", "curveOf", {"profile": profile, "plans": plans})
+    points = curve["points"]
+    assert [point["ratio"] for point in points] == [0, 0.5, 0.755, 0.8724]
+    assert [point["measured"] for point in points] == [True, True, False, False]
+    assert [point["gmacs"] for point in points[:2]] == [1.25, 0.7]
+    assert [point["top1"] for point in points] == [0.8, 0.79, None, None]
+    assert [point["speedup"] for point in points] == [1, 1.2, None, None]
+    bare = call(modules, "curve", "curveOf", {"profile": None, "plans": plans})
+    assert [point["ratio"] for point in bare["points"]] == [0, 0.5, 0.755, 0.8724]
+
+
+@pytest.mark.parametrize(
+    ("ratios", "said"), [([0.5, 0.5], "50 %"), ([0, 0.87, 0.87], "58 % on average, 0 % to 87 %")]
+)
+def test_a_mean_stands_with_the_least_and_the_most_of_the_same_ratios(
+    modules: Page, ratios: list[float], said: str
+) -> None:
+    assert call(modules, "load", "spread", ratios).replace("\u202f", " ") == said
+
+
+def test_the_mean_ratio_leaves_out_what_the_page_asked_for_to_compare(modules: Page) -> None:
+    def read(count: int, total: float) -> str:
+        name = "prunepool_applied_reduction_ratio"
+        return f'{name}_sum{{model="m"}} {total}\n{name}_count{{model="m"}} {count}\n'
+
+    figures = modules.evaluate(
+        """async ([before, after]) => { const m = await import("/static/js/readings.js");
+            return m.figures([m.reading(before, "m", 0, 3), m.reading(after, "m", 5, 7)]); }""",
+        [read(10, 5.0), read(18, 8.0)],
+    )
+    assert figures["applied"] == pytest.approx(3.0 / 4)
+
+
+def test_a_fine_map_has_few_colours(modules: Page) -> None:
+    hues = modules.evaluate(
+        """async () => { const { hueOf } = await import("/static/js/frames.js");
+            const all = Array.from({ length: 576 }, (_, i) => hueOf([i], 4));
+            return [new Set(all).size, hueOf([1]) !== hueOf([2])]; }"""
+    )
+    assert hues == [4, True]

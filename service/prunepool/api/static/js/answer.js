@@ -12,15 +12,14 @@ export const agrees = (answer, dense) => answer.predictions[0].index === dense.p
 export function sentence(answer, dense) {
   const best = answer.predictions[0];
   const words = [`${best.label}, ${score(best.score)}.`];
-  if (dense) words.push(agrees(answer, dense) ? "The full model says the same." : `The full model says ${dense.predictions[0].label}.`);
+  if (dense) words.push(agrees(answer, dense) ? "The unreduced model says the same." : `The unreduced model says ${dense.predictions[0].label}.`);
   words.push(`${percent(answer.reduction.applied)} of the tokens removed, ${wholePercent(answer.reduction.macs_saved)} of the work saved.`);
   return words.join(" ");
 }
 
-/** Clear the answer. */
-export function clear() {
-  by("label").textContent = "No answer";
-  by("score").textContent = "";
+/** Clear the answer, and say why there is none. */
+export function clear(why = "No answer") {
+  verdict(why, "");
   by("agreement").hidden = true;
   by("timing").textContent = "";
   by("figures").replaceChildren();
@@ -36,8 +35,7 @@ export function clear() {
  */
 export function show(answer, dense, timed = null) {
   const best = answer.predictions[0];
-  by("label").textContent = best.label;
-  by("score").textContent = score(best.score);
+  verdict(best.label, score(best.score), dense ? agrees(answer, dense) : null);
   chip(answer, dense);
   by("figures").replaceChildren(...figures(answer, dense, timed));
   by("top").replaceChildren(...rows(answer, dense).map(([p, full]) => row(p, full, Boolean(dense))));
@@ -50,7 +48,15 @@ function chip(answer, dense) {
   if (!dense) return;
   const same = agrees(answer, dense);
   element.dataset.same = same;
-  element.textContent = same ? "✓ as the full model" : `✕ full model: ${dense.predictions[0].label}`;
+  element.textContent = same ? "same as unreduced" : `unreduced: ${dense.predictions[0].label}`;
+}
+
+/** The best class and its score, in the answer and, for a phone, beside the dial. */
+function verdict(label, shown, same = null) {
+  by("label").textContent = label;
+  by("score").textContent = shown;
+  by("dial-verdict").textContent = label;
+  by("dial-verdict").dataset.same = same;
 }
 
 function figures(answer, dense, timed) {
@@ -58,14 +64,16 @@ function figures(answer, dense, timed) {
   const { grid, tokens } = answer.token_map;
   const patches = grid[0] * grid[1];
   const full = dense?.reduction;
-  const first = timed ? timed.dial : answer.timing_ms.inference;
-  const second = timed ? timed.dense : dense?.timing_ms.inference;
   return [
     figure("Work", digits(gmacs), "GMACs", full && digits(full.gmacs), gmacs / (full?.gmacs ?? gmacs / (1 - saved)), saved > 0 ? `−${wholePercent(saved)}` : ""),
     figure("Tokens left", String(tokens.length), `of ${patches}`, full && String(patches), tokens.length / patches, ""),
-    figure(timed ? `Time, median of ${timed.runs}` : "Time in the model", ms(first), "", second && ms(second), second ? first / second : 1, ""),
+    timed ? figure(`Time, median of ${timed.runs}`, ms(timed.dial), "", ms(timed.dense), timed.dial / timed.dense, "") : untimed(),
   ];
 }
+
+/** In place of times: one run of each says nothing, because runs of the same plan differ by more than plans do. */
+const untimed = () =>
+  html("div", {}, html("dt", {}, "Time in the model"), html("dd", {}, html("b", {}, "–")), html("dd", { class: "against" }, "not compared yet"));
 
 function figure(name, value, unit, dense, share, delta) {
   const bar = html("span", { class: "bar" });

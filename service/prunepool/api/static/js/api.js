@@ -60,6 +60,18 @@ export const model = async (name) => (await ask(`models/${encodeURIComponent(nam
 /** Every series, in Prometheus' text format. */
 export const metrics = async () => (await ask("metrics", { headers: { Accept: "text/plain" } })).text();
 
+let compared = 0;
+
+/** How many images were asked for only to compare with. */
+export const asides = () => compared;
+
+/** Classify one photo at ratio 0, to compare with; the figures of the server leave it out. */
+export async function classifyDense(photo, options) {
+  const answer = await classify(photo, { ...options, reduction_ratio: 0 });
+  compared += 1;
+  return answer;
+}
+
 /** Classify one photo. `options` are those of POST /classify. */
 export async function classify(photo, options) {
   const type = photo.type.startsWith("image/") ? photo.type : "application/octet-stream";

@@ -1,26 +1,35 @@
-// The cost of each ratio: the model's measured profile, or else its plans, with the current point.
+// What each ratio costs: GMACs of its plan, and the accuracy and speed that were measured, with the current point.
 
-import { by, svg } from "./dom.js";
+import { by, html, svg } from "./dom.js";
 import { digits, percent, wholePercent } from "./format.js";
 
 const MARGIN = { left: 44, right: 12, top: 20, bottom: 34 };
 const HEIGHT = 176;
-const PANEL = 84; // for agreement, if it was measured
-const GAP = 30;
 
 /**
- * The points of a model's curve by ratio, measured ones if there are any.
+ * The points of a model's curve by ratio: those of its profile, and of its plans where none was measured.
  *
- * @returns {{measured: boolean, images: ?number, points: {ratio: number, gmacs: number, agreement: ?number}[]}}
+ * @returns {{images: ?number, points: {ratio: number, gmacs: number, measured: boolean, top1: ?number,
+ *   agreement: ?number, speedup: ?number}[]}}
  */
-export function curveOf(model) {
-  const measured = Boolean(model.profile?.length);
-  const points = measured
-    ? model.profile.map(({ ratio, gmacs, agreement = null }) => ({ ratio, gmacs, agreement }))
-    : model.plans.map(({ reduction_ratio: ratio, gmacs }) => ({ ratio, gmacs, agreement: null }));
-  const images = model.profile?.find((point) => point.images)?.images ?? null;
-  return { measured, images, points: points.sort((a, b) => a.ratio - b.ratio) };
+export function curveOf({ profile, plans }) {
+  const measured = (profile ?? []).map(({ ratio, gmacs, top1 = null, agreement = null, speed }) => ({
+    ratio, gmacs, measured: true, top1, agreement, speedup: ratio === 0 ? 1 : speed?.speedup ?? null,
+  }));
+  const far = ({ reduction_ratio: ratio }) => measured.every((point) => Math.abs(point.ratio - ratio) > 1e-3);
+  const others = plans.filter(far).map(({ reduction_ratio: ratio, gmacs }) => ({
+    ratio, gmacs, measured: false, top1: null, agreement: null, speedup: null,
+  }));
+  const points = [...measured, ...others].sort((a, b) => a.ratio - b.ratio);
+  return { images: profile?.find((point) => point.images)?.images ?? null, points };
 }
+
+//: Panels below the cost: name, figure, its text.
+const PANELS = [
+  ["top-1", "top1", percent],
+  ["agreement with dense", "agreement", percent],
+  ["speed against dense", "speedup", (value) => `×${value.toFixed(2)}`],
+];
 
 /** Draws the curve; a click on it calls `onPick` with a ratio. */
 export class Curve {
@@ -36,9 +45,12 @@ export class Curve {
     this.model = model;
     this.curve = curveOf(model);
     this.current = null;
+    const measured = this.curve.points.some((point) => point.measured);
     const where = this.curve.images ? ` on ${this.curve.images} photos` : "";
-    by("curve-note").textContent = this.curve.measured
-      ? `Measured${where} for ${model.name}.`
+    const { device, dtype } = model.profile?.find(({ speed }) => speed)?.speed ?? {};
+    const speed = device ? `; speed on ${device} in ${dtype}, perhaps another one than this` : "";
+    by("curve-note").textContent = measured
+      ? `GMACs are counted. Dots: measured${where} for ${model.name}${speed}.`
       : "Counted from the model's plans; accuracy per ratio is not measured yet.";
     this.draw();
   }
@@ -49,84 +61,102 @@ export class Curve {
     this.draw();
   }
 
-  /** The curve's points, and the current one where it lies between or beyond them. */
+  /** The curve's points from 0 to the model's limit, and the current one. */
   points() {
     const { points } = this.curve;
     if (!this.current || points.some(({ ratio }) => Math.abs(ratio - this.current.ratio) < 1e-3)) return points;
-    return [...points, { ...this.current, agreement: null }].sort((a, b) => a.ratio - b.ratio);
+    return [...points, this.current].sort((a, b) => a.ratio - b.ratio);
   }
 
+  /** One chart for the cost, and one for each figure that was measured at several ratios. */
   draw() {
-    const width = this.box.clientWidth;
-    if (!this.model || !width) return;
-    const points = this.points();
-    const agreements = points.filter((point) => point.agreement !== null);
-    const height = HEIGHT + (agreements.length ? PANEL + GAP : 0);
-    const right = width - MARGIN.right;
-    this.x = (ratio) => MARGIN.left + (ratio / this.model.max_reduction_ratio) * (right - MARGIN.left);
-    this.ratioAt = (x) => ((x - MARGIN.left) / (right - MARGIN.left)) * this.model.max_reduction_ratio;
+    if (!this.model || !this.box.clientWidth) return;
+    const known = PANELS.filter(([, figure]) => this.curve.points.filter((point) => point[figure] !== null).length > 1);
     const label = this.current
       ? `At ${percent(this.current.ratio)} the model spends ${digits(this.current.gmacs)} GMACs, dense ${digits(this.model.gmacs)}`
       : "GMACs against the reduction ratio";
-    const chart = svg("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label });
-    chart.append(...this.costs(points, right));
-    if (agreements.length) chart.append(...this.agreement(agreements, right, HEIGHT + GAP));
-    chart.addEventListener("click", (event) => this.pick(event));
-    this.box.replaceChildren(chart);
+    const frames = [label, ...known.map(([name]) => `${name} against the reduction ratio`)].map((words) => html("div", { "aria-label": words, role: "img" }));
+    this.box.style.setProperty("--panels", known.length);
+    this.box.replaceChildren(...frames);
+    const [first, ...others] = frames;
+    first.append(this.chart(first, (x, right) => this.costs(this.points(), x, right)));
+    others.forEach((frame, i) => frame.append(this.chart(frame, (x, right) => this.panel(known[i], x, right))));
   }
 
-  pick(event) {
-    const ratio = this.ratioAt(event.clientX - this.box.getBoundingClientRect().left);
-    this.onPick(Math.min(this.model.max_reduction_ratio, Math.max(0, Math.round(ratio * 200) / 200)));
+  /** A chart as wide as its frame; a click on it picks a ratio. */
+  chart(frame, parts) {
+    const width = frame.clientWidth;
+    const right = width - MARGIN.right;
+    const limit = this.model.max_reduction_ratio;
+    const x = (ratio) => MARGIN.left + (ratio / limit) * (right - MARGIN.left);
+    const chart = svg("svg", { width, height: HEIGHT, viewBox: `0 0 ${width} ${HEIGHT}`, "aria-hidden": "true" }, ...parts(x, right));
+    const step = right - MARGIN.left < 260 ? 0.4 : 0.2;
+    for (let ratio = 0; ratio <= limit; ratio += step) chart.append(text(x(ratio), HEIGHT - MARGIN.bottom + 16, percent(ratio), "tick", "middle"));
+    chart.append(text((MARGIN.left + right) / 2, HEIGHT - 3, "patch tokens removed", "tick", "middle"));
+    chart.addEventListener("click", (event) => {
+      const at = (event.clientX - chart.getBoundingClientRect().left - MARGIN.left) / (right - MARGIN.left);
+      this.onPick(Math.min(limit, Math.max(0, Math.round(at * limit * 200) / 200)));
+    });
+    return chart;
   }
 
-  costs(points, right) {
+  costs(points, x, right) {
     const bottom = HEIGHT - MARGIN.bottom;
     const dense = this.model.gmacs;
     const step = niceStep(dense / 4);
     const y = (gmacs) => bottom - (gmacs / (dense * 1.06)) * (bottom - MARGIN.top);
     const parts = [];
     for (let value = 0; value <= dense; value += step) parts.push(...ruled(right, y(value), digits(value)));
-    for (let ratio = 0; ratio <= this.model.max_reduction_ratio; ratio += 0.2) {
-      parts.push(text(this.x(ratio), bottom + 16, percent(ratio), "tick", "middle"));
-    }
-    parts.push(text((MARGIN.left + right) / 2, bottom + 31, "patch tokens removed", "tick", "middle"));
     parts.push(text(4, 11, "GMACs", "tick"));
-    const line = points.map(({ ratio, gmacs }) => `${this.x(ratio)} ${y(gmacs)}`);
-    const last = this.x(points.at(-1).ratio);
-    parts.push(svg("path", { class: "saved", d: `M${line.join("L")}L${last} ${y(dense)}L${this.x(0)} ${y(dense)}Z` }));
+    const line = points.map(({ ratio, gmacs }) => `${x(ratio)} ${y(gmacs)}`);
+    const last = x(points.at(-1).ratio);
+    parts.push(svg("path", { class: "saved", d: `M${line.join("L")}L${last} ${y(dense)}L${x(0)} ${y(dense)}Z` }));
     parts.push(svg("path", { class: "dense", d: `M${MARGIN.left} ${y(dense)}H${right}` }));
     parts.push(text(right, y(dense) - 6, `dense ${digits(dense)}`, "tick", "end"));
     parts.push(svg("path", { class: "spent", d: `M${line.join("L")}` }));
-    parts.push(...this.curve.points.map(({ ratio, gmacs }) => svg("circle", { class: "dot", cx: this.x(ratio), cy: y(gmacs), r: 2.5 })));
-    if (this.current) parts.push(...this.here(y, dense, bottom));
+    const measured = this.curve.points.filter((point) => point.measured);
+    parts.push(...dots(measured, x, ({ gmacs }) => y(gmacs)));
+    if (this.current) parts.push(...this.here(x, y, dense, bottom));
     return parts;
   }
 
-  here(y, dense, bottom) {
+  here(x, y, dense, bottom) {
     const { ratio, gmacs } = this.current;
-    const [x, at] = [this.x(ratio), y(gmacs)];
+    const [over, at] = [x(ratio), y(gmacs)];
     const left = ratio > this.model.max_reduction_ratio / 2;
     const words = `${digits(gmacs)} GMACs${gmacs < dense ? `, −${wholePercent(1 - gmacs / dense)}` : ""}`;
     return [
-      svg("path", { class: "drop-line", d: `M${x} ${at}V${bottom}` }),
-      svg("path", { class: "gain", d: `M${x} ${y(dense)}V${at}` }),
-      svg("circle", { class: "here", cx: x, cy: at, r: 6 }),
-      text(x + (left ? -10 : 10), at + (left ? 20 : 34), words, "here-text", left ? "end" : "start"),
+      svg("path", { class: "drop-line", d: `M${over} ${at}V${bottom}` }),
+      svg("path", { class: "gain", d: `M${over} ${y(dense)}V${at}` }),
+      svg("circle", { class: "here", cx: over, cy: at, r: 6 }),
+      text(over + (left ? -10 : 10), at + (left ? 20 : 34), words, "here-text", left ? "end" : "start"),
     ];
   }
 
-  agreement(points, right, top) {
-    const bottom = top + PANEL - 14;
-    const least = Math.floor(Math.min(...points.map((point) => point.agreement)) * 20) / 20 - 0.05;
-    const y = (share) => bottom - ((share - least) / (1 - least)) * (bottom - top);
-    const line = points.map(({ ratio, agreement }) => `${this.x(ratio)} ${y(agreement)}`);
-    const parts = [least, (1 + least) / 2, 1].flatMap((share) => ruled(right, y(share), wholePercent(share)));
-    parts.push(text(4, top - 9, "agreement with dense", "tick"), svg("path", { class: "spent", d: `M${line.join("L")}` }));
-    if (this.current) parts.push(svg("path", { class: "drop-line", d: `M${this.x(this.current.ratio)} ${top}V${bottom}` }));
+  /** A figure that was measured at some ratios; its axis is as long as that of the cost. */
+  panel([name, figure, words], x, right) {
+    const bottom = HEIGHT - MARGIN.bottom;
+    const points = this.curve.points.filter((point) => point[figure] !== null);
+    const [least, most] = axisOf(points.map((point) => point[figure]));
+    const y = (value) => bottom - ((value - least) / (most - least)) * (bottom - MARGIN.top);
+    const line = points.map((point) => `${x(point.ratio)} ${y(point[figure])}`);
+    const parts = [least, (least + most) / 2, most].flatMap((value) => ruled(right, y(value), words(value)));
+    parts.push(text(4, 11, name, "tick"), svg("path", { class: "spent", d: `M${line.join("L")}` }));
+    parts.push(...dots(points, x, (point) => y(point[figure])));
+    if (this.current) parts.push(svg("path", { class: "drop-line", d: `M${x(this.current.ratio)} ${MARGIN.top}V${bottom}` }));
     return parts;
   }
 }
+
+/** Ends of an axis around some values, in twentieths. */
+function axisOf(values) {
+  const least = Math.floor(Math.min(...values) * 20 - 1e-9) / 20;
+  const most = Math.ceil(Math.max(...values) * 20 + 1e-9) / 20;
+  const top = Math.max(...values) <= 1 ? Math.min(1, most) : most;
+  return [Math.min(least, top - 0.1), top];
+}
+
+const dots = (points, x, y) => points.map((point) => svg("circle", { class: "dot", cx: x(point.ratio), cy: y(point), r: 2.5 }));
 
 function ruled(right, y, words) {
   return [svg("path", { class: "rule", d: `M${MARGIN.left} ${y}H${right}` }), text(MARGIN.left - 7, y + 4, words, "tick", "end")];

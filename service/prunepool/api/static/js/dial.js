@@ -33,7 +33,7 @@ export class Dial {
     this.slider.value = this.ratio;
     // "Default" is what a request that names no ratio gets: `auto`, or a number that the server is set to.
     const usual = model.requested_by_default;
-    by("auto-name").textContent = usual === "auto" ? "Auto (default)" : "Auto";
+    by("auto-default").hidden = usual !== "auto";
     const presets = [
       ["Dense", 0],
       ...(usual === "auto" ? [] : [["Default", usual]]),
@@ -50,6 +50,16 @@ export class Dial {
     const button = html("button", { type: "button", "data-ratio": ratio }, name, html("small", {}, percent(ratio)));
     button.addEventListener("click", () => this.set(ratio));
     return button;
+  }
+
+  /** Begin at a ratio that a link asks for. */
+  start(ratio) {
+    this.auto.checked = ratio === "auto";
+    if (ratio !== "auto") {
+      this.ratio = Math.min(ratio, this.limit);
+      this.slider.value = this.ratio;
+    }
+    this.draw();
   }
 
   /** The ratio to request: a number, or "auto". */

@@ -1,6 +1,6 @@
 // Figures as people read them. A thin space keeps a number and its unit on one line.
 
-const THIN = "\u202f";
+export const THIN = "\u202f";
 
 /** 0.755 → "75.5 %"; without a needless ".0". */
 export const percent = (share) => `${(100 * share).toFixed(1).replace(/\.0$/, "")}${THIN}%`;

@@ -81,5 +81,10 @@ export function history(frames, patch) {
   return events;
 }
 
-/** The hue of a group: that of its first patch, so that it stays while the group grows; unlike its neighbours'. */
-export const hueOf = (group) => (group[0] * 137.508) % 360;
+/**
+ * The hue of a group: that of its first patch, so that it stays while the group grows; unlike its neighbours'.
+ *
+ * @param {number[]} group its patches.
+ * @param {number} few how many hues there are; 0 for any number.
+ */
+export const hueOf = (group, few = 0) => (few ? (group[0] % few) * (360 / few) + 20 : (group[0] * 137.508) % 360);

@@ -1,6 +1,6 @@
 // The state of the server from /metrics, once a second while the page is visible.
 
-import { metrics } from "./api.js";
+import { asides, metrics } from "./api.js";
 import { by, html } from "./dom.js";
 import { digits, percent } from "./format.js";
 import { figures, reading } from "./readings.js";
@@ -45,7 +45,7 @@ export class Live {
     this.polling = true;
     const model = this.model;
     try {
-      const read = reading(await metrics(), model, performance.now() / 1000);
+      const read = reading(await metrics(), model, performance.now() / 1000, asides());
       if (model === this.model) this.take(read);
     } catch {
       this.readings = [];

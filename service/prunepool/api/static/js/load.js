@@ -2,7 +2,7 @@
 
 import { classifyMany } from "./api.js";
 import { by } from "./dom.js";
-import { digits, percent } from "./format.js";
+import { digits, ms, percent, THIN } from "./format.js";
 
 const SECONDS = 10;
 //: A browser opens six connections to a server; two are left for the page itself.
@@ -21,8 +21,7 @@ export class Load {
     this.canvas = canvas;
     this.options = options;
     this.running = null;
-    this.auto = null;
-    this.seen = [];
+    this.target = null;
     by("load").addEventListener("submit", (event) => {
       event.preventDefault();
       if (this.running) this.running.abort();
@@ -30,16 +29,19 @@ export class Load {
     });
   }
 
-  /** Record the ratio of `auto` before and during the load, for the summary. */
-  see({ auto }) {
-    this.auto = auto;
-    if (this.running && auto !== null) this.seen.push(auto);
+  /** Take the latency target of the server, in milliseconds. */
+  see({ target }) {
+    if (target === this.target || this.running) return;
+    this.target = target;
+    const hint = document.getElementById("load-target"); // gone once a load was sent
+    if (hint) hint.textContent = Number.isFinite(target) && target !== null ? ` It holds answers within ${ms(target)}, the target.` : "";
   }
 
   async run(clients) {
     this.running = new AbortController();
-    this.seen = this.auto === null ? [] : [this.auto];
-    this.sums = { answered: 0, refused: 0, limited: 0, failed: 0, ratio: 0 };
+    this.sums = { answered: 0, refused: 0, limited: 0, failed: 0 };
+    this.applied = [];
+    this.took = [];
     this.show(true);
     const image = await small(this.canvas);
     const start = performance.now();
@@ -75,7 +77,8 @@ export class Load {
     const answers = results.filter((result) => result.predictions);
     const others = results.filter((result) => !result.predictions);
     this.sums.answered += answers.length;
-    this.sums.ratio += answers.reduce((sum, answer) => sum + answer.reduction.applied, 0);
+    this.applied.push(...answers.map((answer) => answer.reduction.applied));
+    this.took.push(...answers.map((answer) => answer.timing_ms.total));
     for (const other of others) this.sums[fate(other)] += 1;
     if (!others.length) return null;
     return Math.max(...others.map(({ retry_after: seconds }) => seconds ?? PAUSE_S));
@@ -94,20 +97,30 @@ export class Load {
   }
 
   summary(seconds) {
-    const { answered, refused, limited, failed, ratio } = this.sums;
+    const { answered, refused, limited, failed } = this.sums;
     const parts = [`${answered} answered in ${digits(seconds)} s (${digits(answered / seconds)} images/s).`];
-    if (answered) parts.push(`Auto removed ${percent(ratio / answered)} of the tokens on average${this.moved()}`);
+    if (answered) parts.push(`Auto removed ${spread(this.applied)} of the tokens.`, `${this.times()}.`);
     if (refused) parts.push(`${refused} refused: the server cannot answer this many images in flight in time, even at its largest ratio. It refuses some and says when to retry, instead of answering all of them late.`);
     if (limited) parts.push(`${limited} refused: the rate limit of your API key is reached.`);
     if (failed) parts.push(`${failed} failed.`);
     return parts.join(" ");
   }
 
-  moved() {
-    if (!this.seen.length) return ".";
-    const [least, most] = [Math.min(...this.seen), Math.max(...this.seen)];
-    return most - least < 0.005 ? `; it stayed at ${percent(most)}.` : `, between ${percent(least)} and ${percent(most)}.`;
+  /** Half of the answers, and nearly all, took so long on the server, against the target. */
+  times() {
+    const sorted = this.took.toSorted((a, b) => a - b);
+    const at = (share) => ms(sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))]);
+    const target = Number.isFinite(this.target) && this.target !== null ? `; the target is ${ms(this.target)}` : "";
+    return `Half of the answers took at most ${at(0.5)}, 99${THIN}% at most ${at(0.99)}${target}`;
   }
+}
+
+/** The mean of some ratios, with the least and the most of the same ones where they differ. */
+export function spread(ratios) {
+  const mean = ratios.reduce((sum, ratio) => sum + ratio, 0) / ratios.length;
+  const [least, most] = [Math.min(...ratios), Math.max(...ratios)];
+  if (most - least < 0.005) return percent(mean);
+  return `${percent(mean)} on average, ${percent(least)} to ${percent(most)}`;
 }
 
 /** Make a small JPEG of the photo, so that the load is on the model and not on the network. */

@@ -2,17 +2,19 @@
 
 import * as answers from "./answer.js";
 import * as api from "./api.js";
+import { showClasses } from "./classes.js";
 import { cropOf } from "./crop.js";
 import { Curve } from "./curve.js";
 import { Dial } from "./dial.js";
 import { announce, by } from "./dom.js";
 import { framesOf } from "./frames.js";
 import { Live } from "./live.js";
+import { asked, remember } from "./link.js";
 import { Load } from "./load.js";
 import { RUNS, timeBoth } from "./measure.js";
 import * as notice from "./notice.js";
 import { Photos } from "./photos.js";
-import { choose, describe, methodOf } from "./served.js";
+import { choose, describe, listModels, methodOf } from "./served.js";
 import { Stages } from "./stages.js";
 import { TokenMap } from "./token_map.js";
 
@@ -28,19 +30,25 @@ const curve = new Curve((ratio) => dial.set(ratio));
 const live = new Live(follow);
 const options = () => ({ model: state.model.name });
 const load = new Load(by("crop"), options);
+const photos = new Photos(take);
 
 //: What the page shows. `turn` counts choices of photo or model: responses of earlier turns are ignored.
 const state = { model: null, photo: null, blob: null, answer: null, dense: null, turn: 0 };
 let asking = false;
 let askAgain = false;
 
-/** Show a chosen photo, then classify it. */
+/** Show a chosen photo, then classify it; null shows that there is none. */
 async function take(photo) {
   state.turn += 1;
   const { turn } = state;
   Object.assign(state, { photo, blob: null, answer: null, dense: null });
   stages.clear();
   map.clear();
+  if (photo === null) {
+    map.photo(null, null);
+    answers.clear("Choose a photo");
+    return;
+  }
   try {
     const blob = await photo.load();
     const bitmap = await createImageBitmap(blob).catch(() => null); // the server may decode what this browser cannot
@@ -63,6 +71,7 @@ async function take(photo) {
  * @param {(problem: api.Problem) => void} onProblem called if the request fails.
  */
 async function ask(onProblem = fail) {
+  if (state.model) remember({ model: state.model.name, sample: state.photo?.sample, ratio: dial.value });
   if (!state.blob || !state.model) return;
   if (asking) {
     askAgain = true;
@@ -98,7 +107,7 @@ async function once() {
     return;
   }
   const top = Math.min(state.model.labels.length, DENSE_ROWS);
-  const dense = await api.classify(blob, { ...options(), reduction_ratio: 0, top_k: top });
+  const dense = await api.classifyDense(blob, { ...options(), top_k: top });
   if (turn !== state.turn) return;
   state.dense = dense;
   draw();
@@ -157,6 +166,7 @@ async function followModel(name) {
   const model = await api.model(name);
   state.model = model;
   describe(model);
+  showClasses(model);
   dial.configure(model);
   curve.follow(model);
   live.follow(model.name);
@@ -164,20 +174,24 @@ async function followModel(name) {
 
 async function start() {
   try {
-    const { default: first, models } = await api.models();
+    const { default: usual, models } = await api.models();
+    const link = asked();
+    const first = models.some(({ name }) => name === link.model) ? link.model : usual;
     choose(models, first, async (name) => {
       await followModel(name);
-      await take(state.photo);
+      photos.offer(state.model.labels);
     });
+    listModels(models, usual);
     await followModel(first);
     notice.hide();
+    if (link.ratio !== null) dial.start(link.ratio);
+    photos.offer(state.model.labels, link.sample);
   } catch (problem) {
     if (!(problem instanceof api.Problem)) throw problem;
     notice.show(problem, start);
     return;
   }
-  by("measure").addEventListener("click", measure);
-  new Photos(take).start();
+  by("measure").onclick = measure;
 }
 
 start();

@@ -15,8 +15,8 @@ let made = 0;
 
 /** A photo to choose; its `blob` is fetched when it is chosen. */
 class Photo {
-  constructor(name, url, own, blob = null) {
-    Object.assign(this, { id: (made += 1), name, url, own, blob });
+  constructor(name, url, own, blob = null, sample = null) {
+    Object.assign(this, { id: (made += 1), name, url, own, blob, sample });
   }
 
   async load() {
@@ -30,15 +30,31 @@ export class Photos {
   constructor(onChosen) {
     this.list = by("photos");
     this.onChosen = onChosen;
-    this.photos = SAMPLES.map(([file, name]) => new Photo(name, `static/samples/${file}.jpg`, false));
+    this.samples = SAMPLES.map(([file, name]) => new Photo(name, `static/samples/${file}.jpg`, false, null, file));
+    this.photos = [];
     this.chosen = null;
-    this.draw();
     this.listen();
   }
 
-  /** Choose the first sample, so that the page shows something. */
-  start() {
-    this.choose(this.photos[0]);
+  /**
+   * Offer the samples that a model knows, and choose the photo that was chosen, one that was asked for, or the first.
+   *
+   * @param {string[]} labels of the model.
+   * @param {?string} wanted a sample.
+   */
+  offer(labels, wanted = null) {
+    const known = new Set(labels.map((label) => label.toLowerCase()));
+    const samples = this.samples.filter((photo) => known.has(photo.name));
+    this.photos = [...this.photos.filter((photo) => photo.own), ...samples];
+    this.draw();
+    const asked = this.photos.find((photo) => photo.sample !== null && photo.sample === wanted);
+    const kept = this.photos.includes(this.chosen) ? this.chosen : null;
+    const next = asked ?? kept ?? this.photos[0] ?? null;
+    if (next) this.choose(next);
+    else {
+      this.chosen = null;
+      this.onChosen(null);
+    }
   }
 
   choose(photo) {

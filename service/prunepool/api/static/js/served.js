@@ -8,7 +8,7 @@ export function describe(model) {
   by("model-name").textContent = model.name;
   const million = `${(model.parameters / 1e6).toFixed(1)} M parameters`;
   by("accuracy").textContent = `${accuracyOf(model)} ${formatOf(model)}`.trim();
-  by("model-facts").textContent = `${million} · ${model.labels.length} classes · ${model.device} · ${model.dtype}`;
+  by("model-facts").textContent = `${million} · ${model.device} · ${model.dtype}`;
 }
 
 /**
@@ -37,6 +37,16 @@ export function formatOf({ dtype, number_formats: tried }) {
 
 /** The reduction method of a model; its dense plan has none. */
 export const methodOf = (model) => model.plans.find(({ removed }) => removed.length)?.method ?? null;
+
+/** List the served models. */
+export function listModels(models, usual) {
+  const cell = (...words) => html("td", {}, ...words);
+  by("models-rows").replaceChildren(...models.map((model) => html("tr", {},
+    html("th", { scope: "row" }, html("a", { href: `models/${encodeURIComponent(model.name)}` }, model.name), model.name === usual ? " (default)" : ""),
+    cell(model.architecture), cell(`${model.input_size}²`), cell(model.classes.toLocaleString("en")),
+    cell(`${(model.parameters / 1e6).toFixed(1)} M`), cell(`${model.device}, ${model.dtype}`),
+    cell(wholePercent(model.max_reduction_ratio)), cell(model.licence))));
+}
 
 /** Offer a choice if there are several models. */
 export function choose(models, first, onChosen) {

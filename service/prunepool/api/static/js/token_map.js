@@ -5,6 +5,9 @@ import { count } from "./format.js";
 import { groupOf, history, hueOf } from "./frames.js";
 import { outline } from "./outline.js";
 
+//: With more columns than this, groups are outlined in few colours, or the map turns to confetti.
+const FINE = 16;
+const FEW_HUES = 4;
 const ARROWS = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
 
 /** Draws frames over a photo's crop, and describes the patch under the pointer. */
@@ -14,7 +17,7 @@ export class TokenMap {
     this.canvas = by("crop");
     this.over = by("patches");
     this.description = by("patch");
-    this.hint = this.description.textContent;
+    this.hint = [...this.description.childNodes];
     this.frames = [];
     this.at = 0;
     this.pointed = null;
@@ -46,6 +49,7 @@ export class TokenMap {
     this.columns = columns;
     this.colours ??= this.meanColours();
     this.over.setAttribute("viewBox", `0 0 ${columns} ${rows}`);
+    this.root.classList.toggle("fine", columns > FINE);
     this.cells = Array.from({ length: rows * columns }, (_, i) =>
       svg("rect", { x: i % columns, y: Math.floor(i / columns), width: 1, height: 1, class: "cell" }),
     );
@@ -75,7 +79,7 @@ export class TokenMap {
 
   drawn(group) {
     const d = outline(group, this.columns);
-    const hue = hueOf(group).toFixed(0);
+    const hue = hueOf(group, this.columns > FINE ? FEW_HUES : 0).toFixed(0);
     const ring = { d, fill: `hsl(${hue} 85% 56%)`, stroke: `hsl(${hue} 88% 66%)`, class: "group" };
     return [svg("path", { d, class: "halo" }), svg("path", ring)];
   }
@@ -143,7 +147,7 @@ export class TokenMap {
     this.pointed = patch;
     if (patch === null || !this.frames.length) {
       this.spot?.setAttribute("d", "");
-      if (this.description.textContent !== this.hint) this.description.textContent = this.hint;
+      this.description.replaceChildren(...this.hint);
       return;
     }
     const group = groupOf(this.frames[this.at], patch) ?? [patch];
