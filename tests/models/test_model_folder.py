@@ -94,7 +94,7 @@ def test_without_a_processor_what_is_usual_is_assumed_and_said(store: ModelStore
     added = add(store, folder)
     assert added.model.manifest.crop_mode == "squash"
     assert any(
-        "has no preprocessor_config.json: its images are prepared as is usual for vit" in one
+        "it has no preprocessor_config.json: its images are prepared as is usual for vit" in one
         for one in added.notices
     )
 

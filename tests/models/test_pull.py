@@ -17,18 +17,20 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 import torch
-from safetensors.torch import save
+from safetensors.torch import load, save
 from torch import nn
 
 from prunepool.cli import run
 from prunepool.errors import HubUnreachable, ModelError, WeightsInvalid
+from prunepool.models.hub import Hub
 from prunepool.models.labels import imagenet_labels
-from prunepool.models.pull import Hub, pull
+from prunepool.models.pull import pull
 from prunepool.store import ModelStore
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+REVISIONS = ("main", "v1.0", COMMIT)
 NAME = "deit_tiny_patch16_224.fb_in1k"
-ROUTE = re.compile(r"/(?P<repo>timm/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<file>[^/?]+)")
+ROUTE = re.compile(r"/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<file>[^/?]+)")
 
 
 @dataclass
@@ -55,12 +57,16 @@ class HubServer:
         self.requests.append(f"{handler.command} {handler.path}")
         found = ROUTE.fullmatch(handler.path)
         content = self.files.get(f"{found['repo']}/{found['file']}") if found else None
-        if self.status or found is None or content is None or found["revision"] not in ("main", COMMIT):
+        if self.status or found is None or content is None or found["revision"] not in REVISIONS:
             repos = {key.rpartition("/")[0] for key in self.files}
             known = found is not None and found["repo"] in repos
+            if known and found is not None and found["revision"] not in REVISIONS:
+                why = "RevisionNotFound"
+            else:
+                why = "EntryNotFound" if known else "RepoNotFound"
             handler.send_response(self.status or 404)
             if not self.status:
-                handler.send_header("X-Error-Code", "EntryNotFound" if known else "RepoNotFound")
+                handler.send_header("X-Error-Code", why)
             handler.send_header("Content-Length", "0")
             handler.end_headers()
             return
@@ -265,7 +271,7 @@ def test_a_copy_in_the_cache_that_cannot_be_read_is_named(
     store: ModelStore, nowhere: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gone = tmp_path / COMMIT / "model.safetensors"
-    monkeypatch.setattr("prunepool.models.pull.try_to_load_from_cache", lambda *of: str(gone))
+    monkeypatch.setattr("prunepool.models.hub.try_to_load_from_cache", lambda *_, **__: str(gone))
     with pytest.raises(ModelError) as caught:
         pull(store, NAME, hub=nowhere)
     assert caught.value.detail == f"{gone}: cannot be read (No such file or directory)"
@@ -354,6 +360,110 @@ def test_a_model_that_timm_evaluates_on_squashed_images_gets_them(
     monkeypatch.setattr(module, "look_up", lambda name: squashed)
     assert pull(store, NAME, hub=hub).notices == ()
     assert store.open(NAME).manifest.crop_mode == "squash"
+
+
+SAVED = Path(__file__).parent / "transformers"
+
+
+@pytest.fixture
+def pets(server: HubServer) -> HubServer:
+    """The hub has a fine-tuned ViT, as transformers saved it."""
+    files = {path.name: path.read_bytes() for path in (SAVED / "vit").iterdir() if path.suffix != ".npz"}
+    files["README.md"] = b"---\nlicense: mit\n---\n"
+    server.files |= {f"me/pets.v2/{name}": content for name, content in files.items()}
+    return server
+
+
+@pytest.mark.parametrize("spelling", ["me/pets.v2", "hf-hub:me/pets.v2", "me/pets.v2@v1.0"])
+def test_a_repository_is_pulled_as_a_folder_is_added(
+    store: ModelStore, hub: Hub, pets: HubServer, spelling: str
+) -> None:
+    added = pull(store, spelling, hub=hub)
+    manifest = store.verify("pets.v2").manifest
+    assert manifest.labels == ("cat", "dog", "fox", "owl", "yak")
+    assert (manifest.origin, manifest.licence) == (f"hf-hub:me/pets.v2@{COMMIT}", "mit")
+    assert (manifest.crop_mode, manifest.input_size, added.notices) == ("squash", 32, ())
+    assert [path.name for path in leftovers(store)] == ["pets.v2"]
+    assert sorted(path.name for path in (store.root / "pets.v2").iterdir()) == [
+        "model.json",
+        "model.safetensors",
+    ]
+
+
+def test_every_file_of_a_repository_is_of_the_commit_of_the_first(
+    store: ModelStore, hub: Hub, pets: HubServer
+) -> None:
+    pull(store, "me/pets.v2@v1.0", hub=hub)
+    revisions = [request.split("/resolve/")[1].partition("/")[0] for request in pets.requests]
+    assert revisions == ["v1.0", *[COMMIT] * (len(revisions) - 1)]
+
+
+def test_weights_of_a_repository_may_be_in_several_files(
+    store: ModelStore, hub: Hub, pets: HubServer
+) -> None:
+    weights = load(pets.files.pop("me/pets.v2/model.safetensors"))
+    halves = {"a.safetensors": sorted(weights)[::2], "b.safetensors": sorted(weights)[1::2]}
+    for name, keys in halves.items():
+        pets.files[f"me/pets.v2/{name}"] = save({key: weights[key] for key in keys})
+    index = {"weight_map": {key: name for name, keys in halves.items() for key in keys}}
+    pets.files["me/pets.v2/model.safetensors.index.json"] = json.dumps(index).encode()
+    pull(store, "me/pets.v2", hub=hub)
+    store.verify("pets.v2")
+    del pets.files["me/pets.v2/b.safetensors"]
+    with pytest.raises(HubUnreachable, match=r"has no me/pets\.v2/b\.safetensors"):
+        pull(store, "me/pets.v2", hub=hub, name="again")
+
+
+@pytest.mark.parametrize(
+    ("reference", "gone", "message"),
+    [
+        ("me/none", "", r"has no me/none/config\.json, or shows it to a HF_TOKEN only$"),
+        ("me/pets.v2@v9", "", r"me/pets\.v2 at .* has no branch, tag or commit 'v9'$"),
+        ("me/pets.v2", "config.json", r"has no me/pets\.v2/config\.json.*: it says what the weights are$"),
+        ("me/pets.v2", "model.safetensors", r"has no me/pets\.v2/model\.safetensors"),
+    ],
+)
+def test_a_repository_without_what_is_needed_is_named(
+    store: ModelStore, hub: Hub, pets: HubServer, reference: str, gone: str, message: str
+) -> None:
+    pets.files.pop(f"me/pets.v2/{gone}", None)
+    with pytest.raises(HubUnreachable, match=message):
+        pull(store, reference, hub=hub)
+    assert leftovers(store) == []
+
+
+def test_a_repository_of_an_adapter_is_refused_by_name(
+    store: ModelStore, hub: Hub, server: HubServer
+) -> None:
+    server.files["me/lora/adapter_config.json"] = b"{}"
+    server.files["me/lora/config.json"] = b"{}"
+    with pytest.raises(WeightsInvalid, match=r"is an adapter of PEFT .*merge_and_unload\(\)"):
+        pull(store, "me/lora", hub=hub)
+
+
+def test_without_the_hub_a_repository_in_the_machines_cache_will_do(
+    store: ModelStore, nowhere: Hub, pets: HubServer, tmp_path: Path
+) -> None:
+    repo = tmp_path / "cache" / "models--me--pets.v2"
+    (repo / "snapshots" / COMMIT).mkdir(parents=True)
+    (repo / "refs").mkdir()
+    (repo / "refs" / "main").write_text(COMMIT)
+    for name in ("config.json", "model.safetensors"):
+        (repo / "snapshots" / COMMIT / name).write_bytes(pets.files[f"me/pets.v2/{name}"])
+    added = pull(store, "me/pets.v2", hub=nowhere)
+    assert store.verify("pets.v2").manifest.origin == f"hf-hub:me/pets.v2@{COMMIT}"
+    assert len(added.notices) == 2
+    assert added.notices[0].startswith("it has no preprocessor_config.json: its images are prepared")
+    assert "in this machine's cache" in added.notices[1]
+
+
+def test_without_the_hub_a_repository_is_fetched_as_the_message_says(store: ModelStore, nowhere: Hub) -> None:
+    with pytest.raises(HubUnreachable) as caught:
+        pull(store, "me/pets.v2@v1.0", hub=nowhere)
+    assert caught.value.detail.endswith(
+        f"or fetch the files of {nowhere.endpoint}/me/pets.v2 at v1.0 on another machine into a folder and run: "
+        "prunepool models add DIR"
+    )
 
 
 def test_the_environment_names_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -171,9 +171,16 @@ def add(
 @with_flags("model_store")
 def pull(
     flags: Flags,
-    timm_name: Annotated[str, typer.Argument(help="timm's name, such as deit_small_patch16_224.fb_in1k.")],
+    reference: Annotated[
+        str,
+        typer.Argument(
+            help="timm's name, such as deit_small_patch16_224.fb_in1k; or a repository, OWNER/NAME or "
+            "OWNER/NAME@REVISION, with a model of transformers or timm.",
+            metavar="NAME",
+        ),
+    ],
     name: Annotated[
-        str | None, typer.Option(help="Name of the model in the store; by default timm's.")
+        str | None, typer.Option(help="Name of the model in the store; by default that on the hub.")
     ] = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
@@ -181,9 +188,10 @@ def pull(
     """Download published weights from the model hub into the store."""
     store = store_of(flags)
     needs_torch("models pull")
-    from prunepool.models import pull as pulling
+    from prunepool.models.hub import Hub
+    from prunepool.models.pull import pull as run
 
-    added = pulling.pull(store, timm_name, hub=pulling.Hub.from_environment(), name=name, replace=force)
+    added = run(store, reference, hub=Hub.from_environment(), name=name, replace=force)
     _print_added(store, added.model.manifest.name, added.notices, as_json=as_json)
 
 

@@ -107,13 +107,10 @@ def input_of_processor(
     if resample not in _RESAMPLE:
         known = ", ".join(f"{number} ({name})" for number, name in _RESAMPLE.items())
         _refuse(source, "resample", resample, f"one of {known}")
-    notices = (
-        ()
-        if crop == image_size
-        else (
-            f"{source} makes images of {crop}², and the network takes {image_size}²: they are made {image_size}²",
-        )
-    )
+    notices: tuple[str, ...] = ()
+    if crop != image_size:
+        both = f"{crop}², and the network takes {image_size}²"
+        notices = (f"its image processor makes images of {both}: they are made {image_size}²",)
     found = ImageInput(
         image_size, mean, std, share_of(crop, resized), "center" if short else "squash", _RESAMPLE[resample]
     )

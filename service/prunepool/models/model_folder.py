@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,25 +14,19 @@ from prunepool.errors import ArchitectureUnsupported, ManifestInvalid, WeightsIn
 from prunepool.files import NotUtf8, read_text
 from prunepool.models.checked_options import checked_options
 from prunepool.models.image_input import ImageInput, input_of_processor, input_of_timm
+from prunepool.models.json_object import read_object
 from prunepool.models.label_files import read_labels
 from prunepool.models.transformers_config import TransformersNetwork, read_network
+from prunepool.models.weight_files import find_weights
 from prunepool.store import NetworkOptions
 
 CONFIG = "config.json"
 #: What transformers calls the configuration of an image processor; newer ones nest it in the second.
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 CARD = "README.md"
-#: Files of weights, the first that is there; an index names several.
-WEIGHTS = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
-_ADAPTER = "adapter_config.json"
+ADAPTER = "adapter_config.json"
 _NESTED = "image_processor"
 _LONGEST_FILE = 64 << 20
-_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _LICENCE = re.compile(r"^licen[cs]e:[ \t]*[\"']?([^\s\"'#]+)", re.MULTILINE)
 #: What transformers calls classes that nobody named.
 _PLACEHOLDER = re.compile(r"LABEL_\d+")
@@ -77,9 +70,9 @@ def read_folder(folder: Path) -> ModelFolder:
         ManifestInvalid: its configuration is unreadable, or asks for an input that is not served.
         InvalidParameter: its labels are of no known form.
     """
-    if (folder / _ADAPTER).is_file():
+    if (folder / ADAPTER).is_file():
         raise WeightsInvalid(
-            f"{folder}: is an adapter of PEFT ({_ADAPTER}), not a model; merge it into its model with "
+            f"{folder}: is an adapter of PEFT ({ADAPTER}), not a model; merge it into its model with "
             "merge_and_unload(), and save_pretrained() that"
         )
     path = folder / CONFIG
@@ -88,7 +81,7 @@ def read_folder(folder: Path) -> ModelFolder:
             f"{folder}: has no {CONFIG}, so that nothing says what its weights are; add the file of weights with "
             "--architecture"
         )
-    config = _read(path)
+    config = read_object(path)
     weights = find_weights(folder)
     if isinstance(config.get("architecture"), str):
         found = _of_timm(config, path, weights)
@@ -99,36 +92,6 @@ def read_folder(folder: Path) -> ModelFolder:
             f"{path}: has neither architecture, as timm's have it, nor architectures, as those of transformers"
         )
     return found
-
-
-def find_weights(folder: Path) -> tuple[Path, ...]:
-    """The files of weights of a folder.
-
-    Raises:
-        WeightsInvalid: there are none, or an index names others than there are.
-    """
-    name = next((one for one in WEIGHTS if (folder / one).is_file()), None)
-    if name is None:
-        raise WeightsInvalid(f"{folder}: has no weights; {', '.join(WEIGHTS)} are read")
-    if not name.endswith(".json"):
-        return (folder / name,)
-    return tuple(folder / one for one in files_of_index(_read(folder / name), str(folder / name)))
-
-
-def files_of_index(index: Mapping[str, Any], source: str) -> tuple[str, ...]:
-    """The names of the files that an index of weights names.
-
-    Raises:
-        WeightsInvalid: it names none, or something else than a file beside it.
-    """
-    files = index.get("weight_map")
-    names = sorted({str(name) for name in files.values()}) if isinstance(files, Mapping) else []
-    if not names:
-        raise WeightsInvalid(f"{source}: its weight_map names no file")
-    for name in names:
-        if not _FILE_NAME.fullmatch(name):
-            raise WeightsInvalid(f"{source}: its weight_map has {name!r}; only files beside it are read")
-    return tuple(names)
 
 
 def _of_timm(config: Mapping[str, Any], path: Path, weights: tuple[Path, ...]) -> ModelFolder:
@@ -176,14 +139,12 @@ def _options(arguments: object, path: Path) -> NetworkOptions | None:
 
 def _of_transformers(config: Mapping[str, Any], path: Path, weights: tuple[Path, ...]) -> ModelFolder:
     network = read_network(config, str(path))
-    processor, notices = _processor(path.parent)
-    image, said = input_of_processor(
+    processor = _processor(path.parent)
+    image, notices = input_of_processor(
         processor or {}, network.kind, network.image_size, str(path.parent / PROCESSORS[0])
     )
     if processor is None:
-        notices = (
-            f"{path.parent} has no {PROCESSORS[0]}: its images are prepared as is usual for {network.kind}",
-        )
+        notices = (f"it has no {PROCESSORS[0]}: its images are prepared as is usual for {network.kind}",)
     labels = read_labels(path) if config.get("id2label") else None
     if labels is not None and all(map(_PLACEHOLDER.fullmatch, labels)):
         labels = None
@@ -200,21 +161,21 @@ def _of_transformers(config: Mapping[str, Any], path: Path, weights: tuple[Path,
         licence=_licence(path.parent),
         weights=weights,
         translated=network,
-        notices=(*notices, *said),
+        notices=notices,
     )
 
 
-def _processor(folder: Path) -> tuple[Mapping[str, Any] | None, tuple[str, ...]]:
+def _processor(folder: Path) -> Mapping[str, Any] | None:
     """The configuration of a folder's image processor, if there is one."""
     for name in PROCESSORS:
         if (folder / name).is_file():
-            found = _read(folder / name)
+            found = read_object(folder / name)
             nested = found.get(_NESTED)
             if isinstance(nested, Mapping):
-                return nested, ()
+                return nested
             if name == PROCESSORS[0]:
-                return found, ()
-    return None, ()
+                return found
+    return None
 
 
 def _licence(folder: Path) -> str | None:
@@ -226,22 +187,3 @@ def _licence(folder: Path) -> str | None:
     front = text.split("\n---", 1)[0] if text.startswith("---") else ""
     found = _LICENCE.search(front)
     return found[1] if found else None
-
-
-def _read(path: Path) -> Mapping[str, Any]:
-    """A JSON object of a file.
-
-    Raises:
-        ManifestInvalid: it is none.
-    """
-    try:
-        document = json.loads(read_text(path, _LONGEST_FILE))
-    except OSError as error:
-        raise ManifestInvalid(f"{path}: cannot be read ({error.strerror or error})") from error
-    except NotUtf8 as error:
-        raise ManifestInvalid(f"{path}: is not UTF-8 text; {error}") from None
-    except (ValueError, RecursionError) as error:
-        raise ManifestInvalid(f"{path}: is not JSON ({error})") from error
-    if not isinstance(document, Mapping):
-        raise ManifestInvalid(f"{path}: is not a JSON object")
-    return document
