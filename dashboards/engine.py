@@ -6,8 +6,8 @@ from grafana_foundation_sdk.builders import dashboard as dash
 
 import panels as p
 
-M = 'model="$model"'
-JOB = 'job="prunepool"'
+M = p.OF_MODEL
+JOB = p.OF_PLACE
 
 
 def engine() -> dash.Dashboard:
@@ -17,7 +17,7 @@ def engine() -> dash.Dashboard:
         .with_row(dash.Row("Health"))
         .with_panel(
             p.states(
-                "Engine",
+                "Engine up or down, by replica",
                 "Whether each replica's engine can run a batch.",
                 f"min by (instance) (prunepool_engine_up{{{M}}})",
                 "{{instance}}",
@@ -26,7 +26,7 @@ def engine() -> dash.Dashboard:
         )
         .with_panel(
             p.lines(
-                "Restarts",
+                "Engine restarts in 15 minutes, by replica",
                 "Restarts of the engine after it died, in 15 minutes.",
                 "short",
                 [
@@ -40,7 +40,7 @@ def engine() -> dash.Dashboard:
         )
         .with_panel(
             p.lines(
-                "Device busy",
+                "Share of time the device ran batches, by replica",
                 "Share of the time in which the device ran batches.",
                 "percentunit",
                 [
@@ -58,7 +58,7 @@ def engine() -> dash.Dashboard:
         .with_row(dash.Row("Batches"))
         .with_panel(
             p.density(
-                "Batch size",
+                "Images per batch, distribution",
                 "Batches by the number of images in them.",
                 "short",
                 f"sum by (le) (increase(prunepool_batch_size_bucket{{{M}}}[$__rate_interval]))",
@@ -67,7 +67,7 @@ def engine() -> dash.Dashboard:
         )
         .with_panel(
             p.density(
-                "Tokens per batch",
+                "Tokens per batch, distribution",
                 "Batches by their tokens after the last reduction, summed over the images.",
                 "short",
                 f"sum by (le) (increase(prunepool_batch_tokens_bucket{{{M}}}[$__rate_interval]))",
@@ -76,7 +76,7 @@ def engine() -> dash.Dashboard:
         )
         .with_panel(
             p.lines(
-                "Mean batch size",
+                "Images and tokens per batch, mean",
                 "Images and tokens per batch.",
                 "short",
                 [
@@ -102,7 +102,7 @@ def engine() -> dash.Dashboard:
         .with_row(dash.Row("Prediction"))
         .with_panel(
             p.density(
-                "Prediction error",
+                "Error of the predicted batch time, distribution",
                 "Batches by the error of their predicted time.",
                 "percentunit",
                 f"sum by (le) (increase(prunepool_prediction_error_ratio_bucket{{{M}}}[$__rate_interval]))",
@@ -110,7 +110,7 @@ def engine() -> dash.Dashboard:
         )
         .with_panel(
             p.lines(
-                "Cost model",
+                "Predicted time of each part of a batch",
                 "Predicted time of each part of a batch, as learned so far.",
                 "s",
                 [(f"max by (part) (prunepool_cost_model_seconds{{{M}}})", "{{part}}")],
@@ -119,7 +119,7 @@ def engine() -> dash.Dashboard:
         .with_row(dash.Row("Machine"))
         .with_panel(
             p.lines(
-                "CPU",
+                "CPU cores in use",
                 "Cores in use by the server.",
                 "short",
                 [(f"rate(process_cpu_seconds_total{{{JOB}}}[$__rate_interval])", "{{instance}}")],
@@ -128,7 +128,7 @@ def engine() -> dash.Dashboard:
         )
         .with_panel(
             p.lines(
-                "Memory",
+                "Resident memory",
                 "Resident memory of the server.",
                 "bytes",
                 [(f"process_resident_memory_bytes{{{JOB}}}", "{{instance}}")],
@@ -144,33 +144,37 @@ def engine() -> dash.Dashboard:
                 width=8,
             )
         )
-        .with_row(dash.Row("GPU"))
-        .with_panel(
-            p.lines(
-                "GPU busy",
-                "Share of the time in which each GPU was busy.",
-                "percentunit",
-                [("prunepool_gpu_utilization_ratio", "{{instance}} {{gpu}}")],
-                width=8,
-                most=1,
+        # Closed: most machines have none.
+        .with_row(
+            dash.Row("GPU")
+            .collapsed(True)
+            .with_panel(
+                p.lines(
+                    "GPU busy, share of time",
+                    "Share of the time in which each GPU was busy.",
+                    "percentunit",
+                    [(f"prunepool_gpu_utilization_ratio{{{JOB}}}", "{{instance}} {{gpu}}")],
+                    width=8,
+                    most=1,
+                )
             )
-        )
-        .with_panel(
-            p.lines(
-                "GPU memory",
-                "In use by any process, and total.",
-                "bytes",
-                [("prunepool_gpu_memory_bytes", "{{instance}} {{gpu}} {{kind}}")],
-                width=8,
+            .with_panel(
+                p.lines(
+                    "GPU memory in use and total",
+                    "In use by any process, and total.",
+                    "bytes",
+                    [(f"prunepool_gpu_memory_bytes{{{JOB}}}", "{{instance}} {{gpu}} {{kind}}")],
+                    width=8,
+                )
             )
-        )
-        .with_panel(
-            p.lines(
-                "GPU power",
-                "Power draw of each GPU.",
-                "watt",
-                [("prunepool_gpu_power_watts", "{{instance}} {{gpu}}")],
-                width=8,
+            .with_panel(
+                p.lines(
+                    "GPU power draw",
+                    "Power draw of each GPU.",
+                    "watt",
+                    [(f"prunepool_gpu_power_watts{{{JOB}}}", "{{instance}} {{gpu}}")],
+                    width=8,
+                )
             )
         )
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from grafana_foundation_sdk.builders import common, heatmap, stat, statetimeline, timeseries
+from grafana_foundation_sdk.builders import common, heatmap, stat, statetimeline, table, timeseries
 from grafana_foundation_sdk.builders import dashboard as dash
 from grafana_foundation_sdk.builders import prometheus as prom
 from grafana_foundation_sdk.models import common as looks
@@ -29,6 +29,10 @@ BANDS = {
     "0.7-0.8": "#E8C52B",
     "0.8-0.9": "#F28C28",
 }
+
+#: What the variables of a dashboard choose, as label matchers.
+OF_PLACE = 'namespace=~"$namespace", job=~"$job", instance=~"$instance"'
+OF_MODEL = f'model="$model", {OF_PLACE}'
 
 Query = tuple[str, str]  # PromQL and the legend of what it gives
 
@@ -234,6 +238,9 @@ def board(uid: str, title: str, description: str) -> dash.Dashboard:
             .refresh(model.VariableRefresh.ON_TIME_RANGE_CHANGED)
             .sort(model.VariableSort.ALPHABETICAL_ASC)
         )
+        .with_variable(_place("namespace", "Namespace"))
+        .with_variable(_place("job", "Job"))
+        .with_variable(_place("instance", "Instance"))
         .annotation(
             dash.AnnotationQuery()
             .name("Alerts")
@@ -243,3 +250,52 @@ def board(uid: str, title: str, description: str) -> dash.Dashboard:
             .expr('ALERTS{alertstate="firing", alertname=~"Prunepool.*"}')
         )
     )
+
+
+def _place(label: str, title: str) -> dash.QueryVariable:
+    """A choice among the values of a label; all of them by default, also of series that lack it."""
+    return (
+        dash.QueryVariable(label)
+        .label(title)
+        .datasource(SOURCE)
+        .query(f"label_values(prunepool_engine_up, {label})")
+        .refresh(model.VariableRefresh.ON_TIME_RANGE_CHANGED)
+        .sort(model.VariableSort.ALPHABETICAL_ASC)
+        .multi(True)
+        .include_all(True)
+        .all_value(".*")
+        .current(model.VariableOption(text="All", value="$__all", selected=True))
+    )
+
+
+def rows(
+    title: str,
+    description: str,
+    expression: str,
+    hidden: Sequence[str] = (),
+    *,
+    width: int = 12,
+    height: int = 8,
+) -> table.Panel:
+    """The present series as a table, their labels as columns.
+
+    Args:
+        title: above it.
+        description: behind the i.
+        expression: gives the series.
+        hidden: labels, and `Value`, that are not shown.
+        width: of 24 columns.
+        height: in rows of the grid.
+    """
+    target = (
+        prom.Dataquery()
+        .expr(expression)
+        .ref_id("A")
+        .datasource(SOURCE)
+        .format(queries.PromQueryFormat.TABLE)
+        .instant()
+    )
+    panel = table.Panel().title(title).description(description).datasource(SOURCE).span(width).height(height)
+    left_out = dict.fromkeys(("Time", *hidden), True)
+    organised = model.DataTransformerConfig(id_val="organize", options={"excludeByName": left_out})
+    return panel.with_target(target).with_transformation(organised)

@@ -216,6 +216,13 @@ class Metrics:
             multiprocess_mode="livesum",
             registry=registry,
         )
+        self.model_runs = Gauge(
+            "prunepool_model_runs",
+            "Engines that run the model so: on a device, in a number format, by a backend.",
+            ("model", "device", "dtype", "backend"),
+            multiprocess_mode="livesum",
+            registry=registry,
+        )
         self.engine_restarts = Counter(
             "prunepool_engine_restarts_total",
             "Restarts of the model's engine after a failure.",

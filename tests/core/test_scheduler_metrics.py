@@ -1,11 +1,18 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 
+from prunepool.core.model_info import ModelInfo
+from prunepool.core.scheduler_metrics import SchedulerMetrics
 from prunepool.core.types import Limits
+from prunepool.metrics import Metrics
+from prunepool.testing.fake_models import fake_model
 
 
 async def mixed(rig: Any) -> Any:
@@ -45,6 +52,31 @@ async def mixed(rig: Any) -> Any:
 async def test_a_batch_is_counted(rig: Any, series: str, labels: dict[str, str], value: float) -> None:
     sample = await mixed(rig)
     assert sample(series, **labels) == pytest.approx(value)
+
+
+def test_what_computes_a_model_is_one_series_at_a_time() -> None:
+    """As when a model that is not compiled changes from PyTorch to OpenVINO."""
+    registry = CollectorRegistry()
+    costs: Any = SimpleNamespace(gmacs=lambda ratio: 1.0)
+    series = SchedulerMetrics(Metrics(registry), "m", costs)
+    first = replace(fake_model("m"), device="cpu", dtype="float32", backend="pytorch")
+    second = replace(first, dtype="int8", backend="openvino")
+
+    def runs(info: ModelInfo) -> float | None:
+        labels = {"model": "m", "device": "cpu", "dtype": info.dtype, "backend": info.backend}
+        return registry.get_sample_value("prunepool_model_runs", labels)
+
+    series.set_running(first)
+    assert (runs(first), runs(second)) == (1, None)
+    series.set_running(second)
+    series.set_running(second)
+    assert (runs(first), runs(second)) == (0, 1)
+
+
+async def test_the_first_batch_finds_the_series_of_what_computes_it(rig: Any) -> None:
+    sample = await mixed(rig)
+    info = fake_model("m")
+    assert sample("model_runs", device=info.device, dtype=info.dtype, backend=info.backend) == 1
 
 
 async def test_a_batch_that_did_not_fit_is_not_counted(rig: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -25,7 +26,10 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 BOARDS = sorted((ROOT / "docker/grafana/dashboards").glob("*.json"))
 MODEL = "deit_tiny_imagenette"
 #: Panels that stay empty where there is no GPU.
-OF_A_GPU = {"GPU busy", "GPU memory", "GPU power"}
+OF_A_GPU = {"GPU busy, share of time", "GPU memory in use and total", "GPU power draw"}
+#: The list that is empty while all is well.
+OF_ALERTS = "Alerts that fire now"
+PLACES = ("namespace", "job", "instance")
 
 
 def test_the_committed_dashboards_are_what_the_code_makes(tmp_path: Path) -> None:
@@ -36,12 +40,18 @@ def test_the_committed_dashboards_are_what_the_code_makes(tmp_path: Path) -> Non
     assert made == committed, "run `make dashboards` and commit what it writes"
 
 
+def panels_of(path: Path) -> list[dict[str, Any]]:
+    """The panels of a dashboard, those of closed rows too, and the rows."""
+    top = json.loads(path.read_text())["panels"]
+    return [*top, *(panel for row in top if row["type"] == "row" for panel in row["panels"])]
+
+
 def panels() -> list[tuple[str, str, list[str]]]:
     """Dashboard, title and queries of each panel that has any."""
     return [
         (path.stem, panel["title"], [target["expr"] for target in panel["targets"]])
         for path in BOARDS
-        for panel in json.loads(path.read_text())["panels"]
+        for panel in panels_of(path)
         if panel["type"] != "row"
     ]
 
@@ -49,7 +59,7 @@ def panels() -> list[tuple[str, str, list[str]]]:
 @pytest.mark.parametrize("path", BOARDS, ids=lambda path: path.stem)
 def test_every_panel_says_what_it_shows_and_lies_on_the_grid(path: Path) -> None:
     taken: set[tuple[int, int]] = set()
-    for panel in json.loads(path.read_text())["panels"]:
+    for panel in panels_of(path):
         place = panel["gridPos"]
         cells = {
             (x, y)
@@ -60,6 +70,29 @@ def test_every_panel_says_what_it_shows_and_lies_on_the_grid(path: Path) -> None
         assert not cells & taken, f"{panel['title']} lies on another panel"
         taken |= cells
         assert panel["type"] == "row" or panel["description"], panel["title"]
+
+
+@pytest.mark.parametrize("path", BOARDS, ids=lambda path: path.stem)
+def test_every_panel_is_of_the_namespace_the_job_and_the_instances_that_were_chosen(path: Path) -> None:
+    variables = json.loads(path.read_text())["templating"]["list"]
+    assert [one["name"] for one in variables] == ["datasource", "model", *PLACES]
+    assert all(one["includeAll"] and one["allValue"] == ".*" for one in variables[2:])
+    for panel in panels_of(path):
+        for target in panel.get("targets", ()):
+            if panel["title"] == OF_ALERTS:  # an alert has the labels that its rule keeps
+                continue
+            selectors = re.findall(r"\{([^}]*)\}", target["expr"])
+            assert selectors
+            for selector in selectors:
+                assert all(f'{place}=~"${place}"' in selector for place in PLACES), panel["title"]
+
+
+def test_the_row_of_gpus_is_closed() -> None:
+    rows = [
+        panel for path in BOARDS for panel in json.loads(path.read_text())["panels"] if panel["type"] == "row"
+    ]
+    closed = {row["title"]: {panel["title"] for panel in row["panels"]} for row in rows if row["collapsed"]}
+    assert closed == {"GPU": OF_A_GPU}
 
 
 def jpeg(seed: int) -> bytes:
@@ -192,4 +225,16 @@ def test_every_panel_shows_something(
         pytest.skip("needs a GPU")
     for expression in expressions:
         filled = expression.replace("$model", MODEL).replace("$__rate_interval", "1m")
-        assert prometheus(filled), f"{board}, {title}: {filled} is empty"
+        for place in PLACES:
+            filled = filled.replace(f"${place}", ".*")
+        found = prometheus(filled)
+        assert found or title == OF_ALERTS, f"{board}, {title}: {filled} is empty"
+
+
+@pytest.mark.e2e
+def test_what_runs_is_told_with_device_format_and_backend(prometheus: Queries) -> None:
+    (found,) = prometheus("prunepool_model_runs > 0")
+    (build,) = prometheus("prunepool_build_info")
+    labels = found["metric"]
+    assert (labels["model"], labels["device"], labels["dtype"]) == (MODEL, "cpu", build["metric"]["dtype"])
+    assert labels["backend"] in ("openvino", "pytorch")

@@ -138,7 +138,7 @@ def compiled_backend(
     decisions["format"] = dtype
     kernels[dtype].keep()
     backend = CompiledBackend(manifest, opened[dtype], max_batch_size=options.max_batch_size)
-    return LoadedBackend(backend, "cpu", dtype, trials)
+    return LoadedBackend(backend, "cpu", dtype, trials, runtime="openvino")
 
 
 def _opened(

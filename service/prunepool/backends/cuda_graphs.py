@@ -235,7 +235,7 @@ def make(stored: StoredModel, options: BackendOptions, decisions: Decisions) -> 
         most_graphs=options.cuda_graphs,
         compiled=options.cuda_compile,
     )
-    return LoadedBackend(backend, str(model.device), dtype_name(model))
+    return LoadedBackend(backend, str(model.device), dtype_name(model), runtime="pytorch, CUDA graphs")
 
 
 def _cloned(stage: StageRecord) -> StageRecord:

@@ -67,6 +67,7 @@ class LoadedBackend(NamedTuple):
         trials: what was measured of each number format, if the setting is `auto`.
         better: makes a faster backend possible beside all else, then calls back from another thread; None if there
             is nothing to make.
+        runtime: what computes, as `openvino`; empty: the type of the device says it.
     """
 
     backend: Backend
@@ -74,6 +75,7 @@ class LoadedBackend(NamedTuple):
     dtype: str
     trials: tuple[FormatTrial, ...] = ()
     better: Callable[[Callable[[], None]], None] | None = None
+    runtime: str = ""
 
 
 #: Loads a stored model and makes a backend of it; called in the thread that will own the backend.

@@ -143,4 +143,4 @@ def make(stored: StoredModel, options: BackendOptions, decisions: Decisions) -> 
     """Load a model onto a CPU."""
     model = load_decided(stored, options, decisions)
     backend = TorchBackend(model, max_batch_size=options.max_batch_size)
-    return LoadedBackend(backend, str(model.device), dtype_name(model))
+    return LoadedBackend(backend, str(model.device), dtype_name(model), runtime="pytorch")

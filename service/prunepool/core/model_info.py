@@ -39,6 +39,7 @@ class ModelInfo:
         parameters: how many.
         device: where it runs.
         dtype: what it computes in.
+        backend: what computes, as `openvino` or `pytorch`; empty before it was loaded.
         ready: whether it can serve.
         licence: of the weights.
         mean: of the red, green and blue of training photos, 0 to 1; subtracted by whoever normalises.
@@ -78,6 +79,7 @@ class ModelInfo:
     auto_max_reduction_ratio: float | None = None
     format_trials: tuple[FormatTrial, ...] = ()
     requested_by_default: float | Literal["auto"] = "auto"
+    backend: str = ""
 
     def auto_limit(self, max_ratio: float | None) -> float:
         """The largest ratio of `auto` for a caller who sets no bound.

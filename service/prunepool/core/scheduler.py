@@ -305,14 +305,15 @@ class Scheduler:
 
     def on_up(self, ready: Ready) -> None:
         """The worker takes batches (again)."""
-        model = self._planner.cost_model
-        if not model.fitted:
+        self._series.set_running(self._model.info())
+        if not self._planner.cost_model.fitted:
             self._fit(ready)
         self._redelivery.worker_is_up()
         self._pump()
 
     def on_renewed(self, ready: Ready) -> None:
         """Another worker has taken over: predict from its own times."""
+        self._series.set_running(self._model.info())
         self._fit(ready)
         self._pump()
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from prunepool.core.cost_model import CostModel
 from prunepool.core.events import BatchReport
 from prunepool.core.model_gauges import ModelGauges
+from prunepool.core.model_info import ModelInfo
 from prunepool.core.types import Batch, Costs, Output
 from prunepool.metrics import Metrics, reduction_band
 
@@ -25,6 +26,7 @@ class SchedulerMetrics:
         self._metrics = metrics
         self._model = model
         self._gauges = gauges or ModelGauges(metrics, model)
+        self._running: tuple[str, str, str] | None = None
         self._dense_gmacs = costs.gmacs(0.0)
         self._prediction_error = metrics.prediction_error.labels(model)
         self._batch_size = metrics.batch_size.labels(model)
@@ -41,6 +43,14 @@ class SchedulerMetrics:
         """Export the limits of `auto`, so that alerts can refer to them."""
         self._gauges.set(self._metrics.auto_ratio_limit, auto_maximum)
         self._gauges.set(self._metrics.target_latency, target_s)
+
+    def set_running(self, info: ModelInfo) -> None:
+        """Export where, in which number format and by what the model is computed."""
+        now = (info.device, info.dtype, info.backend)
+        if self._running is not None and self._running != now:
+            self._gauges.set(self._metrics.model_runs, 0, *self._running)
+        self._running = now
+        self._gauges.set(self._metrics.model_runs, 1, *now)
 
     def set_queue(self, requests: int, drain_s: float) -> None:
         """Export the length of the queue and the predicted time to drain it."""

@@ -103,7 +103,11 @@ class HostedModel:
         loaded = registry.find(self._options)(self._stored, self._options, self._decisions)
         # What `auto` came to is told to callers from here on.
         self._info = replace(
-            self._info, device=loaded.device, dtype=loaded.dtype, format_trials=loaded.trials
+            self._info,
+            device=loaded.device,
+            dtype=loaded.dtype,
+            format_trials=loaded.trials,
+            backend=loaded.runtime or registry.device_type(loaded.device),
         )
         if loaded.better is not None:
             loaded.better(lambda: self._when_better())
