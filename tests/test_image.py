@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 import shutil
 import subprocess
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+
+from prunepool.settings import Settings
 
 #: What each image installs, the smaller one first.
 IMAGES = ["docker/cpu.lock", "docker/torch.lock"]
@@ -90,9 +95,97 @@ def test_compose_publishes_on_loopback_alone(root: Path) -> None:
     assert all(port.startswith("127.0.0.1:") for port in ports)
 
 
-def test_the_grace_period_covers_the_drain(root: Path) -> None:
-    from prunepool.settings import Settings
+SERVERS = ("check", "prunepool")
 
+
+def services_of(root: Path, *files: str) -> dict[str, Any]:
+    """The services of compose files."""
+    found: dict[str, Any] = {}
+    for file in files:
+        found |= yaml.safe_load((root / file).read_text())["services"]
+    return found
+
+
+def test_every_setting_reaches_the_service(root: Path) -> None:
+    services = services_of(root, "docker-compose.yml")
+    for name in SERVERS:
+        given = services[name]["environment"]
+        keys = "PRUNEPOOL_API_KEYS_FILE"
+        assert {f"PRUNEPOOL_{one.upper()}" for one in Settings.model_fields} - given.keys() == {keys}
+        fixed = {variable for variable, value in given.items() if value is not None and variable not in value}
+        assert fixed == {
+            f"PRUNEPOOL_{one}" for one in ("HOST", "PORT", "MODEL_STORE", "CPU_OPENVINO_FOLDER")
+        } | {"PRUNEPOOL_PUBLIC_URL"}
+    with_keys = services_of(root, "docker-compose.keys.yml")
+    assert all(keys in with_keys[name]["environment"] for name in SERVERS)
+
+
+@pytest.fixture
+def composed(root: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """What compose makes of its files beside a `.env`."""
+    found = shutil.which("docker-compose")
+    if found is None:
+        pytest.skip("needs docker-compose (apt-get install docker-compose)")
+    for file in root.glob("docker-compose*.yml"):
+        shutil.copy(file, tmp_path)
+
+    def compose(env: str, *files: str) -> dict[str, Any]:
+        (tmp_path / ".env").write_text(env)
+        named = [part for file in files for part in ("-f", file)]
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("PRUNEPOOL_")}
+        done = subprocess.run(
+            [found, *named, "config"], cwd=tmp_path, env=clean, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        services: dict[str, Any] = yaml.safe_load(done.stdout)["services"]
+        return services
+
+    return compose
+
+
+def test_what_is_in_env_reaches_the_service_and_a_small_host_can_start_it(
+    composed: Callable[..., dict[str, Any]],
+) -> None:
+    env = "PRUNEPOOL_DTYPE=float32\nPRUNEPOOL_PORT=9000\nPRUNEPOOL_MODELS=a,b\n"
+    for name in SERVERS:
+        service = composed(env)[name]
+        given = service["environment"]
+        assert (given["PRUNEPOOL_DTYPE"], given["PRUNEPOOL_MODELS"]) == ("float32", "a,b")
+        assert (given["PRUNEPOOL_PORT"], given["PRUNEPOOL_LOG_LEVEL"]) == ("8000", None)
+        assert given["PRUNEPOOL_PUBLIC_URL"] == "http://127.0.0.1:9000"
+        assert float(service["cpus"]) == 0, "all cores of the host, however few"
+    assert composed(env)["prunepool"]["ports"] == ["127.0.0.1:9000:8000/tcp"]
+
+
+def test_a_gpu_and_keys_are_one_more_file_each(composed: Callable[..., dict[str, Any]]) -> None:
+    files = ("docker-compose.yml", "docker-compose.gpu.yml", "docker-compose.keys.yml")
+    services = composed("PRUNEPOOL_KEYS_FILE=./mine.toml\n", *files)
+    for name in SERVERS:
+        service = services[name]
+        assert service["environment"]["PRUNEPOOL_DEVICE"] == "cuda"
+        assert service["environment"]["PRUNEPOOL_API_KEYS_FILE"] == "/run/secrets/prunepool_keys"
+        assert [one["source"] for one in service["secrets"]] == ["prunepool_keys"]
+        assert service["deploy"]["resources"]["reservations"]["devices"][0]["driver"] == "nvidia"
+        assert service["image"] == "prunepool:cuda"
+
+
+def test_what_cannot_start_is_found_before_it_is_restarted_for_ever(root: Path) -> None:
+    services = services_of(root, "docker-compose.yml")
+    assert services["check"]["command"] == ["doctor"]
+    assert services["check"]["restart"] == "no"
+    waits = services["prunepool"]["depends_on"]["check"]["condition"]
+    assert waits == "service_completed_successfully"
+    assert services["prunepool"]["restart"] == "unless-stopped", "a lost device ends the server"
+
+
+def test_images_are_pinned_and_nobody_reads_dashboards_without_a_password(root: Path) -> None:
+    services = services_of(root, "docker-compose.yml")
+    for name in ("prometheus", "grafana"):
+        assert re.search(r"_TAG:-v?\d+\.\d+\.\d+\}$", services[name]["image"])
+    assert services["grafana"]["environment"]["GF_AUTH_ANONYMOUS_ENABLED"].endswith(":-false}")
+
+
+def test_the_grace_period_covers_the_drain(root: Path) -> None:
     service = yaml.safe_load((root / "docker-compose.yml").read_text())["services"]["prunepool"]
     assert float(service["stop_grace_period"].removesuffix("s")) > Settings().drain_timeout_s
 

@@ -275,6 +275,10 @@ class Settings(BaseSettings):
         default=None,
         description="Path under which a proxy serves this, as /vit; X-Forwarded-Prefix of a trusted proxy wins.",
     )
+    public_url: HttpUrl | None = Field(
+        default=None,
+        description="URL that the line at start names, as a container's published one; unset, where it listens.",
+    )
     otel_endpoint: HttpUrl | None = Field(
         default=None,
         description="OTLP collector that traces go to, as in http://127.0.0.1:4318; needs prunepool[otel].",

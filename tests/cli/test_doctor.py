@@ -74,6 +74,14 @@ def test_a_port_that_is_taken(look: Any) -> None:
     assert (found["level"], "in use" in found["found"]) == ("problem", True)
 
 
+def test_keys(look: Any, run: Run, tmp_path: Path) -> None:
+    keys = ("--api-keys-file", str(tmp_path / "keys.toml"))
+    found = look(*keys)["API keys"]
+    assert (found["level"], "keys.toml" in found["found"]) == ("problem", True)
+    run("keys", "create", "alice", *keys)
+    assert look(*keys)["API keys"]["found"].startswith("1 in ")
+
+
 def test_settings_that_do_not_go_together(look: Any) -> None:
     found = look("--host", "0.0.0.0", "--model-control", "explicit")["settings"]
     assert (found["level"], "model_control" in found["found"]) == ("problem", True)

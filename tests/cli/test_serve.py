@@ -259,6 +259,37 @@ def test_it_announces_model_and_address(start: Start) -> None:
 
 
 @pytest.mark.e2e
+def test_in_json_every_line_is_json_and_the_published_address_is_named(start: Start) -> None:
+    process = start("--log-format", "json", "--public-url", "http://photos.example:9000")
+    said = json.loads(process.line)
+    assert re.match(
+        r"prunepool \S+ serves fake on cpu in float32 at http://photos\.example:9000 \(", said["event"]
+    )
+    assert (said["level"], said["logger"]) == ("info", "prunepool.cli")
+    process.popen.terminate()
+    status, err = process.end()
+    assert status == 0
+    assert all(json.loads(line)["event"] for line in err.splitlines())
+
+
+@pytest.mark.parametrize("by", ["flag", "environment"])
+def test_in_json_the_reason_why_it_does_not_start_is_json(
+    run: Run, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    form = ("--log-format", "json") if by == "flag" else ()
+    if by == "environment":
+        monkeypatch.setenv("PRUNEPOOL_LOG_FORMAT", "json")
+        first = json.loads(run("serve", "--port", "none").err)
+        assert first["event"].startswith("--port is 'none': ")
+    result = run("serve", "--port", "0", "--model", "none", *form)
+    (*_, last) = result.err.splitlines()
+    said = json.loads(last)
+    assert result.status == 1
+    assert (said["level"], said["event"][:15]) == ("error", "no model 'none'")
+    assert run("models", "show", "none").err.startswith("prunepool: no model 'none'")
+
+
+@pytest.mark.e2e
 def test_of_two_servers_that_start_at_once_one_serves_and_the_other_says_why_not(folder: Path) -> None:
     with claim("127.0.0.1", 0) as free:
         port = str(free.port)

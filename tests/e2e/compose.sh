@@ -2,7 +2,7 @@
 # The containers as a stranger would run them: build, start, classify, be scraped and loaded, change models, die, heal,
 # drain.
 #   make compose-test                  or: tests/e2e/compose.sh [SERVICE…]
-# Needs a Docker engine and docker-compose (or docker compose).
+# Needs a Docker engine and docker-compose (or docker compose); PROMETHEUS_TAG names an image that is there already.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -89,6 +89,12 @@ inside() { docker exec "$(container)" sh -c "$1"; }
 ! inside 'touch /opt/x' 2>/dev/null || fail "the root file system can be written to"
 ! inside 'touch /models/x' 2>/dev/null || fail "the models can be written to"
 ! inside 'command -v cc || command -v gcc || command -v c++ || command -v clang' || fail "there is a compiler"
+docker logs "$(container)" 2>&1 | python3 -c '
+import json, sys
+lines = [json.loads(line) for line in sys.stdin]
+assert any(f"at {sys.argv[1]} (ready" in line["event"] for line in lines), "the published address"' "$url" ||
+  fail "a line of the log is no JSON, or none names $url"
+say "every line of its log is JSON, and names the published address"
 published=$(docker port "$(container)")
 [[ $published == *"-> 127.0.0.1:"* && $published != *0.0.0.0* ]] || fail "published on $published"
 say "not root, no capabilities, nothing to write to, no compiler, on loopback alone"
@@ -123,6 +129,13 @@ PRUNEPOOL_TAG=before_the_upgrade "${compose[@]}" up -d --no-build prunepool >"$w
 until_true 120 "readiness after the way back" ready
 [[ $(model) != "$second" && $(inspect '{{.Config.Image}}') == prunepool:before_the_upgrade ]] || fail "$(model) is served"
 say "a second model was served, and left again"
+
+# What cannot start is said once, and not restarted.
+if PRUNEPOOL_MODEL=none "${compose[@]}" up -d --no-build prunepool >"$work/up.log" 2>&1; then fail "up with a wrong model"; fi
+"${compose[@]}" logs check 2>&1 | grep -q "no model 'none'" || fail "check does not name the wrong model"
+"${compose[@]}" up -d --no-build prunepool >"$work/up.log" 2>&1 || { cat "$work/up.log" >&2; fail "up again"; }
+until_true 120 "readiness after a wrong model" ready
+say "a wrong model: up fails and says so, the service that was there is back"
 
 restarts() { inspect '{{.RestartCount}}'; }
 before=$(restarts)

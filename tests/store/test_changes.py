@@ -13,12 +13,16 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from prunepool.errors import ManifestInvalid, ModelError, ModelNotFound, WeightsInvalid
-from prunepool.store import ModelStore, ProfilePoint, StoredModel, replacement
+from prunepool.store import Manifest, ModelStore, ProfilePoint, StoredModel, replacement
 from prunepool.store.exchange import exchange
+from prunepool.store.model import sha256_of
 
 Add = Callable[..., StoredModel]
 
@@ -46,6 +50,25 @@ def test_weights_other_than_the_manifests_are_not_added(store: ModelStore, add: 
         with pytest.raises(WeightsInvalid, match="has sha256"):
             store.add(manifest.model_copy(update={"name": "other"}), folder)
     assert store.names() == ("tiny",)
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o027, 0o640)])
+def test_what_a_library_wrote_for_its_owner_alone_can_be_read_by_the_service_s_user(
+    store: ModelStore, document: dict[str, Any], mask: int, mode: int
+) -> None:
+    """safetensors makes its files 0600, and a container's user is another one."""
+    with store.staging() as folder:
+        path = folder / "model.safetensors"
+        save_file({"head.weight": np.ones((2, 6), np.float32)}, path)
+        path.chmod(0o600)
+        weights = document["weights"] | {"sha256": sha256_of(path)}
+        manifest = Manifest.model_validate(document | {"weights": weights})
+        before = os.umask(mask)
+        try:
+            added = store.add(manifest, folder)
+        finally:
+            os.umask(before)
+    assert added.weights_path.stat().st_mode & 0o777 == mode
 
 
 def test_a_second_model_of_a_name_is_refused_and_the_first_stays(store: ModelStore, add: Add) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from prunepool.backends.registry import device_type, is_registered
@@ -12,6 +14,8 @@ from prunepool.extras import has_torch
 #: The driver of NVIDIA's GPUs, and the device file of AMD's, which PyTorch calls cuda as well.
 _NVIDIA_DRIVER = "libcuda.so.1"
 _AMD_DRIVER = Path("/dev/kfd")
+#: Made by Docker, and by Podman.
+_CONTAINER = (Path("/.dockerenv"), Path("/run/.containerenv"))
 
 
 def resolve_device(device: str) -> str:
@@ -28,10 +32,26 @@ def resolve_device(device: str) -> str:
     if device == "auto" and not (has_torch() and _may_have_gpu()):
         return "cpu"
     if not has_torch() and device_type(device) == "cuda":
-        raise InvalidParameter("device", device, 'auto or cpu without PyTorch (pip install "prunepool[gpu]")')
+        hint = (
+            "this image has none: use docker-compose.gpu.yml"
+            if in_container()
+            else 'pip install "prunepool[gpu]"'
+        )
+        raise InvalidParameter("device", device, f"auto or cpu without PyTorch ({hint})")
     from prunepool.models import loader
 
-    return str(loader.resolve_device(device))
+    try:
+        return str(loader.resolve_device(device))
+    except InvalidParameter as error:
+        if not in_container():
+            raise
+        hint = "what is visible in this container needs docker-compose.gpu.yml and the NVIDIA runtime"
+        raise InvalidParameter("device", device, f"{error.extra['limit']}; {hint}") from error
+
+
+def in_container(marks: Sequence[Path] = _CONTAINER, environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether this process runs in a container of Docker, Podman or Kubernetes."""
+    return "KUBERNETES_SERVICE_HOST" in environment or any(mark.exists() for mark in marks)
 
 
 def _may_have_gpu() -> bool:

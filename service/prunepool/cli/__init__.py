@@ -18,6 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 from prunepool.cli import streams
+from prunepool.cli.last_words import form
 from prunepool.errors import InvalidParameter, PrunepoolError
 from prunepool.machine import set_openmp_wait_policy, tune_malloc
 from prunepool.server.signals import prepare_to_serve
@@ -125,6 +126,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 def _status(arguments: Sequence[str] | None) -> int:
     given = sys.argv[1:] if arguments is None else list(arguments)
+    form.begin(given[:1] == ["serve"])
     try:
         status = app(args=given, prog_name="prunepool", standalone_mode=False)
     except typer.TyperException as error:
@@ -185,7 +187,7 @@ def _complain(message: str, status: int) -> int:
     line = shown(hide_keys(" ".join(message.split())))
     if len(line) > _LONGEST_LINE:
         line = line[:_LONGEST_LINE] + "…"
-    sys.stderr.write(f"prunepool: {line}\n")
+    sys.stderr.write(form.line(line, "error", "prunepool: "))
     sys.stderr.flush()
     return status
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from prunepool.access import KeysFile
 from prunepool.cli.finding import Finding
 from prunepool.errors import PrunepoolError
 from prunepool.extras import has_torch
@@ -75,6 +76,17 @@ def _kept(settings: Settings) -> Finding:
     return Finding("warning", "conversions", f"{folder} cannot be written to", advice)
 
 
+def _keys(path: Path) -> Finding:
+    """Whether the file of API keys can be read, by this user."""
+    try:
+        keys = KeysFile(path).read()
+    except PrunepoolError as error:
+        return Finding(
+            "problem", "API keys", error.detail, "let this user read it; `prunepool keys create` makes one"
+        )
+    return Finding("ok", "API keys", f"{len(keys)} in {path}")
+
+
 def of_ports(settings: Settings) -> Iterator[Finding]:
     """Take each port that a server would take, and let go of it."""
     from prunepool.api.listening import CannotListen, claim
@@ -85,6 +97,8 @@ def of_ports(settings: Settings) -> Iterator[Finding]:
     except (PrunepoolError, CannotListen) as error:
         said = error.detail if isinstance(error, PrunepoolError) else str(error)
         yield Finding("problem", "settings", said, "see docs/configuration.md")
+    if settings.api_keys_file is not None:
+        yield _keys(settings.api_keys_file)
     for what, port in (("port", settings.port), ("gRPC port", settings.grpc_port)):
         if port is None:
             continue

@@ -10,6 +10,7 @@ from functools import partial
 
 import typer
 
+from prunepool.cli.last_words import form
 from prunepool.cli.options import load_settings, with_flags
 from prunepool.queued_output import QueuedOutput
 
@@ -23,6 +24,7 @@ def serve(flags: Mapping[str, str]) -> None:
     from prunepool.server.specs import needs_processes
 
     settings = load_settings(flags)
+    form.settle(settings.log_format)
     reread = partial(load_settings, flags)
     serve_by: Callable[..., int] = single.serve
     if needs_processes(settings):
@@ -32,7 +34,9 @@ def serve(flags: Mapping[str, str]) -> None:
     try:
         # The event loop must not wait for whoever reads the announcement either.
         with closing(QueuedOutput(sys.stdout)) as output:
-            unanswered = serve_by(settings, announce=lambda line: output.write(line + "\n"), reread=reread)
+            unanswered = serve_by(
+                settings, announce=lambda line: output.write(form.line(line, "info")), reread=reread
+            )
     except CannotListen as error:
         raise typer.TyperException(str(error)) from error
     except EngineLost as error:
@@ -45,5 +49,5 @@ def serve(flags: Mapping[str, str]) -> None:
 def _exit_now(why: str) -> None:
     """Exit without waiting for threads that did not finish in time, or for whoever reads this."""
     with closing(QueuedOutput(sys.stderr)) as output:
-        output.write(f"prunepool: {why}\n")
+        output.write(form.line(why, "error", "prunepool: "))
     os._exit(1)

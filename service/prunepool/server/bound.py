@@ -17,7 +17,8 @@ class Bound:
     Attributes:
         http: for HTTP.
         settings: those of the server, with the port of gRPC that 0 has become.
-        shown: every address, for the line that says that the server is ready.
+        shown: every address, for the line that says that the server is ready; `public_url` stands for those of
+            HTTP, if it is set.
     """
 
     http: Claim
@@ -34,9 +35,10 @@ def bound(settings: Settings) -> Iterator[Bound]:
     """
     with ExitStack() as stack:
         http = stack.enter_context(claim(settings.host, settings.port, settings.frontends))
+        of_http = settings.public_url or http.shown
         if settings.grpc_port is None:
-            yield Bound(http, settings, http.shown)
+            yield Bound(http, settings, of_http)
             return
         grpc = stack.enter_context(claim_for_grpc(settings.host, settings.grpc_port))
-        shown = f"{http.shown} and gRPC at {grpc.shown.replace('http://', '')}"
+        shown = f"{of_http} and gRPC at {grpc.shown.replace('http://', '')}"
         yield Bound(http, settings.model_copy(update={"grpc_port": grpc.port}), shown)

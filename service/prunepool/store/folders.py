@@ -117,6 +117,25 @@ def copy_file(source: Path, target: Path) -> None:
             copy.write(chunk)
 
 
+def make_readable(folder: Path) -> None:
+    """Give the files in a folder the mode that new files have: some libraries make theirs for the owner alone.
+
+    A service in a container has another user than whoever added the model.
+    """
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            path.chmod(0o666 & ~_umask())
+
+
+def _umask() -> int:
+    """The process's mask of modes, which can otherwise only be read by setting it for all threads."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return 0o022
+    return next((int(line.split()[1], 8) for line in lines if line.startswith("Umask:")), 0o022)
+
+
 @contextmanager
 def _reading(source: Path) -> Iterator[None]:
     """Turn an OSError into a ModelError that names what cannot be read."""

@@ -17,7 +17,16 @@ from pathlib import Path
 
 from prunepool.errors import ManifestInvalid, ModelError, ModelNotFound
 from prunepool.store import hidden, manifest_file, replacement
-from prunepool.store.folders import check_name, copy_folder, exists, holds, names_in, read_named, what_is_at
+from prunepool.store.folders import (
+    check_name,
+    copy_folder,
+    exists,
+    holds,
+    make_readable,
+    names_in,
+    read_named,
+    what_is_at,
+)
 from prunepool.store.manifest import Manifest
 from prunepool.store.manifest_file import FILE_NAME
 from prunepool.store.model import StoredModel
@@ -153,6 +162,7 @@ class ModelStore:
         move = replacement.replace if replace else replacement.move
         with self.writing():
             manifest_file.write(manifest, staged)
+            make_readable(staged)
             for _ in range(_ATTEMPTS):
                 if not replace:
                     self.check_free(manifest.name)
