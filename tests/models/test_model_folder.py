@@ -16,9 +16,10 @@ from prunepool.errors import ArchitectureUnsupported, ManifestInvalid, Prunepool
 from prunepool.imaging import preprocess_image
 from prunepool.models.add import AddedModel
 from prunepool.models.add_folder import add_folder, description_of
-from prunepool.models.loader import load_model
+from prunepool.models.loader import load_model, new_network
 from prunepool.models.model_folder import read_folder
 from prunepool.models.preprocess import preprocess_of
+from prunepool.models.transformers_config import read_network
 from prunepool.store import ModelStore
 
 #: What transformers saved, and what it answers; transformers_reference.py made them.
@@ -57,6 +58,61 @@ def test_a_folder_of_transformers_gets_the_pixels_of_its_image_processor(
     mean, std = np.array(manifest.mean), np.array(manifest.std)
     wanted = (expected["pixels"][0].transpose(1, 2, 0) * std + mean) * 255
     assert np.abs(crop - wanted).max() <= _LEVELS + 1e-3
+
+
+def test_an_embedding_has_no_classes_and_that_is_said(store: ModelStore) -> None:
+    added = add(store, SAVED / "clip-embedding")
+    assert added.model.manifest.labels == ()
+    assert added.notices == ("its output is an embedding, and /classify refuses it",)
+
+
+@pytest.mark.parametrize("name", ["vit", "dinov2", "siglip", "clip"])
+def test_a_folder_of_transformers_can_be_reduced(store: ModelStore, name: str) -> None:
+    add(store, SAVED / name)
+    model = load_model("mine", store=store.root, device="cpu", dtype="float32")
+    pixels = torch.from_numpy(np.load(SAVED / name / "expected.npz")["pixels"])
+    reduced = model(pixels, model.plan(0.5)).logits
+    assert reduced.shape == (1, 5)
+    assert torch.isfinite(reduced).all()
+    assert not torch.equal(reduced, model(pixels).logits)
+
+
+#: The smallest configuration of each class whose size timm has an architecture of.
+KNOWN = [
+    ("ViTForImageClassification", {}, "vit_base_patch16_224"),
+    ("DeiTForImageClassification", {}, "vit_base_patch16_224"),
+    ("DeiTForImageClassificationWithTeacher", {}, "deit_base_distilled_patch16_224"),
+    ("Dinov2ForImageClassification", {}, "vit_base_patch14_dinov2"),
+    ("Dinov2Model", {}, "vit_base_patch14_dinov2"),
+    ("Dinov2WithRegistersModel", {}, "vit_base_patch14_reg4_dinov2"),
+    ("Dinov2WithRegistersModel", {"num_register_tokens": 2}, "vit_base_patch14_reg4_dinov2"),
+    ("SiglipForImageClassification", {}, "vit_base_patch16_siglip_gap_224"),
+    ("SiglipVisionModel", {}, "vit_base_patch16_siglip_224"),
+    ("CLIPForImageClassification", {}, "vit_base_patch32_clip_quickgelu_224"),
+    ("CLIPVisionModel", {"hidden_act": "gelu"}, "vit_base_patch32_clip_224"),
+]
+
+
+@pytest.mark.parametrize(("saved_as", "changes", "architecture"), KNOWN)
+def test_timms_architecture_of_a_known_size_is_the_network_that_all_options_make(
+    saved_as: str, changes: dict[str, Any], architecture: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = {"architectures": [saved_as], **changes}
+    named = read_network(config, "config.json")
+    assert named.architecture == architecture
+    monkeypatch.setattr("prunepool.models.transformers_config._SIZES", {})
+    spelled_out = read_network(config, "config.json")
+    with torch.device("meta"):
+        one, other = (
+            new_network(network.architecture, 7, network.image_size, network.options)
+            for network in (named, spelled_out)
+        )
+    assert repr(one.vit) == repr(other.vit)
+    assert one.geometry == other.geometry
+    for attribute in ("no_embed_class", "pool_include_prefix", "global_pool", "num_prefix_tokens"):
+        assert getattr(one.vit, attribute) == getattr(other.vit, attribute)
+    shapes = [{key: value.shape for key, value in net.vit.state_dict().items()} for net in (one, other)]
+    assert shapes[0] == shapes[1]
 
 
 def test_labels_licence_and_origin_are_those_of_the_folder(store: ModelStore, tmp_path: Path) -> None:
@@ -139,7 +195,7 @@ def test_weights_in_several_files_are_read(
         (
             {"architectures": ["SwinForImageClassification"]},
             ArchitectureUnsupported,
-            "is a SwinForImageClassification; of transformers are served: DeiTForImage",
+            "is a SwinForImageClassification; of transformers are served: CLIPForImage",
         ),
         ({"architectures": None}, ArchitectureUnsupported, "has no architectures"),
         ({"num_channels": 1}, ArchitectureUnsupported, "num_channels is 1; images have 3"),

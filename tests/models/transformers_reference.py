@@ -47,7 +47,55 @@ def models() -> dict[str, tuple[type, object, object]]:
             hf.DeiTConfig(**vit, **NAMED),
             hf.DeiTImageProcessor(size={"height": 36, "width": 36}, crop_size={"height": 32, "width": 32}),
         ),
+        **towers(),
     }
+
+
+def towers() -> dict[str, tuple[type, object, object]]:
+    """DINOv2, SigLIP and CLIP, as classifiers and as what they are before."""
+    square = {"height": 32, "width": 32}
+    shortest = {"size": {"shortest_edge": 36}, "crop_size": square}
+    dinov2 = hf.Dinov2Config(**SIZES, image_size=32, mlp_ratio=2, **NAMED)
+    registers = hf.Dinov2WithRegistersConfig(
+        **SIZES, image_size=32, mlp_ratio=2, num_register_tokens=3, **NAMED
+    )
+    seen = {**SIZES, **INSIDE, "image_size": 32}
+    read = {
+        "hidden_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 1,
+        "intermediate_size": 8,
+        "vocab_size": 9,
+    }
+    siglip = hf.SiglipConfig(vision_config=seen, text_config=read, **NAMED)
+    clip = hf.CLIPConfig(
+        vision_config={**seen, "projection_dim": 10}, text_config=read, projection_dim=10, **NAMED
+    )
+    bit = hf.BitImageProcessor(**shortest)
+    clips = hf.CLIPImageProcessor(**shortest)
+    siglips = hf.SiglipImageProcessor(size=square)
+    return {
+        "dinov2": (hf.Dinov2ForImageClassification, dinov2, bit),
+        "dinov2-embedding": (hf.Dinov2Model, dinov2, bit),
+        "dinov2-registers": (hf.Dinov2WithRegistersForImageClassification, registers, bit),
+        "siglip": (hf.SiglipForImageClassification, siglip, siglips),
+        "siglip-embedding": (hf.SiglipVisionModel, siglip.vision_config, siglips),
+        "clip": (hf.CLIPForImageClassification, clip, clips),
+        "clip-embedding": (hf.CLIPVisionModelWithProjection, clip.vision_config, clips),
+        "clip-both": (hf.CLIPModel, clip, clips),
+    }
+
+
+def output_of(model: torch.nn.Module, pixels: torch.Tensor) -> torch.Tensor:
+    """Logits, or the embedding of an image."""
+    if isinstance(model, hf.CLIPModel):
+        out = model.get_image_features(pixels)
+        return out if isinstance(out, torch.Tensor) else out.pooler_output
+    out = model(pixels)
+    for name in ("logits", "image_embeds", "pooler_output"):
+        if getattr(out, name, None) is not None:
+            return getattr(out, name)
+    raise ValueError(f"{type(out).__name__} has no output that is known")
 
 
 def randomise(model: torch.nn.Module) -> None:
@@ -74,8 +122,7 @@ def record(root: Path, name: str, kind: type, config: object, processor: object)
     image = Image.fromarray(photo).resize((61, 47), Image.Resampling.BICUBIC)
     pixels = processor(image, return_tensors="pt")["pixel_values"]
     with torch.inference_mode():
-        out = model(pixels)
-    output = out.logits if hasattr(out, "logits") else out
+        output = output_of(model, pixels)
     np.savez_compressed(
         folder / "expected.npz",
         image=np.asarray(image),

@@ -174,6 +174,8 @@ def _outputs(shapes: Mapping[str, tuple[int, ...]]) -> int:
 
 def _labels(description: ModelDescription, outputs: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """One label for each class, or none where the output is an embedding; and a notice if they were not given."""
+    if description.labels == ():
+        return (), ("its output is an embedding, and /classify refuses it",)
     if description.labels is not None:
         if len(description.labels) != outputs:
             rows = f"{outputs}, one for each row of {_CLASSIFIER}"

@@ -12,8 +12,9 @@ class ModelDescription:
     """What a manifest records about weights; the attributes are those of :class:`prunepool.store.Manifest`.
 
     Attributes:
-        labels: None for ImageNet's if an ImageNet variant has as many classes; else for none if the output is an
-            embedding, as it is without a head or with CLIP's projection; else for `class 0`, ….
+        labels: empty if the output is an embedding, whatever the head. None for ImageNet's if an ImageNet variant
+            has as many classes; else for none if the output is an embedding, as it is without a head or with CLIP's
+            projection; else for `class 0`, ….
         resample: whether the input size is asked for, so that position embeddings of another one are resampled to
             it; else the input size follows them.
     """

@@ -16,6 +16,7 @@ from prunepool.errors import InvalidParameter, ManifestInvalid, WeightsInvalid
 from prunepool.models.families import make_network
 from prunepool.models.loaded_model import LoadedModel
 from prunepool.models.mapped_weights import fill
+from prunepool.models.token_and_mean import POOL, read_token_and_mean
 from prunepool.models.vit import ReducingViT
 from prunepool.reduction.plan import DENSE
 from prunepool.store import Geometry, Manifest, NetworkOptions, StoredModel, open_store
@@ -143,7 +144,12 @@ def new_network(
         ArchitectureUnsupported: timm cannot make it, or its tokens cannot be reduced.
     """
     options = options or NetworkOptions()
-    network = make_network(architecture, num_classes=outputs, img_size=input_size, **options.for_timm())
+    arguments = options.for_timm()
+    if both := options.global_pool == POOL:
+        arguments["global_pool"] = "token"
+    network = make_network(architecture, num_classes=outputs, img_size=input_size, **arguments)
+    if both:
+        read_token_and_mean(network, outputs)
     if options.norm_eps is not None:
         for module in network.modules():
             if isinstance(module, nn.LayerNorm):

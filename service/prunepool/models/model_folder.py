@@ -44,7 +44,7 @@ class ModelFolder:
         architecture: timm's name.
         network: what the network has otherwise.
         image: its input.
-        labels: names of its classes; None if the folder has none.
+        labels: names of its classes; empty if its output is an embedding; None if the folder has none.
         licence: as its card says; None if it does not.
         weights: the files of weights.
         translated: of transformers; None for timm's own names.
@@ -148,6 +148,8 @@ def _of_transformers(config: Mapping[str, Any], path: Path, weights: tuple[Path,
     labels = read_labels(path) if config.get("id2label") else None
     if labels is not None and all(map(_PLACEHOLDER.fullmatch, labels)):
         labels = None
+    if network.embedding:
+        labels = ()
     if config.get("problem_type") == "multi_label_classification":
         notices = (
             *notices,

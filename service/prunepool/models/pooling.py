@@ -1,6 +1,7 @@
 """How a network makes one vector of its tokens, and what that is after tokens were merged.
 
-The class token alone, the mean of the patches, or attention of a learned query (Google's SigLIP calls it MAP head).
+The class token alone, the mean of the patches, both side by side (:mod:`prunepool.models.token_and_mean`), or
+attention of a learned query (Google's SigLIP calls it MAP head).
 A token that stands for several patches counts as many times.
 """
 
@@ -11,9 +12,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-#: As timm calls them; `map` is attention pooling.
-Pool = Literal["token", "avg", "map", "max", "avgmax"]
-POOLS: tuple[Pool, ...] = ("token", "avg", "map", "max", "avgmax")
+#: As timm calls them; `map` is attention pooling, and `tokenavg`, which timm has not, both side by side.
+Pool = Literal["token", "avg", "map", "max", "avgmax", "tokenavg"]
+POOLS: tuple[Pool, ...] = ("token", "avg", "map", "max", "avgmax", "tokenavg")
 
 
 def pool_of(vit: Any) -> str:
@@ -40,6 +41,8 @@ def answer(vit: Any, x: Tensor, size: Tensor | None) -> Tensor:
         return out
     first = 0 if _reads_prefix(vit) else vit.num_prefix_tokens
     pooled = _pooled(vit, x[:, first:], size[:, first:])
+    if pool_of(vit) == "tokenavg":
+        pooled = torch.cat([x[:, 0], pooled], dim=1)
     logits: Tensor = vit.head(vit.head_drop(vit.fc_norm(pooled)))
     return logits
 
@@ -55,7 +58,7 @@ def _pooled(vit: Any, x: Tensor, size: Tensor) -> Tensor:
     share = (size / size.sum(dim=1, keepdim=True)).to(x.dtype)
     # A batched product of a row with a matrix: no copy of the tokens as large as they are.
     mean = torch.bmm(share.unsqueeze(1), x).squeeze(1)
-    return mean if kind == "avg" else 0.5 * (x.amax(dim=1) + mean)
+    return 0.5 * (x.amax(dim=1) + mean) if kind == "avgmax" else mean
 
 
 def _reads_prefix(vit: Any) -> bool:

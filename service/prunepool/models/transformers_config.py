@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,6 +63,12 @@ _SIZES = {
     (1280, 32, 16): "huge",
 }
 _USUAL_MLP_RATIO = 4
+#: Tensors that some models store and do not use, by their names in timm.
+_UNUSED = {
+    "CLIPForImageClassification": re.compile(r"norm\."),
+    "SiglipForImageClassification": re.compile(r"attn_pool\."),
+    "CLIPVisionModel": re.compile(r"head\."),
+}
 #: timm makes a layer scale where there is any number; the weights have the values.
 _ANY_SCALE = 1e-5
 
@@ -77,6 +83,7 @@ class TransformersNetwork:
         options: what the network has otherwise.
         image_size: input resolution, in pixels a side.
         distilled: whether a second token feeds a second head.
+        embedding: whether its output is an embedding, not classes.
         unused: names in timm's words of tensors that this model stores and does not use.
     """
 
@@ -85,11 +92,13 @@ class TransformersNetwork:
     options: NetworkOptions
     image_size: int
     distilled: bool = False
+    embedding: bool = False
     unused: re.Pattern[str] | None = None
 
     def to_timm(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Its weights under timm's names, without those that it does not use."""
-        named = to_timm(weights, distilled=self.distilled)
+        registers = self.kind == "dinov2_with_registers"
+        named = to_timm(weights, distilled=self.distilled, registers=registers)
         return {key: value for key, value in named.items() if not (self.unused and self.unused.match(key))}
 
 
@@ -120,6 +129,12 @@ def read_network(config: Mapping[str, Any], source: str) -> TransformersNetwork:
     return _network(kind, architecture, values, options, source)
 
 
+_TOKEN = {"global_pool": "token"}
+#: CLIP's classifier reads the mean of the patches as the last block leaves it, without a norm.
+_CLIP = {"pre_norm": True, "class_token": True}
+_CLIP_CLASSIFIER = {**_CLIP, "global_pool": "avg", "final_norm": False, "fc_norm": False}
+_SIGLIP = {"class_token": False}
+_SIGLIP_CLASSIFIER = {**_SIGLIP, "global_pool": "avg", "fc_norm": False}
 #: By the class that saved the weights: the tower, and how its head reads it.
 _MODELS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "ViTForImageClassification": ("vit", {}),
@@ -127,6 +142,37 @@ _MODELS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "DeiTForImageClassification": ("deit", {"reg_tokens": 1}),
     "DeiTForImageClassificationWithTeacher": ("deit", {}),
     "DeiTModel": ("deit", {"reg_tokens": 1}),
+    "Dinov2ForImageClassification": ("dinov2", {"global_pool": "tokenavg"}),
+    "Dinov2Model": ("dinov2", _TOKEN),
+    "Dinov2WithRegistersForImageClassification": ("dinov2_with_registers", {"global_pool": "tokenavg"}),
+    "Dinov2WithRegistersModel": ("dinov2_with_registers", _TOKEN),
+    "SiglipForImageClassification": ("siglip", _SIGLIP_CLASSIFIER),
+    "SiglipVisionModel": ("siglip", {**_SIGLIP, "global_pool": "map"}),
+    "SiglipModel": ("siglip", {**_SIGLIP, "global_pool": "map"}),
+    "CLIPForImageClassification": ("clip", _CLIP_CLASSIFIER),
+    "CLIPVisionModel": ("clip", {**_CLIP, **_TOKEN}),
+    "CLIPVisionModelWithProjection": ("clip", {**_CLIP, **_TOKEN}),
+    "CLIPModel": ("clip", {**_CLIP, **_TOKEN}),
+}
+#: timm's architectures of each tower, with the options that they have already; the size and the patch go in.
+_ARCHITECTURES: Mapping[str, Sequence[tuple[str, Mapping[str, Any]]]] = {
+    "deit": (("deit_{}_distilled_patch{}_224", {}),),
+    "vit": (("vit_{}_patch{}_224", {"global_pool": "token"}),),
+    "dinov2": (("vit_{}_patch{}_dinov2", {"global_pool": "token", "init_values": _ANY_SCALE}),),
+    "dinov2_with_registers": (
+        (
+            "vit_{}_patch{}_reg4_dinov2",
+            {"global_pool": "token", "init_values": _ANY_SCALE, "reg_tokens": 4, "no_embed_class": True},
+        ),
+    ),
+    "siglip": (
+        ("vit_{}_patch{}_siglip_gap_224", _SIGLIP_CLASSIFIER),
+        ("vit_{}_patch{}_siglip_224", {**_SIGLIP, "global_pool": "map"}),
+    ),
+    "clip": (
+        ("vit_{}_patch{}_clip_quickgelu_224", {**_CLIP, **_TOKEN, "act_layer": "quick_gelu"}),
+        ("vit_{}_patch{}_clip_224", {**_CLIP, **_TOKEN}),
+    ),
 }
 
 
@@ -139,16 +185,26 @@ def _network(
     )
     if values["num_channels"] != 3:
         raise ArchitectureUnsupported(f"{source}: num_channels is {values['num_channels']}; images have 3")
+    if values.get("use_swiglu_ffn"):
+        raise ArchitectureUnsupported(
+            f"{source}: use_swiglu_ffn is true, as in DINOv2's giant; pull timm's weights of it by their name"
+        )
     distilled = architecture.endswith("WithTeacher")
-    name, sizes = _named(width, depth, heads, patch, distilled=distilled)
     inside = values.get("intermediate_size") or round(values.get("mlp_ratio", _USUAL_MLP_RATIO) * width)
-    options = {
-        **sizes,
+    wanted: dict[str, Any] = {
         **head,
-        "mlp_ratio": None if inside == _USUAL_MLP_RATIO * width else _ratio(inside, width),
         "act_layer": _activation(values["hidden_act"], source),
-        "norm_eps": values["layer_norm_eps"],
         "qkv_bias": None if values["qkv_bias"] else False,
+    }
+    if kind.startswith("dinov2"):
+        wanted["init_values"] = _ANY_SCALE
+    if kind == "dinov2_with_registers":
+        wanted |= {"reg_tokens": values["num_register_tokens"], "no_embed_class": True}
+    tower = "vit" if kind == "deit" and not distilled else kind
+    name, options = _architecture(tower, (width, depth, heads), patch, wanted)
+    options |= {
+        "mlp_ratio": None if inside == _USUAL_MLP_RATIO * width else _ratio(inside, width),
+        "norm_eps": values["layer_norm_eps"],
     }
     return TransformersNetwork(
         kind=kind,
@@ -156,17 +212,29 @@ def _network(
         options=checked_options(options, source),
         image_size=_count(values, "image_size", source),
         distilled=distilled,
+        embedding=not architecture.endswith(("ForImageClassification", "WithTeacher")),
+        unused=_UNUSED.get(architecture),
     )
 
 
-def _named(width: int, depth: int, heads: int, patch: int, *, distilled: bool) -> tuple[str, dict[str, int]]:
-    """Find timm's architecture of these sizes, or another and what differs from it."""
-    family, usual = ("deit_{}_distilled_patch{}_224", "base") if distilled else ("vit_{}_patch{}_224", "base")
-    name = family.format(_SIZES.get((width, depth, heads), ""), patch)
-    if timm.is_model(name):
-        return name, {}
+def _architecture(
+    tower: str, size: tuple[int, int, int], patch: int, wanted: Mapping[str, Any]
+) -> tuple[str, dict[str, Any]]:
+    """Timm's architecture of a size, the one with the fewest options that differ, and those options."""
+    found = []
+    for family, own in _ARCHITECTURES[tower]:
+        name = family.format(_SIZES.get(size, ""), patch)
+        if timm.is_model(name):
+            differs = {key: value for key, value in wanted.items() if own.get(key) != value}
+            if "act_layer" in differs:
+                differs["act_layer"] = wanted["act_layer"] or "gelu"
+            found.append((name, {key: value for key, value in differs.items() if value is not None}))
+    if found:
+        return min(found, key=lambda one: len(one[1]))
+    width, depth, heads = size
     sizes = {"embed_dim": width, "depth": depth, "num_heads": heads, "patch_size": patch}
-    return family.format(usual, 16), sizes
+    usual = "deit_base_distilled_patch16_224" if tower == "deit" else "vit_base_patch16_224"
+    return usual, {**sizes, **wanted}
 
 
 def _ratio(inside: int, width: int) -> float:

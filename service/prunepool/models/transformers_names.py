@@ -45,6 +45,11 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (_BLOCK + r"mlp\.", r"blocks.\1.mlp."),
         (_BLOCK + r"layer_scale([12])\.lambda1$", r"blocks.\1.ls\2.gamma"),
         (r"^(layernorm|post_layernorm)\.", "norm."),
+        (r"^head\.probe$", "attn_pool.latent"),
+        (r"^head\.attention\.in_proj_", "attn_pool.qkv."),
+        (r"^head\.attention\.out_proj\.", "attn_pool.proj."),
+        (r"^head\.layernorm\.", "attn_pool.norm."),
+        (r"^head\.mlp\.", "attn_pool.mlp."),
         (r"^(classifier|cls_classifier)\.", "head."),
         (r"^distillation_classifier\.", "head_dist."),
         (r"^visual_projection\.", "head."),
@@ -53,12 +58,13 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
 _PARTS = ("query", "key", "value")
 
 
-def to_timm(weights: Weights, *, distilled: bool = False) -> dict[str, Tensor]:
+def to_timm(weights: Weights, *, distilled: bool = False, registers: bool = False) -> dict[str, Tensor]:
     """Translate names; queries, keys and values become one tensor.
 
     Args:
         weights: by the names of transformers.
         distilled: whether the second token feeds a second head; else it is a register.
+        registers: whether there are registers without positions.
 
     Returns:
         By timm's names; what has no translation keeps its own, for the message of what it does not fit.
@@ -71,6 +77,14 @@ def to_timm(weights: Weights, *, distilled: bool = False) -> dict[str, Tensor]:
         named["pos_embed"] = named["pos_embed"].unsqueeze(0)
     if "cls_token" in named:
         named["cls_token"] = named["cls_token"].reshape(1, 1, -1)
+    if registers:
+        # timm's registers, and with them its class token, have no position.
+        named["cls_token"] = named["cls_token"] + named["pos_embed"][:, :1]
+        named["pos_embed"] = named["pos_embed"][:, 1:]
+    for kind in ("weight", "bias"):
+        if (packed := named.pop(f"attn_pool.qkv.{kind}", None)) is not None:
+            width = len(packed) // 3
+            named[f"attn_pool.q.{kind}"], named[f"attn_pool.kv.{kind}"] = packed[:width], packed[width:]
     if "head.weight" in named and "head.bias" not in named:
         named["head.bias"] = named["head.weight"].new_zeros(len(named["head.weight"]))
     return _joined(named)

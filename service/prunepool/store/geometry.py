@@ -28,7 +28,8 @@ class Geometry(BaseModel):
         classes: outputs of all heads together; a distilled model has two heads. 0 without a head: then the output
             is the pooled vector, of `width` channels.
         pool: how one vector is made of the tokens: the class token, the mean of the patches, attention of a
-            learned query (`map`), the maximum, or the mean of maximum and mean.
+            learned query (`map`), the maximum, the mean of maximum and mean, or class token and mean side by
+            side (`tokenavg`).
         stem_macs: multiply-accumulates of convolutions in front of the patches' projection; 0 without any.
     """
 
@@ -43,7 +44,7 @@ class Geometry(BaseModel):
     patch_grid: tuple[Count, Count]
     prefix_tokens: Annotated[int, Field(ge=0)]
     classes: Annotated[int, Field(ge=0, le=1 << 20)]
-    pool: Literal["token", "avg", "map", "max", "avgmax"] = "token"
+    pool: Literal["token", "avg", "map", "max", "avgmax", "tokenavg"] = "token"
     stem_macs: Annotated[int, Field(ge=0, le=1 << 50)] = 0
 
     @model_serializer(mode="wrap")
@@ -56,7 +57,12 @@ class Geometry(BaseModel):
     @property
     def outputs(self) -> int:
         """Outputs of all heads together, or the channels of an embedding."""
-        return self.classes or self.width
+        return self.classes or self.features
+
+    @property
+    def features(self) -> int:
+        """Channels that enter the head."""
+        return 2 * self.width if self.pool == "tokenavg" else self.width
 
     @property
     def patches(self) -> int:
@@ -88,7 +94,7 @@ class Geometry(BaseModel):
         c = self.width
         patch = self.patch_size[0] * self.patch_size[1]
         total = self.stem_macs or self.patches * 3 * patch * c
-        total += self.classes * c
+        total += self.classes * self.features
         matrices = 3 if self.gated_mlp else 2
         for n, after in self.tokens_per_block(plan):
             total += 4 * n * c * c + 2 * n * n * c + matrices * after * c * self.mlp_width

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from prunepool.model_names import NAME_PATTERN, reserved_suffix
 from prunepool.reduction.methods import METHODS
@@ -134,6 +141,14 @@ class Manifest(BaseModel):
     reduction: ReductionDefaults = ReductionDefaults()
     profile: tuple[ProfilePoint, ...] | None = None
     compiled: Compiled | None = None
+
+    @model_serializer(mode="wrap")
+    def _readable_by_older_releases(self, write: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """Leave out a key that older releases do not know, where it says what those take for granted."""
+        written: dict[str, object] = write(self)
+        if written.get("crop_mode") == "center":
+            del written["crop_mode"]
+        return written
 
     @property
     def planned(self) -> tuple[ProfilePoint, ...]:

@@ -22,7 +22,8 @@ class NetworkOptions(BaseModel):
         class_token: whether there is one.
         reg_tokens: register tokens.
         no_embed_class: whether class and register tokens have no position embedding.
-        global_pool: what makes one vector of the tokens.
+        global_pool: what makes one vector of the tokens; `tokenavg`, the class token and the mean of the patches
+            side by side, is not timm's.
         pool_include_prefix: whether class and register tokens are averaged with the others.
         pre_norm: whether there is a norm in front of the blocks.
         final_norm: whether there is one behind them.
@@ -45,7 +46,7 @@ class NetworkOptions(BaseModel):
     class_token: bool | None = None
     reg_tokens: Annotated[int, Field(ge=0, le=1024)] | None = None
     no_embed_class: bool | None = None
-    global_pool: Literal["token", "avg", "avgmax", "max", "map"] | None = None
+    global_pool: Literal["token", "avg", "avgmax", "max", "map", "tokenavg"] | None = None
     pool_include_prefix: bool | None = None
     pre_norm: bool | None = None
     final_norm: bool | None = None

@@ -46,7 +46,7 @@ def check_weights(manifest: Manifest, shapes: Mapping[str, tuple[int, ...]]) -> 
     if depth and depth != manifest.geometry.depth:
         _refuse(manifest, "geometry.depth", manifest.geometry.depth, f"the file has {depth} blocks")
     for name in CLASSIFIERS:
-        if len(shapes.get(name, ())) == 2 and shapes[name][1] != manifest.geometry.width:
+        if len(shapes.get(name, ())) == 2 and shapes[name][1] != manifest.geometry.features:
             _refuse(manifest, "geometry.width", manifest.geometry.width, f"{name} has {shapes[name][1]}")
 
 
