@@ -293,3 +293,19 @@ class DependencyMissing(ModelError):
 
 class HubUnreachable(ModelError):
     """The model hub does not answer, or does not have the model."""
+
+
+def limit_reached(error: BaseException) -> str | None:
+    """Which limit of the machine an error of Python's means, in one sentence; None for other errors."""
+    if isinstance(error, MemoryError):
+        return "there is too little memory"
+    if isinstance(error, RuntimeError) and str(error) == "can't start new thread":
+        return "the system has no thread left to give: raise the limit on processes (ulimit -u, a pids limit)"
+    return None
+
+
+def why_of(error: BaseException) -> str:
+    """What an error says to people, in one sentence; of one that is not ours, also what it is."""
+    if isinstance(error, PrunepoolError):
+        return error.detail
+    return limit_reached(error) or f"{type(error).__name__}: {error}"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import os
+import time
 from typing import Any
 
 import pytest
@@ -79,3 +81,45 @@ async def test_a_call_that_takes_too_long_is_given_up(ends: Ends) -> None:
     with pytest.raises(EngineUnavailable, match="asked to hang has not done so within"):
         await ends.one.call("hang", timeout_s=0.01)
     assert await ends.one.call("echo", timeout_s=5.0) == ["other"]
+
+
+async def test_a_message_longer_than_the_pipe_arrives(ends: Ends) -> None:
+    word = "é" * 1_000_000
+    assert await ends.one.call("echo", word, timeout_s=20.0) == ["other", word]
+
+
+async def test_an_end_that_is_stopped_holds_nobody() -> None:
+    """Neither one that reads no more, nor one that was stopped within a message that it was sending."""
+    one, other = multiprocessing.Pipe()
+    pipe = ControlPipe(one, {}, lambda: None)
+    started = time.monotonic()
+    os.write(other.fileno(), b"\0\0")  # of a length
+    for _ in range(3):
+        with pytest.raises(EngineUnavailable, match="has not done so"):
+            await pipe.call("echo", "é" * 1_000_000, timeout_s=0.01)
+    assert time.monotonic() - started < 5.0
+    pipe.close()
+    other.close()
+
+
+async def test_who_goes_on_gets_every_message_whole_and_in_order(ends: Ends) -> None:
+    words = [str(number) * 100_000 for number in range(10)]
+    said = [asyncio.create_task(ends.one.call("echo", word)) for word in words]
+    back = [asyncio.create_task(ends.other.call("echo", word)) for word in words]
+    assert await asyncio.gather(*said) == [["other", word] for word in words]
+    assert await asyncio.gather(*back) == [["one", word] for word in words]
+
+
+@pytest.mark.parametrize("sent", [b"", b"\0", b"\0\0\0\x01\xc1", b"\0\0\0\x02\xc0"])
+async def test_an_end_that_closes_in_the_middle_or_says_nonsense_is_gone(sent: bytes) -> None:
+    gone: list[str] = []
+    one, other = multiprocessing.Pipe()
+    pipe = ControlPipe(one, {}, lambda: gone.append("gone"))
+    waiting = asyncio.create_task(pipe.call("echo"))
+    await asyncio.sleep(0)
+    if sent:
+        os.write(other.fileno(), sent)
+    other.close()
+    with pytest.raises(EngineUnavailable):
+        await waiting
+    assert gone == ["gone"]

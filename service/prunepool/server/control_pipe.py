@@ -1,9 +1,15 @@
-"""A pipe between the parent and one of its children: both can call each other, and each notices the other's end."""
+"""A pipe between the parent and one of its children: both can call each other, and each notices the other's end.
+
+Neither ever waits for the other to read or to go on writing: a process may be stopped between two bytes. Each
+message comes after its length.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import os
+import struct
 from collections.abc import Awaitable, Callable, Mapping
 from multiprocessing.connection import Connection
 from typing import Any
@@ -11,11 +17,14 @@ from typing import Any
 import msgspec
 import structlog
 
-from prunepool.errors import EngineUnavailable, PrunepoolError
+from prunepool.errors import EngineUnavailable, PrunepoolError, why_of
 from prunepool.transport.messages import Failure, error_of, failure_of
 
 #: Called with the texts that came with the call.
 Handler = Callable[..., Awaitable[Any]]
+#: The length of a message, in bytes.
+_LENGTH = struct.Struct("!I")
+_READ_BYTES = 1 << 16
 _log = structlog.stdlib.get_logger("prunepool.transport")
 
 
@@ -59,6 +68,8 @@ class ControlPipe:
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._closed = False
+        self._received, self._unsent = bytearray(), bytearray()
+        os.set_blocking(connection.fileno(), False)
         self._loop.add_reader(connection.fileno(), self._receive)
 
     async def call(self, method: str, *arguments: str, timeout_s: float | None = None) -> Any:
@@ -93,6 +104,7 @@ class ControlPipe:
             return
         self._closed = True
         self._loop.remove_reader(self._connection.fileno())
+        self._loop.remove_writer(self._connection.fileno())
         self._connection.close()
         for future in self._waiting.values():
             if not future.done():
@@ -100,15 +112,40 @@ class ControlPipe:
 
     def _receive(self) -> None:
         try:
-            message = _decode(self._connection.recv_bytes())
-        except (EOFError, OSError, msgspec.MsgspecError) as error:
-            if isinstance(error, msgspec.MsgspecError):  # whoever waits for it would wait for ever
+            received = os.read(self._connection.fileno(), _READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:  # the other end is gone, and had not read everything
+            received = b""
+        if not received:
+            self._hang_up()
+            return
+        self._received += received
+        while not self._closed and (encoded := self._next()) is not None:
+            try:
+                self._handle(_decode(encoded))
+            except msgspec.MsgspecError as error:  # whoever waits for it would wait for ever
                 _log.error(
                     "a message of another process cannot be read, and its pipe is closed", why=str(error)
                 )
-            self.close()
-            self._on_close()
-            return
+                self._hang_up()
+
+    def _next(self) -> bytes | None:
+        """Take the next message out of what has been received; None if it is not whole yet."""
+        if len(self._received) < _LENGTH.size:
+            return None
+        end = _LENGTH.size + _LENGTH.unpack_from(self._received)[0]
+        if len(self._received) < end:
+            return None
+        encoded = bytes(self._received[_LENGTH.size : end])
+        del self._received[:end]
+        return encoded
+
+    def _hang_up(self) -> None:
+        self.close()
+        self._on_close()
+
+    def _handle(self, message: Call | Done) -> None:
         if isinstance(message, Call):
             task = self._loop.create_task(self._answer(message))
             self._tasks.add(task)
@@ -130,16 +167,31 @@ class ControlPipe:
             encoded = _encode(Done(call.id, failure=failure_of(error)))
         except Exception as error:
             _log.exception("unexpected error", method=call.method)
-            failure = Failure("internal_error", f"{type(error).__name__}: {error}", {})
+            failure = Failure("internal_error", why_of(error), {})
             encoded = _encode(Done(call.id, failure=failure))
         if not self._closed:
             self._send(encoded)
 
     def _send(self, encoded: bytes) -> None:
+        """Send a message; what the pipe does not take now follows when there is room."""
+        waiting = bool(self._unsent)
+        self._unsent += _LENGTH.pack(len(encoded)) + encoded
+        if not waiting:
+            self._send_more()
+
+    def _send_more(self) -> None:
+        descriptor = self._connection.fileno()
         try:
-            self._connection.send_bytes(encoded)
+            del self._unsent[: os.write(descriptor, self._unsent)]
+        except BlockingIOError:
+            pass
         except OSError:  # the other end is gone: reading says so as well, and is acted upon
             _log.debug("the other end of a pipe is gone")
+            self._unsent.clear()
+        if self._unsent:
+            self._loop.add_writer(descriptor, self._send_more)
+        else:
+            self._loop.remove_writer(descriptor)
 
     def _gone(self) -> EngineUnavailable:
         return EngineUnavailable("the process that was asked has ended", retry_after=1.0)
