@@ -5,11 +5,12 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from io import StringIO
 from pathlib import Path
 from typing import TextIO
@@ -191,6 +192,24 @@ def test_who_writes_to_the_descriptor_of_a_full_pipe_does_not_wait() -> None:
             assert output.drain(TIMEOUT_S)
             assert os.read(reader.fileno(), 4096) == b"kept"
         assert os.get_blocking(writer.fileno())  # as it was
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
+def test_who_writes_to_the_descriptor_of_a_full_socket_does_not_wait(kind: socket.SocketKind) -> None:
+    """Standard error of a service of systemd is a socket of its journal."""
+    near, far = socket.socketpair(socket.AF_UNIX, kind)
+    with near, far, os.fdopen(os.dup(near.fileno()), "w", encoding="utf-8") as writer:
+        with written_without_waiting(writer), closing(QueuedOutput(writer)) as output:
+            filled = 0
+            with suppress(BlockingIOError):
+                while filled < 1 << 24:
+                    filled += os.write(writer.fileno(), b"x" * 4096)
+            output.write("kept")
+            read = b""
+            while not read.endswith(b"kept"):
+                read += far.recv(1 << 20)
+            assert len(read) == filled + len("kept")
+        assert near.getsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO) == 0  # it waits, as before
 
 
 def test_a_file_is_written_on_where_it_ended(tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import os
 import select
+import socket
 import stat
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -20,6 +22,10 @@ from typing import TextIO
 MOST_LINES = 10_000
 #: Seconds that the last lines have to be taken, once there will be no more.
 LAST_LINES_S = 1.0
+#: Microseconds that who writes to the descriptor of a socket waits for room, once for each time that it writes.
+_SOCKET_WAIT_US = 1000
+#: Of setsockopt(2): a `struct timeval`, seconds and microseconds.
+_TIMEVAL = struct.Struct("@ll")
 
 
 class QueuedOutput:
@@ -143,7 +149,9 @@ class QueuedOutput:
             while left:
                 try:
                     left = left[os.write(self._descriptor, left) :]
-                except BlockingIOError:  # another process has made the terminal of both non-blocking
+                except (
+                    BlockingIOError
+                ):  # it does not wait, or another process has made the terminal of both so
                     poll = select.poll()
                     poll.register(self._descriptor, select.POLLOUT)
                     poll.poll()
@@ -158,13 +166,26 @@ def written_without_waiting(stream: TextIO | None) -> Iterator[None]:
 
     libtiff writes a line for each broken image, from the thread that decodes it. :class:`QueuedOutput` still waits.
 
-    Only pipes and terminals are changed, and not for other processes that share them: they are opened anew. A
-    socket cannot be.
+    Pipes and terminals are opened anew, so that nothing changes for other processes that share them. A socket, as
+    systemd's journal gives one, cannot be: it gets a time-out, which holds for whoever shares it meanwhile.
     """
     descriptor = _descriptor_of(stream)
-    if descriptor is None or not _may_stand_still(descriptor):
+    if descriptor is None:
         yield
         return
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISSOCK(mode):
+        with _sent_in_time(descriptor):
+            yield
+    elif stat.S_ISFIFO(mode) or os.isatty(descriptor):
+        with _opened_anew(descriptor):
+            yield
+    else:
+        yield
+
+
+@contextmanager
+def _opened_anew(descriptor: int) -> Iterator[None]:
     try:
         opened = os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
     except OSError:  # it belongs to another user, or to another container
@@ -180,8 +201,16 @@ def written_without_waiting(stream: TextIO | None) -> Iterator[None]:
         os.close(before)
 
 
-def _may_stand_still(descriptor: int) -> bool:
-    return stat.S_ISFIFO(os.fstat(descriptor).st_mode) or os.isatty(descriptor)
+@contextmanager
+def _sent_in_time(descriptor: int) -> Iterator[None]:
+    option = (socket.SOL_SOCKET, socket.SO_SNDTIMEO)
+    with socket.socket(fileno=os.dup(descriptor)) as same:
+        before = same.getsockopt(*option, _TIMEVAL.size)
+        same.setsockopt(*option, _TIMEVAL.pack(0, _SOCKET_WAIT_US))
+        try:
+            yield
+        finally:
+            same.setsockopt(*option, before)
 
 
 def _descriptor_of(stream: TextIO | None) -> int | None:
