@@ -69,7 +69,7 @@ def test_the_next_server_removes_what_was_left_by_one_that_had_no_child(temporar
         made_long_ago(living)
         made_long_ago(dead)
         foreign = temporary / "prunepool-notes"
-        foreign.mkdir()
+        (foreign / "metrics").mkdir(parents=True)
         made_long_ago(foreign)
         with parent_folder() as another:
             assert not dead.exists()

@@ -18,6 +18,8 @@ from pathlib import Path
 from prunepool.errors import InvalidParameter
 
 _PREFIX = "prunepool-"
+#: Tells the folder of a server from one that somebody else named so.
+_MARK = ".server"
 #: What a dying process holds, it lets go of one by one.
 _LET_GO_S = 1.0
 #: One that is being made has no lock yet.
@@ -50,6 +52,7 @@ def _made(stack: ExitStack) -> Path:
     handle = os.open(folder, os.O_RDONLY)
     stack.callback(os.close, handle)
     stack.callback(remove, folder)
+    (folder / _MARK).touch()
     if (too_long := excess_bytes(folder)) > 0:
         limit = f"a folder whose name is shorter by {too_long} bytes: sockets are made in it"
         raise InvalidParameter("TMPDIR", str(folder.parent), limit)
@@ -110,6 +113,6 @@ def _is_abandoned(folder: Path) -> bool:
         return False
     return (
         found.st_uid == os.geteuid()
-        and (folder / "metrics").is_dir()
+        and (folder / _MARK).is_file()
         and time.time() - found.st_mtime > _BEING_MADE_S
     )
