@@ -32,6 +32,22 @@ print("serving", flush=True)
 time.sleep(60)
 """
 
+#: Blocks every signal and ignores the ends of its children, and becomes another program then.
+LAUNCHER = """
+import os, signal, sys
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+os.execv(sys.executable, [sys.executable, "-c", sys.argv[1]])
+"""
+LAUNCHED = """
+import subprocess, sys
+from prunepool.server.signals import prepare_to_serve
+
+prepare_to_serve()
+print(subprocess.run([sys.executable, "-c", "raise SystemExit(3)"]).returncode, flush=True)
+sys.stdin.readline()
+"""
+
 
 class Starting:
     """A process that starts to serve, the first one of its namespace where that can be had."""
@@ -100,3 +116,17 @@ def test_other_signals_wait_until_they_are_handled(starting: Starting) -> None:
     starting.process.send_signal(signal.SIGTERM)  # deferred: it has no handler that could act on it yet
     time.sleep(0.05)
     assert starting.process.is_running()
+
+
+def test_nothing_is_inherited_of_signals_that_whoever_starts_a_server_blocks_or_ignores() -> None:
+    command = [sys.executable, "-c", LAUNCHER, LAUNCHED]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as server:
+        assert server.stdout is not None
+        try:
+            assert server.stdout.readline() == "3\n"  # the end of a process is known
+            server.terminate()
+            assert server.wait(TIMEOUT_S) == 128 + signal.SIGTERM
+        finally:
+            server.kill()

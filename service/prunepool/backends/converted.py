@@ -125,7 +125,8 @@ def _run(stored: StoredModel, target: Path) -> None:
     """Convert in another process: it needs PyTorch and much memory, and both go when it ends."""
     command = [sys.executable, "-m", "prunepool.backends.openvino_convert", str(stored.folder), str(target)]
     command += ["--linked"] if stored.linked else []
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    # Modules are not looked for in the working directory, as `-m` would.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONSAFEPATH": "1"}
     # It reads from the pipe, to end if this process does. A signal to the terminal is not for it.
     with subprocess.Popen(  # noqa: S603 - this interpreter, and paths of the operator's
         command,

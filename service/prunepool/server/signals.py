@@ -1,5 +1,7 @@
 """Signals that come before a server can act on them: none is lost, and only SIGTERM and SIGINT end it.
 
+Whoever starts a server may have blocked or ignored signals for itself, and a program inherits that.
+
 The first process of a container gets no signal at all that it has no handler for. What is deferred here waits in
 the kernel, also in such a process, until whoever handles it has it delivered.
 """
@@ -19,7 +21,9 @@ PARENTS_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 def prepare_to_serve() -> None:
     """Before anything is imported: SIGTERM ends the process; SIGHUP and SIGUSR1 wait for their handlers."""
     signal.signal(signal.SIGTERM, _end)
-    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP, signal.SIGUSR1))
+    # Where it is ignored, the system forgets how a process ended, and nobody would learn that one of ours has.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, (signal.SIGHUP, signal.SIGUSR1))
 
 
 def defer() -> None:
