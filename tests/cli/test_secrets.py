@@ -152,6 +152,23 @@ def test_a_bug_says_what_and_where_and_with_debug_how_it_came_there(
     assert "Traceback (most recent call last)" in run("settings").err
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (MemoryError(), "prunepool: there is too little memory (prunepool/"),
+        (
+            RuntimeError("can't start new thread"),
+            "prunepool: the system has no thread left to give: raise the limit",
+        ),
+    ],
+)
+def test_a_limit_of_the_machine_is_named(
+    run: Run, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
+) -> None:
+    monkeypatch.setattr("prunepool.cli.settings.load_settings", raising(error))
+    assert run("settings").err.splitlines()[-1].startswith(said)
+
+
 def test_a_key_is_no_text_on_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[str] = []
 

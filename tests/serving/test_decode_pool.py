@@ -30,6 +30,44 @@ def test_what_the_operator_sets_is_for_each_process() -> None:
     assert decode_threads(3, 4) == 3
 
 
+async def test_every_thread_is_there_before_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At a limit on processes, a thread that is asked for when an image comes cannot be had any more."""
+    crop = np.zeros((4, 4, 3), np.uint8)
+    both = threading.Barrier(2)
+
+    def decode(*_: Any) -> Any:
+        both.wait(10)
+        return crop
+
+    decoders = DecodePool(2, ImageLimits(), asyncio.get_running_loop().time, decode)
+    monkeypatch.setattr(threading.Thread, "start", no_thread)
+    work = (decoders.pixels(b"an image", PREPROCESS, 0.0, None) for _ in range(2))
+    assert [len(pixels) for pixels in await asyncio.gather(*work)] == [4, 4]
+    decoders.close()
+
+
+@pytest.mark.parametrize("there", [0, 1])
+def test_a_system_without_threads_is_noticed_at_the_start(
+    monkeypatch: pytest.MonkeyPatch, there: int
+) -> None:
+    real, left = threading.Thread.start, [True] * there
+
+    def start(thread: threading.Thread) -> None:
+        return real(thread) if left and left.pop() else no_thread()
+
+    before = set(threading.enumerate())
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        DecodePool(2, ImageLimits(), lambda: 0.0)
+    for thread in set(threading.enumerate()) - before:
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+def no_thread(*_: Any) -> None:
+    raise RuntimeError("can't start new thread")
+
+
 async def test_free_memory_goes_back_a_minute_after_an_image_and_not_without(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

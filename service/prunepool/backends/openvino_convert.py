@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from prunepool.backends.converted import COMPILED
-from prunepool.errors import PrunepoolError
+from prunepool.errors import PrunepoolError, why_of
 from prunepool.store import StoredModel, hidden, manifest_file
 from prunepool.store.manifest_file import FILE_NAME
 
@@ -52,10 +52,8 @@ def main() -> None:
     try:
         manifest = manifest_file.read(Path(source) / FILE_NAME)
         convert(StoredModel(manifest, Path(source), linked="--linked" in flags), Path(target))
-    except PrunepoolError as error:
-        sys.exit(error.detail)
-    except (OSError, MemoryError) as error:
-        sys.exit(f"{type(error).__name__}: {error}")
+    except (PrunepoolError, OSError, MemoryError) as error:
+        sys.exit(why_of(error))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from typer.core import TyperGroup
 
 from prunepool.cli import streams
 from prunepool.cli.last_words import form
-from prunepool.errors import InvalidParameter, PrunepoolError
+from prunepool.errors import InvalidParameter, PrunepoolError, limit_reached
 from prunepool.machine import set_openmp_wait_policy, tune_malloc
 from prunepool.server.signals import prepare_to_serve
 
@@ -163,8 +163,8 @@ def _unforeseen(error: Exception, *, traced: bool) -> int:
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if isinstance(error.filename, str) else ""
         return _complain(where + error.strerror, 1)
-    if isinstance(error, MemoryError):
-        return _complain(f"there is too little memory{_place_of(error)}", 1)
+    if (why := limit_reached(error)) is not None:
+        return _complain(f"{why}{_place_of(error)}", 1)
     hint = "" if traced else f"; {_LEVEL}=debug shows the traceback"
     return _complain(f"internal error: {type(error).__name__}: {error}{_place_of(error)}{hint}", 1)
 

@@ -12,7 +12,7 @@ from prunepool.core.scheduler import Scheduler
 from prunepool.core.served_model import ServedModel
 from prunepool.core.shadow import Shadow
 from prunepool.core.types import Request, Result
-from prunepool.errors import Draining, ModelNotFound, PrunepoolError, RequestError
+from prunepool.errors import Draining, ModelNotFound, RequestError, why_of
 
 log = logging.getLogger(__name__)
 
@@ -131,7 +131,7 @@ class ModelRegistry:
     async def _fail(self, entry: ModelEntry, error: Exception) -> None:
         name = entry.model.name
         del self._entries[name]
-        why = error.detail if isinstance(error, PrunepoolError) else f"{type(error).__name__}: {error}"
+        why = why_of(error)
         log.error("%s cannot be served: %s", name, why)
         self.note_failure(name, why)
         self._failed[name] = entry

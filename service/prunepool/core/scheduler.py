@@ -31,7 +31,7 @@ from prunepool.core.scheduler_metrics import SchedulerMetrics
 from prunepool.core.served_model import ServedModel
 from prunepool.core.types import Batch, BatchItem, Limits, RatioSpec, Request, Result
 from prunepool.core.worker_factory import WorkerFactory
-from prunepool.errors import Draining, EngineUnavailable, ModelReplaced, PrunepoolError
+from prunepool.errors import Draining, EngineUnavailable, ModelReplaced, PrunepoolError, why_of
 from prunepool.metrics import Metrics
 
 #: The reason of an item of the shadow sample, which only an idle device runs.
@@ -348,7 +348,7 @@ class Scheduler:
 
     def on_hopeless(self, error: BaseException) -> None:
         """Restarts in this process keep failing: only another process can have the device back."""
-        cause = f"{type(error).__name__}: {error}"
+        cause = why_of(error)
         self._when_hopeless(f"{self._name}: {HOPELESS_AFTER} restarts in a row failed, the last with {cause}")
 
     def _end_grace_period(self) -> None:

@@ -7,7 +7,6 @@ measurements.
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import threading
 from collections.abc import Callable
@@ -16,6 +15,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+try:
+    import cykooz_resizer as simd
+except ModuleNotFoundError:
+    simd = None
 
 Pixels = NDArray[np.uint8]
 
@@ -153,8 +157,6 @@ def resize_with_simd(
     itself the library starts with the columns. So does this for a picture that gets wider and lower: what lies
     between the two steps would be larger than both ends.
     """
-    import cykooz_resizer as simd
-
     resizer = getattr(_of_thread, "resizer", None)
     if resizer is None:  # it holds buffers, which threads cannot share
         resizer = _of_thread.resizer = simd.Resizer()
@@ -179,5 +181,5 @@ def resize_with_simd(
 
 _of_thread = threading.local()
 _RESIZE: Callable[[Image.Image | Pixels, Box, tuple[int, int], str], Pixels] = (
-    resize_with_pillow if importlib.util.find_spec("cykooz_resizer") is None else resize_with_simd
+    resize_with_pillow if simd is None else resize_with_simd
 )

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import structlog
 
-from prunepool.errors import EngineUnavailable, ModelNotFound, PrunepoolError, RequestError
+from prunepool.errors import EngineUnavailable, ModelNotFound, PrunepoolError, RequestError, why_of
 from prunepool.server.pinned_models import NoPins, Pins
 from prunepool.store import Repository
 
@@ -297,5 +297,5 @@ def _logged(action: str, name: str) -> Iterator[list[str]]:
         failure.append(error.detail)
         _log.error("model change failed", action=action, model=name, why=error.detail)
     except Exception as error:
-        failure.append(f"{type(error).__name__}: {error}")
+        failure.append(why_of(error))
         _log.exception("model change failed", action=action, model=name)

@@ -13,7 +13,7 @@ import zmq.asyncio
 from prunepool.backends.registry import device_type
 from prunepool.core.core import Core
 from prunepool.core.profiles import from_json, to_json
-from prunepool.errors import PrunepoolError
+from prunepool.errors import why_of
 from prunepool.logs import exit_now, level_by_signal, serving_logs
 from prunepool.metrics import Metrics
 from prunepool.server import factory, oom_score
@@ -75,8 +75,7 @@ async def _serve(spec: EngineSpec, metrics: Metrics) -> int:
         # At the very first start, somebody is there to be told. Later, what can be served is.
         await core.start(needs_default=spec.incarnation == 0)
     except Exception as error:
-        detail = error.detail if isinstance(error, PrunepoolError) else f"{type(error).__name__}: {error}"
-        await parent.call("failed", detail)
+        await parent.call("failed", why_of(error))
         return 1
     if spec.incarnation:
         for entry in core.entries:

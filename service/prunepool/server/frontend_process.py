@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import Awaitable, Callable
 
 import structlog
 import uvloop
 import zmq.asyncio
 
 from prunepool.api.app import Tracing
+from prunepool.errors import why_of
 from prunepool.gpu import gpu_collector
 from prunepool.logs import exit_now, level_by_signal, serving_logs
 from prunepool.machine import tune_malloc
@@ -57,6 +59,25 @@ def run(spec: FrontendSpec) -> None:
 
 
 async def _serve(spec: FrontendSpec, metrics: Metrics, tracing: Tracing | None) -> int:
+    """Serve until the parent says so; how many requests were left unanswered."""
+    handlers: dict[str, Handler] = {"drain": _leave, "ping": _pong}
+    parent = watch_parent(spec.place.parent, handlers, spec.place.folder)
+    try:
+        serve = _prepare(spec, metrics, tracing, parent, handlers)
+    except Exception as error:
+        await parent.call("failed", why_of(error))
+        return 1
+    return await serve()
+
+
+def _prepare(
+    spec: FrontendSpec,
+    metrics: Metrics,
+    tracing: Tracing | None,
+    parent: ControlPipe,
+    handlers: dict[str, Handler],
+) -> Callable[[], Awaitable[int]]:
+    """Make all that serves; what is returned serves."""
     place, settings = spec.place, spec.place.settings
     context = zmq.asyncio.Context()
     connections = [
@@ -81,31 +102,39 @@ async def _serve(spec: FrontendSpec, metrics: Metrics, tracing: Tracing | None) 
 
     async def drain() -> None:
         if not ready:
-            exit_now(0)  # not serving yet: there is nothing to be answered
+            await _leave()
         server.stop("SIGTERM")
 
     async def reload() -> None:
         server.handle_hangup()
 
-    async def pong() -> None:
-        """The event loop of this process runs."""
-
-    handlers: dict[str, Handler] = {"drain": drain, "refresh": client.refresh, "reload": reload, "ping": pong}
-    parent = watch_parent(place.parent, handlers, place.folder)
+    handlers.update(drain=drain, refresh=client.refresh, reload=reload)
     traced = service if tracing is None else tracing.traced(service)
     models = ParentModelControl(parent, Repository(open_store(settings.model_store)))
     server = factory.create_server(settings, traced, metrics, tracing, models, signals=False)
-    publishing = asyncio.create_task(publish(metrics, HEARTBEAT_S))
 
     def on_ready() -> None:
         describe_build(metrics, service.models()[0])
         ready.append(asyncio.create_task(parent.call("ready")))
 
-    try:
-        return await server.serve_until_signal(spec.sockets, on_ready)
-    finally:
-        publishing.cancel()
-        context.destroy(0)
+    async def serve() -> int:
+        publishing = asyncio.create_task(publish(metrics, HEARTBEAT_S))
+        try:
+            return await server.serve_until_signal(spec.sockets, on_ready)
+        finally:
+            publishing.cancel()
+            context.destroy(0)
+
+    return serve
+
+
+async def _leave() -> None:
+    """Nothing is served yet, so nothing is left to be answered."""
+    exit_now(0)
+
+
+async def _pong() -> None:
+    """The event loop of this process runs."""
 
 
 class ParentModelControl:

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from prunepool.core.threads import name_thread
+from prunepool.core.threads import name_thread, started
 from prunepool.core.types import Pixels
 from prunepool.errors import DeadlineExceeded
 from prunepool.imaging import ImageLimits, Preprocess, decode
@@ -47,14 +47,18 @@ class DecodePool:
         limits: which images are decoded at all.
         clock: seconds, monotonic; arrivals and deadlines are on it.
         decode: makes a model's crop of an encoded image; called in a thread of the pool.
+
+    Raises:
+        RuntimeError: the system has not so many threads to give.
     """
 
     def __init__(
         self, threads: int, limits: ImageLimits, clock: Callable[[], float], decode: Decode = decode
     ) -> None:
-        self._pool = ThreadPoolExecutor(
+        pool = ThreadPoolExecutor(
             threads, thread_name_prefix="prunepool-decode", initializer=name_thread, initargs=("decode",)
         )
+        self._pool = started(pool, threads)
         self._limits = limits
         self._clock = clock
         self._decode = decode
