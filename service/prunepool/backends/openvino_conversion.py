@@ -13,7 +13,7 @@ _NOT_KNOWN = (torch.ops.aten.index_add.default, torch.ops.aten.index_add_.defaul
 def to_openvino(program: torch.export.ExportedProgram) -> Any:
     """The `openvino.Model` of a program, with the same dynamic dimensions.
 
-    `openvino.convert_model` does much the same, and reports it to Intel's telemetry; this calls the front end.
+    `openvino.convert_model` does much the same around the front end that this calls.
 
     Raises:
         Exception: of no common class: OpenVINO does not support an operation.

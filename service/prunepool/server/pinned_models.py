@@ -112,7 +112,8 @@ class PinnedModels:
             (folder / FILE_NAME).write_bytes(render(stored.manifest))
         except OSError as error:
             _let_go(folder, files)
-            raise ModelError(f"{stored.folder}: cannot be kept for engines ({error})") from error
+            where = f"{stored.folder}: cannot be kept for engines in {folder}"
+            raise ModelError(f"{where} ({error.strerror})") from error
         self._pins[str(folder)] = _Pin(folder, files, generation_of(stored.manifest), stored.folder)
         return str(folder)
 
