@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
 from prunepool import errors
 
@@ -18,6 +19,14 @@ async def document(http: httpx.AsyncClient) -> dict[str, Any]:
 
 def operations(document: dict[str, Any]) -> list[dict[str, Any]]:
     return [operation for path in document["paths"].values() for operation in path.values()]
+
+
+async def test_it_is_made_and_written_once(app: FastAPI, http: httpx.AsyncClient) -> None:
+    made: list[None] = []
+    make = app.openapi
+    app.openapi = lambda: made.append(None) or make()  # type: ignore[method-assign,func-returns-value]
+    found = {(await http.get("/openapi.json")).content for _ in range(3)}
+    assert len(found) == len(made) == 1
 
 
 def test_every_route_of_the_api_is_there(document: dict[str, Any]) -> None:

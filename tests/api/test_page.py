@@ -81,6 +81,22 @@ async def test_a_change_is_noticed_even_if_size_and_time_are_equal(tmp_path: Pat
     assert tags[0] != tags[1]
 
 
+async def test_a_file_is_read_again_only_if_it_has_changed(
+    http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Path] = []
+    whole = Path.read_bytes
+
+    def counting(self: Path) -> bytes:
+        read.append(self)
+        return whole(self)
+
+    monkeypatch.setattr(Path, "read_bytes", counting)
+    tags = {(await http.head("/static/docs/swagger-ui-bundle.js")).headers["etag"] for _ in range(3)}
+    assert len(tags) == 1
+    assert len(read) <= 1
+
+
 async def test_the_page_answers_head(http: httpx.AsyncClient) -> None:
     asked = await http.head("/")
     assert (asked.status_code, asked.content) == (200, b"")

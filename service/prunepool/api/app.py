@@ -6,9 +6,11 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+import orjson
 from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
 from starlette.middleware.cors import CORSMiddleware
@@ -89,6 +91,7 @@ def create_app(
         description=_DESCRIPTION,
         lifespan=lifespan,
         exception_handlers=handlers(),
+        openapi_url=None,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
@@ -100,6 +103,7 @@ def create_app(
     app.state.context = AppContext(service, settings, metrics, shared_drain, body_memory, control)
     needs_key = access.needs_key(settings) if keyring is not None else lambda _: False
     app.openapi = lambda: describe.openapi(app, needs_key)  # type: ignore[method-assign]
+    app.state.openapi_json = cache(lambda: orjson.dumps(app.openapi()))
     # The middleware added last sees a request first.
     if keyring is not None:
         app.add_middleware(access.ApiKeyMiddleware, keyring=keyring, needs_key=needs_key)

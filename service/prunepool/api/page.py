@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from os import PathLike, stat_result
 from pathlib import Path
+from typing import Any
 
+import orjson
 from fastapi import FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.datastructures import Headers
@@ -35,6 +38,8 @@ _HARDENING = {
 }
 #: The names of the files hold no version, so a browser revalidates each time, and mostly gets 304.
 _REVALIDATE = {"Cache-Control": "no-cache"}
+#: A file that was changed less than this many seconds ago may change again without a later time of change.
+_SETTLED_S = 2.0
 
 
 class PageFiles(StaticFiles):
@@ -42,6 +47,10 @@ class PageFiles(StaticFiles):
 
     Starlette's ETag is made of time and size, but files from a wheel have the same time in every release.
     """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._digests: dict[str, tuple[tuple[int, int, int], str]] = {}
 
     def file_response(
         self,
@@ -52,12 +61,23 @@ class PageFiles(StaticFiles):
     ) -> Response:
         """Return the file, or 304 if the client has it."""
         made: Response = FileResponse(full_path, status_code=status_code, stat_result=stat_result)
-        digest = hashlib.sha256(Path(full_path).read_bytes()).hexdigest()
-        made.headers.update({"ETag": f'"{digest[:32]}"', **_HARDENING, **_REVALIDATE})
+        tag = f'"{self._digest(str(full_path), stat_result)[:32]}"'
+        made.headers.update({"ETag": tag, **_HARDENING, **_REVALIDATE})
         del made.headers["Last-Modified"]
         if self.is_not_modified(made.headers, Headers(scope=scope)):
             made = NotModifiedResponse(made.headers)
         return made
+
+    def _digest(self, path: str, found: stat_result) -> str:
+        """Return the sha256 of a file, read again only if it has changed: 1.5 MB take the event loop a while."""
+        state = (found.st_ino, found.st_size, found.st_ctime_ns)
+        known = self._digests.get(path)
+        if known is not None and known[0] == state:
+            return known[1]
+        digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        if time.time() - found.st_ctime > _SETTLED_S:
+            self._digests[path] = (state, digest)
+        return digest
 
 
 _page_files = PageFiles(packages=[("prunepool.api", "static")])
@@ -77,10 +97,19 @@ async def page(request: Request) -> Response:
     return made
 
 
+@router.get("/openapi.json")
+async def openapi(request: Request) -> Response:
+    """Serve the description of the API; it is written once, and names the path under which a proxy serves it."""
+    document: bytes = request.app.state.openapi_json()
+    if root := _root(request):
+        document = b'{"servers":' + orjson.dumps([{"url": root}]) + b"," + document[1:]
+    return Response(document, media_type="application/json")
+
+
 @router.get("/docs")
 async def docs(request: Request) -> Response:
     """Serve Swagger UI for `/openapi.json`."""
-    root = request.scope.get("root_path", "").rstrip("/")
+    root = _root(request)
     made = get_swagger_ui_html(
         openapi_url=f"{root}/openapi.json",
         title="prunepool API",
@@ -90,3 +119,8 @@ async def docs(request: Request) -> Response:
     )
     made.headers.update({**_HARDENING, "Content-Security-Policy": _DOCS_POLICY})
     return made
+
+
+def _root(request: Request) -> str:
+    root: str = request.scope.get("root_path", "")
+    return root.rstrip("/")
