@@ -247,8 +247,7 @@ def test_show_has_the_profile(call: Call, store: ModelStore) -> None:
             noted={"by": ["me", "you"]},  # type: ignore[call-arg]
         ),
     )
-    manifest = store.open(EMBEDDED).manifest.model_copy(update={"profile": points})
-    store.update_manifest(EMBEDDED, manifest)
+    store.update_manifest(EMBEDDED, store.open(EMBEDDED).manifest, {"profile": points})
     out = call("show", EMBEDDED).out
     table = [" ".join(line.split()) for line in out.splitlines()]
     assert "ratio gmacs method top1 images speed plan noted" in table

@@ -371,7 +371,7 @@ def test_a_geometry_that_is_not_that_of_the_weights_is_refused(
     manifest = add(state).model.manifest
     assert manifest.geometry is not None
     wrong = manifest.geometry.model_copy(update={"mlp_width": 512})
-    store.update_manifest("mine", manifest.model_copy(update={"geometry": wrong}))
+    store.update_manifest("mine", manifest, {"geometry": wrong})
     with pytest.raises(ManifestInvalid, match=r"geometry.mlp_width is 512, but .* at 224² has 768"):
         load_model("mine", store=store.root, device="cpu", dtype="float32")
 

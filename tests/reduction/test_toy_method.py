@@ -80,7 +80,7 @@ def test_a_manifest_names_it_and_a_server_answers_by_it(
     store = ModelStore(tmp_path / "store")
     manifest = store.open("tiny").manifest
     reduction = manifest.reduction.model_copy(update={"method": "toy"})
-    store.update_manifest("tiny", manifest.model_copy(update={"reduction": reduction}))
+    store.update_manifest("tiny", manifest, {"reduction": reduction})
     settings = Settings(model="tiny", model_store=store.root, device="cpu", dtype="float32")
     photo = (root / "docs/images/sample.jpg").read_bytes()
     with serving(settings, create_local_service(settings, metrics)) as url:
@@ -110,4 +110,4 @@ def test_a_manifest_with_a_method_that_is_not_registered_is_refused(tiny_store: 
     with pytest.raises(
         ManifestInvalid, match=r"reduction.method is 'toy': must be one of ppt, .*, ppt-paper"
     ):
-        ModelStore(tiny_store).update_manifest("tiny", manifest.model_copy(update={"reduction": reduction}))
+        ModelStore(tiny_store).update_manifest("tiny", manifest, {"reduction": reduction})

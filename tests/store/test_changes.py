@@ -20,7 +20,17 @@ import pytest
 from safetensors.numpy import save_file
 
 from prunepool.errors import ManifestInvalid, ModelError, ModelNotFound, WeightsInvalid
-from prunepool.store import Manifest, ModelStore, ProfilePoint, StoredModel, replacement
+from prunepool.store import (
+    Compiled,
+    CompiledFile,
+    Geometry,
+    Manifest,
+    ModelStore,
+    PassFiles,
+    ProfilePoint,
+    StoredModel,
+    replacement,
+)
 from prunepool.store.exchange import exchange
 from prunepool.store.model import sha256_of
 
@@ -299,7 +309,15 @@ def test_of_many_that_add_one_name_at_once_exactly_one_wins(store: ModelStore, a
     assert hidden(store) == []
 
 
-def test_a_rival_that_comes_after_the_check_is_not_overwritten(store: ModelStore, add: Add) -> None:
+def without_locks(*_: object) -> None:
+    """`fcntl.flock` of a file system that has none."""
+    raise OSError(errno.ENOLCK, "No locks available")
+
+
+def test_a_rival_that_comes_after_the_check_is_not_overwritten(
+    store: ModelStore, add: Add, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fcntl.flock", without_locks)
     rivals: list[StoredModel] = []
 
     class Slow(ModelStore):
@@ -380,25 +398,22 @@ def test_a_model_with_a_broken_manifest_can_be_removed(store: ModelStore, add: A
 def test_a_manifest_is_updated_and_the_weights_stay(store: ModelStore, add: Add) -> None:
     model = add("tiny")
     point = ProfilePoint(ratio=0.5, gmacs=0.8, top1=0.9)
-    store.update_manifest("tiny", model.manifest.model_copy(update={"profile": (point,)}))
+    store.update_manifest("tiny", model.manifest, {"profile": (point,)})
     assert store.verify("tiny").manifest.profile == (point,)
     assert sorted(path.name for path in model.folder.iterdir()) == ["model.json", "model.safetensors"]
 
 
 def test_a_reader_never_sees_half_an_update(store: ModelStore, add: Add) -> None:
     model = add("tiny")
-    manifests = [
-        model.manifest.model_copy(update={"labels": (label,) * count})
-        for label, count in (("long", 20_000), ("short", 2))
-    ]
-    store.update_manifest("tiny", manifests[1])
+    labels = [("long",) * 20_000, ("short",) * 2]
+    store.update_manifest("tiny", model.manifest, {"labels": labels[1]})
     done = threading.Event()
     with ThreadPoolExecutor(1) as pool:
 
         def update() -> None:
             for _ in range(10):
-                for manifest in manifests:
-                    store.update_manifest("tiny", manifest)
+                for one in labels:
+                    store.update_manifest("tiny", model.manifest, {"labels": one})
             done.set()
 
         updating = pool.submit(update)
@@ -406,14 +421,13 @@ def test_a_reader_never_sees_half_an_update(store: ModelStore, add: Add) -> None
         while not done.is_set() and not updating.done():
             seen.append(store.open("tiny").manifest)
         updating.result()
-    assert all(manifest in manifests for manifest in seen)
+    assert all(manifest.labels in labels for manifest in seen)
 
 
 def test_an_update_that_fails_leaves_the_old_manifest(store: ModelStore, add: Add) -> None:
     model = add("tiny")
-    longer = model.manifest.model_copy(update={"labels": ("label",) * 10_000})
     with files_no_larger_than(10_000), pytest.raises(ModelError, match=r"model\.json: File too large$"):
-        store.update_manifest("tiny", longer)
+        store.update_manifest("tiny", model.manifest, {"labels": ("label",) * 10_000})
     assert store.open("tiny") == model
     assert sorted(path.name for path in model.folder.iterdir()) == ["model.json", "model.safetensors"]
 
@@ -421,4 +435,89 @@ def test_an_update_that_fails_leaves_the_old_manifest(store: ModelStore, add: Ad
 def test_an_update_cannot_rename(store: ModelStore, add: Add) -> None:
     model = add("tiny")
     with pytest.raises(ManifestInvalid, match=r"name is 'other': it must stay 'tiny'$"):
-        store.update_manifest("tiny", model.manifest.model_copy(update={"name": "other"}))
+        store.update_manifest("tiny", model.manifest, {"name": "other"})
+
+
+PROFILE = (ProfilePoint(ratio=0.5, gmacs=0.8, top1=0.9),)
+
+
+def test_what_was_found_out_of_other_weights_is_not_written(store: ModelStore, add: Add) -> None:
+    measured = add("tiny", value=1.0).manifest
+    new = add("tiny", value=2.0, replace=True)
+    with pytest.raises(ModelError, match=r"weights has been changed since the work began, so nothing was"):
+        store.update_manifest("tiny", measured, {"profile": PROFILE})
+    assert store.verify("tiny") == new
+    store.remove("tiny")
+    with pytest.raises(ModelNotFound):
+        store.update_manifest("tiny", measured, {"profile": PROFILE})
+
+
+def test_what_others_wrote_meanwhile_stays(store: ModelStore, add: Add) -> None:
+    measured = add("tiny").manifest
+    store.update_manifest("tiny", measured, {"profile": PROFILE})
+    store.update_manifest("tiny", measured, {"labels": ("one", "two")})
+    found = store.open("tiny").manifest
+    assert (found.profile, found.labels) == (PROFILE, ("one", "two"))
+    with pytest.raises(ModelError, match=r"profile has been changed since the work began"):
+        store.update_manifest("tiny", measured, {"labels": ("a", "b")}, depends_on=("profile",))
+
+
+def compiled(measured: Manifest, staged: Path, content: bytes) -> dict[str, object]:
+    """Write the files of a compiled model; return what a manifest says of them."""
+    files = []
+    for name in ("pass.xml.gz", "float32.bin"):
+        (staged / name).write_bytes(content)
+        files.append(CompiledFile(file=name, sha256=sha256_of(staged / name)))
+    graph, constants = files
+    one = PassFiles(weights="float32", method="ppt", blocks=(), graph=graph, constants=constants)
+    geometry = {
+        "depth": 12, "width": 192, "heads": 3, "mlp_width": 768, "patch_size": (16, 16),
+        "patch_grid": (14, 14), "prefix_tokens": 1, "classes": 2,
+    }  # fmt: skip
+    return {
+        "compiled": Compiled(openvino="1", source_sha256=measured.weights.sha256, passes=(one,)),
+        "geometry": Geometry.model_validate(geometry),
+    }
+
+
+@pytest.mark.parametrize("inside", [True, False], ids=["in the store", "elsewhere"])
+def test_a_profile_that_was_written_while_a_model_was_compiled_stays(
+    store: ModelStore, add: Add, tmp_path: Path, inside: bool
+) -> None:
+    model = add("tiny")
+    name = "tiny" if inside else str(model.folder.rename(tmp_path / "tiny"))
+    for content in (b"one", b"two"):
+        stored = store.open(name)
+        with store.staging(stored) as staged:
+            found = compiled(stored.manifest, staged, content)
+            store.update_manifest(name, stored.manifest, {"profile": PROFILE})
+            store.update_manifest(name, stored.manifest, found, staged=staged)
+        now = store.open(name)
+        now.verify()
+        assert now.manifest.profile == PROFILE
+        assert now.read_compiled(now.manifest.compiled.passes[0].graph) == content  # type: ignore[union-attr]
+        names = ["float32.bin", "model.json", "model.safetensors", "pass.xml.gz"]
+        assert sorted(path.name for path in now.folder.iterdir()) == names
+
+
+def test_a_model_replaced_while_it_was_compiled_stays_the_new_one(store: ModelStore, add: Add) -> None:
+    old = add("tiny", value=1.0)
+    with store.staging(old) as staged:
+        found = compiled(old.manifest, staged, b"one")
+        new = add("tiny", value=2.0, replace=True)
+        with pytest.raises(ModelError, match="weights has been changed"):
+            store.update_manifest("tiny", old.manifest, found, staged=staged)
+    assert store.verify("tiny") == new
+    assert hidden(store) == []
+
+
+def test_many_who_write_at_once_lose_nothing(store: ModelStore, add: Add) -> None:
+    measured = add("tiny").manifest
+    wanted = {"labels": ("a", "b"), "licence": "MIT", "origin": "here", "profile": PROFILE}
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(20):
+            plain = {key: getattr(measured, key) for key in wanted}
+            store.update_manifest("tiny", measured, plain)
+            list(pool.map(lambda item: store.update_manifest("tiny", measured, dict([item])), wanted.items()))
+            found = store.open("tiny").manifest
+            assert {key: getattr(found, key) for key in wanted} == wanted

@@ -107,25 +107,25 @@ def test_a_changed_manifest_is_that_of_a_copy(layered: ModelStore, packaged: Pat
     before = contents(packaged)
     model = layered.open("tiny")
     profile = (ProfilePoint(ratio=0.0, gmacs=1.0),)
-    changed = layered.update_manifest("tiny", model.manifest.model_copy(update={"profile": profile}))
+    changed = layered.update_manifest("tiny", model.manifest, {"profile": profile})
     assert (changed.folder, changed.packaged) == (layered.root / "tiny", False)
     assert layered.verify("tiny").manifest.profile == profile
     assert contents(packaged) == before
-    again = changed.manifest.model_copy(update={"profile": None})
-    assert layered.update_manifest("tiny", again).manifest.profile is None, "the copy can be written"
+    again = layered.update_manifest("tiny", changed.manifest, {"profile": None})
+    assert again.manifest.profile is None, "the copy can be written"
 
 
 def test_a_copy_of_a_packaged_model_has_its_subfolders(layered: ModelStore, packaged: Path) -> None:
     (packaged / "tiny" / "notes").mkdir()
     (packaged / "tiny" / "notes" / "card.md").write_text("tiny")
-    changed = layered.update_manifest("tiny", layered.open("tiny").manifest)
+    changed = layered.update_manifest("tiny", layered.open("tiny").manifest, {})
     assert (changed.folder / "notes" / "card.md").read_text() == "tiny"
 
 
 def test_a_packaged_file_that_cannot_be_read_is_named(layered: ModelStore, packaged: Path) -> None:
     (packaged / "tiny" / "card.md").symlink_to("missing")
     with pytest.raises(ModelError, match=r"tiny/card\.md: cannot be read \(No such file or directory\)$"):
-        layered.update_manifest("tiny", layered.open("tiny").manifest)
+        layered.update_manifest("tiny", layered.open("tiny").manifest, {})
     assert list(layered.root.iterdir()) == []
 
 

@@ -26,9 +26,8 @@ from prunepool.models.loaded_model import LoadedModel
 from prunepool.models.loader import load_model
 from prunepool.models.vit import ReducingViT
 from prunepool.reduction.plan import DENSE
-from prunepool.store import Compiled, CompiledFile, Manifest, ModelStore, PassFiles, StoredModel
+from prunepool.store import Compiled, CompiledFile, ModelStore, PassFiles, StoredModel
 from prunepool.store.compiled import ReferenceFile, WeightFormat
-from prunepool.store.folders import copy_folder
 
 #: The file of answers that every number format is compared with.
 REFERENCE = "reference.safetensors"
@@ -45,7 +44,7 @@ def compile_model(model: LoadedModel, formats: Sequence[WeightFormat], folder: P
     Args:
         model: in float32, on a CPU.
         formats: of the weights; each makes a file of its own.
-        folder: exists, and is on the way to becoming the model's.
+        folder: exists, and is empty.
 
     Raises:
         ConversionInvalid: OpenVINO is not installed, or cannot convert the model.
@@ -163,26 +162,15 @@ def compile_stored(store: ModelStore, name_or_folder: str, formats: Sequence[Wei
     Raises:
         ModelNotFound: there is no such model.
         ConversionInvalid: OpenVINO is not installed, or cannot convert the model.
-        ModelError: its folder cannot be written.
+        ModelError: its folder cannot be written, or it has become another model meanwhile.
     """
     stored = store.open(name_or_folder)
     model = load_model(stored, device="cpu", dtype="float32")
-    if not stored.packaged and stored.folder.parent != store.root:
+    with store.staging(stored) as staged:
         with store.writing():
-            compiled = compile_model(model, formats, stored.folder)
-        return store.update_manifest(stored.folder, _with_compiled(model, compiled))
-    with store.staging() as staged:
-        with store.writing():
-            copy_folder(stored.folder, staged)
-            if stored.manifest.compiled is not None:
-                for old in stored.manifest.compiled.files():
-                    (staged / old.file).unlink(missing_ok=True)
             compiled = compile_model(model, formats, staged)
-        return store.add(_with_compiled(model, compiled), staged, replace=True)
-
-
-def _with_compiled(model: LoadedModel, compiled: Compiled) -> Manifest:
-    return model.manifest.model_copy(update={"compiled": compiled, "geometry": model.geometry})
+        found = {"compiled": compiled, "geometry": model.geometry}
+        return store.update_manifest(name_or_folder, model.manifest, found, staged=staged)
 
 
 @torch.inference_mode()

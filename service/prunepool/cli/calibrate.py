@@ -168,7 +168,7 @@ def calibrate(
     try:  # what was measured is neither lost with a reader of the output nor with a file that cannot be written
         if not dry_run:
             found_out = {"profile": tuple(result.points), "geometry": loaded.geometry}
-            written = store.update_manifest(model, stored.manifest.model_copy(update=found_out))
+            written = store.update_manifest(model, loaded.manifest, found_out)
             path.unlink(missing_ok=True)
         save_json({**images_of, **_document(loaded, result, seed)}, json_file)
         if plot is not None:
@@ -195,7 +195,7 @@ def _time(name: str, flags: Mapping[str, str], rounds: int, json_file: Path | No
     if not any(point.removed for point in stored.manifest.profile or ()):
         raise InvalidParameter(f"profile of {name}", "none", "there: calibrate without --keep profile")
     loaded = load(name, flags)
-    points = timed(loaded, stored.manifest.profile or (), rounds=rounds)
+    points = timed(loaded, loaded.manifest.profile or (), rounds=rounds)
     for point in points:
         if point.speed is not None:
             where = f"{point.speed.device}, {point.speed.dtype}, batch {point.speed.batch}"
@@ -203,9 +203,8 @@ def _time(name: str, flags: Mapping[str, str], rounds: int, json_file: Path | No
     found = [point.model_dump(mode="json", exclude_none=True) for point in points]
     save_json({"model": name, "environment": environment(loaded.device), "points": found}, json_file)
     if not dry_run:
-        written = store.update_manifest(
-            name, stored.manifest.model_copy(update={"profile": points, "geometry": loaded.geometry})
-        )
+        found_out = {"profile": points, "geometry": loaded.geometry}
+        written = store.update_manifest(name, loaded.manifest, found_out, depends_on=("profile",))
         say(f"the profile of {name} says how fast its plans are here{_copied(stored, written)}")
 
 

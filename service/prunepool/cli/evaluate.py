@@ -29,7 +29,7 @@ from prunepool.cli.options import ApiKeyOption, UsageError, flag, load_settings,
 from prunepool.cli.terminal import say_skipped
 from prunepool.extras import needs_torch
 from prunepool.reduction.methods import METHODS
-from prunepool.store import open_store
+from prunepool.store import Manifest, open_store
 
 if TYPE_CHECKING:
     from prunepool.lab.accuracy_row import AccuracyRow
@@ -100,6 +100,7 @@ def evaluate(
         raise UsageError("--dtypes measures a model's own dial; leave out --url and options of methods")
     if keep_formats and dtypes is None:
         raise UsageError("--keep-formats needs --dtypes")
+    measured: Manifest | None = None
     if url is not None:
         if flags or match_gmacs or methods or escalate_below:
             given = (
@@ -118,8 +119,8 @@ def evaluate(
         margins = numbers("--escalate-below", escalate_below) if escalate_below else ()
         if dtypes is not None:
             formats = [name.strip() for name in dtypes.split(",")]
-            rows, document = _of_formats(
-                model, flags, images, labels, wanted, formats, keep_formats, limit, batch_size, seed
+            rows, document, measured = _of_formats(
+                model, flags, images, labels, wanted, formats, limit, batch_size, seed
             )
         else:
             rows, document = _of_model(
@@ -129,6 +130,8 @@ def evaluate(
     # Names only: the report identifies the set of images, not where it was stored.
     named = {"images": images.name, "labels": labels and Path(labels).name}
     try:  # what took hours is neither lost with a reader of the output nor with a file that cannot be written
+        if keep_formats and model is not None and measured is not None:
+            _keep_formats(model, measured, rows, flags)
         save_json({**named, **document}, json_file)
         if plot is not None:
             from prunepool.lab.accuracy_plot import draw
@@ -177,14 +180,13 @@ def _of_formats(
     labels: str | None,
     ratios: Sequence[float],
     dtypes: Sequence[str],
-    keep: bool,
     limit: int | None,
     batch_size: int,
     seed: int,
-) -> tuple[list[AccuracyRow], dict[str, object]]:
+) -> tuple[list[AccuracyRow], dict[str, object], Manifest]:
     from prunepool.lab import evaluate as tool
     from prunepool.lab.images import crops, find_images
-    from prunepool.lab.number_formats import check_formats, evaluate_formats, with_formats
+    from prunepool.lab.number_formats import check_formats, evaluate_formats
     from prunepool.models.preprocess import preprocess_of
 
     check_formats(dtypes)
@@ -198,13 +200,19 @@ def _of_formats(
         batches = crops(images, preprocess_of(model.manifest), batch_size, broken)
         rows = evaluate_formats(model, batches, ratios, dtypes, seed=seed, advance=advance)
     say_broken(broken, len(images))
-    if keep:
-        store = open_store(load_settings(flags).model_store)
-        manifest = store.open(name).manifest
-        profile = with_formats(manifest.profile or (), rows)
-        store.update_manifest(name, manifest.model_copy(update={"profile": profile}))
     document = {**tool.report(model, rows, seed=seed), "compared_with": "float32 at the same ratio"}
-    return rows, {**document, "left_out": len(broken)}
+    return rows, {**document, "left_out": len(broken)}, model.manifest
+
+
+def _keep_formats(
+    name: str, measured: Manifest, rows: Sequence[AccuracyRow], flags: Mapping[str, str]
+) -> None:
+    """Write the figures into the profile of the model that was measured."""
+    from prunepool.lab.number_formats import with_formats
+
+    store = open_store(load_settings(flags).model_store)
+    profile = with_formats(measured.profile or (), rows)
+    store.update_manifest(name, measured, {"profile": profile}, depends_on=("profile",))
 
 
 def _of_server(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -87,11 +87,19 @@ def read_named(folder: Path) -> Manifest:
     return manifest
 
 
-def copy_folder(source: Path, target: Path) -> None:
-    """Copy the files of a folder, and of its subfolders, into an existing one; see :func:`copy_file`."""
+def copy_folder(source: Path, target: Path, leave_out: Collection[str] = ()) -> None:
+    """Copy the files of a folder, and of its subfolders, into an existing one; see :func:`copy_file`.
+
+    Args:
+        source: the folder.
+        target: the existing one.
+        leave_out: names in the folder that are not copied.
+    """
     with _reading(source):
         paths = tuple(source.iterdir())
     for path in paths:
+        if path.name in leave_out:
+            continue
         if path.is_dir():
             (target / path.name).mkdir()
             copy_folder(path, target / path.name)

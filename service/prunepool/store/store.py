@@ -11,22 +11,14 @@ the next change deletes or restores what it left.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from prunepool.errors import ManifestInvalid, ModelError, ModelNotFound
-from prunepool.store import hidden, manifest_file, replacement
-from prunepool.store.folders import (
-    check_name,
-    copy_folder,
-    exists,
-    holds,
-    make_readable,
-    names_in,
-    read_named,
-    what_is_at,
-)
+from prunepool.errors import ModelError, ModelNotFound
+from prunepool.store import hidden, manifest_file, replacement, update
+from prunepool.store.folders import check_name, exists, holds, make_readable, names_in, read_named, what_is_at
+from prunepool.store.lock import locked
 from prunepool.store.manifest import Manifest
 from prunepool.store.manifest_file import FILE_NAME
 from prunepool.store.model import StoredModel
@@ -119,18 +111,22 @@ class ModelStore:
             )
 
     @contextmanager
-    def staging(self) -> Iterator[Path]:
+    def staging(self, model: StoredModel | None = None) -> Iterator[Path]:
         """A new folder on the store's file system to prepare a model in; deleted at the end unless it was added.
 
         Write to it within :meth:`writing`.
 
+        Args:
+            model: the model whose files are prepared, if it exists; it may lie elsewhere than in the store.
+
         Raises:
             ModelError: the store cannot be written.
         """
-        hidden.clean(self.root)
+        home = self._home(model)
+        hidden.clean(home)
         with ExitStack() as stack:
             with self.writing():
-                folder = stack.enter_context(hidden.staging(self.root))
+                folder = stack.enter_context(hidden.staging(home))
             yield folder
 
     @contextmanager
@@ -158,18 +154,22 @@ class ModelStore:
             ModelError: the name is taken, or the store cannot be written.
         """
         StoredModel(manifest, staged).verify()
+        with self.writing(), locked(self.root):
+            return self._place(manifest, staged, replace=replace)
+
+    def _place(self, manifest: Manifest, staged: Path, *, replace: bool) -> StoredModel:
+        """Move a prepared model to its place; within :meth:`writing`."""
         target = self._folder(manifest.name)
         move = replacement.replace if replace else replacement.move
-        with self.writing():
-            manifest_file.write(manifest, staged)
-            make_readable(staged)
-            for _ in range(_ATTEMPTS):
-                if not replace:
-                    self.check_free(manifest.name)
-                elif _is_foreign(target):
-                    raise ModelError(f"{target} is not a model (it has no {FILE_NAME}); it is left as it is")
-                if move(staged, target):
-                    return StoredModel(manifest, target)
+        manifest_file.write(manifest, staged)
+        make_readable(staged)
+        for _ in range(_ATTEMPTS):
+            if not replace:
+                self.check_free(manifest.name)
+            elif _is_foreign(target):
+                raise ModelError(f"{target} is not a model (it has no {FILE_NAME}); it is left as it is")
+            if move(staged, target):
+                return StoredModel(manifest, target)
         raise ModelError(
             f"{target} was taken {_ATTEMPTS} times by other writers; nothing was added; try again"
         )
@@ -185,7 +185,7 @@ class ModelStore:
         hidden.clean(self.root)
         trash = hidden.trash(self.root)
         try:
-            with suppress(FileNotFoundError):  # removed by another writer
+            with locked(self.root), suppress(FileNotFoundError):  # removed by another writer
                 (self.root / name).rename(trash)
             hidden.delete(trash)
         except OSError as error:
@@ -207,31 +207,57 @@ class ModelStore:
             )
         raise self._not_found(name)
 
-    def update_manifest(self, name_or_folder: str | Path, manifest: Manifest) -> StoredModel:
-        """Replace a model's manifest atomically; its weights stay.
+    def update_manifest(
+        self,
+        name_or_folder: str | Path,
+        measured: Manifest,
+        found: Mapping[str, object],
+        *,
+        depends_on: Collection[str] = (),
+        staged: Path | None = None,
+    ) -> StoredModel:
+        """Write what was found out of a model into its manifest, atomically; its weights stay.
+
+        To find it out may have taken long: the manifest is read again, and what others wrote into it stays too.
 
         A packaged model is not changed: a copy of it with this manifest goes into the store and takes precedence.
+
+        Args:
+            name_or_folder: the model.
+            measured: its manifest when the work began.
+            found: values of the manifest.
+            depends_on: values of the manifest that the work depends on, beside the network and its input.
+            staged: a folder from :meth:`staging` with files that belong to what was found out. A model of the
+                store is replaced as a whole.
 
         Raises:
             ModelNotFound: there is no such model.
             ManifestInvalid: a value is invalid, or the name is not the model's.
-            ModelError: the manifest cannot be written, or a packaged file cannot be read.
+            WeightsInvalid: with `staged`, the files are not those of the manifest.
+            ModelError: the model has become another one since, its manifest cannot be written, or a packaged file
+                cannot be read.
         """
-        model = self.open(name_or_folder)
-        if manifest.name != model.manifest.name:
-            raise ManifestInvalid(
-                f"{model.folder / FILE_NAME}: name is {manifest.name!r}: it must stay {model.manifest.name!r}"
-            )
-        if model.packaged:
-            with self.staging() as staged:
+        with ExitStack() as stack:
+            home = self._home(self.open(name_or_folder))
+            with self.writing():
+                home.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(locked(home))
+            now = self.open(name_or_folder)
+            manifest = update.updated(now, measured, found, depends_on)
+            if now.packaged and staged is None:
+                staged = stack.enter_context(self.staging())
+            if staged is not None and home == self.root:
                 with self.writing():
-                    copy_folder(model.folder, staged)
-                return self.add(manifest, staged, replace=True)
-        try:
-            manifest_file.write(manifest, model.folder)
-        except OSError as error:
-            raise ModelError(f"cannot write {model.folder / FILE_NAME}: {error.strerror or error}") from error
-        return StoredModel(manifest, model.folder)
+                    update.complete(now, manifest, staged)
+                    StoredModel(manifest, staged).verify()
+                    return self._place(manifest, staged, replace=True)
+            try:
+                update.move_in(now, manifest, staged)
+            except OSError as error:
+                raise ModelError(
+                    f"cannot write {now.folder / FILE_NAME}: {error.strerror or error}"
+                ) from error
+            return StoredModel(manifest, now.folder)
 
     def work_file(self, model: StoredModel, name: str) -> Path:
         """The path of a working file for a model: in its folder, or in the store if the model is packaged.
@@ -244,6 +270,12 @@ class ModelStore:
         with self.writing():
             self.root.mkdir(parents=True, exist_ok=True)
         return self.root / f".{model.manifest.name}-{name}"
+
+    def _home(self, model: StoredModel | None) -> Path:
+        """The folder that a model is changed in: the store, or that of a model elsewhere."""
+        if model is None or model.packaged or model.folder.parent == self.root:
+            return self.root
+        return model.folder
 
     def _folder(self, name: str) -> Path:
         return self.root / check_name(name)
