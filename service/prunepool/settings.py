@@ -227,7 +227,7 @@ class Settings(BaseSettings):
     )
     max_connections: PositiveInt = Field(
         default=900,
-        description="Most HTTP connections; beyond it, an idle one is closed, or a new one gets 503 overloaded.",
+        description="Most connections, of HTTP and of gRPC each; beyond it, HTTP closes an idle one or says 503.",
     )
     max_image_pixels: PositiveInt = Field(
         default=50_000_000, description="Largest image, checked in its header before decoding."

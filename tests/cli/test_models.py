@@ -195,7 +195,7 @@ def test_a_folder_of_transformers_is_added_by_its_name_and_options_overrule_it(
 def test_show_says_that_auto_leaves_a_model_alone_that_was_not_measured(
     call: Call, store: ModelStore
 ) -> None:
-    store.update_manifest(EMBEDDED, store.open(EMBEDDED).manifest.model_copy(update={"profile": None}))
+    store.update_manifest(EMBEDDED, store.open(EMBEDDED).manifest, {"profile": None})
     shown = call("show", EMBEDDED).out
     assert "default 0.0, at most 0.8724" in shown
     assert "0, for what it would lose was not measured" in shown

@@ -24,13 +24,15 @@ class Limits:
         self.now = (soft, hard)
         self.open_now = open_now
 
-    def lowered(self, max_connections: int) -> tuple[int, list[Any]]:
+    def lowered(self, max_connections: int, grpc_port: int | None = None) -> tuple[int, list[Any]]:
         """The connections that there may be, and the lines of the log."""
         with pytest.MonkeyPatch.context() as patch, capture_logs() as lines:
             patch.setattr(open_files.resource, "getrlimit", lambda _: self.now)
             patch.setattr(open_files.resource, "setrlimit", self._set)
             patch.setattr(open_files, "_open_now", lambda: self.open_now)
-            found = open_files.within_open_files(Settings(max_connections=max_connections))
+            found = open_files.within_open_files(
+                Settings(max_connections=max_connections, grpc_port=grpc_port)
+            )
         return found.max_connections, lines
 
     def _set(self, _: int, limits: tuple[int, int]) -> None:
@@ -45,6 +47,14 @@ def test_the_soft_limit_is_raised_as_far_as_it_is_needed(hard: int) -> None:
     limits = Limits(256, hard, 40)
     assert limits.lowered(900) == (900, [])
     assert limits.now == (1040, hard)
+
+
+def test_grpc_has_as_many_connections_beside_those_of_http() -> None:
+    limits = Limits(256, INFINITE, 40)
+    assert limits.lowered(900, grpc_port=0) == (900, [])
+    assert limits.now == (1940, INFINITE)
+    connections, (line,) = Limits(256, 256, 40).lowered(900, grpc_port=0)
+    assert connections == line["lowered_to"] == 152 // 2
 
 
 def test_a_limit_that_is_high_enough_stays() -> None:

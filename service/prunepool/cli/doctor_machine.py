@@ -166,7 +166,7 @@ def _open_files(settings: Settings) -> Finding:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     # A server raises its soft limit as far as it needs.
     allowed = sys.maxsize if hard == resource.RLIM_INFINITY else hard
-    room = connections_within(settings.max_connections, allowed, _OPEN_AT_START)
+    room = connections_within(settings, allowed, _OPEN_AT_START)
     shown = "unlimited" if hard == resource.RLIM_INFINITY else str(hard)
     found = f"at most {shown} ({soft} until raised), for {settings.max_connections} connections"
     if room < settings.max_connections:

@@ -21,9 +21,9 @@ def within_open_files(settings: Settings) -> Settings:
     The soft limit is raised first, as far as it is needed and the hard limit lets it.
     """
     open_now = _open_now()
-    wanted = settings.max_connections + open_now + _SPARE
+    wanted = _protocols(settings) * settings.max_connections + open_now + _SPARE
     allowed = _raised_to(wanted)
-    lowered = connections_within(settings.max_connections, allowed, open_now)
+    lowered = connections_within(settings, allowed, open_now)
     if lowered == settings.max_connections:
         return settings
     _log.warning(
@@ -36,17 +36,24 @@ def within_open_files(settings: Settings) -> Settings:
     return settings.model_copy(update={"max_connections": lowered})
 
 
-def connections_within(wanted: int, allowed: int, open_now: int) -> int:
-    """How many of the wanted connections a process can have.
+def connections_within(settings: Settings, allowed: int, open_now: int) -> int:
+    """How many connections of each protocol a process can have, at most as many as are wanted.
 
     Args:
-        wanted: connections.
+        settings: what is wanted.
         allowed: files that it may have open.
         open_now: files that it has open already.
     """
-    if allowed >= wanted + open_now + _SPARE:
+    wanted, protocols = settings.max_connections, _protocols(settings)
+    if allowed >= protocols * wanted + open_now + _SPARE:
         return wanted
-    return max(1, min(wanted, allowed - open_now - min(_SPARE, allowed // _SPARE_SHARE)))
+    room = allowed - open_now - min(_SPARE, allowed // _SPARE_SHARE)
+    return max(1, min(wanted, room // protocols))
+
+
+def _protocols(settings: Settings) -> int:
+    """How many protocols have connections of their own: HTTP, and gRPC where it is served."""
+    return 1 if settings.grpc_port is None else 2
 
 
 def _raised_to(wanted: int) -> int:

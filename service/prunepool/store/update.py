@@ -13,7 +13,17 @@ from prunepool.store.manifest_file import FILE_NAME
 from prunepool.store.model import StoredModel
 
 #: What every measurement and every conversion of a model depends on.
-_NETWORK = ("architecture", "input_size", "mean", "std", "crop_pct", "interpolation", "weights")
+_NETWORK = (
+    "architecture",
+    "network",
+    "input_size",
+    "mean",
+    "std",
+    "crop_pct",
+    "crop_mode",
+    "interpolation",
+    "weights",
+)
 
 
 def updated(

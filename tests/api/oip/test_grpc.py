@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AsyncExitStack, suppress
 from typing import Any
 
@@ -345,32 +345,136 @@ async def test_a_call_whose_message_does_not_arrive_ends(serve: Serve, method: s
 
 
 class FreedCall:
-    """A call that gRPC frees: in the real one, a method that is called afterwards ends the process."""
+    """A call that gRPC frees while a response is written: in the real one, a method that is called afterwards ends
+    the process.
+    """
 
-    freed = False
+    def __init__(self) -> None:
+        self.freed = asyncio.Event()
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        assert not self.freed, f"{name} of a freed call"
+        assert not self.freed.is_set(), f"{name} of a freed call"
         answers = {"invocation_metadata": (), "time_remaining": None, "peer": "ipv4:127.0.0.1:1"}
         return lambda *args: answers.get(name)
 
+    async def write(self, response: int) -> None:
+        self.freed.set()
+        await asyncio.Event().wait()
+
 
 async def test_a_stream_is_tidied_up_after_its_call_has_been_freed(metrics: Metrics, log_lines: Any) -> None:
-    async def handle(messages: Any, call: GrpcCall) -> AsyncIterator[int]:
+    async def handle(messages: Any, call: GrpcCall) -> AsyncGenerator[int]:
         while True:
             yield 1
 
-    context = FreedCall()
     stream = Guard(None, metrics, 60.0, protect_health=False).stream("ModelStreamInfer", handle, "s", 1)
     for _ in range(2):  # its place is free again
-        context.freed = False
-        responses = stream(None, context)
-        assert await anext(responses) == 1
-        context.freed = True
-        await responses.aclose()  # type: ignore[attr-defined]
+        context = FreedCall()
+        call = asyncio.create_task(stream(None, context))
+        await context.freed.wait()
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
     assert [(line["status"], line["client"]) for line in log_lines()] == [
         ("CANCELLED", "ipv4:127.0.0.1:1")
     ] * 2
+
+
+def frame(kind: int, payload: bytes, flags: int = 0) -> bytes:
+    """A frame of HTTP/2 that belongs to the connection."""
+    return len(payload).to_bytes(3, "big") + bytes([kind, flags, 0, 0, 0, 0]) + payload
+
+
+async def until_closed(reader: asyncio.StreamReader) -> bytes:
+    """Everything that a connection gets until it is closed."""
+    with suppress(ConnectionResetError):
+        return await reader.read()
+    return b""
+
+
+def unread_call(path: str) -> bytes:
+    """A connection with a call whose client has no room for the response, and never will."""
+    fields = ((":method", "POST"), (":scheme", "http"), (":path", path), (":authority", "x"))
+    fields = (*fields, ("te", "trailers"), ("content-type", "application/grpc"))
+    headers = b"".join(
+        b"\0" + bytes([len(key)]) + key.encode() + bytes([len(value)]) + value.encode()
+        for key, value in fields
+    )
+    settings_, initial_window, of_stream_1 = 4, b"\0\x04\0\0\0\0", b"\0\0\0\1"
+    preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(settings_, initial_window)
+    call = len(headers).to_bytes(3, "big") + b"\x01\x04" + of_stream_1 + headers
+    return preface + call + b"\0\0\x05\0\x01" + of_stream_1 + bytes(5)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+@pytest.mark.parametrize(
+    ("path", "places"),
+    [
+        ("/inference.GRPCInferenceService/ServerLive", 4),
+        ("/inference.GRPCInferenceService/ModelStreamInfer", 2),
+        ("/grpc.health.v1.Health/Watch", 1),
+    ],
+)
+async def test_a_client_that_never_reads_its_response_is_disconnected(
+    serve: Serve, log_lines: Any, path: str, places: int, host: str
+) -> None:
+    address = (await serve(host=host, max_connections=4, request_timeout_s=0.3)).replace("127.0.0.1", host)
+    host, _, port = address.rpartition(":")
+    async with asyncio.timeout(20):
+        unread = [await asyncio.open_connection(host, int(port)) for _ in range(places)]
+        for _, writer in unread:
+            writer.write(unread_call(path))
+        for reader, writer in unread:
+            await until_closed(reader)
+            writer.close()
+    told = [line for line in log_lines() if line["event"].startswith("disconnected")]
+    assert [line["found"] for line in told] == [True] * places
+    target = f"[{host}]:{port}" if ":" in host else address
+    async with grpc.aio.insecure_channel(target) as channel, asyncio.timeout(20):
+        await channel.channel_ready()  # gRPC forgets a connection a little later
+        assert (await checked(channel, "")) == health.SERVING
+
+
+@pytest.mark.parametrize(
+    "method", ["inference.GRPCInferenceService/ServerLive", "grpc.health.v1.Health/Watch"]
+)
+async def test_bytes_that_are_no_message_are_the_caller_s_error(
+    address: str, log_lines: Any, method: str
+) -> None:
+    async with grpc.aio.insecure_channel(address) as channel:
+        call = channel.unary_stream(f"/{method}")(b"\xff" * 100)
+        with pytest.raises(grpc.aio.AioRpcError, match="100 bytes are no ") as caught:
+            await call.read()
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "unexpected error" not in [line["event"] for line in log_lines()]
+
+
+async def test_connections_are_as_many_as_the_setting_says(serve: Serve) -> None:
+    host, port = (await serve(max_connections=3)).split(":")
+    async with asyncio.timeout(20):
+        taken = [await asyncio.open_connection(host, int(port)) for _ in range(3)]
+        for reader, writer in taken:
+            writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, b""))
+            assert await reader.readexactly(9)
+        refused, writer = await asyncio.open_connection(host, int(port))
+        assert await until_closed(refused) == b""
+        writer.close()
+        for _, writer in taken:
+            writer.close()
+
+
+async def test_an_idle_connection_is_closed_as_over_http(serve: Serve) -> None:
+    host, port = (await serve(keep_alive_timeout_s=0.2)).split(":")
+    async with asyncio.timeout(20):
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, b""))
+        goaway = 7
+        while True:
+            head = await reader.readexactly(9)
+            await reader.readexactly(int.from_bytes(head[:3], "big"))
+            if head[3] == goaway:
+                break
+        writer.close()
 
 
 async def test_a_call_without_a_message_is_refused(address: str) -> None:
@@ -397,11 +501,6 @@ async def test_an_unknown_service_is_watched_in_vain(address: str) -> None:
         call = watch(b"\x0a\x01x")
         assert (await call.read()).status == health.SERVICE_UNKNOWN
         call.cancel()
-
-
-def frame(kind: int, payload: bytes, flags: int = 0) -> bytes:
-    """A frame of HTTP/2 that belongs to the connection."""
-    return len(payload).to_bytes(3, "big") + bytes([kind, flags, 0, 0, 0, 0]) + payload
 
 
 async def test_an_idle_connection_may_be_kept_open_with_pings(

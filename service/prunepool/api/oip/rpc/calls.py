@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -139,7 +139,7 @@ class Calls:
                 call.fields.update(log_fields_of(view, results))
                 return response
 
-    async def model_stream_infer(self, messages: AsyncIterator[Any], call: GrpcCall) -> AsyncIterator[Any]:
+    async def model_stream_infer(self, messages: AsyncIterator[Any], call: GrpcCall) -> AsyncGenerator[Any]:
         """Handle requests one after the other; the error of one does not end the stream.
 
         Each request has one response, which as in Triton says that it is the last: clients of models with several

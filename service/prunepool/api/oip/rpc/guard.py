@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ from starlette.datastructures import Headers
 
 from prunepool.access import Caller, Keyring
 from prunepool.api.access import presented_key
+from prunepool.api.oip.rpc.disconnect import disconnect
 from prunepool.api.options import HEADER
 from prunepool.api.problems import error_headers
 from prunepool.api.request_ids import request_id
@@ -52,6 +53,7 @@ class GrpcCall:
         ratios: values of the metadata `x-reduction-ratio`.
         caller: owner of the key; None if the server has no keys.
         fields: further fields of its log line.
+        peer: address of its client, as gRPC writes it.
     """
 
     remaining_ms: float | None
@@ -59,19 +61,21 @@ class GrpcCall:
     ratios: tuple[str, ...] = ()
     caller: Caller | None = None
     fields: dict[str, object] = field(default_factory=dict)
+    peer: str = ""
 
 
 class Guard:
     """Authenticates, logs and counts calls.
 
-    gRPC gives a call its place when its headers arrive, and waits for a message without limit. So every handler is
-    one of a stream of messages, whatever the protocol says, which on the wire is the same: the guard reads the
-    message, once it knows the caller, and not for ever.
+    gRPC gives a call its place when its headers arrive, and waits without limit for a message, and for its client
+    to read the response. So every handler is one of a stream of messages and of responses, whatever the protocol
+    says, which on the wire is the same: the guard reads the message, once it knows the caller, and writes the
+    response, and neither takes for ever.
 
     Args:
         keyring: the valid API keys; None serves every caller.
         metrics: counts the calls.
-        request_timeout_s: longest time that the message of a call may take to arrive.
+        request_timeout_s: longest time that the message of a call may take to arrive, and a response to be read.
         protect_health: whether health calls need a key too.
         only_ipv4: whether calls over IPv6 are refused. Told 0.0.0.0, gRPC listens on IPv6 too, if that is free.
     """
@@ -93,29 +97,30 @@ class Guard:
 
     def unary(
         self, name: str, handle: Callable[[Any, GrpcCall], Any], service: str = SERVICE
-    ) -> Callable[[Any, Any], Coroutine[Any, Any, Any]]:
+    ) -> Callable[[Any, Any], Coroutine[Any, Any, None]]:
         """Wrap a handler of single messages."""
 
-        async def guarded(messages: Any, context: Any) -> Any:
+        async def guarded(messages: Any, context: Any) -> None:
             async with self._call(service, name, context) as call:
-                return await handle(await self._message(messages), call)
+                await self._send(await handle(await self._message(messages), call), call, context)
 
         return guarded
 
     def unary_stream(
-        self, name: str, handle: Callable[[Any, GrpcCall], AsyncIterator[Any]], service: str, most: int
-    ) -> Callable[[Any, Any], AsyncIterator[Any]]:
+        self, name: str, handle: Callable[[Any, GrpcCall], AsyncGenerator[Any]], service: str, most: int
+    ) -> Callable[[Any, Any], Coroutine[Any, Any, None]]:
         """Wrap a handler that answers one message with a stream, like :meth:`stream`."""
 
-        async def after_message(messages: Any, call: GrpcCall) -> AsyncIterator[Any]:
-            async for response in handle(await self._message(messages), call):
-                yield response
+        async def after_message(messages: Any, call: GrpcCall) -> AsyncGenerator[Any]:
+            async with aclosing(handle(await self._message(messages), call)) as responses:
+                async for response in responses:
+                    yield response
 
         return self.stream(name, after_message, service, most)
 
     def stream(
-        self, name: str, handle: Callable[[Any, GrpcCall], AsyncIterator[Any]], service: str, most: int
-    ) -> Callable[[Any, Any], AsyncIterator[Any]]:
+        self, name: str, handle: Callable[[Any, GrpcCall], AsyncGenerator[Any]], service: str, most: int
+    ) -> Callable[[Any, Any], Coroutine[Any, Any, None]]:
         """Wrap a handler that answers a stream of messages with a stream.
 
         The deadline is that of the stream, not of each message. A stream may be idle for as long as its caller
@@ -123,7 +128,7 @@ class Guard:
         """
         opened = 0
 
-        async def guarded(messages: Any, context: Any) -> AsyncIterator[Any]:
+        async def guarded(messages: Any, context: Any) -> None:
             nonlocal opened
             async with self._call(service, name, context) as call:
                 if opened >= most:
@@ -132,12 +137,32 @@ class Guard:
                 call.remaining_ms = None
                 opened += 1
                 try:
-                    async for response in handle(messages, call):
-                        yield response
+                    async with aclosing(handle(messages, call)) as responses:
+                        async for response in responses:
+                            await self._send(response, call, context)
                 finally:
                     opened -= 1
 
         return guarded
+
+    async def _send(self, response: Any, call: GrpcCall, context: Any) -> None:
+        """Send a response; a client that does not read it in time is disconnected.
+
+        HTTP/2 lets a client announce that it has no room, for ever, and gRPC waits: its calls would keep their
+        places for good.
+        """
+
+        def give_up() -> None:
+            found = disconnect(call.peer)
+            _log.info("disconnected, as it reads no response", client=call.peer, found=found)
+
+        timer = asyncio.get_running_loop().call_later(self._request_timeout_s, give_up)
+        try:
+            await context.write(response)
+        except grpc.aio.InternalError as error:  # there is no client any more
+            raise asyncio.CancelledError from error
+        finally:
+            timer.cancel()
 
     async def _message(self, messages: AsyncIterator[Any]) -> Any:
         """Return the message of a call that has one.
@@ -175,6 +200,7 @@ class Guard:
             None if remaining_s is None else remaining_s * 1000,
             lambda images: None,
             tuple(metadata.getlist(HEADER)),
+            peer=peer,
         )
         with structlog.contextvars.bound_contextvars(request_id=identity):
             context.set_trailing_metadata((("x-request-id", identity),))

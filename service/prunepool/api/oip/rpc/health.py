@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto
@@ -64,12 +64,12 @@ class Health:
             raise ModelNotFound(f"there is no service {message.service[:100]!r}; there are {names}")
         return HealthCheckResponse(status=self._status(message.service))
 
-    async def watch(self, message: Any, call: GrpcCall) -> AsyncIterator[Any]:
+    async def watch(self, message: Any, call: GrpcCall) -> AsyncGenerator[Any]:
         """Tell the status now and whenever it changes, until the server drains."""
         async for status in self._changes(message.service):
             yield HealthCheckResponse(status=status)
 
-    async def _changes(self, service: str) -> AsyncIterator[int]:
+    async def _changes(self, service: str) -> AsyncGenerator[int]:
         told = None
         while True:
             draining = self._context.drain.started

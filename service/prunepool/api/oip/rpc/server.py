@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import grpc
 import structlog
+from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2
 
 from prunepool.access import Keyring
@@ -17,6 +19,7 @@ from prunepool.api.oip.rpc.guard import SERVICE, Guard
 from prunepool.api.oip.rpc.health import SERVICE as HEALTH_SERVICE
 from prunepool.api.oip.rpc.health import Health, HealthCheckRequest, HealthCheckResponse
 from prunepool.api.oip.statistics import Statistics
+from prunepool.errors import RequestError
 
 #: Keepalive pings may come as often as this. The limit of gRPC itself is one in five minutes: it closes connections
 #: of clients and proxies that send more.
@@ -27,6 +30,8 @@ _PING_SILENT_MS, _PONG_MS = 30_000, 20_000
 #: The most places that each kind of stream takes, as shares of all; what is left is for calls that end. Watches
 #: need no key.
 _STREAMS, _WATCHES = 1 / 2, 1 / 4
+#: The largest number that an option of gRPC may be.
+_MAX_INT = 2**31 - 1
 #: How long clients may take to read their responses at the end.
 _FLUSH_TIMEOUT_S = 1.0
 _log = structlog.stdlib.get_logger("prunepool.grpc")
@@ -60,6 +65,9 @@ async def listening(
             ("grpc.keepalive_time_ms", _PING_SILENT_MS),
             ("grpc.keepalive_timeout_ms", _PONG_MS),
             ("grpc.http2.max_pings_without_data", 0),  # no limit
+            ("grpc.max_allowed_incoming_connections", settings.max_connections),
+            ("grpc.max_connection_idle_ms", round(min(settings.keep_alive_timeout_s * 1000, _MAX_INT))),
+            ("grpc.server_handshake_timeout_ms", round(settings.request_timeout_s * 1000)),
         ),
         maximum_concurrent_rpcs=settings.max_connections,
     )
@@ -108,11 +116,11 @@ def _listen(server: grpc.aio.Server, host: str, port: int) -> int:
 def health_handlers(health: Health, guard: Guard, most_watches: int) -> grpc.GenericRpcHandler:
     """Return the handlers of gRPC's health service."""
     codec = {
-        "request_deserializer": HealthCheckRequest.FromString,
+        "request_deserializer": _reader(HealthCheckRequest),
         "response_serializer": HealthCheckResponse.SerializeToString,
     }
     made = {
-        "Check": grpc.stream_unary_rpc_method_handler(
+        "Check": grpc.stream_stream_rpc_method_handler(
             guard.unary("Check", health.check, HEALTH_SERVICE), **codec
         ),
         "Watch": grpc.stream_stream_rpc_method_handler(
@@ -126,7 +134,7 @@ def inference_handlers(calls: Calls, guard: Guard, most_streams: int) -> grpc.Ge
     """Return the handlers of the protocol; gRPC answers calls without one with UNIMPLEMENTED."""
     methods = service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods_by_name
     made = {
-        name: grpc.stream_unary_rpc_method_handler(guard.unary(name, handle), **_codec(methods[name]))
+        name: grpc.stream_stream_rpc_method_handler(guard.unary(name, handle), **_codec(methods[name]))
         for name, handle in calls.unary().items()
     }
     name = "ModelStreamInfer"
@@ -139,4 +147,17 @@ def _codec(method: object) -> dict[str, object]:
     request, response = (
         getattr(service_pb2, getattr(method, kind).name) for kind in ("input_type", "output_type")
     )
-    return {"request_deserializer": request.FromString, "response_serializer": response.SerializeToString}
+    return {"request_deserializer": _reader(request), "response_serializer": response.SerializeToString}
+
+
+def _reader(kind: Any) -> Callable[[bytes], Any]:
+    """Return what reads a message of a type, and takes bytes that are none for the caller's error."""
+
+    def read(content: bytes) -> Any:
+        try:
+            return kind.FromString(content)
+        except DecodeError as error:
+            limit = f"{len(content)} bytes are no {kind.DESCRIPTOR.name}: {error}"
+            raise RequestError(f"the call's message cannot be read: {limit}") from None
+
+    return read
