@@ -100,7 +100,7 @@ export class Load {
     const { answered, refused, limited, failed } = this.sums;
     const parts = [`${answered} answered in ${digits(seconds)} s (${digits(answered / seconds)} images/s).`];
     if (answered) parts.push(`Auto removed ${spread(this.applied)} of the tokens.`, `${this.times()}.`);
-    if (refused) parts.push(`${refused} refused: the server cannot answer this many images in flight in time, even at its largest ratio. It refuses some and says when to retry, instead of answering all of them late.`);
+    if (refused) parts.push(`${refused} refused: the server cannot answer this many images in flight in time, even at its fastest ratio. It refuses some and says when to retry, instead of answering all of them late.`);
     if (limited) parts.push(`${limited} refused: the rate limit of your API key is reached.`);
     if (failed) parts.push(`${failed} failed.`);
     return parts.join(" ");
