@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import pickle
 import resource
+import sys
+import types
 import zipfile
 from argparse import Namespace
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -135,7 +137,8 @@ def test_a_bare_malicious_pickle_runs_nothing(tmp_path: Path) -> None:
 
 def test_other_objects_are_refused_with_advice(tmp_path: Path) -> None:
     torch.save({"model": WEIGHTS, "optimizer": Fraction(1, 3)}, tmp_path / "in.pth")
-    with pytest.raises(WeightsInvalid, match=r"; save its state_dict, best as \.safetensors$"):
+    said = r"but fractions\.Fraction too, and nothing else .*; save its state_dict, best as \.safetensors$"
+    with pytest.raises(WeightsInvalid, match=said):
         to_safetensors(tmp_path / "in.pth", tmp_path / "out.safetensors")
 
 
@@ -194,6 +197,134 @@ def test_what_is_called_averaged_and_is_no_weights_is_passed_over(tmp_path: Path
     assert same(tmp_path / "out.safetensors", WEIGHTS)
 
 
+NETWORK = {"patch_embed.proj.weight": torch.ones(2, 3, 4, 4), "cls_token": torch.ones(1, 1, 2)}
+HEAD = {"head.weight": torch.ones(5, 2), "head.bias": torch.ones(5)}
+
+PROJECTION = {"head.last_layer.weight_g": torch.ones(1)}
+
+
+def under(prefix: str, weights: dict[str, Tensor], factor: float = 1) -> dict[str, Tensor]:
+    return {prefix + key: value * factor for key, value in weights.items()}
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "wanted", "notice"),
+    [
+        (
+            {"state_dict": {**under("model.", NETWORK | HEAD), "criterion.weight": torch.ones(5)}},
+            NETWORK | HEAD,
+            "the network under model of in.ckpt was taken, not another tensor (criterion.weight)",
+        ),
+        (
+            {
+                "state_dict": {
+                    **under("model.", NETWORK | HEAD, 2),
+                    **under("ema_model.module.", NETWORK | HEAD),
+                }
+            },
+            NETWORK | HEAD,
+            "the network under ema_model.module of in.ckpt was taken, not 4 other tensors (model.cls_token, …)",
+        ),
+        (
+            {"state_dict": {**under("backbone.", NETWORK), **HEAD}},
+            NETWORK | HEAD,
+            "the network under backbone of in.ckpt was taken",
+        ),
+        (
+            {
+                "state_dict": {
+                    **under("encoder.", NETWORK),
+                    **under("classifier.", {"weight": torch.ones(5, 2)}),
+                }
+            },
+            NETWORK | {"head.weight": torch.ones(5, 2)},
+            "the network under encoder of in.ckpt was taken",
+        ),
+        (
+            {
+                "student": under("module.backbone.", NETWORK, 2)
+                | {"module.head.last_layer.weight_g": torch.ones(1)},
+                "teacher": under("backbone.", NETWORK) | {"head.last_layer.weight_g": torch.ones(1)},
+                "epoch": 3,
+            },
+            NETWORK,
+            "the network under backbone of in.ckpt was taken, not another tensor (head.last_layer.weight_g)",
+        ),
+    ],
+    ids=["lightning", "lightning with an average", "head beside", "classifier beside", "dino"],
+)
+def test_the_network_is_taken_out_of_what_else_a_training_module_holds(
+    tmp_path: Path, checkpoint: dict[str, Any], wanted: dict[str, Tensor], notice: str
+) -> None:
+    torch.save(checkpoint, tmp_path / "in.ckpt")
+    notices = to_safetensors(tmp_path / "in.ckpt", tmp_path / "out.safetensors")
+    assert notices[-1] == notice
+    assert same(tmp_path / "out.safetensors", wanted)
+    if "state_dict" in checkpoint:
+        save_file(checkpoint["state_dict"], tmp_path / "in.safetensors")
+        to_safetensors(tmp_path / "in.safetensors", tmp_path / "out.safetensors")
+        assert same(tmp_path / "out.safetensors", wanted)
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        {**under("backbone.", NETWORK), "head.0.weight": torch.ones(5, 2), "head.3.weight": torch.ones(5, 5)},
+        {**under("student.", NETWORK), **under("teacher.", NETWORK)},
+    ],
+    ids=["another head", "two networks"],
+)
+def test_what_could_be_another_model_is_not_guessed(tmp_path: Path, weights: dict[str, Tensor]) -> None:
+    torch.save(weights, tmp_path / "in.pth")
+    with pytest.raises(WeightsInvalid, match=r"keeps its network under \w+\. .* beside other tensors"):
+        to_safetensors(tmp_path / "in.pth", tmp_path / "out.safetensors")
+
+
+def foreign(monkeypatch: pytest.MonkeyPatch, name: str, *bases: type) -> type:
+    """A class of a library that is not installed, while a checkpoint is written."""
+    module, _, own = name.rpartition(".")
+    made = type(own, bases, {"__module__": module})
+    parts = module.split(".")
+    for length in range(1, len(parts) + 1):
+        monkeypatch.setitem(sys.modules, ".".join(parts[:length]), types.ModuleType(parts[length - 1]))
+    setattr(sys.modules[module], own, made)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("name", "base"),
+    [
+        ("pytorch_lightning.utilities.parsing.AttributeDict", dict),
+        ("lightning.fabric.utilities.data.AttributeDict", dict),
+        ("omegaconf.dictconfig.DictConfig", object),
+        ("lightning.pytorch.trainer.states.Something", object),
+    ],
+)
+def test_the_configuration_that_lightning_leaves_in_a_checkpoint_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, base: type
+) -> None:
+    with monkeypatch.context() as patch:
+        settings = foreign(patch, name, base)()
+        if isinstance(settings, dict):
+            settings["lr"] = 0.1
+        else:
+            vars(settings)["content"] = {"lr": [0.1, Any], "kind": list}
+        seen = defaultdict(list, a=[1])
+        torch.save({"state_dict": WEIGHTS, "hyper_parameters": settings, "loops": seen}, tmp_path / "in.ckpt")
+    to_safetensors(tmp_path / "in.ckpt", tmp_path / "out.safetensors")
+    assert same(tmp_path / "out.safetensors", WEIGHTS)
+
+
+def test_settings_where_weights_should_be_are_no_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        settings = foreign(patch, "omegaconf.dictconfig.DictConfig", object)()
+        torch.save({"head.weight": settings}, tmp_path / "in.ckpt")
+    with pytest.raises(WeightsInvalid, match=r"'head\.weight' is a _Setting; only named tensors"):
+        to_safetensors(tmp_path / "in.ckpt", tmp_path / "out.safetensors")
+
+
 def test_weights_that_torch_averaged_are_taken_without_their_counter(tmp_path: Path) -> None:
     averaged = {"n_averaged": torch.tensor(3)} | {f"module.{key}": value for key, value in WEIGHTS.items()}
     torch.save(averaged, tmp_path / "in.pth")
@@ -204,7 +335,7 @@ def test_weights_that_torch_averaged_are_taken_without_their_counter(tmp_path: P
 @pytest.mark.parametrize(
     ("key", "message"),
     [
-        ("vit.embeddings.cls_token", "has the names of Hugging Face's transformers"),
+        ("vit.embeddings.cls_token", r"has the names of Hugging Face's transformers .* models add DIR$"),
         ("encoder.layer.0.attention.attention.query.weight", "has the names of Hugging Face's transformers"),
         ("base_model.model.blocks.0.attn.qkv.lora_A.weight", r"is an adapter of PEFT .*merge_and_unload\(\)"),
         ("backbone.cls_token", r"keeps its network under backbone\. .* beside other tensors"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import pathlib
+import re
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
@@ -23,18 +24,45 @@ from prunepool.errors import WeightsInvalid
 SUFFIXES = (".pth", ".pt", ".bin", ".tar", ".ckpt")
 #: Keys under which training scripts store averaged weights: the ones that they report figures of.
 _AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "model_state_dict_ema", "ema")
-#: Keys under which they store the weights.
-_WRAPPERS = ("state_dict", "model", "model_state_dict", "net", "network", "weights")
+#: Keys under which they store the weights; `module` is DeepSpeed's.
+_WRAPPERS = ("state_dict", "model", "model_state_dict", "net", "network", "weights", "module")
+#: Self-distillation, as DINO's: the teacher is the average of the student, and the one that is used.
+_TEACHER, _STUDENT = "teacher", "student"
 #: What torch's own averaging adds to the weights.
 _COUNTER = "n_averaged"
 #: Tied weights are stored once and named several times. Tensors of more bytes than this times the file are none.
 _MOST_TIES = 4
 
+
+class _Setting:
+    """What stands for an object of a configuration: nothing of it is kept, and no code of the file runs."""
+
+    def __new__(cls, *args: object, **kwargs: object) -> _Setting:
+        return super().__new__(cls)
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+def _empty_dict(*args: object) -> dict[object, object]:
+    return {}
+
+
+#: Parts of libraries for configurations and training, which Lightning and Hydra leave in checkpoints.
+_SETTINGS = re.compile(
+    r"(omegaconf|yacs|ml_collections|lightning|pytorch_lightning|lightning_fabric|torchmetrics)\..+"
+    r"|typing\.Any|builtins\.(list|dict|tuple|set|int|float|str|bool)"
+)
+_ATTRIBUTE_DICT = re.compile(r"(pytorch_)?lightning(_fabric)?\..+\.AttributeDict")
 _NUMPY_SCALAR: Any = np.float64(0).__reduce__()[0]
 #: What training scripts leave in a checkpoint besides tensors and plain values: their arguments, paths, and the
 #: best accuracy. To make one of these runs no code of the file.
 _HARMLESS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     argparse.Namespace,
+    (_empty_dict, "collections.defaultdict"),
     (pathlib.PurePosixPath, "pathlib.PosixPath"),
     (pathlib.PurePosixPath, "pathlib._local.PosixPath"),
     np.dtype,
@@ -69,6 +97,9 @@ def unwrap(checkpoint: object, source: Path) -> tuple[dict[str, Tensor], str | N
         WeightsInvalid: it is not a mapping of names to tensors.
     """
     if isinstance(checkpoint, Mapping):
+        student, teacher = checkpoint.get(_STUDENT), checkpoint.get(_TEACHER)
+        if isinstance(student, Mapping) and isinstance(teacher, Mapping) and len(student) == len(teacher):
+            return unwrap(teacher, source)[0], _TEACHER
         for key in _AVERAGED:
             if isinstance(checkpoint.get(key), Mapping) and _holds_tensors(checkpoint[key]):
                 return unwrap(checkpoint[key], source)[0], key
@@ -138,17 +169,35 @@ def _check_tensors(named: Mapping[str, Tensor], source: Path) -> None:
 
 
 def _load(source: Path) -> object:
+    others = _others_in(source)
+    settings: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
+        (dict if _ATTRIBUTE_DICT.fullmatch(name) else _Setting, name)
+        for name in others
+        if _SETTINGS.fullmatch(name)
+    ]
     try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals(_HARMLESS):
+        with warnings.catch_warnings(), torch.serialization.safe_globals([*_HARMLESS, *settings]):
             # It warns about newer pickle protocols, and refuses the parts of them that it cannot read.
             warnings.simplefilter("ignore")
             return torch.load(source, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
+        named = [name for name in others if not _SETTINGS.fullmatch(name)]
+        held = f" but {named[0]} too" if named else ""
         raise WeightsInvalid(
-            f"{source}: does not hold tensors alone (in torch.save's own pickle protocol), and nothing else "
+            f"{source}: does not hold tensors alone (in torch.save's own pickle protocol){held}, and nothing else "
             "is ever unpickled; save its state_dict, best as .safetensors"
         ) from error
     # Bytes that are no pickle make the restricted unpickler raise anything, for example KeyError.
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".partition("\n")[0].split())
         raise WeightsInvalid(f"{source}: is not a checkpoint of torch.save ({reason})") from error
+
+
+def _others_in(source: Path) -> list[str]:
+    """The classes and functions that a checkpoint names, besides those of torch and the harmless ones; sorted."""
+    try:
+        with torch.serialization.safe_globals(_HARMLESS):
+            return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(source))
+    # The bytes may be anything; torch.load says what is wrong with them.
+    except Exception:
+        return []

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from prunepool.errors import ModelError, WeightsInvalid
 from prunepool.models import checkpoint
-from prunepool.models.layouts import check_layout, strip_prefixes
+from prunepool.models.layouts import check_layout, network_in, strip_prefixes
 from prunepool.store import tensor_shapes
 from prunepool.store.folders import copy_file
 
@@ -57,15 +57,16 @@ def to_safetensors(source: Path, target: Path) -> tuple[str, ...]:
     """
     if _check_kind(source) == _SAFETENSORS:
         names = tensor_shapes(source)
-        stripped = strip_prefixes(names)
+        stripped, _ = network_in(strip_prefixes(names), source)
         check_layout(stripped, source)
         if stripped.keys() == names.keys():
             copy_file(source, target)
             return ()
-    named, notices = read_weights(source)
+    weights, notices = read_weights(source)
+    named, said = network_in(weights, source)
     check_layout(named, source)
     write_weights(named, target)
-    return notices
+    return (*notices, *said)
 
 
 def read_weights(source: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
