@@ -37,6 +37,31 @@ def test_labels_are_read_in_order(tmp_path: Path, name: str, content: str) -> No
 
 
 @pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("l.csv", "index,name\n1,dog\n0,cat\n2,grand piano\n"),
+        ("l.csv", "\ufeffid;label\r\n0;cat\r\n1;dog\r\n2;grand piano\r\n"),
+        ("l.csv", ",name\n0,cat\n1,dog\n2,grand piano"),
+        ("l.csv", "synset,Class,class_id\nn1,cat,0\nn2,dog,1\nn3,grand piano,2\n"),
+        ("l.csv", "label\ncat\ndog\ngrand piano\n"),
+        ("l.csv", "cat\ndog\ngrand piano\n\n"),
+        ("l.csv", "0,cat\n1,dog\n2,grand piano\n"),
+        ("l.csv", 'cat,0\n"dog",1\n"grand piano",2\n'),
+        ("l.csv", "n01440764,cat\nn02102040,dog\nn02979186,grand piano\n"),
+        ("L.TSV", "0\tcat\n1\tdog\n2\tgrand piano\n"),
+    ],
+)
+def test_tables_are_read_by_their_header_or_their_columns(tmp_path: Path, name: str, content: str) -> None:
+    (tmp_path / name).write_text(content, encoding="utf-8", newline="")
+    assert read_labels(tmp_path / name) == LABELS
+
+
+def test_a_name_in_a_table_may_have_commas(tmp_path: Path) -> None:
+    (tmp_path / "l.csv").write_text('id,name\n0,"tench, Tinca tinca"\n1,goldfish\n')
+    assert read_labels(tmp_path / "l.csv") == ("tench, Tinca tinca", "goldfish")
+
+
+@pytest.mark.parametrize(
     "document",
     [
         list(LABELS),
@@ -107,8 +132,21 @@ def test_what_is_written_is_read(tmp_path_factory: Any, labels: list[str], end: 
         ("l.txt", "cat\x85b\nc\x0bd\n".encode(), r"line 1 has '\x85' in 'cat\x85b'"),
         ("l.txt", b"cat\rdog\rfox", r"line 1 has '\r'"),
         ("l.txt", b"0\tcat\n1\tdog", r"line 1 has '\t' in '0\tcat'"),
-        ("l.csv", b"id,name\n0,cat\n", "a .txt file with a label a line, or .json; it is a .csv"),
-        ("l.tsv", b"0\tcat\n", "it is a .tsv"),
+        ("l.xlsx", b"PK", "a .txt file with a label a line, .json or .csv; it is a .xlsx"),
+        ("l.csv", b"", "a table of indices and names; it is empty"),
+        ("l.csv", b"id,name\n", "it has a header and no line after it"),
+        ("l.csv", b"id,name\n0,cat\n2,dog\n", "a table with the indices 0 to 1; 1 is missing"),
+        ("l.csv", b"id,name\n0,cat\n0,dog\n", "each once; 'cat' and 'dog' have 0"),
+        ("l.csv", b"id,name\n0,cat\nx,dog\n", "with the indices 0 to 1; it has 'x'"),
+        ("l.csv", b"id,name\n0,cat\n1,\n", "none of them empty; line 3 has no name"),
+        ("l.csv", b"id,name\n0,cat\n1\n", "line 3 has 1 columns, separated by ','"),
+        (
+            "l.csv",
+            b"file,label_index\na.jpg,0\n",
+            "line 1 has 'file', 'label_index': it names no column name",
+        ),
+        ("l.csv", b'id,name\n0,"cat\n', "line 3: unexpected end of data"),
+        ("l.csv", "0,T\xfcre".encode("latin1"), "UTF-8 text; line 1 has the byte 0xfc"),
         ("l.json", b"{", "a JSON list of names"),
         ("l.json", b"3", "; it is 3"),
         ("l.json", b"null", "; it is null"),

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from prunepool.errors import ArchitectureUnsupported, ManifestInvalid, PrunepoolError, WeightsInvalid
 from prunepool.imaging import preprocess_image
@@ -169,8 +170,6 @@ def test_a_processor_in_the_newer_file_is_read(store: ModelStore, tmp_path: Path
 def test_weights_in_several_files_are_read(
     store: ModelStore, tmp_path: Path, source: str, pickled: bool
 ) -> None:
-    from safetensors.torch import load_file, save_file
-
     folder = shutil.copytree(SAVED / source, tmp_path / "f")
     weights = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
@@ -187,6 +186,17 @@ def test_weights_in_several_files_are_read(
     )
     add(store, folder)
     assert store.verify("mine").manifest.labels[0] == "cat"
+
+
+def test_an_adapter_inside_a_model_is_refused_by_name(store: ModelStore, tmp_path: Path) -> None:
+    folder = shutil.copytree(SAVED / "vit", tmp_path / "f")
+    weights = load_file(folder / "model.safetensors")
+    key = "vit.encoder.layer.0.attention.attention.query"
+    weights[f"{key}.base_layer.weight"] = weights.pop(f"{key}.weight")
+    weights |= {f"{key}.lora_{half}.default.weight": torch.zeros(2, 2) for half in "AB"}
+    save_file(weights, folder / "model.safetensors")
+    with pytest.raises(WeightsInvalid, match=r"is an adapter of PEFT .*merge_and_unload\(\)"):
+        add(store, folder)
 
 
 @pytest.mark.parametrize(

@@ -87,8 +87,9 @@ def add(
     labels: Annotated[
         Path | None,
         typer.Option(
-            help="Names of the classes: .txt with one a line, or .json as Hugging Face, timm and torchvision have "
-            "it. Without it ImageNet's, where their number is the same, else 'class 0', ….",
+            help="Names of the classes: .txt with one a line, .csv with indices and names, or .json as Hugging "
+            "Face, timm and torchvision have it. Without it ImageNet's, where their number is the same, else "
+            "'class 0', ….",
             exists=True,
             dir_okay=False,
             show_default=False,

@@ -9,6 +9,7 @@ from torch import Tensor
 from prunepool.models.add import WEIGHTS, AddedModel, add_staged
 from prunepool.models.convert import read_weights, to_safetensors, write_weights
 from prunepool.models.description import ModelDescription
+from prunepool.models.layouts import check_merged
 from prunepool.models.model_folder import ModelFolder
 from prunepool.store import ModelStore
 
@@ -71,6 +72,7 @@ def to_timms_names(folder: ModelFolder, target: Path) -> tuple[str, ...]:
     notices: tuple[str, ...] = ()
     for source in folder.weights:
         part, said = read_weights(source)
+        check_merged(part, source)
         named, notices = named | part, (*notices, *said)
     write_weights(named if folder.translated is None else folder.translated.to_timm(named), target)
     return notices

@@ -10,11 +10,13 @@ from pathlib import Path
 
 from prunepool.errors import InvalidParameter
 from prunepool.files import NotUtf8, read_text
+from prunepool.models.label_table import TableInvalid, read_table
 
 #: Bytes; the labels of ImageNet's 21,841 classes have about one million.
 _LONGEST_FILE = 64 << 20
-#: Suffixes of files with one label a line.
+#: Suffixes of files with one label a line, and of tables.
 _LINES = frozenset({"", ".txt", ".text", ".names"})
+_TABLES = frozenset({".csv", ".tsv"})
 #: Members of JSON documents that hold labels, the first one that is there; in `pretrained_cfg` too, as timm has it.
 _MEMBERS = ("id2label", "label_names", "labels", "classes", "names", "label2id", "class_to_idx")
 _NESTED = "pretrained_cfg"
@@ -38,17 +40,23 @@ def read_labels(path: Path) -> tuple[str, ...]:
         ["tench", …]    [{"id": 0, "name": "tench"}, …]    {"0": "tench", …}    {"0": ["n01440764", "tench"], …}
         {"tench": 0, …}
 
+    A table (.csv, .tsv) has an index and a name a line, in the columns that its header names so, or without a
+    header `0,tench`, `tench,0`, `n01440764,tench` or `tench`.
+
     Raises:
         InvalidParameter: the file is unreadable or has another form; names the place and the value.
     """
     suffix = path.suffix.lower()
-    if suffix != ".json" and suffix not in _LINES:
-        raise _refused(path, f"a .txt file with a label a line, or .json; it is a {suffix}")
+    if suffix not in (".json", *_LINES, *_TABLES):
+        raise _refused(path, f"a .txt file with a label a line, .json or .csv; it is a {suffix}")
     text = _text_of(path)
-    labels = _from_json(text, path) if suffix == ".json" else _from_lines(text, path)
+    if suffix == ".json":
+        labels = _from_json(text, path)
+    else:
+        labels = _from_table(text, path) if suffix in _TABLES else _from_lines(text, path)
     for index, label in enumerate(labels):
         if found := _CONTROL.search(label):
-            place = f"line {index + 1}" if suffix != ".json" else f"number {index}"
+            place = f"line {index + 1}" if suffix in _LINES else f"number {index}"
             raise _refused(
                 path, f"text without control characters; {place} has {found[0]!r} in {label[:80]!r}"
             )
@@ -76,6 +84,21 @@ def _from_lines(text: str, path: Path) -> tuple[str, ...]:
     if all(len(parts) == 2 and _SYNSET.fullmatch(parts[0]) for parts in with_ids):
         return tuple(name for _, name in with_ids)
     return tuple(lines)
+
+
+def _from_table(text: str, path: Path) -> tuple[str, ...]:
+    form = "a table of indices and names"
+    try:
+        rows = read_table(text)
+    except TableInvalid as error:
+        raise _refused(path, f"{form}; {error}") from None
+    for row in rows:
+        if not row.name:
+            raise _refused(path, f"{form}, none of them empty; line {row.line} has no name")
+    if all(row.index is None for row in rows):
+        return tuple(row.name for row in rows)
+    pairs = [(int(row.index) if _INDEX.fullmatch(row.index or "") else row.index, row.name) for row in rows]
+    return tuple(str(name) for name in _numbered(pairs, path, "a table"))
 
 
 def _from_json(text: str, path: Path) -> tuple[str, ...]:
@@ -155,10 +178,10 @@ def _of_objects(labels: Sequence[object], path: Path) -> Sequence[object]:
     return _numbered(pairs, path)
 
 
-def _numbered(pairs: Sequence[tuple[object, object]], path: Path) -> list[object]:
+def _numbered(pairs: Sequence[tuple[object, object]], path: Path, form: str = "JSON") -> list[object]:
     """Put names in the order of their indices, which must be 0, 1, …"""
     found: dict[int, object] = {}
-    limit = f"JSON with the indices 0 to {len(pairs) - 1}"
+    limit = f"{form} with the indices 0 to {len(pairs) - 1}"
     for index, name in pairs:
         if not isinstance(index, int) or isinstance(index, bool):
             raise _refused(path, f"{limit}; it has {str(index)[:80]!r}")

@@ -70,6 +70,20 @@ def network_in(weights: Mapping[str, Value], source: Path) -> tuple[dict[str, Va
     return named, said
 
 
+def check_merged(names: Iterable[str], source: Path) -> None:
+    """Refuse the tensors of an adapter: what they add to the weights is scaled by a number that is not among them.
+
+    Raises:
+        WeightsInvalid: there are some; says what to do.
+    """
+    for name in names:
+        if ".lora_" in name or name.startswith("base_model."):
+            raise WeightsInvalid(
+                f"{source}: is an adapter of PEFT ({name}); merge it into its model with merge_and_unload(), and "
+                "save that model's state_dict"
+            )
+
+
 def check_layout(names: Iterable[str], source: Path) -> None:
     """Refuse names that are known to be another library's, and say what to do.
 
@@ -80,12 +94,9 @@ def check_layout(names: Iterable[str], source: Path) -> None:
     Raises:
         WeightsInvalid: they are.
     """
+    names = list(names)
+    check_merged(names, source)
     for name in names:
-        if ".lora_" in name or name.startswith("base_model."):
-            raise WeightsInvalid(
-                f"{source}: is an adapter of PEFT ({name}); merge it into its model with merge_and_unload(), and "
-                "save that model's state_dict"
-            )
         if (
             name.startswith(("vit.", "deit.", "embeddings.", "encoder.layer."))
             or ".attention.attention." in name
