@@ -95,9 +95,11 @@ def _from_table(text: str, path: Path) -> tuple[str, ...]:
     for row in rows:
         if not row.name:
             raise _refused(path, f"{form}, none of them empty; line {row.line} has no name")
-    if all(row.index is None for row in rows):
+    if all(row.number is None for row in rows):
         return tuple(row.name for row in rows)
-    pairs = [(int(row.index) if _INDEX.fullmatch(row.index or "") else row.index, row.name) for row in rows]
+    numbers = (row.number or "" for row in rows)
+    indices = [int(text) if _INDEX.fullmatch(text) else text for text in numbers]
+    pairs = list(zip(indices, (row.name for row in rows), strict=True))
     return tuple(str(name) for name in _numbered(pairs, path, "a table"))
 
 

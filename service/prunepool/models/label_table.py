@@ -24,12 +24,12 @@ class Row(NamedTuple):
 
     Attributes:
         line: of the file, from 1.
-        index: of the class, as it is there; None where the order of the lines is that of the classes.
+        number: of the class, as it is there; None where the order of the lines is that of the classes.
         name: of the class.
     """
 
     line: int
-    index: str | None
+    number: str | None
     name: str
 
 
