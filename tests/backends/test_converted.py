@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import pytest
 from prunepool.backends import converted, cpu_choice, openvino_convert
 from prunepool.backends.converted import COMPILED, CompiledModel, ConvertedModels
 from prunepool.backends.registry import BackendOptions, LoadedBackend
-from prunepool.errors import ConversionInvalid
+from prunepool.errors import ConversionInvalid, InvalidParameter
 from prunepool.server.pinned_models import PinnedModels, open_pinned
 from prunepool.store import (
     Compiled,
@@ -331,3 +332,25 @@ def test_a_conversion_ends_with_the_process_that_started_it() -> None:
     child.stdin.close()
     assert child.wait(20) == 1
     child.stdout.close()
+
+
+@pytest.mark.parametrize("kind", ["rotary", "relative"])
+def test_what_no_conversion_could_follow_is_not_converted_and_one_line_says_so(
+    kind: str,
+    models: ConvertedModels,
+    stored: StoredModel,
+    make: Callable[[], LoadedBackend],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", logger=cpu_choice.__name__)
+    geometry = stored.manifest.geometry
+    assert geometry is not None
+    turning = geometry.model_copy(update={"positions": kind})
+    model = StoredModel(stored.manifest.model_copy(update={"geometry": turning}), stored.folder)
+    options = BackendOptions("cpu", "float32", 2, 0, False, True, models.root)
+    assert make().better is not None
+    loaded = cpu_choice.make(model, options, {})
+    assert (loaded.dtype, loaded.better) == ("plain", None)
+    assert f"stays with PyTorch: a converted pass does not follow its {kind} positions" in caplog.text
+    with pytest.raises(InvalidParameter, match=f"dtype must be auto, float32 or bfloat16 for .* its {kind}"):
+        cpu_choice.make(model, replace(options, dtype="int8"), {})

@@ -14,6 +14,8 @@ from prunepool.backends.dynamic_pass import DynamicPass
 from prunepool.backends.openvino_compile import open_network
 from prunepool.backends.plan_family import PlanFamily
 from prunepool.errors import ConversionInvalid
+from prunepool.lab.small_networks import randomise, small_network
+from prunepool.models.families import reducing
 from prunepool.models.vit import Forward, Group, ReducingViT
 from prunepool.reduction.plan import DENSE, ReductionPlan, default_blocks, max_ratio, plan_for_ratio
 
@@ -146,6 +148,36 @@ def test_what_cannot_be_converted_is_said(network: ReducingViT, monkeypatch: pyt
     monkeypatch.setattr(DynamicPass, "exported", refuse)
     with pytest.raises(ConversionInvalid, match="OpenVINO cannot take over the pass: not today"):
         open_network(network, PPT, SIZE, ("float32",), 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("eva02_tiny_patch14_336", "rotary"), ("beit_base_patch16_224", "relative")]
+)
+def test_positions_inside_attention_stay_with_pytorch_and_that_is_said(name: str, kind: str) -> None:
+    network = reducing(small_network(name))
+    assert network.geometry.positions == kind
+    with pytest.raises(
+        ConversionInvalid, match=f"stays with PyTorch: .* its {kind} positions inside attention"
+    ):
+        open_network(network, PPT, SIZE, ("float32",), 1)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", ["vit_medium_patch16_reg4_gap_256", "vit_base_patch16_siglip_224"])
+@torch.inference_mode()
+def test_average_and_attention_pooling_without_a_class_token_get_pytorchs_answers(name: str) -> None:
+    network = reducing(randomise(small_network(name)))
+    geometry, side = network.geometry, network.vit.patch_embed.img_size[0]
+    plans = [
+        plan_for_ratio(ratio, patches=geometry.patches, depth=geometry.depth, method="fuse")
+        for ratio in (0.3, 0.6)
+    ]
+    (family,) = PlanFamily.all_of(plans)
+    one = open_network(network, family, side, ("float32",), 1)["float32"]
+    images = torch.randn(3, 3, side, side)
+    for plan in (DENSE, *plans):
+        found = torch.from_numpy(one(images.numpy(), [(plan, 3)]).logits)
+        torch.testing.assert_close(found, network(images, [(plan, 3)]).logits, atol=1e-4, rtol=0)
 
 
 def test_without_openvino_it_says_how_to_get_it(

@@ -20,6 +20,7 @@ from prunepool.backends import openvino_runtime
 from prunepool.backends.compiled_backend import CompiledBackend, CompiledPasses
 from prunepool.backends.compiled_pass import CompiledPass
 from prunepool.backends.converted import CompiledModel, ConvertedModels
+from prunepool.backends.convertible import why_not
 from prunepool.backends.fidelity import Reference, normalised_photos, photos_digest
 from prunepool.backends.format_trial import MIXED, Run, described, try_formats
 from prunepool.backends.kernel_cache import KernelCache
@@ -76,7 +77,13 @@ def make(stored: StoredModel, options: BackendOptions, decisions: Decisions) -> 
     if wanted and not _has_instructions(options.dtype):  # nothing would use what is converted
         log.info("%s: stays with PyTorch: this processor has no instructions for bfloat16", manifest.name)
         wanted = False
+    why = None if manifest.geometry is None else why_not(manifest.geometry)
+    if wanted and why is not None:
+        log.info("%s: stays with PyTorch: %s", manifest.name, why)
+        wanted = False
     if options.dtype == "int8":
+        if why is not None:
+            raise InvalidParameter("dtype", "int8", f"auto, float32 or bfloat16 for {manifest.name}: {why}")
         if not wanted or not has_torch():
             limit = f"one that {manifest.name} is compiled in: `prunepool models compile {manifest.name}`"
             raise InvalidParameter("dtype", options.dtype, limit)

@@ -14,6 +14,7 @@ import torch
 
 from prunepool.backends.compiled_backend import CompiledPasses
 from prunepool.backends.compiled_pass import CompiledPass
+from prunepool.backends.convertible import why_not
 from prunepool.backends.dynamic_pass import DynamicPass
 from prunepool.backends.fidelity import Reference, normalised_photos, photos_digest
 from prunepool.backends.openvino_conversion import to_openvino
@@ -191,6 +192,8 @@ def reference_of(model: LoadedModel) -> Reference:
 
 @torch.no_grad()
 def _converted(network: ReducingViT, family: PlanFamily, size: int) -> Any:
+    if (why := why_not(network.geometry)) is not None:
+        raise ConversionInvalid(f"it stays with PyTorch: {why}")
     _openvino()
     try:
         return to_openvino(DynamicPass(network, family).exported(size))

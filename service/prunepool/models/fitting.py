@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -67,6 +68,12 @@ def fit_file(
     renamed = sorted(shapes.keys() - weights.keys())
     if renamed:
         said.append(f"timm's names were given to {len(renamed)} of its tensors ({first_of(renamed)})")
+    resized = sorted(
+        key for key in shapes.keys() & weights.keys() if tuple(weights[key].shape) != shapes[key]
+    )
+    if resized and own is None:  # positions inside attention, which say of no resolution
+        size = description.input_size
+        said.append(f"{len(resized)} of its tensors were resampled to {size}² ({first_of(resized)})")
     write_weights(weights, path)
     return description, tuple(said)
 
@@ -115,7 +122,9 @@ def fitted(weights: Mapping[str, Tensor], vit: nn.Module, architecture: str) -> 
     ):
         return None  # patches of another size are another architecture
     try:
-        found = convert(dict(weights), vit)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of how timm resamples BEiT's tables
+            found = convert(dict(weights), vit)
     # Whatever does not have the form that timm expects makes its function raise anything.
     except Exception:
         return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from timm.layers import GluMlp, HybridEmbed, SwiGLU
@@ -31,8 +31,17 @@ def network_geometry(vit: Any) -> Geometry:
         prefix_tokens=vit.num_prefix_tokens,
         classes=sum(getattr(head, "out_features", 0) for head in heads),
         pool=_pool(vit),
+        positions=_positions(vit),
         stem_macs=_stem_macs(embed),
     )
+
+
+def _positions(vit: Any) -> Literal["input", "rotary", "relative"]:
+    if getattr(vit, "rope", None) is not None:
+        return "rotary"
+    own = getattr(vit.blocks[0].attn, "relative_position_bias_table", None)
+    shared = getattr(vit, "rel_pos_bias", None)
+    return "input" if own is None and shared is None else "relative"
 
 
 def _pool(vit: Any) -> Pool:

@@ -30,6 +30,8 @@ class Geometry(BaseModel):
         pool: how one vector is made of the tokens: the class token, the mean of the patches, attention of a
             learned query (`map`), the maximum, the mean of maximum and mean, or class token and mean side by
             side (`tokenavg`).
+        positions: where a token's position enters: added at the `input`, or inside the attention of every block, as
+            a rotation or as a bias by distance.
         stem_macs: multiply-accumulates of convolutions in front of the patches' projection; 0 without any.
     """
 
@@ -45,13 +47,14 @@ class Geometry(BaseModel):
     prefix_tokens: Annotated[int, Field(ge=0)]
     classes: Annotated[int, Field(ge=0, le=1 << 20)]
     pool: Literal["token", "avg", "map", "max", "avgmax", "tokenavg"] = "token"
+    positions: Literal["input", "rotary", "relative"] = "input"
     stem_macs: Annotated[int, Field(ge=0, le=1 << 50)] = 0
 
     @model_serializer(mode="wrap")
     def _readable_by_older_releases(self, write: SerializerFunctionWrapHandler) -> dict[str, object]:
         """Leave out keys that older releases do not know, where they say what those take for granted."""
         written: dict[str, object] = write(self)
-        usual = {"gated_mlp": False, "pool": "token", "stem_macs": 0}
+        usual = {"gated_mlp": False, "pool": "token", "positions": "input", "stem_macs": 0}
         return {key: value for key, value in written.items() if key not in usual or value != usual[key]}
 
     @property
