@@ -21,6 +21,7 @@ from prunepool.models.vit import ReducingViT
 from prunepool.reduction.plan import DENSE, ReductionPlan
 
 
+@pytest.mark.nightly  # of a model that nobody serves; the default one's, below, are held in every run
 @pytest.mark.shared
 @torch.inference_mode()
 def test_the_calibrated_plan_at_0_8_gmacs_agrees_with_the_dense_model(shared: Path, root: Path) -> None:
