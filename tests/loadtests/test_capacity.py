@@ -26,7 +26,7 @@ def speed() -> Speed:
 
 def test_it_reproduces_the_measurement_of_one_machine(speed: Speed) -> None:
     measured = read("capacity.json")["measurement"]
-    checked = check(Measurement(**measured), speed, NETWORK, seeds=3)
+    checked = check(Measurement(**measured), speed, NETWORK, seeds=1)
     assert len(checked) == 12
     assert max(abs(one["attainment_off"]) for one in checked) <= MOST_OFF
     auto = [one for one in checked if one["variant"] == "auto"]
