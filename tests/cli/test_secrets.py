@@ -125,7 +125,7 @@ def test_a_bug_is_one_line_and_its_traceback_shows_no_variables(
     monkeypatch.setattr(Client, "models", raising(error))
     if debug:
         monkeypatch.setenv("PRUNEPOOL_LOG_LEVEL", "debug")
-    result = run("classify", "photos", "--url", "http://127.0.0.1:1")
+    result = run("classify", "photos", "--url", "http://127.0.0.1:1", "--reduction-ratio", "0.5")
     assert result.status == 1
     assert "Sesame" not in result.out + result.err
     assert debug or result.err.count("\n") == 1 + isinstance(
