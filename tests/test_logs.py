@@ -45,6 +45,14 @@ def test_json_is_one_object_a_line(configure: Configure) -> None:
     assert ours["timestamp"].endswith("Z")
 
 
+def test_json_has_names_of_files_that_are_no_utf8_and_numbers_of_any_length(configure: Configure) -> None:
+    stream = configure("json", "info")
+    structlog.stdlib.get_logger("ours").info("read", file=os.fsdecode(b"\xff.bin"), number=1 << 70)
+    (line,) = stream.getvalue().splitlines()
+    assert os.fsencode(json.loads(line)["file"]) == b"\xff.bin"
+    assert json.loads(line)["number"] == 1 << 70
+
+
 def test_an_exception_stays_on_its_line(configure: Configure) -> None:
     stream = configure("json", "info")
     try:

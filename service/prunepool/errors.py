@@ -68,8 +68,9 @@ class PrunepoolError(Exception):
     title: ClassVar[str] = "Internal error"
 
     def __init__(self, detail: str, **extra: object) -> None:
-        super().__init__(detail)
-        self.detail = detail
+        # It may name a file whose name is no UTF-8, which neither JSON nor messages between processes can have.
+        self.detail = _as_utf8(detail)
+        super().__init__(self.detail)
         self.extra = extra
 
     def problem(self) -> dict[str, object]:
@@ -308,4 +309,8 @@ def why_of(error: BaseException) -> str:
     """What an error says to people, in one sentence; of one that is not ours, also what it is."""
     if isinstance(error, PrunepoolError):
         return error.detail
-    return limit_reached(error) or f"{type(error).__name__}: {error}"
+    return limit_reached(error) or _as_utf8(f"{type(error).__name__}: {error}")
+
+
+def _as_utf8(text: str) -> str:
+    return text if text.isascii() else text.encode(errors="backslashreplace").decode()

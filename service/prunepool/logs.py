@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
@@ -176,7 +177,10 @@ def _rendering(form: Literal["console", "json"], stream: TextIO) -> list[Process
 
 
 def _dumps(line: object, default: Any) -> str:
-    return orjson.dumps(line, default=default, option=orjson.OPT_NON_STR_KEYS).decode()
+    try:
+        return orjson.dumps(line, default=default, option=orjson.OPT_NON_STR_KEYS).decode()
+    except TypeError:  # it names a file whose name is no UTF-8, or has a number of more than 64 bits
+        return json.dumps(line, default=default)
 
 
 def request_fields(scope: MutableMapping[str, Any]) -> dict[str, object]:

@@ -112,6 +112,14 @@ def test_a_folder_whose_name_is_too_long_for_sockets_is_refused(monkeypatch: pyt
             one.bind(str(folder / "engine-9999.sock"))
 
 
+def test_a_folder_whose_name_is_no_utf8_is_refused(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = temporary / os.fsdecode(b"\xff")
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    assert refused().startswith("TMPDIR must be a folder whose name is UTF-8")
+    assert list(folder.iterdir()) == []
+
+
 def test_a_folder_that_cannot_be_written_to_is_refused(
     temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

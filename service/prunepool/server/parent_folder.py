@@ -53,6 +53,9 @@ def _made(stack: ExitStack) -> Path:
     stack.callback(os.close, handle)
     stack.callback(remove, folder)
     (folder / _MARK).touch()
+    if not _is_utf8(folder):
+        limit = "a folder whose name is UTF-8: addresses of sockets are made of it"
+        raise InvalidParameter("TMPDIR", os.fsencode(folder.parent), limit)
     if (too_long := excess_bytes(folder)) > 0:
         limit = f"a folder whose name is shorter by {too_long} bytes: sockets are made in it"
         raise InvalidParameter("TMPDIR", str(folder.parent), limit)
@@ -64,6 +67,14 @@ def _made(stack: ExitStack) -> Path:
 def excess_bytes(folder: Path) -> int:
     """By how many bytes the name of a server's folder is too long for the sockets in it; 0 or less if it is not."""
     return len(os.fsencode(folder)) + len(_LONGEST_SOCKET) - _SOCKET_BYTES
+
+
+def _is_utf8(folder: Path) -> bool:
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def remove(folder: Path) -> None:
