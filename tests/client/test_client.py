@@ -146,6 +146,24 @@ def test_many_images_in_order_with_errors_in_their_place(call: Call, url: str, c
         assert answers[1].detail == "3 bytes are not an image that can be decoded"
 
 
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_a_response_without_a_result_for_each_image_is_unexpected(count: int) -> None:
+    def respond(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json={"results": [{"code": "image_undecodable", "detail": "bad"}] * count})
+
+    async def asynchronous() -> None:
+        async with AsyncClient("http://test", transport=httpx.MockTransport(respond)) as client:
+            await client.classify_batch([b"one", b"two"])
+
+    with (
+        Client("http://test", transport=httpx.MockTransport(respond)) as client,
+        pytest.raises(UnexpectedAnswer, match=f"{count} results for 2 images"),
+    ):
+        client.classify_batch([b"one", b"two"])
+    with pytest.raises(UnexpectedAnswer, match=f"{count} results for 2 images"):
+        asyncio.run(asynchronous())
+
+
 @both
 def test_one_bad_image_of_many_that_are_one(call: Call, url: str) -> None:
     (error,) = call(url, "classify_batch", [b"bad"])
@@ -279,6 +297,8 @@ def test_without_the_header_the_document_has_the_wait() -> None:
         ("soon", 0.5, 0.5),
         ("-3", 0.5, 0.5),
         ("Thu, 99 Jan 9999 99:00:00 GMT", 0.5, 0.5),
+        ("Thu, 01 Jan 99999999999 00:00:00 GMT", 0.5, 0.5),
+        ("Thu, 01 Jan 2026 00:00:00 +99999999999999", 0.5, 0.5),
     ],
 )
 def test_the_wait_of_a_proxy_is_seconds_or_a_date(header: str, least: float, most: float) -> None:

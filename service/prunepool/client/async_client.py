@@ -81,7 +81,8 @@ class AsyncClient:
             OSError: a file cannot be read.
         """
         body = await asyncio.to_thread(wire.several_images, images)
-        return wire.read_results(await self._send("POST", "/classify", params=wire.query_of(options), **body))
+        answer = await self._send("POST", "/classify", params=wire.query_of(options), **body)
+        return wire.read_results(answer, len(images))
 
     async def classify_many(
         self,

@@ -81,7 +81,8 @@ class Client:
             OSError: a file cannot be read.
         """
         body = wire.several_images(images)
-        return wire.read_results(self._send("POST", "/classify", params=wire.query_of(options), **body))
+        answer = self._send("POST", "/classify", params=wire.query_of(options), **body)
+        return wire.read_results(answer, len(images))
 
     def classify_many(
         self,

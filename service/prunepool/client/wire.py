@@ -140,7 +140,7 @@ def _retry_after(header: str) -> float | None:
         return min(float(header), _LONGEST_RETRY_AFTER_S)
     try:
         at = parsedate_to_datetime(header)
-    except ValueError:
+    except (ValueError, OverflowError):  # OverflowError: a year or an offset of many digits
         return None
     wait = at.replace(tzinfo=at.tzinfo or UTC) - datetime.now(UTC)
     return min(max(0.0, wait.total_seconds()), _LONGEST_RETRY_AFTER_S)
@@ -181,15 +181,21 @@ def read_classification(document: object) -> Classification:
     return _validated(_CLASSIFICATION, document)
 
 
-def read_results(document: Any) -> list[Classification | PrunepoolError]:
+def read_results(document: Any, images: int) -> list[Classification | PrunepoolError]:
     """Read the results of several images; a failed image is replaced by its error.
 
+    Args:
+        document: the response.
+        images: how many were sent.
+
     Raises:
-        UnexpectedAnswer: the document does not hold results.
+        UnexpectedAnswer: the document does not hold one result for each image.
     """
     results = document.get("results") if isinstance(document, dict) else None
     if not isinstance(results, list) or not all(isinstance(entry, dict) for entry in results):
         raise UnexpectedAnswer("the response has no list of results")
+    if len(results) != images:
+        raise UnexpectedAnswer(f"the response has {len(results)} results for {images} images")
     return [error_of(entry) if "code" in entry else read_classification(entry) for entry in results]
 
 
