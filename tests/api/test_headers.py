@@ -275,7 +275,7 @@ async def test_a_request_to_metrics_that_fails_is_counted_with_its_code(
     def fail(accept: str) -> None:
         raise RuntimeError("no series")
 
-    monkeypatch.setattr("prunepool.api.health.encoder_for", fail)
+    monkeypatch.setattr("prunepool.api.exposition.encoder_for", fail)
     assert (await http.get("/metrics")).status_code == 500
     labels = {"route": "/metrics", "status": "500", "code": "internal_error"}
     assert metrics.registry.get_sample_value("prunepool_http_requests_total", labels) == 1

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
 from fastapi import FastAPI
+from prometheus_client import Metric
+from prometheus_client.metrics_core import CounterMetricFamily
 
 from prunepool.api import schemas
 from prunepool.core.model_info import PlanInfo
@@ -59,6 +62,27 @@ async def test_metrics_are_those_of_the_injected_registry(http: httpx.AsyncClien
     response = await http.get("/metrics")
     assert response.headers["content-type"].startswith("text/plain")
     assert 'prunepool_queue_requests{model="fake"} 3.0' in response.text
+
+
+class Counting:
+    """Series that count how often they are collected."""
+
+    times = 0
+
+    def collect(self) -> Iterable[Metric]:
+        self.times += 1
+        return [CounterMetricFamily("collected", "Times.", value=self.times)]
+
+
+async def test_scrapes_at_the_same_time_are_written_once(http: httpx.AsyncClient, metrics: Metrics) -> None:
+    counting = Counting()
+    metrics.exposed.register(counting)
+    before = counting.times
+    answers = await asyncio.gather(*(http.get("/metrics") for _ in range(10)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert counting.times - before < 5
+    metrics.queue_requests.labels("fake").set(17)
+    assert 'prunepool_queue_requests{model="fake"} 17.0' in (await http.get("/metrics")).text
 
 
 async def test_metrics_as_open_metrics_on_request(http: httpx.AsyncClient) -> None:

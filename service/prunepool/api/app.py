@@ -20,6 +20,7 @@ from prunepool.api import access, classify, describe, health, options, page
 from prunepool.api.body_memory import BodyMemoryBudget
 from prunepool.api.context import AppContext
 from prunepool.api.drain import Drain
+from prunepool.api.exposition import Exposition
 from prunepool.api.middleware import QUIET, RequestContext
 from prunepool.api.oip import rpc
 from prunepool.api.oip.router import mount as mount_oip
@@ -103,6 +104,7 @@ def create_app(
     app.state.context = AppContext(service, settings, metrics, shared_drain, body_memory, control)
     needs_key = access.needs_key(settings) if keyring is not None else lambda _: False
     app.openapi = lambda: describe.openapi(app, needs_key)  # type: ignore[method-assign]
+    app.state.exposition = Exposition(metrics)
     app.state.openapi_json = cache(lambda: orjson.dumps(app.openapi()))
     # The middleware added last sees a request first.
     if keyring is not None:

@@ -1,15 +1,49 @@
-"""Chooses the format of `/metrics` by what a client accepts."""
+"""Writes `/metrics`, in the format that a client accepts."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
+from prunepool.metrics import Metrics
+
 #: Versions of Prometheus' text format and of OpenMetrics that prometheus_client knows.
 _VERSIONS = frozenset({"0.0.1", "0.0.4", "1.0.0"})
 _PARAMETERS = ("version", "escaping")
+
+
+class Exposition:
+    """Writes every series once for all clients that ask at the same time.
+
+    It takes the event loop milliseconds, with several processes tens of them: a flood of scrapes would otherwise
+    keep everybody else waiting.
+
+    Args:
+        metrics: what is written.
+    """
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._next: dict[str, asyncio.Task[bytes]] = {}
+
+    async def text(self, accept: str) -> tuple[bytes, str]:
+        """Return every series as it is from now on, and the Content-Type.
+
+        Args:
+            accept: the header.
+        """
+        encode, content_type = encoder_for(accept)
+        if content_type not in self._next:
+            self._next[content_type] = asyncio.create_task(self._write(encode, content_type))
+        return await asyncio.shield(self._next[content_type]), content_type
+
+    async def _write(self, encode: Callable[[Collector], bytes], content_type: str) -> bytes:
+        del self._next[content_type]  # who asks from now on may have done something that must be seen
+        self._metrics.refresh()
+        return encode(self._metrics.exposed)
 
 
 def encoder_for(accept: str) -> tuple[Callable[[Collector], bytes], str]:

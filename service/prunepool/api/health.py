@@ -11,7 +11,7 @@ from starlette.responses import Response
 from prunepool.api import examples, schemas
 from prunepool.api.context import context_of
 from prunepool.api.describe import example_response, problem_responses
-from prunepool.api.exposition import encoder_for
+from prunepool.api.exposition import Exposition
 from prunepool.api.json_documents import json_response, model_json, model_summary_json
 from prunepool.api.routes import Router
 
@@ -72,10 +72,9 @@ async def readyz(request: Request) -> Response:
 )
 async def metrics(request: Request) -> Response:
     """Expose every series in Prometheus' text format or OpenMetrics, as `Accept` asks."""
-    encode, content_type = encoder_for(request.headers.get("accept", ""))
-    series = context_of(request).metrics
-    series.refresh()
-    return Response(encode(series.exposed), headers={"Content-Type": content_type})
+    exposition: Exposition = request.app.state.exposition
+    text, content_type = await exposition.text(request.headers.get("accept", ""))
+    return Response(text, headers={"Content-Type": content_type})
 
 
 @router.get(
