@@ -70,6 +70,18 @@ async def test_a_cached_file_is_sent_again_only_if_it_changed(http: httpx.AsyncC
     assert (changed.status_code, changed.content) == (200, first.content)
 
 
+@pytest.mark.parametrize("path", ["/", "/static/js/main.js"])
+@pytest.mark.parametrize("value", ["bytes=0-9", "bytes=5-2", "bytes=99999999-", "items=0-1", "bytes=0-1,3-4"])
+@pytest.mark.parametrize("condition", [{}, {"If-Range": "x"}, {"If-Range": "Thu, 01 Jan 1970 00:00:00 GMT"}])
+async def test_a_file_is_sent_whole_whatever_part_is_asked_for(
+    http: httpx.AsyncClient, path: str, value: str, condition: dict[str, str]
+) -> None:
+    whole = await http.get(path)
+    asked = await http.get(path, headers={"Range": value, **condition})
+    assert (asked.status_code, asked.content) == (200, whole.content)
+    assert "accept-ranges" not in asked.headers
+
+
 async def test_a_change_is_noticed_even_if_size_and_time_are_equal(tmp_path: Path) -> None:
     served = httpx.ASGITransport(PageFiles(directory=tmp_path))
     tags = []

@@ -15,7 +15,7 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.staticfiles import NotModifiedResponse, StaticFiles
-from starlette.types import Scope
+from starlette.types import Receive, Scope, Send
 
 from prunepool.api.routes import Router
 
@@ -42,6 +42,19 @@ _REVALIDATE = {"Cache-Control": "no-cache"}
 _SETTLED_S = 2.0
 
 
+class WholeFile(FileResponse):
+    """A file that is sent whole whatever part of it is asked for, as HTTP allows.
+
+    Starlette's answers to a Range that it cannot read are not ours, and it fails at an If-Range where there is no
+    Last-Modified.
+    """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        headers = [(name, value) for name, value in scope["headers"] if name not in (b"range", b"if-range")]
+        await super().__call__({**scope, "headers": headers}, receive, send)
+
+
 class PageFiles(StaticFiles):
     """Static files with security headers and an ETag of their content.
 
@@ -60,10 +73,10 @@ class PageFiles(StaticFiles):
         status_code: int = 200,
     ) -> Response:
         """Return the file, or 304 if the client has it."""
-        made: Response = FileResponse(full_path, status_code=status_code, stat_result=stat_result)
+        made: Response = WholeFile(full_path, status_code=status_code, stat_result=stat_result)
         tag = f'"{self._digest(str(full_path), stat_result)[:32]}"'
         made.headers.update({"ETag": tag, **_HARDENING, **_REVALIDATE})
-        del made.headers["Last-Modified"]
+        del made.headers["Last-Modified"], made.headers["Accept-Ranges"]
         if self.is_not_modified(made.headers, Headers(scope=scope)):
             made = NotModifiedResponse(made.headers)
         return made
