@@ -11,6 +11,7 @@ import pytest
 import timm
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from timm.data import create_transform, resolve_model_data_config
 from timm.models import save_for_hf
 from torch import nn
@@ -68,6 +69,21 @@ def test_what_timm_saved_answers_as_timm_does(
     images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         assert torch.equal(model(images).logits, network(images))
+
+
+def test_what_transformers_wraps_of_timm_is_read_as_timms(tmp_path: Path) -> None:
+    saved(tmp_path / "f")
+    weights = load_file(tmp_path / "f" / "model.safetensors")
+    save_file(
+        {f"timm_model.{key}": value for key, value in weights.items()}, tmp_path / "f" / "model.safetensors"
+    )
+    path = tmp_path / "f" / "config.json"
+    wrapped = {"architectures": ["TimmWrapperForImageClassification"], "model_type": "timm_wrapper"}
+    names = {"label_names": ["LABEL_0", "LABEL_1", "LABEL_2"]}
+    path.write_text(json.dumps(json.loads(path.read_text()) | wrapped | names))
+    added = add(tmp_path, tmp_path / "f")
+    assert load_file(added.model.weights_path).keys() == weights.keys()
+    assert added.notices == ("its classes are called 'class 0' … 'class 2'; --labels names them",)
 
 
 @pytest.mark.parametrize("crop_mode", ["center", "squash", "border"])

@@ -11,8 +11,9 @@ from prunepool.errors import WeightsInvalid
 
 Value = TypeVar("Value")
 
-#: Prefixes of every name, from DistributedDataParallel, torch.compile, Lightning and training scripts.
-_PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "backbone.")
+#: Prefixes of every name, from DistributedDataParallel, torch.compile, Lightning, transformers'
+#: TimmWrapper and training scripts.
+_PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "backbone.", "timm_model.")
 
 #: The tensor that every network has, and once.
 _EMBEDDING = "patch_embed.proj.weight"
@@ -63,6 +64,8 @@ def network_in(weights: Mapping[str, Value], source: Path) -> tuple[dict[str, Va
     projected = any("last_layer" in key for key in others)
     if any(_HEAD_LIKE.match(key) for key in others if not (projected and _PROJECTION.match(key))):
         return dict(weights), ()  # a head that is not timm's: without it, it would be another model
+    if not others and not head:
+        return named, ()
     said = (f"the network under {place.rstrip('.')} of {source.name} was taken",)
     if others:
         count = f"{len(others)} other tensors" if len(others) > 1 else "another tensor"

@@ -110,7 +110,7 @@ def _of_timm(config: Mapping[str, Any], path: Path, weights: tuple[Path, ...]) -
         architecture=architecture,
         network=_options(arguments, path),
         image=image,
-        labels=read_labels(path) if named else None,
+        labels=_named_labels(path) if named else None,
         licence=licence if isinstance(licence, str) else _licence(path.parent),
         weights=weights,
     )
@@ -145,9 +145,7 @@ def _of_transformers(config: Mapping[str, Any], path: Path, weights: tuple[Path,
     )
     if processor is None:
         notices = (f"it has no {PROCESSORS[0]}: its images are prepared as is usual for {network.kind}",)
-    labels = read_labels(path) if config.get("id2label") else None
-    if labels is not None and all(map(_PLACEHOLDER.fullmatch, labels)):
-        labels = None
+    labels = _named_labels(path) if config.get("id2label") else None
     if network.embedding:
         labels = ()
     if config.get("problem_type") == "multi_label_classification":
@@ -165,6 +163,12 @@ def _of_transformers(config: Mapping[str, Any], path: Path, weights: tuple[Path,
         translated=network,
         notices=notices,
     )
+
+
+def _named_labels(path: Path) -> tuple[str, ...] | None:
+    """The labels of a configuration, unless nobody has named its classes."""
+    labels = read_labels(path)
+    return None if all(map(_PLACEHOLDER.fullmatch, labels)) else labels
 
 
 def _processor(folder: Path) -> Mapping[str, Any] | None:
