@@ -21,6 +21,7 @@ def test_in_a_container_a_gpu_that_is_not_visible_is_told_with_what_makes_it_so(
         devices.resolve_device("cuda:99")
     assert ("docker-compose.gpu.yml" in caught.value.detail) == inside
     assert ("NVIDIA runtime" in caught.value.detail) == (inside and torch)
+    assert ("pip install" in caught.value.detail) == (not torch), "a container may be the user's own"
     assert "\n" not in caught.value.detail
 
 

@@ -32,11 +32,9 @@ def resolve_device(device: str) -> str:
     if device == "auto" and not (has_torch() and _may_have_gpu()):
         return "cpu"
     if not has_torch() and device_type(device) == "cuda":
-        hint = (
-            "this image has none: use docker-compose.gpu.yml"
-            if in_container()
-            else 'pip install "prunepool[gpu]"'
-        )
+        hint = 'pip install "prunepool[gpu]"'
+        if in_container():  # of an image of ours, or of the user's own
+            hint += ", or docker-compose.gpu.yml for an image that has it"
         raise InvalidParameter("device", device, f"auto or cpu without PyTorch ({hint})")
     from prunepool.models import loader
 
