@@ -47,6 +47,9 @@ def test_the_first_visit_shows_a_sample_its_answer_and_that_of_the_full_model(pa
     for cell in (".at-dial", ".at-dense"):
         expect(rows.first.locator(cell)).to_contain_text(re.compile(r"9\d\.\d|>"))
     assert "48 of 196" in figure(page, "Tokens left")
+    assert figure(page, "Time in the model").split("\n")[1:] == ["–", "not compared yet"], (
+        "one run says nothing"
+    )
 
 
 @pytest.mark.parametrize("name", ["golf ball", "parachute", "church", "gas pump"])
@@ -290,19 +293,16 @@ def test_both_are_timed_alternately_with_medians(page: Page) -> None:
     assert asked == ["0.755", "0"] * 10
 
 
-def test_the_page_shows_the_accuracy_of_the_model(page: Page, site: str) -> None:
-    dense = httpx.get(f"{site}/models/deit_tiny_imagenet1k").json()["profile"][0]["validation"]
+def test_the_page_shows_the_accuracy_of_the_model_and_its_number_format(page: Page, site: str) -> None:
+    model = httpx.get(f"{site}/models/deit_tiny_imagenet1k").json()
+    dense = model["profile"][0]["validation"]
     said = page.locator("#accuracy").inner_text().replace("\u202f", " ")
     wanted = (
         f"At ratio 0 this model is right on {dense['top1']:.0%} of 398 ImageNet validation photos, and has the "
         f"right class among its five best on {dense['top5']:.0%}."
     )
     assert said.startswith(wanted.replace("%", " %"))
-
-
-def test_the_page_says_which_number_format_runs(page: Page, site: str) -> None:
-    model = httpx.get(f"{site}/models/deit_tiny_imagenet1k").json()
-    expect(page.locator("#accuracy")).to_contain_text(f"It computes in {model['dtype']}")
+    assert f"It computes in {model['dtype']}" in said
 
 
 @pytest.mark.parametrize(("by_default", "switch"), [("auto", "Auto (default)"), (0.3, "Auto")])
@@ -444,9 +444,8 @@ def test_what_the_model_says_is_compared_and_not_called_right(page: Page) -> Non
     expect(page.locator("#agreement")).to_have_attribute("data-same", "false")
 
 
-@pytest.mark.parametrize("phone", [False, True], ids=["desktop", "phone"])
-def test_the_classes_of_the_model_are_listed_on_demand(visit: Visit, phone: bool) -> None:
-    page = visit(**({"viewport": {"width": 390, "height": 844}, "is_mobile": True} if phone else {}))
+def test_the_classes_of_the_model_are_listed_on_demand_also_on_a_phone(visit: Visit) -> None:
+    page = visit(viewport={"width": 390, "height": 844}, is_mobile=True)
     classes = page.locator("#classes")
     expect(classes.locator("summary")).to_contain_text("It always picks one of its 1,000 classes")
     expect(classes.locator("li")).to_have_count(0)
@@ -457,10 +456,6 @@ def test_the_classes_of_the_model_are_listed_on_demand(visit: Visit, phone: bool
     page.get_by_label("Find a class").fill("unicorn")
     expect(classes.locator("li")).to_have_count(0)
     expect(page.locator("#classes-none")).to_be_visible()
-
-
-def test_nothing_is_said_of_times_before_both_were_timed(page: Page) -> None:
-    assert figure(page, "Time in the model").split("\n")[1:] == ["–", "not compared yet"]
 
 
 def test_the_hint_comes_back_as_it_was(page: Page) -> None:
