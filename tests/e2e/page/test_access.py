@@ -176,11 +176,10 @@ def test_a_picture_of_the_page_can_be_taken(visit: Visit, tmp_path: Path, device
     page.get_by_role("button", name="Sample: church").click()
     expect(page.locator("#label")).to_have_text("church")
     expect(page.locator("#agreement")).to_be_visible()
-    if kept:  # a picture shows the charts at work, and no single time: that is mostly noise
+    if kept:  # a picture shows the charts at work, with a load that any machine bears, and no times
+        page.locator("#clients").select_option("4")
         page.get_by_role("button", name="Send load").click()
         expect(page.locator("#load-text")).to_contain_text("answered in", timeout=90_000)
-        page.get_by_role("button", name="Time both").click()
-        expect(page.locator("#figures")).to_contain_text("median of 10", timeout=120_000)
     page.mouse.move(0, 0)
     page.evaluate("document.activeElement.blur(); scrollTo(0, 0)")
     if device == "phone":
