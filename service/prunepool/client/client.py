@@ -32,7 +32,7 @@ class Client:
     Args:
         url: URL of the service, such as `http://127.0.0.1:8000`.
         api_key: API key. It is sent to this service only, because redirects are not followed.
-        timeout_s: longest wait for a response, in seconds.
+        timeout_s: longest wait for a response, or for a piece of it, in seconds.
         connect_timeout_s: longest wait for a connection, in seconds.
         retries: when to retry 503 and 429.
         transport: httpx's transport, for tests.
