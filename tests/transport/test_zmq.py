@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -33,7 +34,7 @@ from prunepool.transport.zmq import connection
 from prunepool.transport.zmq import server as zmq_server
 from prunepool.transport.zmq.client import ZmqCoreClient
 from prunepool.transport.zmq.connection import EngineConnection
-from prunepool.transport.zmq.failures import Disconnected
+from prunepool.transport.zmq.failures import Disconnected, Unsent
 from prunepool.transport.zmq.running_table import Row, RunningTable
 from prunepool.transport.zmq.server import EngineServer
 from prunepool.transport.zmq.shared_memory import Arena
@@ -335,6 +336,19 @@ async def test_a_caller_who_leaves_as_the_engine_is_lost_is_gone(rig: Rig, monke
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_a_request_that_finds_no_connection_leaves_no_error_behind(rig: Rig) -> None:
+    unheard: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unheard.append(context))
+    link = EngineConnection(rig.context, rig.address(0), 0, lambda: None, time.monotonic)
+    link.open()  # nobody is there
+    spec = RatioSpec(None, 0.0)
+    with pytest.raises(Unsent):
+        await link.submit(Submit(1, "m", "", spec, 0.0, None, False, 0, (SIZE, SIZE, 3), "uint8", None), b"")
+    link.close()
+    gc.collect()
+    assert unheard == []
 
 
 async def test_a_front_end_serves_as_soon_as_one_engine_does(rig: Rig) -> None:

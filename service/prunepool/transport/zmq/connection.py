@@ -143,6 +143,8 @@ class EngineConnection:
         finally:
             del self._pending[submit.id]
             self._submitted.pop(submit.id, None)
+            if future.done() and not future.cancelled():
+                future.exception()  # of a loss that came while nobody waited here: asyncio would log it as an error
 
     def ask_back(self, model: str, elsewhere: Callable[[str], bool]) -> None:
         """Ask the engine for requests that another engine could answer; each is asked for once.
