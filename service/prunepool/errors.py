@@ -32,7 +32,7 @@ Over HTTP every error is an RFC 9457 problem document (`application/problem+json
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 def problem_document(code: str, title: str, status: int, detail: str, **extra: object) -> dict[str, object]:
@@ -152,21 +152,17 @@ class ModelNotFound(RequestError):
 
 
 class ModelHasNoClasses(RequestError):
-    """The model's output is an embedding, and not one number a class.
-
-    Args:
-        model: its name.
-        channels: of the embedding; None if it is not known.
-    """
+    """The model's output is an embedding, and not one number a class."""
 
     code = "model_has_no_classes"
     status = 422
     title = "Model has no classes"
 
-    def __init__(self, model: str, channels: int | None = None) -> None:
-        what = "an embedding" if channels is None else f"an embedding of {channels} numbers"
-        super().__init__(
-            f"{model} has no classes: its output is {what}, which /embed is for; /classify and /v2 need a model "
+    @classmethod
+    def of(cls, model: str) -> Self:
+        """The error of a model, by its name."""
+        return cls(
+            f"{model} has no classes: its output is an embedding, which /embed is for; /classify and /v2 need a model "
             "with labels",
             model=model,
         )

@@ -197,7 +197,7 @@ class InferenceService:
     ) -> tuple[ResolvedOptions, Inference]:
         config, name = self._config, offer.info.name
         if not offer.info.labels:
-            raise ModelHasNoClasses(name)
+            raise ModelHasNoClasses.of(name)
         wanted = resolve(options, offer.info, default_ratio=config.default_ratio, max_ratio=config.max_ratio)
         deadline = None if wanted.deadline_s is None else arrival + wanted.deadline_s
         in_flight = self._in_flight.count
