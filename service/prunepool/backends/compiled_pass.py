@@ -42,6 +42,7 @@ class StageArrays(NamedTuple):
         indices: which tokens were kept, which were removed, and what those were merged into, int64 [B, …] each.
         pruned: bool [B], whether each image's removed tokens were dropped.
         variance: float32 [B], variance of the scores that this was decided on.
+        dropped: tokens of each image that were dropped though it was not pruned; no converted method does that.
     """
 
     block: int
@@ -49,6 +50,7 @@ class StageArrays(NamedTuple):
     indices: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
     pruned: NDArray[np.bool_]
     variance: NDArray[np.float32]
+    dropped: int = 0
 
 
 class Answers(NamedTuple):

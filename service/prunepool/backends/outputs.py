@@ -54,6 +54,6 @@ def _tokens_removed(
     for stage, decision in zip(stages, decisions, strict=True):
         rows = slice(stage.first, stage.first + len(decision))
         removed = stage.indices[1].shape[1]
-        pruned[rows] += np.where(decision, removed, 0)
-        pooled[rows] += np.where(decision, 0, removed)
+        pruned[rows] += np.where(decision, removed, stage.dropped)
+        pooled[rows] += np.where(decision, 0, removed - stage.dropped)
     return pruned, pooled

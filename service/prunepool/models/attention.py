@@ -15,7 +15,7 @@ from prunepool.models.packing import (
     joined,
     places_of,
     prefix_rows,
-    sizes_of,
+    counts_of,
     split_rows,
 )
 from prunepool.models.positions import Positions, Relative, Rotary
@@ -57,7 +57,7 @@ def self_attention(
     call_heads = [
         _heads(attention, q, k, v, call, positions) for q, k, v, call in zip(*parts, calls, strict=True)
     ]
-    mixed = [_attend(heads, sizes_of(call)) for heads, call in zip(call_heads, calls, strict=True)]
+    mixed = [_attend(heads, counts_of(call)) for heads, call in zip(call_heads, calls, strict=True)]
     segment_heads: list[Heads] = []
     for heads, call in zip(call_heads, calls, strict=True):
         segment_heads += _by_segment(heads, [s.images for s in call])
@@ -85,7 +85,7 @@ def prefix_attention(
     rows = [sum(s.rows for s in call) for call in calls]
     k_rows, v_rows = (split_rows(part, rows) for part in _keys_values(attention, y))
     mixed = [
-        _attend(_heads(attention, q, k, v, call, positions, prefix), sizes_of(call))
+        _attend(_heads(attention, q, k, v, call, positions, prefix), counts_of(call))
         for q, k, v, call in zip(q_rows, k_rows, v_rows, calls, strict=True)
     ]
     return _output(attention, joined(mixed), front)

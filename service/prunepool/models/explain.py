@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from prunepool.core.types import StageMap, TokenMap
+from prunepool.reduction.methods import DROPPED
 from prunepool.store import Geometry
 
 
@@ -36,6 +37,10 @@ class Stage(Protocol):
     def variance(self) -> Any:
         """Variance of the scores, float32 [B]."""
 
+    @property
+    def dropped(self) -> int:
+        """Tokens of each image that were dropped though it was not pruned."""
+
 
 def token_map(stages: Sequence[Stage], image: int, geometry: Geometry) -> TokenMap:
     """The token map of one image.
@@ -58,7 +63,7 @@ def token_map(stages: Sequence[Stage], image: int, geometry: Geometry) -> TokenM
         gone: list[int] = []
         pruned = bool(stage.pruned[row])
         for position, into in zip(remove, target, strict=True):
-            if pruned:
+            if pruned or into == DROPPED:
                 gone += groups[position]
             else:
                 kept[into] = tuple(sorted(kept[into] + groups[position]))

@@ -29,6 +29,8 @@ class RaggedSegment:
         size: patches merged into each token, float32 [images, tokens]; None while all are 1.
         place: of each token at the input, int64 [images, tokens], where its position matters inside attention;
             None while no token has been removed.
+        counted: how often attention counts each token, float32 [images, tokens]; None for as often as it has
+            patches.
     """
 
     plan: ReductionPlan
@@ -37,6 +39,7 @@ class RaggedSegment:
     tokens: int
     size: Tensor | None = None
     place: Tensor | None = None
+    counted: Tensor | None = None
 
     @property
     def rows(self) -> int:
@@ -88,6 +91,12 @@ def sizes_of(call: Sequence[RaggedSegment]) -> Tensor | None:
     """Patches merged into each token of a call's segments, float32 [images, tokens]; None while all are 1."""
     sizes = [s.size for s in call if s.size is not None]
     return joined(sizes) if sizes else None
+
+
+def counts_of(call: Sequence[RaggedSegment]) -> Tensor | None:
+    """How often attention counts each token of a call's segments, float32 [images, tokens]; None for once."""
+    counts = [s.size if s.counted is None else s.counted for s in call if s.size is not None]
+    return joined(counts) if counts else None
 
 
 def places_of(call: Sequence[RaggedSegment]) -> Tensor | None:

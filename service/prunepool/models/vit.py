@@ -257,15 +257,25 @@ class ReducingViT(nn.Module):
                     prefix=self.geometry.prefix_tokens,
                     bias=heads.bias,
                     class_token=self.geometry.pool == "token",
+                    depth=index / self.geometry.depth,
+                    grid=self.geometry.patch_grid,
+                    counted=s.counted,
                 )
             )
             place: Tensor | None = None
             if moves:
                 keep = reduced.indices.keep
                 place = keep if s.place is None else s.place.gather(1, keep)
-            stages.append(StageRecord(index, s.first, reduced.indices, reduced.pruned, reduced.variance))
+            stages.append(
+                StageRecord(
+                    index, s.first, reduced.indices, reduced.pruned, reduced.variance, reduced.dropped
+                )
+            )
             parts.append(reduced.tokens.flatten(0, 1))
-            left.append(RaggedSegment(s.plan, s.first, s.images, s.tokens - count, reduced.size, place))
+            now = s.tokens - count
+            left.append(
+                RaggedSegment(s.plan, s.first, s.images, now, reduced.size, place, reduced.counted)
+            )
         return joined(parts), left
 
     def _removed(self, index: int, segment: RaggedSegment) -> int:

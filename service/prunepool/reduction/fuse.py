@@ -23,7 +23,7 @@ from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
 from prunepool.reduction.scoring import score_variance
 from prunepool.reduction.step import Reduced, StepInputs, same_for_all
-from prunepool.reduction.tokens import TokenReduction, gather_rows, merge, unit_sizes
+from prunepool.reduction.tokens import TokenReduction, gather_rows, kept_in_order, merge, sums, unit_sizes
 
 #: Lower bound of scores and lengths, so that nothing is divided by zero.
 _LEAST = 1e-12
@@ -72,17 +72,12 @@ def fuse(x: Tensor, size: Tensor | None, scores: Tensor, removed: int, prefix: i
     # Prefix tokens neither merge nor receive, so that any weight will do for them.
     weight = F.pad(scores, (prefix, 0), value=1.0)
     tokens, total = merge(x, weight, indices)
-    wanted = _merged_sums(weight * length, indices)
+    wanted = sums(weight * length, indices)
     received = total > weight.gather(1, indices.keep)
     now = torch.linalg.vector_norm(tokens.float(), dim=-1).clamp_min(_LEAST)
     factor = torch.where(received, wanted / (total * now), 1.0)
     tokens *= factor.to(x.dtype).unsqueeze(-1)
-    return Fused(tokens, _merged_sums(unit_sizes(x) if size is None else size, indices), indices)
-
-
-def _merged_sums(amount: Tensor, indices: TokenReduction) -> Tensor:
-    """Sum of an amount [B, N] over what each kept token stands for afterwards, float32 [B, N−r]."""
-    return amount.gather(1, indices.keep).scatter_add(1, indices.target, amount.gather(1, indices.remove))
+    return Fused(tokens, sums(unit_sizes(x) if size is None else size, indices), indices)
 
 
 def least_loss(x: Tensor, length: Tensor, scores: Tensor, removed: int, prefix: int) -> TokenReduction:
@@ -110,21 +105,4 @@ def least_loss(x: Tensor, length: Tensor, scores: Tensor, removed: int, prefix: 
     remove = place.gather(1, going + first)
     gone = torch.zeros(batch, patches, dtype=torch.bool, device=x.device).scatter_(1, going + first, True)
     into = gather_rows(loss, going).masked_fill_(gone.unsqueeze(1), torch.inf).argmin(dim=-1)
-    kept = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device).scatter_(1, remove, False)
-    after = kept.cumsum(dim=-1) - 1
-    target = after.gather(1, place.gather(1, into))
-    return TokenReduction(_kept_indices(kept, after, x.shape[1] - removed), remove, target)
-
-
-def _kept_indices(kept: Tensor, after: Tensor, count: int) -> Tensor:
-    """The indices of the kept tokens in their order, int64 [B, count], without sorting.
-
-    Args:
-        kept: bool [B, N]; `count` of each row are true.
-        after: the place of each kept token among them, int64 [B, N].
-        count: of kept tokens.
-    """
-    index = torch.arange(kept.shape[1], device=kept.device).expand_as(after)
-    # The others all go to one place more, which is cut off.
-    wider = torch.zeros(kept.shape[0], count + 1, dtype=torch.int64, device=kept.device)
-    return wider.scatter(1, after.masked_fill(~kept, count), index)[:, :count]
+    return kept_in_order(remove, place.gather(1, into), x.shape[1])

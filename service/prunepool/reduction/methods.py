@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from prunepool.reduction.step import Step
 
+#: Among the targets of merged tokens, the target of one that is dropped where others of its image merge.
+DROPPED = -1
+
 #: From the depth of a model to the blocks where it reduces unless somebody chooses others.
 Blocks = Callable[[int], tuple[int, ...]]
 
@@ -25,6 +28,11 @@ def quarters(depth: int) -> tuple[int, ...]:
 def every_block(depth: int) -> tuple[int, ...]:
     """All blocks."""
     return tuple(range(depth))
+
+
+def local_then_global(depth: int) -> tuple[int, ...]:
+    """The second block, where patches are still what they show, the middle and three quarters: (1, 6, 9) of 12."""
+    return 1, depth // 2, depth * 3 // 4
 
 
 def from_first_quarter(depth: int) -> tuple[int, ...]:
@@ -44,6 +52,7 @@ class ReductionMethod:
         default_stages: how many blocks those are; None if that depends on the depth.
         uses_threshold: whether the step reads a plan's thresholds.
         keeps_order: whether a step that removes no token leaves all tokens in their places.
+        served: whether it is fast enough to serve; others are for comparison alone.
     """
 
     name: str
@@ -53,6 +62,7 @@ class ReductionMethod:
     default_stages: int | None = 3
     uses_threshold: bool = False
     keeps_order: bool = False
+    served: bool = True
 
 
 def _step_of(module: str) -> Callable[[], Step]:
@@ -65,9 +75,8 @@ def _step_of(module: str) -> Callable[[], Step]:
     return load
 
 
-#: Every method by name. Sources: `ppt`, `prune`, `pool`: Wu et al., arXiv 2310.01812; `fuse`: ours; `tome`:
-#: Bolya et al., "Token Merging", arXiv 2210.09461, pooling a little at every block; `topk`: Liang et al.,
-#: "EViT", arXiv 2202.07800.
+#: Every method by name; its file names its source. `tome`: Bolya et al., "Token Merging", arXiv 2210.09461, which
+#: pools a little at every block.
 METHODS: dict[str, ReductionMethod] = {
     method.name: method
     for method in (
@@ -77,5 +86,15 @@ METHODS: dict[str, ReductionMethod] = {
         ReductionMethod("fuse", "fuse (ours)", _step_of("fuse"), from_first_quarter, None, keeps_order=True),
         ReductionMethod("tome", "ToMe", _step_of("pool"), every_block, None),
         ReductionMethod("topk", "top-k", _step_of("topk")),
+        ReductionMethod("turbo", "Turbo", _step_of("turbo"), every_block, None),
+        ReductionMethod("pitome", "PiToMe", _step_of("pitome"), every_block, None, keeps_order=True),
+        ReductionMethod("mctf", "MCTF", _step_of("mctf"), every_block, None),
+        ReductionMethod("diffrate", "DiffRate", _step_of("diffrate"), every_block, None, keeps_order=True),
+        ReductionMethod(
+            "kmedoids", "Token Pooling", _step_of("kmedoids"), every_block, None, keeps_order=True
+        ),
+        ReductionMethod("local", "ALGM", _step_of("local"), local_then_global, keeps_order=True),
+        ReductionMethod("unlike", "keep the unlike", _step_of("unlike")),
+        ReductionMethod("atc", "ATC", _step_of("atc"), keeps_order=True, served=False),
     )
 }

@@ -36,22 +36,41 @@ def pool(metric: Tensor, removed: int, prefix: int) -> TokenReduction:
     Raises:
         ValueError: r is more than half of the patch tokens.
     """
-    batch, tokens, _ = metric.shape
+    tokens = metric.shape[1]
     if not 0 <= removed <= (tokens - prefix) // 2:
         raise ValueError(
             f"removed must be between 0 and {(tokens - prefix) // 2}, "
             f"half of {tokens - prefix} patch tokens; got {removed}"
         )
     unit = F.normalize(metric.float(), dim=-1)
-    # Prefix tokens are left out of both sets, so that none can merge or receive.
-    first_a = prefix + prefix % 2
-    first_b = prefix + 1 - prefix % 2
-    similarity = unit[:, first_a::2] @ unit[:, first_b::2].transpose(1, 2)
-    best, partner = similarity.max(dim=-1)
+    a, b = sides(prefix)
+    return merge_best(unit[:, a] @ unit[:, b].transpose(1, 2), removed, tokens, prefix)
+
+
+def sides(prefix: int) -> tuple[slice, slice]:
+    """The even and the odd positions of a sequence without its P prefix tokens, which neither merge nor receive."""
+    return slice(prefix + prefix % 2, None, 2), slice(prefix + 1 - prefix % 2, None, 2)
+
+
+def merge_best(worth: Tensor, removed: int, tokens: int, prefix: int) -> TokenReduction:
+    """Merge the `removed` even positions of highest worth into odd ones.
+
+    Args:
+        worth: of merging each even position into each odd one, float32 [B, A, B].
+        removed: r, tokens to remove, at most half of the N−P patch tokens.
+        tokens: N, tokens at the input.
+        prefix: P, tokens in front, which are kept unchanged.
+
+    Returns:
+        The output order is the prefix, the unmerged patch tokens of A in their order, then those of B.
+    """
+    batch = worth.shape[0]
+    first_a, first_b = (side.start for side in sides(prefix))
+    best, partner = worth.max(dim=-1)
     order = best.neg().argsort(dim=-1, stable=True)
     merging, kept = order[:, :removed], order[:, removed:].sort(dim=-1).values
 
-    device = metric.device
+    device = worth.device
     front = torch.arange(prefix, device=device).expand(batch, prefix)
     receivers = torch.arange(first_b, tokens, 2, device=device).expand(batch, -1)
     keep = torch.cat((front, kept * 2 + first_a, receivers), dim=1)

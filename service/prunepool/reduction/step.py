@@ -28,6 +28,9 @@ class StepInputs(NamedTuple):
         bias: what positions add to the attention logits, [B, H, N, N] or [1, H, N, N]; None for nothing.
         class_token: whether the first token is a class token that the network's output is read from. Without one
             the mean of the patches stands for it.
+        depth: share of the network's blocks that come before this one, l/L.
+        grid: rows and columns of patches at the input; None where it is unknown.
+        counted: how often attention counts each token, float32 [B, N]; None for as often as it has patches.
     """
 
     x: Tensor
@@ -41,10 +44,17 @@ class StepInputs(NamedTuple):
     prefix: int
     bias: Tensor | None = None
     class_token: bool = True
+    depth: float = 0.0
+    grid: tuple[int, int] | None = None
+    counted: Tensor | None = None
 
     def sizes(self) -> Tensor:
         """Patches merged into each token, float32 [B, N]."""
         return unit_sizes(self.x) if self.size is None else self.size
+
+    def counts(self) -> Tensor | None:
+        """How often attention counts each token, float32 [B, N]; None for once."""
+        return self.size if self.counted is None else self.counted
 
     def class_attention(self) -> Tensor:
         """The attention of the class token, or of the patches' mean query without one, float32 [B, H, N]."""
@@ -53,7 +63,7 @@ class StepInputs(NamedTuple):
         else:
             query = mean_query(self.query[:, :, self.prefix :], self._patch_sizes())
             bias = None if self.bias is None else self.bias[:, :, self.prefix :].float().mean(dim=2)
-        return class_attention(query, self.key, self.scale, self.size, bias)
+        return class_attention(query, self.key, self.scale, self.counts(), bias)
 
     def _patch_sizes(self) -> Tensor | None:
         return None if self.size is None else self.size[:, self.prefix :]
@@ -76,6 +86,10 @@ class Reduced(NamedTuple):
         indices: which tokens were kept, which were removed, and what those were merged into.
         pruned: bool [B], true where the removed tokens were dropped, false where they were merged.
         variance: of the scores, float32 [B]; zeros if the method does not compute it.
+        dropped: how many of the removed tokens of an image that is not pruned were dropped all the same; their
+            target is :data:`~prunepool.reduction.methods.DROPPED`.
+        counted: how often attention counts each remaining token, float32 [B, N−r]; None for as often as it has
+            patches (proportional attention).
     """
 
     tokens: Tensor
@@ -83,6 +97,8 @@ class Reduced(NamedTuple):
     indices: TokenReduction
     pruned: Tensor
     variance: Tensor
+    dropped: int = 0
+    counted: Tensor | None = None
 
 
 #: A reduction method. It must not wait for the device: every shape follows from the inputs' shapes and `removed`.
@@ -98,6 +114,7 @@ class StageRecord(NamedTuple):
         indices: which tokens were kept, removed and merged.
         pruned: bool [B], whether each image's removed tokens were dropped.
         variance: float32 [B], variance of the scores that this was decided on.
+        dropped: tokens of each image that were dropped though it was not pruned; see :class:`Reduced`.
     """
 
     block: int
@@ -105,6 +122,7 @@ class StageRecord(NamedTuple):
     indices: TokenReduction
     pruned: Tensor
     variance: Tensor
+    dropped: int = 0
 
 
 def carry_out(

@@ -18,12 +18,41 @@ class TokenReduction(NamedTuple):
     Attributes:
         keep: int64 [B, M], the input index of each output token.
         remove: int64 [B, r], the input indices that are removed; r = N − M.
-        target: int64 [B, r], the output index that each of them merges into; undefined where an image is pruned.
+        target: int64 [B, r], the output index that each of them merges into, or
+            :data:`~prunepool.reduction.methods.DROPPED`; undefined where an image is pruned.
     """
 
     keep: Tensor
     remove: Tensor
     target: Tensor
+
+
+def kept_in_order(remove: Tensor, into: Tensor, tokens: int) -> TokenReduction:
+    """The reduction that leaves the kept tokens in their input order.
+
+    Args:
+        remove: the input indices that are removed, each once, int64 [B, r].
+        into: the input index of the kept token that each of them merges into, int64 [B, r].
+        tokens: N, tokens at the input.
+    """
+    kept = torch.ones(remove.shape[0], tokens, dtype=torch.bool, device=remove.device)
+    kept = kept.scatter(1, remove, False)
+    after = kept.cumsum(dim=-1) - 1
+    return TokenReduction(_kept_indices(kept, after, tokens - remove.shape[1]), remove, after.gather(1, into))
+
+
+def _kept_indices(kept: Tensor, after: Tensor, count: int) -> Tensor:
+    """The indices of the kept tokens in their order, int64 [B, count], without sorting.
+
+    Args:
+        kept: bool [B, N]; `count` of each row are true.
+        after: the place of each kept token among them, int64 [B, N].
+        count: of kept tokens.
+    """
+    index = torch.arange(kept.shape[1], device=kept.device).expand_as(after)
+    # The others all go to one place more, which is cut off.
+    wider = torch.zeros(kept.shape[0], count + 1, dtype=torch.int64, device=kept.device)
+    return wider.scatter(1, after.masked_fill(~kept, count), index)[:, :count]
 
 
 def choose(pruned: Tensor, pruning: TokenReduction, pooling: TokenReduction) -> TokenReduction:
@@ -84,6 +113,11 @@ def merge(
     removed *= (removed_weight / total.gather(1, target)).to(x.dtype).view(-1, 1)
     kept.index_add_(0, _flat(target, keep.shape[1]), removed)
     return kept.view(batch, keep.shape[1], channels), total
+
+
+def sums(amount: Tensor, indices: TokenReduction) -> Tensor:
+    """Sum of an amount [B, N] over what each kept token stands for afterwards, [B, M]."""
+    return amount.gather(1, indices.keep).scatter_add(1, indices.target, amount.gather(1, indices.remove))
 
 
 def gather_rows(x: Tensor, index: Tensor) -> Tensor:
