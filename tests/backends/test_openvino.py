@@ -88,10 +88,10 @@ MANY = (*range(40), *range(40, PATCHES, 7))
     ("method", "counts"),
     [
         pytest.param("ppt", FEW, id="ppt"),
-        pytest.param("fuse", FEW, id="fuse"),
+        pytest.param("ward", FEW, id="ward"),
         *(
             pytest.param(method, MANY, id=f"{method}, many", marks=pytest.mark.nightly)
-            for method in ("ppt", "fuse", "tome")
+            for method in ("ppt", "ward", "fuse", "tome", "turbo", "mctf", "unlike")
         ),
     ],
 )
@@ -128,10 +128,10 @@ def test_a_mix_of_plans_gets_pytorchs_answers(
     network: ReducingViT, passes: Callable[[str], CompiledPass]
 ) -> None:
     groups: list[Group] = [
-        (plan_of(gone, "fuse"), count) for gone, count in ((0, 3), (30, 1), (90, 4), (140, 1))
+        (plan_of(gone, "ward"), count) for gone, count in ((0, 3), (30, 1), (90, 4), (140, 1))
     ]
     images = noise(9)
-    found = passes("fuse")(images.numpy(), groups)
+    found = passes("ward")(images.numpy(), groups)
     wanted = network(images, groups)
     torch.testing.assert_close(torch.from_numpy(found.logits), wanted.logits, atol=1e-2, rtol=0)
     ours, theirs = (
@@ -178,6 +178,13 @@ def test_average_and_attention_pooling_without_a_class_token_get_pytorchs_answer
     for plan in (DENSE, *plans):
         found = torch.from_numpy(one(images.numpy(), [(plan, 3)]).logits)
         torch.testing.assert_close(found, network(images, [(plan, 3)]).logits, atol=1e-4, rtol=0)
+
+
+def test_a_method_that_does_not_convert_is_refused_by_name(network: ReducingViT) -> None:
+    with pytest.raises(
+        ConversionInvalid, match="stays with PyTorch: OpenVINO cannot take over the reduction method 'local'"
+    ):
+        open_network(network, PlanFamily("local", (1, 2, 3)), SIZE, ("float32",), 1)
 
 
 def test_without_openvino_it_says_how_to_get_it(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from prunepool.backends.converted import ConvertedModels
 from prunepool.backends.registry import BackendOptions
 from prunepool.backends.torch_cpu import TorchBackend
 from prunepool.core.served_model import ServedModel
+from prunepool.errors import ManifestInvalid
 from prunepool.metrics import Metrics
 from prunepool.server.decisions import DecisionFolder
 from prunepool.server.factory import create_core
@@ -190,3 +192,14 @@ def test_decisions_that_cannot_be_read_are_made_anew(left: bytes, timings: list[
     assert dtype_of(successor) == "float32"
     assert len(timings) == 2
     assert dict(folder.of(successor.generation)) == {"dtype": "float32"}
+
+
+def test_a_method_that_is_for_comparison_alone_is_not_served(tmp_path: Path) -> None:
+    stored = STORE.open(NAME)
+    reduction = stored.manifest.reduction.model_copy(update={"method": "atc"})
+    manifest = stored.manifest.model_copy(update={"reduction": reduction, "profile": None})
+    slow = replace(stored, manifest=manifest)
+    with pytest.raises(
+        ManifestInvalid, match=r"'atc' is for comparison alone .* must be one of ppt, .*, ward"
+    ):
+        ModelFactory(lambda name: slow, options()).model(NAME)

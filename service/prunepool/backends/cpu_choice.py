@@ -77,7 +77,10 @@ def make(stored: StoredModel, options: BackendOptions, decisions: Decisions) -> 
     if wanted and not _has_instructions(options.dtype):  # nothing would use what is converted
         log.info("%s: stays with PyTorch: this processor has no instructions for bfloat16", manifest.name)
         wanted = False
-    why = None if manifest.geometry is None else why_not(manifest.geometry)
+    why = None
+    if manifest.geometry is not None:
+        dial = ModelDial(manifest, manifest.geometry)
+        why = why_not(manifest.geometry, sorted({plan.method for plan in dial_plans(dial) if not plan.dense}))
     if wanted and why is not None:
         log.info("%s: stays with PyTorch: %s", manifest.name, why)
         wanted = False

@@ -192,7 +192,7 @@ def reference_of(model: LoadedModel) -> Reference:
 
 @torch.no_grad()
 def _converted(network: ReducingViT, family: PlanFamily, size: int) -> Any:
-    if (why := why_not(network.geometry)) is not None:
+    if (why := why_not(network.geometry, [family.method])) is not None:
         raise ConversionInvalid(f"it stays with PyTorch: {why}")
     _openvino()
     try:

@@ -12,10 +12,10 @@ from torch.nn import functional as F  # noqa: N812 - the field's name for it
 from prunepool.models.packing import (
     RaggedSegment,
     attention_calls,
+    counts_of,
     joined,
     places_of,
     prefix_rows,
-    counts_of,
     split_rows,
 )
 from prunepool.models.positions import Positions, Relative, Rotary

@@ -6,6 +6,7 @@ from functools import lru_cache
 
 from prunepool.errors import InvalidParameter, ManifestInvalid
 from prunepool.reduction.curve import PlanCurve
+from prunepool.reduction.methods import METHODS
 from prunepool.reduction.plan import (
     DENSE,
     PlanError,
@@ -131,3 +132,19 @@ def _curve_of(manifest: Manifest, geometry: Geometry) -> PlanCurve | None:
         return PlanCurve(plans, patches=geometry.patches) if plans else None
     except PlanError as error:
         raise ManifestInvalid(f"{manifest.name}: the profile makes no dial: {error}") from error
+
+
+def check_served(manifest: Manifest) -> None:
+    """Refuse a model whose plans are of a method that is measured, not served.
+
+    Raises:
+        ManifestInvalid: names the method, and those that are served.
+    """
+    named = [manifest.reduction.method, *(point.method for point in manifest.planned)]
+    for method in named:
+        if method in METHODS and not METHODS[method].served:
+            served = ", ".join(name for name, known in METHODS.items() if known.served)
+            raise ManifestInvalid(
+                f"{manifest.name}: the reduction method {method!r} is for comparison alone and too slow to serve; "
+                f"must be one of {served}"
+            )

@@ -273,9 +273,7 @@ class ReducingViT(nn.Module):
             )
             parts.append(reduced.tokens.flatten(0, 1))
             now = s.tokens - count
-            left.append(
-                RaggedSegment(s.plan, s.first, s.images, now, reduced.size, place, reduced.counted)
-            )
+            left.append(RaggedSegment(s.plan, s.first, s.images, now, reduced.size, place, reduced.counted))
         return joined(parts), left
 
     def _removed(self, index: int, segment: RaggedSegment) -> int:

@@ -26,7 +26,7 @@ from prunepool.reduction.step import Reduced, StepInputs, same_for_all
 from prunepool.reduction.tokens import TokenReduction, gather_rows, kept_in_order, merge, sums, unit_sizes
 
 #: Lower bound of scores and lengths, so that nothing is divided by zero.
-_LEAST = 1e-12
+LEAST = 1e-12
 
 
 def step(inputs: StepInputs) -> Reduced:
@@ -66,18 +66,35 @@ def fuse(x: Tensor, size: Tensor | None, scores: Tensor, removed: int, prefix: i
     if not 0 <= removed <= scores.shape[1] // 2:
         half = f"{scores.shape[1] // 2}, half of {scores.shape[1]} patch tokens"
         raise ValueError(f"removed must be between 0 and {half}; got {removed}")
-    scores = scores.clamp_min(_LEAST)
-    length = torch.linalg.vector_norm(x.float(), dim=-1).clamp_min(_LEAST)
+    scores = scores.clamp_min(LEAST)
+    length = torch.linalg.vector_norm(x.float(), dim=-1).clamp_min(LEAST)
     indices = least_loss(x, length, scores, removed, prefix)
+    tokens = merge_by_score(x, length, scores, indices, prefix)
+    return Fused(tokens, sums(unit_sizes(x) if size is None else size, indices), indices)
+
+
+def merge_by_score(x: Tensor, length: Tensor, scores: Tensor, indices: TokenReduction, prefix: int) -> Tensor:
+    """Merge tokens into their mean by score, at the mean length of its parts.
+
+    Args:
+        x: tokens, [B, N, C].
+        length: of each token, above 0, float32 [B, N].
+        scores: importance of the patch tokens, above 0, float32 [B, N−P].
+        indices: which tokens to keep, remove and merge.
+        prefix: P, tokens in front, which are kept unchanged.
+
+    Returns:
+        [B, M, C] in x's dtype. A token that nothing was merged into is unchanged to the bit.
+    """
     # Prefix tokens neither merge nor receive, so that any weight will do for them.
     weight = F.pad(scores, (prefix, 0), value=1.0)
     tokens, total = merge(x, weight, indices)
     wanted = sums(weight * length, indices)
     received = total > weight.gather(1, indices.keep)
-    now = torch.linalg.vector_norm(tokens.float(), dim=-1).clamp_min(_LEAST)
+    now = torch.linalg.vector_norm(tokens.float(), dim=-1).clamp_min(LEAST)
     factor = torch.where(received, wanted / (total * now), 1.0)
     tokens *= factor.to(x.dtype).unsqueeze(-1)
-    return Fused(tokens, sums(unit_sizes(x) if size is None else size, indices), indices)
+    return tokens
 
 
 def least_loss(x: Tensor, length: Tensor, scores: Tensor, removed: int, prefix: int) -> TokenReduction:

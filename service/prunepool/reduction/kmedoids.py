@@ -12,7 +12,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from prunepool.reduction.scoring import attention_received
 from prunepool.reduction.step import Reduced, StepInputs, same_for_all
 from prunepool.reduction.tokens import gather_rows, kept_in_order, merge, sums
 
@@ -22,7 +21,7 @@ _ROUNDS = 5
 def step(inputs: StepInputs) -> Reduced:
     """Merge each cluster of tokens into its medoid's place."""
     prefix = inputs.prefix
-    weight = attention_received(inputs.query, inputs.key, inputs.scale, inputs.size)
+    weight = inputs.attention_received()
     x = inputs.x[:, prefix:].float()
     medoids, cluster = k_medoids(x, weight[:, prefix:], x.shape[1] - inputs.removed)
     left = torch.ones_like(cluster, dtype=torch.bool).scatter(1, medoids, False)

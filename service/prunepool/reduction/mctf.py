@@ -14,7 +14,6 @@ import torch
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
 from prunepool.reduction.pool import merge_best, sides
-from prunepool.reduction.scoring import attention_received
 from prunepool.reduction.step import Reduced, StepInputs, same_for_all
 from prunepool.reduction.tokens import merge, sums
 
@@ -26,7 +25,7 @@ def step(inputs: StepInputs) -> Reduced:
     """Merge the pairs that are most alike, matter least and stand for the fewest patches."""
     a, b = sides(inputs.prefix)
     unit = F.normalize(inputs.mean_keys(), dim=-1)
-    seen = attention_received(inputs.query, inputs.key, inputs.scale, inputs.size)
+    seen = inputs.attention_received()
     size = inputs.sizes()
     alone = seen.pow(-_IMPORTANCE) * size.pow(-_SIZE)
     alike = (unit[:, a] @ unit[:, b].transpose(1, 2) + 1) / 2

@@ -53,6 +53,7 @@ class ReductionMethod:
         uses_threshold: whether the step reads a plan's thresholds.
         keeps_order: whether a step that removes no token leaves all tokens in their places.
         served: whether it is fast enough to serve; others are for comparison alone.
+        converts: whether OpenVINO can take a pass with it over; any other one is served by PyTorch.
     """
 
     name: str
@@ -63,6 +64,7 @@ class ReductionMethod:
     uses_threshold: bool = False
     keeps_order: bool = False
     served: bool = True
+    converts: bool = True
 
 
 def _step_of(module: str) -> Callable[[], Step]:
@@ -84,17 +86,30 @@ METHODS: dict[str, ReductionMethod] = {
         ReductionMethod("prune", "prune only", _step_of("prune")),
         ReductionMethod("pool", "pool only", _step_of("pool")),
         ReductionMethod("fuse", "fuse (ours)", _step_of("fuse"), from_first_quarter, None, keeps_order=True),
+        ReductionMethod("ward", "Ward (ours)", _step_of("ward"), from_first_quarter, None, keeps_order=True),
         ReductionMethod("tome", "ToMe", _step_of("pool"), every_block, None),
         ReductionMethod("topk", "top-k", _step_of("topk")),
         ReductionMethod("turbo", "Turbo", _step_of("turbo"), every_block, None),
-        ReductionMethod("pitome", "PiToMe", _step_of("pitome"), every_block, None, keeps_order=True),
         ReductionMethod("mctf", "MCTF", _step_of("mctf"), every_block, None),
-        ReductionMethod("diffrate", "DiffRate", _step_of("diffrate"), every_block, None, keeps_order=True),
-        ReductionMethod(
-            "kmedoids", "Token Pooling", _step_of("kmedoids"), every_block, None, keeps_order=True
-        ),
-        ReductionMethod("local", "ALGM", _step_of("local"), local_then_global, keeps_order=True),
         ReductionMethod("unlike", "keep the unlike", _step_of("unlike")),
-        ReductionMethod("atc", "ATC", _step_of("atc"), keeps_order=True, served=False),
+        ReductionMethod(
+            "pitome", "PiToMe", _step_of("pitome"), every_block, None, keeps_order=True, converts=False
+        ),
+        ReductionMethod(
+            "diffrate", "DiffRate", _step_of("diffrate"), every_block, None, keeps_order=True, converts=False
+        ),
+        ReductionMethod(
+            "kmedoids",
+            "Token Pooling",
+            _step_of("kmedoids"),
+            every_block,
+            None,
+            keeps_order=True,
+            converts=False,
+        ),
+        ReductionMethod(
+            "local", "ALGM", _step_of("local"), local_then_global, keeps_order=True, converts=False
+        ),
+        ReductionMethod("atc", "ATC", _step_of("atc"), keeps_order=True, served=False, converts=False),
     )
 }

@@ -52,7 +52,9 @@ def mean_query(query: Tensor, size: Tensor | None) -> Tensor:
     return (query.float() * share[:, None, :, None]).sum(dim=2)
 
 
-def attention_received(query: Tensor, key: Tensor, scale: float, size: Tensor | None) -> Tensor:
+def attention_received(
+    query: Tensor, key: Tensor, scale: float, size: Tensor | None, bias: Tensor | None = None
+) -> Tensor:
     """The attention that each token receives from all patches, averaged over heads and over what attends.
 
     Unlike the class token's, it takes the whole attention matrix.
@@ -61,13 +63,16 @@ def attention_received(query: Tensor, key: Tensor, scale: float, size: Tensor | 
         query: queries, [B, H, N, D].
         key: keys, [B, H, N, D].
         scale: of the attention logits.
-        size: patches merged into each token, float32 [B, N], or None while all are 1: the logarithm is added to the
-            logits, and a token counts so often among what attends.
+        size: patches merged into each token, float32 [B, N], or None while all are 1: the logarithm is added to
+            the logits, and a token counts so often among what attends.
+        bias: of positions, added to the logits, [B, H, N, N] or [1, H, N, N].
 
     Returns:
         float32 [B, N]; each image's sum to 1.
     """
     logits = (query.float() * scale) @ key.float().transpose(-1, -2)
+    if bias is not None:
+        logits = logits + bias
     if size is None:
         return logits.softmax(dim=-1).mean(dim=(1, 2))
     attention = (logits + size.log()[:, None, None]).softmax(dim=-1).mean(dim=1)

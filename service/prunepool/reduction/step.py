@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from prunepool.reduction.scoring import class_attention, mean_query, token_scores
+from prunepool.reduction.scoring import attention_received, class_attention, mean_query, token_scores
 from prunepool.reduction.tokens import TokenReduction, apply_reduction, unit_sizes
 
 
@@ -64,6 +64,10 @@ class StepInputs(NamedTuple):
             query = mean_query(self.query[:, :, self.prefix :], self._patch_sizes())
             bias = None if self.bias is None else self.bias[:, :, self.prefix :].float().mean(dim=2)
         return class_attention(query, self.key, self.scale, self.counts(), bias)
+
+    def attention_received(self) -> Tensor:
+        """The attention that each token receives from all patches, float32 [B, N]."""
+        return attention_received(self.query, self.key, self.scale, self.size, self.bias)
 
     def _patch_sizes(self) -> Tensor | None:
         return None if self.size is None else self.size[:, self.prefix :]

@@ -38,21 +38,21 @@ def kept_in_order(remove: Tensor, into: Tensor, tokens: int) -> TokenReduction:
     kept = torch.ones(remove.shape[0], tokens, dtype=torch.bool, device=remove.device)
     kept = kept.scatter(1, remove, False)
     after = kept.cumsum(dim=-1) - 1
-    return TokenReduction(_kept_indices(kept, after, tokens - remove.shape[1]), remove, after.gather(1, into))
+    return TokenReduction(marked(kept, after, tokens - remove.shape[1]), remove, after.gather(1, into))
 
 
-def _kept_indices(kept: Tensor, after: Tensor, count: int) -> Tensor:
-    """The indices of the kept tokens in their order, int64 [B, count], without sorting.
+def marked(mark: Tensor, place: Tensor, count: int) -> Tensor:
+    """The indices of the marked tokens in their order, int64 [B, count], without sorting.
 
     Args:
-        kept: bool [B, N]; `count` of each row are true.
-        after: the place of each kept token among them, int64 [B, N].
-        count: of kept tokens.
+        mark: bool [B, N]; `count` of each row are true.
+        place: of each marked token among them, int64 [B, N].
+        count: of marked tokens.
     """
-    index = torch.arange(kept.shape[1], device=kept.device).expand_as(after)
+    index = torch.arange(mark.shape[1], device=mark.device).expand_as(place)
     # The others all go to one place more, which is cut off.
-    wider = torch.zeros(kept.shape[0], count + 1, dtype=torch.int64, device=kept.device)
-    return wider.scatter(1, after.masked_fill(~kept, count), index)[:, :count]
+    wider = torch.zeros(mark.shape[0], count + 1, dtype=torch.int64, device=mark.device)
+    return wider.scatter(1, place.masked_fill(~mark, count), index)[:, :count]
 
 
 def choose(pruned: Tensor, pruning: TokenReduction, pooling: TokenReduction) -> TokenReduction:

@@ -16,7 +16,7 @@ from prunepool.core.backend import Backend
 from prunepool.core.model_info import ModelInfo, PlanInfo
 from prunepool.core.policies import levels_of
 from prunepool.core.served_model import ServedModel
-from prunepool.models.dial import ModelDial
+from prunepool.models.dial import ModelDial, check_served
 from prunepool.models.geometry import geometry_of
 from prunepool.models.preprocess import preprocess_of
 from prunepool.store import StoredModel, generation_of
@@ -39,9 +39,11 @@ class HostedModel:
 
     Raises:
         ArchitectureUnsupported: its tokens cannot be reduced.
+        ManifestInvalid: its plans are of a method that is too slow to serve; names it.
     """
 
     def __init__(self, stored: StoredModel, options: BackendOptions, decisions: Decisions) -> None:
+        check_served(stored.manifest)
         self._stored = stored
         self._decisions = decisions
         self._when_better: Callable[[], None] = lambda: None
