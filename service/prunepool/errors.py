@@ -162,8 +162,8 @@ class ModelHasNoClasses(RequestError):
     def of(cls, model: str) -> Self:
         """The error of a model, by its name."""
         return cls(
-            f"{model} has no classes: its output is an embedding, which /embed is for; /classify and /v2 need a model "
-            "with labels",
+            f"{model} has no classes: its output is an embedding, which /embed is for; "
+            "/classify and /v2 need a model with labels",
             model=model,
         )
 
