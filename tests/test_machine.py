@@ -249,4 +249,5 @@ def test_a_model_computes_with_one_thread_a_physical_core(
 def test_the_operator_s_number_of_threads_stays() -> None:
     assert compute_threads({"OMP_NUM_THREADS": "3"}) == 3
     assert compute_threads({"OMP_NUM_THREADS": "5,2"}) == 5
-    assert compute_threads({"OMP_NUM_THREADS": "many"}) == compute_threads({})
+    for no_number in ("many", "0", "-3", "9" * 20, "9" * 5000, "٣"):
+        assert compute_threads({"OMP_NUM_THREADS": no_number}) == compute_threads({})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import math
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from pathlib import Path
 
@@ -28,6 +29,8 @@ _NO_LIMIT_V1 = 1 << 60
 #: Reads a limit of a control group; None if it has none.
 _Read = Callable[[Path], float | None]
 
+#: A number of threads that a machine may have: another one is no operator's choice.
+_THREADS = re.compile(r"[1-9][0-9]{0,3}", re.ASCII)
 #: Where Linux shows which logical cores share a physical one.
 _CORES = Path("/sys/devices/system/cpu")
 
@@ -52,7 +55,7 @@ def compute_threads(environment: Mapping[str, str] = os.environ) -> int:
         environment: environment variables of the process; OMP_NUM_THREADS is the operator's own number.
     """
     wanted = environment.get("OMP_NUM_THREADS", "").partition(",")[0]
-    if wanted.isdecimal() and int(wanted):
+    if _THREADS.fullmatch(wanted):
         return int(wanted)
     physical = {_siblings(core) for core in os.sched_getaffinity(0)}
     return min(len(physical), available_cores())
