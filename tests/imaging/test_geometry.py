@@ -17,6 +17,10 @@ from prunepool.imaging.geometry import CROP_MODES, central_region, resize_and_cr
 from prunepool.imaging.resampling import INTERPOLATIONS
 
 SIDES = st.integers(1, 700)
+_INVERSE = {turn: turn for turn in Image.Transpose} | {
+    Image.Transpose.ROTATE_90: Image.Transpose.ROTATE_270,
+    Image.Transpose.ROTATE_270: Image.Transpose.ROTATE_90,
+}
 
 
 def noise(width: int, height: int) -> Image.Image:
@@ -93,6 +97,19 @@ def test_every_crop_mode_is_timms_within_two_levels(
     for crop in both_ways(image, preprocess):
         difference = np.abs(crop.astype(int) - wanted)
         assert difference.max() <= (0 if interpolation == "nearest" else 2)
+
+
+@pytest.mark.parametrize("turn", [None, *Image.Transpose])
+@pytest.mark.parametrize(("width", "first"), [(25, 1), (27, 2), (28, 3), (31, 4), (23, 0)])
+def test_a_centre_between_two_pixels_is_rounded_down_where_transformers_does(
+    width: int, first: int, turn: Image.Transpose | None
+) -> None:
+    """Its image processors cut at int(spare / 2); timm, as torchvision, at the even one of two."""
+    upright = noise(width, 22)
+    stored = upright if turn is None else upright.transpose(_INVERSE[turn])
+    preprocess = Preprocess(22, 1.0, "nearest", crop_rounding="down")
+    found = resize_and_crop(stored, preprocess, transposition=turn)
+    np.testing.assert_array_equal(found, np.asarray(upright)[:, first : first + 22])
 
 
 @pytest.mark.parametrize("crop_mode", ["squash", "border"])
@@ -190,6 +207,7 @@ def test_any_shape_gives_the_right_one(width: int, height: int, swap: bool) -> N
         ({"crop_pct": float("nan")}, "crop_pct"),
         ({"interpolation": "hamming"}, "interpolation"),
         ({"crop_mode": "pad"}, "crop_mode"),
+        ({"crop_rounding": "up"}, "crop_rounding"),
     ],
 )
 def test_a_wrong_preprocess_is_refused_by_name(wrong: dict[str, float], name: str) -> None:

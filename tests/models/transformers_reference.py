@@ -119,7 +119,8 @@ def record(root: Path, name: str, kind: type, config: object, processor: object)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     photo = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
-    image = Image.fromarray(photo).resize((61, 47), Image.Resampling.BICUBIC)
+    # Its longer side is resized to 47 and cut to 32: the centre lies between two pixels.
+    image = Image.fromarray(photo).resize((61, 46), Image.Resampling.BICUBIC)
     pixels = processor(image, return_tensors="pt")["pixel_values"]
     with torch.inference_mode():
         output = output_of(model, pixels)

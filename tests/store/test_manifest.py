@@ -61,6 +61,7 @@ manifests = st.builds(
     std=st.tuples(std, std, std),
     crop_pct=st.floats(0.01, 1),
     crop_mode=st.sampled_from(["center", "squash", "border"]),
+    crop_rounding=st.sampled_from(["even", "down"]),
     interpolation=st.sampled_from(["nearest", "bilinear", "bicubic", "lanczos"]),
     labels=st.lists(texts, min_size=1, max_size=5).map(tuple),
     licence=texts,

@@ -16,6 +16,8 @@ _MAX_ASPECT = 8
 
 #: How a picture that is not square becomes one, by timm's names.
 CROP_MODES = ("center", "squash", "border")
+#: Which pixel a centre between two pixels is at.
+CROP_ROUNDINGS = ("even", "down")
 
 _Turn = Image.Transpose
 #: Each turn as three steps, in this order: mirror the columns, mirror the rows, exchange rows and columns.
@@ -42,6 +44,8 @@ class Preprocess:
         crop_mode: `center` resizes the short side and cuts the long one; `squash` resizes both sides alike,
             whatever their ratio; `border` resizes the long side and adds borders to the short one.
         border: red, green and blue of those borders, 0 to 255.
+        crop_rounding: where a centre between two pixels is: `even`, at the even one, as timm and torchvision have
+            it; `down`, at the first, as transformers has it.
 
     Raises:
         ValueError: a value is none of these.
@@ -52,6 +56,7 @@ class Preprocess:
     interpolation: str = "bicubic"
     crop_mode: str = "center"
     border: tuple[int, int, int] = (0, 0, 0)
+    crop_rounding: str = "even"
 
     def __post_init__(self) -> None:
         if self.size < 1:
@@ -64,6 +69,10 @@ class Preprocess:
             )
         if self.crop_mode not in CROP_MODES:
             raise ValueError(f"crop_mode must be one of {', '.join(CROP_MODES)}; got {self.crop_mode!r}")
+        if self.crop_rounding not in CROP_ROUNDINGS:
+            raise ValueError(
+                f"crop_rounding must be one of {', '.join(CROP_ROUNDINGS)}; got {self.crop_rounding!r}"
+            )
 
     @property
     def resized_side(self) -> int:
@@ -99,7 +108,7 @@ def resize_and_crop(
     # By the size before the reduction: a reduced image ends inside its last row and column.
     part = Box(left / scale, top / scale, (right - left) / scale, (bottom - top) / scale)
     extent = (min(resized[0], preprocess.size), min(resized[1], preprocess.size))
-    cut = Cut(part, resized, _crop_corner(resized, extent, transposition), extent)
+    cut = Cut(part, resized, _crop_corner(resized, extent, preprocess.crop_rounding, transposition), extent)
     return _framed(_turned(resize_cut(image, cut, preprocess.interpolation), transposition), preprocess)
 
 
@@ -125,13 +134,13 @@ def _resized_size(width: int, height: int, preprocess: Preprocess) -> tuple[int,
 
 
 def _crop_corner(
-    resized: tuple[int, int], extent: tuple[int, int], transposition: Image.Transpose | None
+    resized: tuple[int, int], extent: tuple[int, int], rounding: str, transposition: Image.Transpose | None
 ) -> tuple[int, int]:
     """Column and row, in the resized image as stored, of what is the centre crop once it is upright."""
     mirror_columns, mirror_rows, _ = _STEPS[transposition]
     # Rounded in the upright image: the centre may lie between two pixels.
     spare = (resized[0] - extent[0], resized[1] - extent[1])
-    x, y = round(spare[0] / 2), round(spare[1] / 2)
+    x, y = (one // 2 if rounding == "down" else round(one / 2) for one in spare)
     return (spare[0] - x if mirror_columns else x), (spare[1] - y if mirror_rows else y)
 
 

@@ -98,6 +98,7 @@ def add_staged(
                 "std": description.std,
                 "crop_pct": description.crop_pct,
                 "crop_mode": description.crop_mode,
+                "crop_rounding": description.crop_rounding,
                 "interpolation": description.interpolation,
                 "network": description.network,
                 "licence": description.licence,

@@ -25,6 +25,7 @@ def description_of(folder: ModelFolder, name: str, origin: str) -> ModelDescript
         std=image.std,
         crop_pct=image.crop_pct,
         crop_mode=image.crop_mode,
+        crop_rounding=image.crop_rounding,
         interpolation=image.interpolation,
         licence=folder.licence or "unknown",
         origin=origin,

@@ -32,3 +32,4 @@ class ModelDescription:
     labels: tuple[str, ...] | None = None
     network: NetworkOptions | None = None
     resample: bool = False
+    crop_rounding: str = "even"

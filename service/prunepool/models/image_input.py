@@ -1,4 +1,8 @@
-"""The input that a model was trained with, as its folder describes it: timm's words or those of transformers."""
+"""The input that a model was trained with, as its folder describes it: timm's words or those of transformers.
+
+The pixels are those of transformers' own image processors within one level of 255. With `nearest` they are
+Pillow's, as they were until transformers resized with torch, which takes neighbouring pixels there.
+"""
 
 from __future__ import annotations
 
@@ -65,6 +69,7 @@ class ImageInput:
     crop_pct: float
     crop_mode: str
     interpolation: str
+    crop_rounding: str = "even"
 
 
 def input_of_processor(
@@ -112,7 +117,13 @@ def input_of_processor(
         both = f"{crop}², and the network takes {image_size}²"
         notices = (f"its image processor makes images of {both}: they are made {image_size}²",)
     found = ImageInput(
-        image_size, mean, std, share_of(crop, resized), "center" if short else "squash", _RESAMPLE[resample]
+        size=image_size,
+        mean=mean,
+        std=std,
+        crop_pct=share_of(crop, resized),
+        crop_mode="center" if short else "squash",
+        interpolation=_RESAMPLE[resample],
+        crop_rounding="down",
     )
     return found, notices
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +103,7 @@ def _of_timm(config: Mapping[str, Any], path: Path, weights: tuple[Path, ...]) -
     arguments = config.get("model_args")
     image = input_of_timm(described, str(path))
     if isinstance(arguments, Mapping) and isinstance(size := arguments.get("img_size"), int):
-        image = ImageInput(size, image.mean, image.std, image.crop_pct, image.crop_mode, image.interpolation)
+        image = replace(image, size=size)
     named = any(isinstance(one, Mapping) and one.get("label_names") for one in (config, described))
     licence = described.get("license")
     return ModelFolder(

@@ -17,4 +17,5 @@ def preprocess_of(manifest: Manifest) -> Preprocess:
         interpolation=manifest.interpolation,
         crop_mode=manifest.crop_mode,
         border=(red, green, blue),
+        crop_rounding=manifest.crop_rounding,
     )

@@ -107,6 +107,8 @@ class Manifest(BaseModel):
         crop_pct: the centre crop's share of the resized image's side, at least 0.01.
         crop_mode: `center` resizes the short side and cuts the long one, `squash` resizes both sides alike,
             `border` resizes the long side and adds borders of the mean's colour to the short one.
+        crop_rounding: where the centre crop is if its centre lies between two pixels: `even`, at the even one, as
+            timm has it, or `down`, at the first, as transformers has it.
         interpolation: of the resize.
         labels: one for each class, in the order of the logits; none for a network without classes, whose output is
             an embedding.
@@ -131,6 +133,7 @@ class Manifest(BaseModel):
     std: tuple[Spread, Spread, Spread]
     crop_pct: Annotated[float, Field(ge=0.01, le=1)]
     crop_mode: Literal["center", "squash", "border"] = "center"
+    crop_rounding: Literal["even", "down"] = "even"
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"]
     labels: tuple[Text, ...]
     licence: Text
@@ -144,11 +147,10 @@ class Manifest(BaseModel):
 
     @model_serializer(mode="wrap")
     def _readable_by_older_releases(self, write: SerializerFunctionWrapHandler) -> dict[str, object]:
-        """Leave out a key that older releases do not know, where it says what those take for granted."""
+        """Leave out keys that older releases do not know, where they say what those take for granted."""
         written: dict[str, object] = write(self)
-        if written.get("crop_mode") == "center":
-            del written["crop_mode"]
-        return written
+        usual = {"crop_mode": "center", "crop_rounding": "even"}
+        return {key: value for key, value in written.items() if key not in usual or value != usual[key]}
 
     @property
     def planned(self) -> tuple[ProfilePoint, ...]:
