@@ -492,6 +492,28 @@ def test_samples_that_the_model_cannot_know_are_not_offered(visit: Visit) -> Non
     expect(page.locator("#agreement")).to_be_visible()
 
 
+def test_a_model_without_classes_offers_no_sample_and_no_list(visit: Visit) -> None:
+    def embeds(route: Route) -> None:
+        route.fulfill(json={**route.fetch().json(), "labels": []})
+
+    refusal = {
+        "title": "Model has no classes",
+        "status": 422,
+        "code": "model_has_no_classes",
+        "detail": "embeds",
+    }
+
+    def first(page: Page) -> None:
+        page.route("**/models/*", embeds)
+        page.route("**/classify?*", lambda route: route.fulfill(status=422, json=refusal))
+
+    page = visit(first=first, answered=False)
+    expect(page.locator("#label")).to_have_text("Choose a photo")
+    expect(page.locator("#classes")).to_be_hidden()
+    page.locator("#file").set_input_files({"name": "a.jpg", "mimeType": "image/jpeg", "buffer": jpeg()})
+    expect(page.get_by_role("alert")).to_contain_text("Model has no classes. Embeds.")
+
+
 def test_a_link_restores_sample_ratio_and_model(visit: Visit, site: str) -> None:
     page = visit()
     model = "deit_tiny_imagenet1k"

@@ -8,6 +8,7 @@ export function showClasses(model) {
   const some = labels.slice(0, 12).join(", ") + (labels.length > 12 ? ", …" : "");
   by("classes-count").textContent = `${labels.length.toLocaleString("en")} classes`;
   const details = by("classes");
+  details.hidden = labels.length === 0; // its output is an embedding
   details.title = some;
   details.open = false;
   by("classes-list").replaceChildren();
