@@ -221,6 +221,20 @@ def test_labels_for_weights_without_a_classifier_are_refused(
     )
 
 
+def test_a_network_without_a_class_token_has_a_method_of_its_own(
+    store: ModelStore, add: Callable[..., AddedModel], random_vit: Callable[..., nn.Module]
+) -> None:
+    weights = dict(random_vit("test_vit2", num_classes=3).state_dict())
+    add(weights, replace(DESCRIPTION, architecture="test_vit2", input_size=160))
+    manifest = store.open("mine").manifest
+    assert manifest.geometry is not None
+    assert (manifest.geometry.pool, manifest.reduction.method) == ("avg", "fuse")
+    model = load_model("mine", device="cpu", dtype="float32", store=store.root)
+    assert {plan.method for plan in (model.plan(0.3), model.plan(0.6))} == {"fuse"}
+    with torch.inference_mode():
+        assert model(torch.randn(2, 3, 160, 160), model.plan(0.5)).logits.shape == (2, 3)
+
+
 def test_the_projection_of_a_clip_tower_is_no_classifier() -> None:
     architecture = "vit_xsmall_patch16_clip_224"
     wanted = replace(DESCRIPTION, architecture=architecture, labels=None)

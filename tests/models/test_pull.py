@@ -22,6 +22,7 @@ from torch import nn
 
 from prunepool.cli import run
 from prunepool.errors import HubUnreachable, ModelError, WeightsInvalid
+from prunepool.models.catalogue import look_up
 from prunepool.models.hub import Hub
 from prunepool.models.labels import imagenet_labels
 from prunepool.models.pull import pull
@@ -347,6 +348,25 @@ def test_a_page_that_is_no_hub_is_told_apart(store: ModelStore, hub: Hub, server
     server.files = {}
     with pytest.raises(HubUnreachable, match=r"answers, but not as a model hub does"):
         pull(store, NAME, hub=hub)
+
+
+def test_a_model_that_is_published_without_a_head_gives_an_embedding(
+    store: ModelStore, hub: Hub, server: HubServer, random_vit: Callable[..., nn.Module]
+) -> None:
+    name = "vit_tiny_patch16_dinov3_qkvb"
+    vit = random_vit(name)
+    entry = look_up(name)
+    assert not entry.classes
+    server.files[f"{entry.hub_id}/model.safetensors"] = save(
+        {key: value.half() for key, value in vit.state_dict().items()}
+    )
+    added = pull(store, name, hub=hub)
+    assert (
+        "it has no classification head: its output is an embedding, and /classify refuses it" in added.notices
+    )
+    manifest = added.model.manifest
+    assert manifest.geometry is not None
+    assert (manifest.labels, manifest.geometry.outputs, manifest.geometry.positions) == ((), 192, "rotary")
 
 
 def test_a_model_that_timm_evaluates_on_squashed_images_gets_them(

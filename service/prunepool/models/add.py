@@ -12,10 +12,12 @@ from prunepool.errors import InvalidParameter, ManifestInvalid, WeightsInvalid
 from prunepool.models.catalogue import is_projection
 from prunepool.models.convert import inspect, to_safetensors
 from prunepool.models.description import ModelDescription
-from prunepool.models.fitting import first_of, fit_file
+from prunepool.models.fitting import drop_counters, first_of, fit_file
 from prunepool.models.labels import imagenet_labels
 from prunepool.models.loader import check_finite, network_with_weights, network_without_weights
-from prunepool.store import Geometry, Manifest, ModelStore, StoredModel, Weights
+from prunepool.models.mapped_weights import shapes_of
+from prunepool.models.pooling import METHOD_OF_POOLED
+from prunepool.store import Geometry, Manifest, ModelStore, ReductionDefaults, StoredModel, Weights
 from prunepool.store.manifest_file import explain
 from prunepool.store.model import sha256_of, tensor_shapes
 
@@ -80,6 +82,7 @@ def add_staged(
         WeightsInvalid, ArchitectureUnsupported, InvalidParameter, ModelError: as :func:`add_file`.
     """
     path = staged / WEIGHTS
+    drop_counters(path)
     dtype, parameters = inspect(path)
     shapes = tensor_shapes(path)
     outputs = _outputs(shapes)
@@ -109,7 +112,11 @@ def add_staged(
         )
     except ValidationError as error:
         raise ManifestInvalid(f"{description.name}: {explain(error)}") from error
-    manifest = manifest.model_copy(update={"geometry": check_fit(manifest, shapes, outputs)})
+    geometry = check_fit(manifest, shapes, outputs)
+    manifest = manifest.model_copy(update={"geometry": geometry})
+    if geometry.pool != "token":
+        reduction = ReductionDefaults(method=METHOD_OF_POOLED)
+        manifest = manifest.model_copy(update={"reduction": reduction})
     check_answer(manifest, path)
     return AddedModel(store.add(manifest, staged, replace=replace), (*notices, *said))
 
@@ -130,7 +137,7 @@ def check_fit(manifest: Manifest, shapes: Mapping[str, tuple[int, ...]], outputs
         WeightsInvalid: names keys that are missing, unexpected, or of another shape.
     """
     network = network_without_weights(manifest, outputs)
-    wanted = {key: tuple(value.shape) for key, value in network.vit.state_dict().items()}
+    wanted = shapes_of(network.vit)
     misshapen = [key for key in wanted if key in shapes and shapes[key] != wanted[key]]
     problems = [
         f"{len(keys)} {what} ({first_of(keys)})"

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from prunepool.models.convert import write_weights
 from prunepool.models.description import ModelDescription
 from prunepool.models.loader import new_network
+from prunepool.models.mapped_weights import COUNTER, shapes_of
 from prunepool.models.vit import ReducingViT
 from prunepool.store import tensor_shapes
 
@@ -101,7 +102,20 @@ def size_of(shapes: Shapes, vit: Any) -> int | None:
 
 def differs(shapes: Shapes, vit: nn.Module) -> bool:
     """Whether tensors have other names or shapes than a network's."""
-    return shapes != {key: tuple(value.shape) for key, value in vit.state_dict().items()}
+    return shapes != shapes_of(vit)
+
+
+def drop_counters(path: Path) -> None:
+    """Leave out of a file what batch norms of a hybrid have counted: it is no number of the network's.
+
+    Raises:
+        WeightsInvalid: the file is no safetensors.
+        ModelError: it cannot be written.
+    """
+    if any(key.endswith(COUNTER) for key in tensor_shapes(path)):
+        write_weights(
+            {key: value for key, value in load_file(path).items() if not key.endswith(COUNTER)}, path
+        )
 
 
 def fitted(weights: Mapping[str, Tensor], vit: nn.Module, architecture: str) -> dict[str, Tensor] | None:
@@ -128,7 +142,7 @@ def fitted(weights: Mapping[str, Tensor], vit: nn.Module, architecture: str) -> 
     # Whatever does not have the form that timm expects makes its function raise anything.
     except Exception:
         return None
-    return {key: value for key, value in found.items() if value is not None}
+    return {key: value for key, value in found.items() if value is not None and not key.endswith(COUNTER)}
 
 
 def _timms_own(architecture: str) -> Callable[[dict[str, Tensor], nn.Module], dict[str, Tensor]] | None:

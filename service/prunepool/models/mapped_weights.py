@@ -52,6 +52,12 @@ def _parts(path: Path) -> list[list[str]]:
     return parts
 
 
+def shapes_of(vit: nn.Module) -> dict[str, tuple[int, ...]]:
+    """The shape of every tensor that a network's file has to hold."""
+    named = vit.state_dict().items()
+    return {key: tuple(value.shape) for key, value in named if not key.endswith(COUNTER)}
+
+
 def fill(vit: nn.Module, weights: Path) -> None:
     """Give a network the tensors of a file; on the meta device it has none before.
 

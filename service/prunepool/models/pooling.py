@@ -17,6 +17,10 @@ Pool = Literal["token", "avg", "map", "max", "avgmax", "tokenavg"]
 POOLS: tuple[Pool, ...] = ("token", "avg", "map", "max", "avgmax", "tokenavg")
 
 
+#: What reduces a network whose output is read from all tokens; see docs/models.md for how it was chosen.
+METHOD_OF_POOLED = "fuse"
+
+
 def pool_of(vit: Any) -> str:
     """How a timm network pools; what is not in :data:`POOLS` cannot be served."""
     if getattr(vit, "attn_pool", None) is not None:
