@@ -134,6 +134,8 @@ def _run(stored: StoredModel, target: Path) -> None:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        encoding="utf-8",
+        errors="replace",
         env=environment,
         start_new_session=True,
     ) as process:
@@ -169,7 +171,7 @@ def _made_by() -> list[str]:
         openvino = version("openvino")
     except PackageNotFoundError:
         openvino = ""
-    return [openvino, *(path.read_text() for path in files)]
+    return [openvino, *(path.read_text(encoding="utf-8") for path in files)]
 
 
 #: Read when this module is imported, as the code itself is: a file that is changed while the process runs, by an

@@ -28,7 +28,7 @@ def convert(stored: StoredModel, target: Path) -> None:
     hidden.clean(target.parent)  # what was left by processes that were killed
     with hidden.staging(target.parent) as draft:
         compiled = compile_model(model, ("float32", "int8"), draft)
-        (draft / COMPILED).write_text(compiled.model_dump_json())
+        (draft / COMPILED).write_text(compiled.model_dump_json(), encoding="utf-8")
         draft.rename(target)
 
 

@@ -23,6 +23,7 @@ from prunepool.core.cost_model import TimedBatch
 from prunepool.core.model_info import ModelInfo
 from prunepool.core.resilience import Resilience
 from prunepool.core.types import Limits
+from prunepool.errors import InvalidParameter
 from prunepool.imaging import ImageLimits
 from prunepool.machine import compute_threads, set_openmp_wait_policy, tune_malloc
 from prunepool.metrics import Metrics
@@ -139,8 +140,18 @@ def kept_decisions(settings: Settings) -> KeptDecisions | None:
 
 
 def openvino_folder(settings: Settings) -> Path:
-    """Where what is converted, prepared and measured for OpenVINO is kept."""
-    return settings.cpu_openvino_folder or user_cache_path("prunepool") / "converted"
+    """Where what is converted, prepared and measured for OpenVINO is kept.
+
+    Raises:
+        InvalidParameter: the setting is unset, and this user has no folder of caches.
+    """
+    if settings.cpu_openvino_folder is not None:
+        return settings.cpu_openvino_folder
+    try:
+        return user_cache_path("prunepool") / "converted"
+    except RuntimeError as error:
+        limit = "a folder where the user has no home folder, which HOME or XDG_CACHE_HOME would name"
+        raise InvalidParameter("cpu_openvino_folder", None, limit) from error
 
 
 def create_service(settings: Settings, client: CoreClient, metrics: Metrics) -> InferenceService:
