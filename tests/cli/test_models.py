@@ -190,6 +190,7 @@ def test_a_folder_of_transformers_is_added_by_its_name_and_options_overrule_it(
     manifest = store.verify("vit").manifest
     assert (manifest.mean, manifest.std, manifest.crop_mode) == ((0.25,) * 3, (0.5,) * 3, "border")
     assert (manifest.labels[4], manifest.origin, manifest.input_size) == ("yak", "folder vit", 32)
+    assert "patch_size 8, embed_dim 24, depth 4, num_heads 3" in call("show", "vit").out
 
 
 def test_show_says_that_auto_leaves_a_model_alone_that_was_not_measured(

@@ -143,6 +143,7 @@ def print_details(model: StoredModel) -> None:
         ("name", manifest.name),
         ("folder", str(model.folder)),
         ("architecture", manifest.architecture),
+        ("network", _network(manifest)),
         (
             "input",
             f"{manifest.input_size}², {manifest.crop_mode} crop {manifest.crop_pct}, {manifest.interpolation}",
@@ -169,6 +170,12 @@ def print_details(model: StoredModel) -> None:
         say_table(grid, "profile          not measured: `prunepool calibrate` does that")
     else:
         say_table(grid, "", *profile_parts(manifest.profile))
+
+
+def _network(manifest: Manifest) -> str:
+    """What the network has otherwise than its architecture, in words."""
+    options = {} if manifest.network is None else manifest.network.model_dump(exclude_none=True)
+    return ", ".join(f"{key} {value}" for key, value in options.items()) or "the architecture's own"
 
 
 def _default(manifest: Manifest) -> float:
