@@ -120,6 +120,13 @@ FUZZ_TESTS ?= tests
 fuzz: setup ## Run the tests that take random inputs with many more of them
 	FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/python -m pytest -q -rP -p no:logging --timeout=0 -n $(TEST_WORKERS) --dist load --hypothesis-profile=fuzz -m "hypothesis or fuzz" $(FUZZ_TESTS)
 
+# The model, and flags of lab/all_methods.py.
+METHODS ?= deit_tiny_imagenet1k --images photos --labels photos/labels.csv
+
+.PHONY: methods
+methods: setup ## Every reduction method at equal cost: accuracy, and the time of a step
+	$(BIN)/python -m prunepool.lab.all_methods $(METHODS)
+
 SCREENSHOTS ?= docs/images
 
 .PHONY: screenshots

@@ -15,7 +15,8 @@ from prunepool.lab.accuracy_row import DENSE_ROW, AccuracyRow
 from prunepool.lab.evaluate import DIAL
 from prunepool.reduction.methods import METHODS
 
-#: Colours that colour-blind people can tell apart (Okabe and Ito), and markers; methods take them in turn.
+#: Colours that colour-blind people can tell apart (Okabe and Ito), and markers; methods take them in turn, and with
+#: each turn another line.
 _STYLES = (
     ("#d55e00", "s"),
     ("#cc79a7", "v"),
@@ -25,16 +26,18 @@ _STYLES = (
     ("#e69f00", ">"),
     ("#f0e442", "P"),
 )
+_LINES = ("-", "--", ":", "-.")
 #: Curves that are not methods: the model's own dial, and a server.
 _OWN = {DIAL: "this model's dial", "served": "the server"}
-_OWN_STYLE = ("#000000", "o")
+_OWN_STYLE = ("#000000", "o", "-")
 
 
-def _style(method: str) -> tuple[str, str]:
-    """Colour and marker of a curve."""
+def _style(method: str) -> tuple[str, str, str]:
+    """Colour, marker and line of a curve."""
     if method in _OWN:
         return _OWN_STYLE
-    return _STYLES[list(METHODS).index(method) % len(_STYLES)]
+    turn, place = divmod(list(METHODS).index(method), len(_STYLES))
+    return *_STYLES[place], _LINES[turn % len(_LINES)]
 
 
 def draw(rows: Sequence[AccuracyRow], path: Path, *, title: str) -> None:
@@ -82,7 +85,7 @@ def draw(rows: Sequence[AccuracyRow], path: Path, *, title: str) -> None:
 
 def _curve(axis: Any, method: str, rows: Sequence[AccuracyRow], name: str, scale: float) -> None:
     ordered = sorted(rows, key=lambda row: row.gmacs)
-    colour, mark = _style(method)
+    colour, mark, line = _style(method)
     ours = method in _OWN
     cost = [row.gmacs for row in ordered]
     ends: list[Mapping[str, tuple[float, float]]] = [row.figures.intervals for row in ordered]
@@ -99,6 +102,7 @@ def _curve(axis: Any, method: str, rows: Sequence[AccuracyRow], name: str, scale
         [scale * getattr(row.figures, name) for row in ordered],
         color=colour,
         marker=mark,
+        linestyle=line,
         markersize=5 if ours else 4,
         linewidth=2.2 if ours else 1.2,
         label=_OWN[method] if ours else METHODS[method].title,

@@ -116,6 +116,7 @@ def candidates(depth: int) -> tuple[Shape, ...]:
         Shape("ToMe", "tome", tuple(range(depth))),
         Shape("fuse at the paper's blocks", "fuse", paper_blocks),
         *(Shape(f"fuse at {name}", "fuse", blocks) for name, blocks in spread.items()),
+        *(Shape(f"ward at {name}", "ward", blocks) for name, blocks in spread.items()),
     )
 
 
