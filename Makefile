@@ -213,6 +213,14 @@ chaos: setup ## Break things on purpose, and see that nothing is lost (5 minutes
 families: setup ## Which of timm's weights are served? Compares each architecture with timm, writes docs/models.md
 	$(BIN)/python -m prunepool.lab.model_families docs/models.md
 
+# A ViT with a class token, images to fit another head on, and others to measure on, as in
+# WITHOUT_CLASS_TOKEN="vit --fit-on samples --images photos --labels photos/labels.csv".
+WITHOUT_CLASS_TOKEN ?=
+
+.PHONY: without-class-token
+without-class-token: setup ## What can stand for the class token where a network has none? (5 minutes)
+	$(BIN)/python -m prunepool.lab.token_importance $(WITHOUT_CLASS_TOKEN) --json docs/benchmarks/without-class-token.json
+
 # Flags of loadtests/overhead.py, as in OVERHEAD="--images photos".
 OVERHEAD ?=
 

@@ -53,7 +53,7 @@ def test_tokens_in_another_order_take_their_positions_along(name: str) -> None:
         assert (lost - expected).abs().max() > 1e-2, "without its place a token would be turned otherwise"
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ["ppt", "fuse", "pool", "prune"])
 @pytest.mark.parametrize("name", ["eva02_tiny_patch14_336", "beit_base_patch16_224"])
 @torch.inference_mode()
 def test_the_place_of_a_token_is_that_of_the_patch_that_was_kept(
@@ -103,8 +103,10 @@ def test_a_merged_token_counts_as_often_in_attention_pooling(name: str) -> None:
     assert not torch.allclose(answer(network.vit, tokens, None), expected)
 
 
-@pytest.mark.parametrize("name", KINDS)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [*((name, "fuse") for name in KINDS), *(("vit_base_patch16_siglip_224", method) for method in METHODS)],
+)
 @torch.inference_mode()
 def test_an_image_does_not_care_who_shares_its_batch(name: str, method: str) -> None:
     network = network_of(name)
