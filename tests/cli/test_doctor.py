@@ -184,3 +184,10 @@ def test_the_version_of_python(number: tuple[int, int], within: bool) -> None:
 
 def test_the_issue_template_asks_for_it(root: Path) -> None:
     assert "prunepool doctor" in (root / ".github" / "ISSUE_TEMPLATE" / "bug.md").read_text()
+
+
+def test_a_model_that_is_not_there_is_to_be_added_or_named_right(look: Any) -> None:
+    missing = look("--model", "tulips")["model tulips"]
+    assert missing["level"] == "problem"
+    assert MODEL in missing["found"], "which there are"
+    assert missing["advice"] == "`prunepool models add` or `models pull` it, or name another with --model"

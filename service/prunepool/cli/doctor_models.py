@@ -8,7 +8,7 @@ from pathlib import Path
 
 from prunepool.access import KeysFile
 from prunepool.cli.finding import Finding
-from prunepool.errors import PrunepoolError
+from prunepool.errors import ModelNotFound, PrunepoolError
 from prunepool.extras import has_torch
 from prunepool.settings import Settings
 from prunepool.store import ModelStore, open_store
@@ -45,6 +45,9 @@ def _model(store: ModelStore, name: str, *, served: bool) -> Finding:
     what = f"model {name}"
     try:
         model = store.verify(name)
+    except ModelNotFound as error:
+        advice = "`prunepool models add` or `models pull` it, or name another with --model"
+        return Finding("problem", what, error.detail, advice)
     except PrunepoolError as error:
         advice = (
             "add or pull it again with --force" if served else "it is not served; remove it, or add it again"

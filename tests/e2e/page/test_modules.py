@@ -235,8 +235,25 @@ def test_the_curve_reaches_the_limit_and_has_what_was_measured(modules: Page) ->
     assert [point["gmacs"] for point in points[:2]] == [1.25, 0.7]
     assert [point["top1"] for point in points] == [0.8, 0.79, None, None]
     assert [point["speedup"] for point in points] == [1, 1.2, None, None]
+    assert curve["measuredOn"] == " on 9 photos"
     bare = call(modules, "curve", "curveOf", {"profile": None, "plans": plans})
     assert [point["ratio"] for point in bare["points"]] == [0, 0.5, 0.755, 0.8724]
+
+
+def test_the_curve_shows_the_top1_that_the_text_beside_it_names(modules: Page) -> None:
+    """The photos of a profile may show few of the model's classes, and are then easier than validation photos."""
+    hard = {"top5": 0.87, "images": 398, "of": "hard ones"}
+    profile = [
+        {"ratio": 0, "gmacs": 1.25, "top1": 0.8, "images": 9, "validation": {"top1": 0.64, **hard}},
+        {"ratio": 0.3, "gmacs": 1.1, "top1": 0.81, "images": 9},
+        {"ratio": 0.5, "gmacs": 0.7, "top1": 0.79, "images": 9, "validation": {"top1": 0.63, **hard}},
+    ]
+    curve = call(modules, "curve", "curveOf", {"profile": profile, "plans": []})
+    assert [point["top1"] for point in curve["points"]] == [0.64, None, 0.63]
+    assert curve["measuredOn"] == " on 9 photos, top-1 on 398 hard ones"
+    once = call(modules, "curve", "curveOf", {"profile": profile[:2], "plans": []})
+    assert [point["top1"] for point in once["points"]] == [0.8, 0.81], "one point is no curve"
+    assert once["measuredOn"] == " on 9 photos"
 
 
 @pytest.mark.parametrize(

@@ -9,19 +9,27 @@ const HEIGHT = 176;
 /**
  * The points of a model's curve by ratio: those of its profile, and of its plans where none was measured.
  *
- * @returns {{images: ?number, points: {ratio: number, gmacs: number, measured: boolean, top1: ?number,
+ * Top-1 is that of validation photos where several ratios have it, as in the text about the model's accuracy: the photos
+ * of a profile may show few of its classes.
+ *
+ * @returns {{measuredOn: string, points: {ratio: number, gmacs: number, measured: boolean, top1: ?number,
  *   agreement: ?number, speedup: ?number}[]}}
  */
 export function curveOf({ profile, plans }) {
-  const measured = (profile ?? []).map(({ ratio, gmacs, top1 = null, agreement = null, speed }) => ({
-    ratio, gmacs, measured: true, top1, agreement, speedup: ratio === 0 ? 1 : speed?.speedup ?? null,
+  const validations = (profile ?? []).flatMap(({ validation }) => validation ?? []);
+  const validated = validations.length > 1 ? validations[0] : null;
+  const top1Of = (point) => (validated ? point.validation : point)?.top1 ?? null;
+  const measured = (profile ?? []).map(({ agreement = null, speed, ...point }) => ({
+    ratio: point.ratio, gmacs: point.gmacs, measured: true, top1: top1Of(point), agreement, speedup: point.ratio === 0 ? 1 : speed?.speedup ?? null,
   }));
   const far = ({ reduction_ratio: ratio }) => measured.every((point) => Math.abs(point.ratio - ratio) > 1e-3);
   const others = plans.filter(far).map(({ reduction_ratio: ratio, gmacs }) => ({
     ratio, gmacs, measured: false, top1: null, agreement: null, speedup: null,
   }));
   const points = [...measured, ...others].sort((a, b) => a.ratio - b.ratio);
-  return { images: profile?.find((point) => point.images)?.images ?? null, points };
+  const images = profile?.find((point) => point.images)?.images;
+  const top1On = validated ? `, top-1 on ${validated.images} ${validated.of ?? "photos"}` : "";
+  return { measuredOn: images ? ` on ${images} photos${top1On}` : "", points };
 }
 
 //: Panels below the cost: name, figure, its text.
@@ -46,11 +54,10 @@ export class Curve {
     this.curve = curveOf(model);
     this.current = null;
     const measured = this.curve.points.some((point) => point.measured);
-    const where = this.curve.images ? ` on ${this.curve.images} photos` : "";
     const { device, dtype } = model.profile?.find(({ speed }) => speed)?.speed ?? {};
     const speed = device ? `; speed on ${device} in ${dtype}, perhaps another one than this` : "";
     by("curve-note").textContent = measured
-      ? `GMACs are counted. Dots: measured${where} for ${model.name}${speed}.`
+      ? `GMACs are counted. Dots: measured${this.curve.measuredOn} for ${model.name}${speed}.`
       : "Counted from the model's plans; accuracy per ratio is not measured yet.";
     this.draw();
   }
