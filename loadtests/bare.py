@@ -19,6 +19,9 @@ from pathlib import Path
 import msgspec
 from pictures import photos
 
+from prunepool.backends.registry import BackendOptions
+from prunepool.machine import compute_threads
+
 #: Number of photos in memory.
 _MOST_CROPS = 64
 #: How often a batch is stacked to see how long it takes.
@@ -95,6 +98,20 @@ def bare(folder: Path, images: Path | None, dtype: str, *, openvino: bool) -> It
             process.kill()
 
 
+def backend_options(dtype: str, *, openvino: bool) -> BackendOptions:
+    """How the model is run: as the server runs it, with a thread for each core."""
+    return BackendOptions(
+        "cpu",
+        dtype,
+        max_batch_size=1,
+        cuda_graphs=0,
+        cuda_compile=False,
+        cpu_openvino=openvino,
+        cpu_openvino_folder=Path(os.devnull),
+        threads=compute_threads(),
+    )
+
+
 def main() -> None:
     """Make measurements until the pipe is closed."""
     # Before torch is imported, as in the service, so that the same model is measured.
@@ -103,7 +120,6 @@ def main() -> None:
     set_openmp_wait_policy(os.environ)
     tune_malloc()
     from prunepool.backends import registry
-    from prunepool.backends.registry import BackendOptions
     from prunepool.core.types import Batch, BatchItem, RatioSpec, Request
     from prunepool.imaging import ImageLimits, Preprocess, decode
     from prunepool.store import open_store
@@ -114,7 +130,7 @@ def main() -> None:
     preprocess = Preprocess(manifest.input_size, manifest.crop_pct, manifest.interpolation)
     encoded = photos(Path(images[0]) if images else None)[:_MOST_CROPS]
     crops = [decode(image, preprocess, ImageLimits()) for image in encoded]
-    options = BackendOptions("cpu", dtype, 1, 0, False, bool(int(openvino)), Path(os.devnull))
+    options = backend_options(dtype, openvino=bool(int(openvino)))
     backend = registry.find(options)(stored, options, {}).backend
     backend.warm_up()
     for line in sys.stdin:

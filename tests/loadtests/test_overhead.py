@@ -9,9 +9,18 @@ from pathlib import Path
 
 import orjson
 import pytest
+from bare import backend_options
 from cpu_use import CLIENT, DECODING, IDLE, LOOPS, MODEL, OTHERS, PARTS, REST, Reading, Spent, part_of, spent
 from overhead_report import Phase, latency, overhead, tables
 from resident import growth
+
+from prunepool.machine import compute_threads
+
+
+@pytest.mark.parametrize("openvino", [True, False])
+def test_the_bare_model_has_as_many_threads_as_the_server_s(openvino: bool) -> None:
+    """OpenVINO takes one unless it is told: the service then kept more than all of the bare model's throughput."""
+    assert backend_options("int8", openvino=openvino).threads == compute_threads()
 
 
 def reading(at: float, model: float, loop: float, client: float, busy: float, idle: float) -> Reading:
