@@ -131,6 +131,28 @@ def test_free_memory_between_lasting_blocks_is_returned() -> None:
     assert left < held - 80
 
 
+#: Prints the megabytes that a process holds with long blocks and after they were freed, a lasting one behind them.
+LONG_BLOCKS = """
+import psutil
+from prunepool.machine import tune_malloc
+tune_malloc(layers=False)
+import numpy as np
+blocks = [np.ones(4 << 20, np.uint8) for _ in range(25)]
+last = np.ones(1 << 16, np.uint8)
+held = psutil.Process().memory_info().rss >> 20
+del blocks
+print(held, psutil.Process().memory_info().rss >> 20)
+"""
+
+
+@glibc
+def test_long_blocks_are_returned_at_once_where_no_layer_takes_the_next_ones() -> None:
+    command = [sys.executable, "-c", LONG_BLOCKS]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    held, left = map(int, done.stdout.split())
+    assert left < held - 90
+
+
 def test_another_c_library_is_not_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ctypes.CDLL", lambda name: object())
     assert tune_malloc({}) == ()

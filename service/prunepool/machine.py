@@ -15,6 +15,9 @@ _SPIN_COUNT = 2000
 #: glibc maps each block longer than this by itself, and unmaps it when it is freed. This is the highest value
 #: allowed.
 _MMAP_THRESHOLD_BYTES = 32 << 20
+#: The same where no layer allocates and frees such blocks: OpenVINO keeps its own, and takes longer ones at times.
+#: What those leave free in the heap would stay there.
+_MMAP_THRESHOLD_BYTES_WITHOUT_LAYERS = 1 << 20
 #: Free memory that a heap keeps at its end: what one layer frees, the next one allocates.
 _TRIM_THRESHOLD_BYTES = 64 << 20
 #: Cores whose threads share a heap. No higher number was tried.
@@ -171,7 +174,7 @@ def set_openmp_wait_policy(environment: MutableMapping[str, str]) -> None:
         environment.setdefault("GOMP_SPINCOUNT", str(_SPIN_COUNT))
 
 
-def tune_malloc(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
+def tune_malloc(environment: Mapping[str, str] = os.environ, *, layers: bool = True) -> tuple[str, ...]:
     """Make glibc keep freed memory in the process, and share heaps among threads.
 
     By default glibc adapts how much freed memory it keeps to what the process has freed before. If that is too
@@ -183,6 +186,8 @@ def tune_malloc(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
 
     Args:
         environment: environment variables of the process.
+        layers: whether PyTorch computes here, which allocates and frees long blocks at every layer. Otherwise those
+            are returned when they are freed.
 
     Returns:
         The parameters that were set, by their names in mallopt(3); none with another C library.
@@ -191,9 +196,10 @@ def tune_malloc(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
     if mallopt is None:
         return ()
     heaps = max(1, available_cores() // _CORES_PER_HEAP)
+    longest = _MMAP_THRESHOLD_BYTES if layers else _MMAP_THRESHOLD_BYTES_WITHOUT_LAYERS
     # For each parameter: its number in malloc.h, its environment variable, its value.
     wanted = {
-        "mmap_threshold": (-3, "MALLOC_MMAP_THRESHOLD_", _MMAP_THRESHOLD_BYTES),
+        "mmap_threshold": (-3, "MALLOC_MMAP_THRESHOLD_", longest),
         "trim_threshold": (-1, "MALLOC_TRIM_THRESHOLD_", _TRIM_THRESHOLD_BYTES),
         "arena_max": (-8, "MALLOC_ARENA_MAX", heaps),
     }

@@ -15,6 +15,7 @@ from prunepool.core.core import Core
 from prunepool.core.profiles import from_json, to_json
 from prunepool.errors import why_of
 from prunepool.logs import exit_now, level_by_signal, serving_logs
+from prunepool.machine import trim_heap
 from prunepool.metrics import Metrics
 from prunepool.server import factory, oom_score
 from prunepool.server.control_pipe import Handler
@@ -92,6 +93,7 @@ async def _serve(spec: EngineSpec, metrics: Metrics) -> int:
     ready = EngineReady(info.device, info.dtype, to_json(core.entries), _names(core))
     await parent.call("ready", *ready)
     server.open()
+    trim_heap()  # of what it took to load the model, which is as much again as it keeps
     tasks = [asyncio.create_task(publish(metrics, HEARTBEAT_S)), asyncio.create_task(_watch(client))]
     await stopped.wait()
     for task in tasks:

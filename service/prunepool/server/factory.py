@@ -24,6 +24,7 @@ from prunepool.core.model_info import ModelInfo
 from prunepool.core.resilience import Resilience
 from prunepool.core.types import Limits
 from prunepool.errors import InvalidParameter
+from prunepool.extras import has_torch
 from prunepool.imaging import ImageLimits
 from prunepool.machine import compute_threads, set_openmp_wait_policy, tune_malloc
 from prunepool.metrics import Metrics
@@ -79,7 +80,7 @@ def create_core(
         InvalidParameter: a device that is not there, or a default ratio that the model cannot do.
     """
     set_openmp_wait_policy(os.environ)
-    tune_malloc()
+    tune_malloc(layers=has_torch())
     models = create_model_factory(settings, decisions, pinned)
     served = {model.name: model for model in map(models.model, settings.model_references)}
     for model in served.values():

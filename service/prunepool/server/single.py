@@ -11,6 +11,7 @@ import uvloop
 
 from prunepool.api.server import Server
 from prunepool.logs import level_by_signal, serving_logs
+from prunepool.machine import trim_heap
 from prunepool.metrics import Metrics
 from prunepool.server import factory
 from prunepool.server.bound import Bound, bound
@@ -89,6 +90,7 @@ def _run(
             keep()
         info = engine.model(engine.default_model)
         describe_build(metrics, info)
+        trim_heap()  # of what it took to load the model, which is as much again as it keeps
         announce(announcement(info.name, info.device, info.dtype, listening.shown, time.monotonic() - start))
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
