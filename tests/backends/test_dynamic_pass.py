@@ -112,6 +112,23 @@ def test_a_pass_without_reducing_blocks_can_be_exported(network: ReducingViT) ->
     torch.testing.assert_close(logits, network(images, [(DENSE, 2)]).logits)
 
 
+@pytest.mark.parametrize(("method", "blocks"), [("ppt", ()), ("fuse", (1, 2))])
+@torch.inference_mode()
+def test_the_last_block_computes_only_what_the_head_reads(
+    method: str, blocks: tuple[int, ...], network: ReducingViT
+) -> None:
+    """At ratio 0 too: the plain pass computes all tokens there, for timm's bits, which no runtime has."""
+    one = DynamicPass(network, PlanFamily(method, blocks))
+    rows: list[int] = []
+    one.network.vit.blocks[-1].mlp.register_forward_hook(
+        lambda mlp, given, out: rows.append(given[0].shape[0])
+    )
+    images = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(3))
+    logits, *_ = one(images, torch.zeros(len(blocks)), *(torch.zeros(197) for _ in blocks))
+    assert rows == [2]
+    torch.testing.assert_close(logits, network(images, [(DENSE, 2)]).logits)
+
+
 def test_a_plan_for_other_blocks_is_not_of_the_family(geometry: Geometry) -> None:
     assert PlanFamily("ppt", (1, 2)).counts(ReductionPlan((1, 3), (9, 9), (0.0, 0.0)), geometry) is None
 

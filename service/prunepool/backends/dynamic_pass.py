@@ -34,8 +34,7 @@ class DynamicPass(nn.Module):
         self._step = METHODS[family.method].load()
         self._thresholds: list[Tensor] = []
         vit = copy.deepcopy(network.vit).float()
-        # Clipping a dynamic count would have to be exported as well.
-        self.network = type(network)(vit, self._reduce, clipped=False)
+        self.network = type(network)(vit, self._reduce, exported=True)
 
     def forward(self, images: Tensor, thresholds: Tensor, *after: Tensor) -> tuple[Tensor, ...]:
         """Logits, then five tensors for each block of the family.

@@ -11,8 +11,9 @@ from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
 from prunepool.lab.variants import PruneThenPool, RestToken, ppt_in_order
 from prunepool.reduction import ppt
+from prunepool.reduction.rows import gather_rows
 from prunepool.reduction.step import Reduced, Step, StepInputs
-from prunepool.reduction.tokens import TokenReduction, gather_rows
+from prunepool.reduction.tokens import TokenReduction
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,10 @@ from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
 from prunepool.reduction.pool import pool
 from prunepool.reduction.prune import prune
+from prunepool.reduction.rows import gather_rows
 from prunepool.reduction.scoring import score_variance
 from prunepool.reduction.step import Reduced, Step, StepInputs, carry_out
-from prunepool.reduction.tokens import TokenReduction, apply_reduction, choose, gather_rows
+from prunepool.reduction.tokens import TokenReduction, apply_reduction, choose
 
 
 def _reduced(given: StepInputs, indices: TokenReduction, merged: Tensor) -> Reduced:

@@ -59,14 +59,15 @@ class ReducingViT(nn.Module):
         vit: a timm `VisionTransformer` that :func:`prunepool.models.plain_vit.check` accepts; subclasses take what
             their family accepts.
         step: replaces the step of every plan's method; for exporters and experiments.
-        clipped: whether a plan removes at most half of the patch tokens at a block; an exporter, whose counts are
-            symbols, sees to that itself.
+        exported: whether this is for an exporter. A plan's counts, which are symbols, are then taken as they are
+            and not clipped to half of the patch tokens; and the last block always computes the prefix tokens alone,
+            for a runtime of its own gives no logits that equal timm's to the bit.
     """
 
-    def __init__(self, vit: nn.Module, step: Step | None = None, *, clipped: bool = True) -> None:
+    def __init__(self, vit: nn.Module, step: Step | None = None, *, exported: bool = False) -> None:
         super().__init__()
         self.vit: Any = vit
-        self._clipped = clipped
+        self._exported = exported
         # Loaded eagerly: a compiler tracing the forward pass cannot trace an import.
         self._steps = {name: step or method.load() for name, method in METHODS.items()}
         self.geometry = network_geometry(vit)
@@ -172,7 +173,8 @@ class ReducingViT(nn.Module):
         # Whether the head reads nothing but prefix tokens.
         front = self.geometry.pool == "token"
         for index in range(start, len(vit.blocks)):
-            if front and index == last and stages and not any(self._removed(index, s) for s in segments):
+            short = front and index == last and (stages or self._exported)
+            if short and not any(self._removed(index, s) for s in segments):
                 x = self._last_block(vit.blocks[index], positions[index], x, segments)
             else:
                 x, segments = self._block(index, positions[index], x, segments, stages)
@@ -282,4 +284,4 @@ class ReducingViT(nn.Module):
         if index not in plan.blocks:
             return 0
         wanted = plan.removed[plan.blocks.index(index)]
-        return removable(wanted, segment.tokens, self.geometry.prefix_tokens) if self._clipped else wanted
+        return wanted if self._exported else removable(wanted, segment.tokens, self.geometry.prefix_tokens)

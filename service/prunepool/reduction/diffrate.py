@@ -14,8 +14,9 @@ import torch
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
 from prunepool.reduction.methods import DROPPED
+from prunepool.reduction.rows import gather_rows
 from prunepool.reduction.step import Reduced, StepInputs, same_for_all
-from prunepool.reduction.tokens import gather_rows, kept_in_order, merge, sums
+from prunepool.reduction.tokens import kept_in_order, merge, sums
 
 #: Tokens before the first and after each block of its DeiT-S, by GMACs.
 TOKENS = {

@@ -21,9 +21,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
+from prunepool.reduction.rows import gather_rows
 from prunepool.reduction.scoring import score_variance
 from prunepool.reduction.step import Reduced, StepInputs, same_for_all
-from prunepool.reduction.tokens import TokenReduction, gather_rows, kept_in_order, merge, sums, unit_sizes
+from prunepool.reduction.tokens import TokenReduction, kept_in_order, merge, sums, unit_sizes
 
 #: Lower bound of scores and lengths, so that nothing is divided by zero.
 LEAST = 1e-12
@@ -109,12 +110,12 @@ def least_loss(x: Tensor, length: Tensor, scores: Tensor, removed: int, prefix: 
     """
     batch, patches = scores.shape
     # By rank, most important first: who may receive is then the same triangle for every image.
-    order = scores.argsort(dim=-1, descending=True, stable=True)
+    ranked, order = scores.sort(dim=-1, descending=True, stable=True)
     place = order + prefix
     unit = gather_rows(x, place).float() / length.gather(1, place).unsqueeze(-1)
-    inverse = scores.gather(1, order).reciprocal()
+    inverse = ranked.reciprocal()
     first = patches - patches // 2
-    loss = 1 - unit[:, first:] @ unit.transpose(1, 2)
+    loss = 1 - torch.bmm(unit[:, first:], unit.transpose(1, 2))
     loss /= inverse[:, first:, None] + inverse[:, None]
     rank = torch.arange(patches, device=x.device)
     loss.masked_fill_(rank >= rank[first:, None], torch.inf)

@@ -12,8 +12,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from prunepool.reduction.rows import gather_rows
 from prunepool.reduction.step import Reduced, StepInputs, same_for_all
-from prunepool.reduction.tokens import gather_rows, kept_in_order, merge, sums
+from prunepool.reduction.tokens import kept_in_order, merge, sums
 
 _ROUNDS = 5
 

@@ -16,8 +16,9 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
 from prunepool.reduction.pool import pool
+from prunepool.reduction.rows import gather_rows
 from prunepool.reduction.step import Reduced, StepInputs, carry_out
-from prunepool.reduction.tokens import TokenReduction, gather_rows, kept_in_order
+from prunepool.reduction.tokens import TokenReduction, kept_in_order
 
 
 def step(inputs: StepInputs) -> Reduced:

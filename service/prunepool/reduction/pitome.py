@@ -12,8 +12,9 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
+from prunepool.reduction.rows import gather_rows
 from prunepool.reduction.step import Reduced, StepInputs, carry_out
-from prunepool.reduction.tokens import gather_rows, kept_in_order
+from prunepool.reduction.tokens import kept_in_order
 
 #: The margin before the first block.
 _MARGIN = 0.75

@@ -21,9 +21,10 @@ import torch
 from torch import Tensor
 
 from prunepool.reduction.fuse import LEAST, merge_by_score
+from prunepool.reduction.rows import gather_rows
 from prunepool.reduction.scoring import score_variance
 from prunepool.reduction.step import Reduced, StepInputs, same_for_all
-from prunepool.reduction.tokens import TokenReduction, gather_rows, kept_in_order, marked, sums
+from prunepool.reduction.tokens import TokenReduction, kept_in_order, marked, sums
 
 #: How fast counts come to grow in full: with the depth l/L times this, up to 1.
 _FULL = 4.0
