@@ -56,3 +56,21 @@ def test_a_product_with_quantised_weights_is_close(transposed: bool, hint: str) 
     for i in range(2):
         np.testing.assert_allclose(found[i], wanted, atol=0.02 * np.abs(wanted).max())
     np.testing.assert_allclose(found[2], rows @ rows.T, atol=0.05 if hint == "f32" else 1.0)
+
+
+@pytest.mark.parametrize("transposed", [True, False])
+def test_a_large_weight_makes_only_its_own_64_neighbours_coarse(transposed: bool) -> None:
+    from openvino import opset13 as ops
+
+    weights = np.random.default_rng(2).normal(size=(8, 192)).astype(np.float32)
+    weights[:, 0] = 1000.0
+    given_rows = ops.parameter([-1, 192], np.float32)
+    constant = ops.constant(weights if transposed else np.ascontiguousarray(weights.T))
+    model = ov.Model([ops.matmul(given_rows, constant, False, transposed)], [given_rows], "outlier")
+    assert quantise_weights(model) == 1
+    settings = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0}
+    # The rows of the unit matrix give the weights back.
+    back = ov.Core().compile_model(model, "CPU", settings)([np.eye(192, dtype=np.float32)])[0].T
+    off = np.abs(back - weights)
+    assert off[:, :64].max() > 0.5
+    assert off[:, 64:].max() < 0.05

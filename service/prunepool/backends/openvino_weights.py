@@ -1,8 +1,8 @@
-"""Weights of a converted pass in int8: one scale and zero point for each output channel. It needs no torch.
+"""Weights of a converted pass in int8: a scale and a zero point for each group of weights. It needs no torch.
 
 Only the weights of matrix products change. OpenVINO's CPU plugin then quantises the activations as they come, a
-group of neighbouring channels at a time, so that no calibration data is needed. The form is the one that
-`nncf.compress_weights(mode=INT8_ASYM)` gives, of which OpenVINO makes its int8 kernels.
+group of neighbouring channels at a time, so that no calibration data is needed. A group is some neighbouring
+inputs of one output channel: one large weight then makes few others coarse.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 
 #: The largest value of an unsigned 8-bit integer.
 _MOST = 255
+
+#: Neighbouring input channels whose weights have one scale, where their number divides by it.
+_GROUP = 64
 
 
 def quantise_weights(model: Any) -> int:
@@ -48,20 +51,29 @@ def quantise_weights(model: Any) -> int:
 
 def _decompressed(ops: Any, weights: NDArray[Any], axis: int) -> Any:
     """Operations that give weights back from their int8 form: (q − zero point) · scale."""
-    quantised, zero_point, scale = quantise(weights.astype(np.float32), axis)
+    inputs = weights.shape[axis]
+    size = _GROUP if inputs % _GROUP == 0 else inputs
+    grouped = weights.astype(np.float32)
+    if size < inputs:
+        grouped = grouped.reshape(*weights.shape[:axis], inputs // size, size, *weights.shape[axis + 1 :])
+        axis += 1
+    quantised, zero_point, scale = quantise(grouped, axis)
     integers = ops.convert(ops.constant(quantised), "f32")
     shifted = ops.subtract(integers, ops.convert(ops.constant(zero_point), "f32"))
-    return ops.multiply(shifted, ops.constant(scale))
+    back = ops.multiply(shifted, ops.constant(scale))
+    if size == inputs:
+        return back
+    return ops.reshape(back, ops.constant(np.array(weights.shape)), special_zero=False)
 
 
 def quantise(
     weights: NDArray[np.float32], axis: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float32]]:
-    """Weights as unsigned integers, with the zero point and the scale of each output channel.
+    """Weights as unsigned integers, with the zero point and the scale of each group.
 
     Args:
-        weights: a matrix, float32.
-        axis: along which one scale holds: that of the input channels.
+        weights: float32.
+        axis: along which one scale holds: that of the input channels of a group.
 
     Returns:
         The integers, of the weights' shape; zero points and scales, of length 1 along the axis. Zero stays zero,
