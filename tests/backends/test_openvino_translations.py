@@ -24,6 +24,10 @@ CASES: dict[str, tuple[Callable[[Tensor, Tensor, Tensor], Tensor], int]] = {
     "scatter_add": (lambda x, index, rows: x[..., 0].scatter_add(1, index, rows[..., 0]), 4),
     "scatter": (lambda x, index, rows: x[..., 0].scatter(1, index, rows[..., 0]), 4),
     "scatter a number": (lambda x, index, rows: x[..., 0].scatter(1, index, 2.5), 6),
+    "scatter along the last axis": (
+        lambda x, index, rows: x.transpose(1, 2).scatter(2, index[:, None], 2.5),
+        9,
+    ),
     "norm": (lambda x, index, rows: torch.linalg.vector_norm(x, dim=-1), 1),
     "norm over two axes": (lambda x, index, rows: torch.linalg.vector_norm(x.unsqueeze(1), dim=(1, 3)), 2),
     "normalised": (lambda x, index, rows: F.normalize(x, dim=-1), 12),

@@ -29,38 +29,39 @@ def _add_rows(node: Any) -> list[Any]:
     ops = _operations()
     rows = node.get_input(2)
     column = ops.unsqueeze(ops.convert(node.get_input(1), "i32"), _number(-1))
-    return _added(node.get_input(0), ops.broadcast(column, ops.shape_of(rows, "i32")), rows)
+    return _added(node.get_input(0), ops.broadcast(column, ops.shape_of(rows, "i32")), rows, _number(1))
 
 
 def _scatter_add(node: Any) -> list[Any]:
     """What is added always has the index's shape here, to which OpenVINO's own translation would cut it."""
-    return _added(node.get_input(0), _operations().convert(node.get_input(2), "i32"), node.get_input(3))
+    index = _operations().convert(node.get_input(2), "i32")
+    return _added(node.get_input(0), index, node.get_input(3), _axis(node))
 
 
-def _added(x: Any, index: Any, added: Any) -> list[Any]:
+def _added(x: Any, index: Any, added: Any, axis: Any) -> list[Any]:
     ops = _operations()
-    return _outputs(
-        ops.scatter_elements_update(x, index, added, _number(1), reduction="sum", use_init_val=True)
-    )
+    return _outputs(ops.scatter_elements_update(x, index, added, axis, reduction="sum", use_init_val=True))
 
 
 def _scatter(node: Any) -> list[Any]:
     """The same holds for what is written."""
     ops = _operations()
     index = ops.convert(node.get_input(2), "i32")
-    return _outputs(ops.scatter_elements_update(node.get_input(0), index, node.get_input(3), _number(1)))
+    return _outputs(ops.scatter_elements_update(node.get_input(0), index, node.get_input(3), _axis(node)))
 
 
 def _scatter_value(node: Any) -> list[Any]:
     ops = _operations()
     x, index = node.get_input(0), ops.convert(node.get_input(2), "i32")
     written = ops.broadcast(ops.convert_like(node.get_input(3), x), ops.shape_of(index, "i32"))
-    return _outputs(ops.scatter_elements_update(x, index, written, _number(1)))
+    return _outputs(ops.scatter_elements_update(x, index, written, _axis(node)))
 
 
 def _vector_norm(node: Any) -> list[Any]:
-    """The Euclidean norm, as one operation instead of four; steps take no other."""
+    """The Euclidean norm, as one operation instead of four."""
     ops = _operations()
+    if (order := node.get_values_from_const_input(1)) != 2:
+        raise ValueError(f"a norm of order {order} is not translated")
     axes = np.array(node.get_values_from_const_input(2), np.int32)
     kept = node.get_input_size() > 3 and bool(node.get_values_from_const_input(3))
     return _outputs(ops.reduce_l2(node.get_input(0), ops.constant(axes), kept))
@@ -70,6 +71,10 @@ def _operations() -> Any:
     from openvino import opset15
 
     return opset15
+
+
+def _axis(node: Any) -> Any:
+    return _number(node.get_values_from_const_input(1))
 
 
 def _number(value: int) -> Any:
