@@ -22,5 +22,5 @@ def why_not(geometry: Geometry, methods: Iterable[str]) -> str | None:
         return f"a converted pass does not follow its {geometry.positions} positions inside attention"
     for method in methods:
         if not METHODS[method].converts:
-            return f"OpenVINO cannot take over the reduction method {method!r}"
+            return f"no pass is converted with the reduction method {method!r}"
     return None

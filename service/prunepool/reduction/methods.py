@@ -53,7 +53,7 @@ class ReductionMethod:
         uses_threshold: whether the step reads a plan's thresholds.
         keeps_order: whether a step that removes no token leaves all tokens in their places.
         served: whether it is fast enough to serve; others are for comparison alone.
-        converts: whether OpenVINO can take a pass with it over; any other one is served by PyTorch.
+        converts: whether OpenVINO was seen to give the same answers with it; PyTorch serves any other one.
     """
 
     name: str
@@ -89,8 +89,8 @@ METHODS: dict[str, ReductionMethod] = {
         ReductionMethod("ward", "Ward (ours)", _step_of("ward"), from_first_quarter, None, keeps_order=True),
         ReductionMethod("tome", "ToMe", _step_of("pool"), every_block, None),
         ReductionMethod("topk", "top-k", _step_of("topk")),
-        ReductionMethod("turbo", "Turbo", _step_of("turbo"), every_block, None),
-        ReductionMethod("mctf", "MCTF", _step_of("mctf"), every_block, None),
+        ReductionMethod("turbo", "Turbo", _step_of("turbo"), every_block, None, converts=False),
+        ReductionMethod("mctf", "MCTF", _step_of("mctf"), every_block, None, converts=False),
         ReductionMethod("unlike", "keep the unlike", _step_of("unlike")),
         ReductionMethod(
             "pitome", "PiToMe", _step_of("pitome"), every_block, None, keeps_order=True, converts=False
