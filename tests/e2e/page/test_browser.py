@@ -358,7 +358,7 @@ def test_a_measured_profile_is_drawn_with_its_agreement(visit: Visit) -> None:
 
     page = visit(first=lambda p: p.route("**/models/*", measured))
     expect(page.locator("#curve-note")).to_have_text(
-        "GMACs are counted. Dots: measured on 321 photos for deit_tiny_imagenet1k."
+        "GMACs are counted. Dots: measured for deit_tiny_imagenet1k on 321 photos."
     )
     expect(page.locator("#curve")).to_contain_text("agreement with dense")
     expect(page.locator("#curve")).not_to_contain_text("speed")

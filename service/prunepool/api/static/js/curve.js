@@ -57,7 +57,7 @@ export class Curve {
     const { device, dtype } = model.profile?.find(({ speed }) => speed)?.speed ?? {};
     const speed = device ? `; speed on ${device} in ${dtype}, perhaps another one than this` : "";
     by("curve-note").textContent = measured
-      ? `GMACs are counted. Dots: measured${this.curve.measuredOn} for ${model.name}${speed}.`
+      ? `GMACs are counted. Dots: measured for ${model.name}${this.curve.measuredOn}${speed}.`
       : "Counted from the model's plans; accuracy per ratio is not measured yet.";
     this.draw();
   }
