@@ -63,7 +63,7 @@ def provoke(server: Any, monkeypatch: pytest.MonkeyPatch) -> set[int]:
             client.get("/models", headers={"Authorization": "Bearer another"}),
         ]
         with monkeypatch.context() as patched:
-            patched.setattr("prunepool.api.health.encoder_for", lambda accept: 1 / 0)
+            patched.setattr("prunepool.api.exposition.encoder_for", lambda accept: 1 / 0)
             asked.append(client.get("/metrics"))
             patched.setattr(Keyring, "identify", lambda self, key: 1 / 0)
             asked.append(client.get("/models"))
