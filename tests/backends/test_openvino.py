@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from prunepool.backends.compiled_pass import Answers, CompiledPass
+from prunepool.backends.compiled_pass import Answers, CompiledPasses
 from prunepool.backends.dynamic_pass import DynamicPass
 from prunepool.backends.openvino_compile import open_network
 from prunepool.backends.plan_family import PlanFamily
@@ -33,11 +33,11 @@ def network(random_vit: Callable[..., nn.Module]) -> ReducingViT:
 
 
 @pytest.fixture(scope="module")
-def passes(network: ReducingViT) -> Callable[[str], CompiledPass]:
+def passes(network: ReducingViT) -> Callable[[str], CompiledPasses]:
     """The small network's pass by a method, in float32 with two threads; converted once."""
-    made: dict[str, CompiledPass] = {}
+    made: dict[str, CompiledPasses] = {}
 
-    def get(method: str) -> CompiledPass:
+    def get(method: str) -> CompiledPasses:
         if method not in made:
             family = PlanFamily(method, default_blocks(4, method))
             made[method] = open_network(network, family, SIZE, ("float32",), 2)["float32"]
@@ -103,7 +103,7 @@ MANY = (*range(40), *range(40, PATCHES, 7))
 )
 @torch.inference_mode()
 def test_every_plan_gets_pytorchs_answers(
-    method: str, counts: tuple[int, ...], network: ReducingViT, passes: Callable[[str], CompiledPass]
+    method: str, counts: tuple[int, ...], network: ReducingViT, passes: Callable[[str], CompiledPasses]
 ) -> None:
     """Odd and even counts, many and few, in turns with one, two and three images; one pass for all."""
     one = passes(method)
@@ -121,7 +121,7 @@ def test_every_plan_gets_pytorchs_answers(
 
 
 @torch.inference_mode()
-def test_a_block_may_be_left_out(network: ReducingViT, passes: Callable[[str], CompiledPass]) -> None:
+def test_a_block_may_be_left_out(network: ReducingViT, passes: Callable[[str], CompiledPasses]) -> None:
     for removed in ((0, 31, 20), (30, 0, 20), (1, 0, 0)):
         plan = ReductionPlan((1, 2, 3), removed, (7e-5,) * 3, "ppt")
         images = noise(2)
@@ -131,7 +131,7 @@ def test_a_block_may_be_left_out(network: ReducingViT, passes: Callable[[str], C
 
 @torch.inference_mode()
 def test_a_mix_of_plans_gets_pytorchs_answers(
-    network: ReducingViT, passes: Callable[[str], CompiledPass]
+    network: ReducingViT, passes: Callable[[str], CompiledPasses]
 ) -> None:
     groups: list[Group] = [
         (plan_of(gone, "ward"), count) for gone, count in ((0, 3), (30, 1), (90, 4), (140, 1))

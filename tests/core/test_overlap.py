@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from prunepool.core.backend import OutOfMemory
+from prunepool.core.device_share import FairLock
 from prunepool.core.events import BatchReport, Ended, Event, Ready
 from prunepool.core.profiling import WARM_UP
 from prunepool.core.types import Batch, BatchItem, Limits, Output, RatioSpec, Request
@@ -32,9 +33,13 @@ class FakeAsynchronousBackend(FakeBackend):
         error: Exception | None = None,
         unlaunchable: int | None = None,
         looks: int = 0,
+        poll_s: float = 0.0002,
+        orders_models: bool = True,
         **options: Any,
     ) -> None:
         super().__init__(classes, **options)
+        self.poll_s = poll_s
+        self.orders_models = orders_models
         self._looks = Counter[int]()
         self._least_looks = looks
         self._unlaunchable = unlaunchable
@@ -44,7 +49,8 @@ class FakeAsynchronousBackend(FakeBackend):
         self._most = room
         self._error = error
 
-    def launch(self, batch: Batch, prepared: object) -> object:
+    def launch(self, batch: Batch, prepared: object, wake: Callable[[], object]) -> object:
+        self.wake = wake
         if len(batch.items) > self._most:
             raise OutOfMemory("full")
         if self._unlaunchable in values(batch):
@@ -81,14 +87,30 @@ def batch(*values: int, deadline: float | None = None) -> Batch:
     return Batch(tuple(BatchItem(one, 0.0, "requested") for one in requests), float(len(requests)))
 
 
+def until(condition: Callable[[], bool]) -> None:
+    while not condition():
+        pass
+
+
 class Bench:
     """A worker over such a backend, warm, and what it said."""
 
-    def __init__(self, backend: FakeAsynchronousBackend, clock: Callable[[], float] = lambda: 0.0) -> None:
+    def __init__(
+        self,
+        backend: FakeAsynchronousBackend,
+        clock: Callable[[], float] = lambda: 0.0,
+        lock: FairLock | None = None,
+    ) -> None:
         self.events: asyncio.Queue[Event] = asyncio.Queue()
         post = lambda worker, event: self.events.put_nowait(event)  # noqa: E731
         self.worker = Worker(
-            "overlap", lambda: backend, costs=FakeCosts(), input_size=4, clock=clock, post=post
+            "overlap",
+            lambda: backend,
+            costs=FakeCosts(),
+            input_size=4,
+            clock=clock,
+            post=post,
+            device_lock=lock,
         )
 
     async def warm(self) -> Bench:
@@ -119,6 +141,46 @@ async def test_the_next_batch_is_launched_before_the_first_is_collected() -> Non
     answers = [(await bench.report()).outputs for _ in range(2)]
     assert [one.logits.argmax() for one in [*(answers[0] or ()), *(answers[1] or ())]] == [1, 2]
     assert await bench.ended() == Ended(None)
+
+
+async def test_a_device_that_calls_back_is_not_polled() -> None:
+    backend = FakeAsynchronousBackend(held=True, poll_s=600.0)
+    bench = await Bench(backend).warm()
+    bench.worker.give(batch(1))
+    assert await backend.logged(1) == ["launch 0"]
+    bench.worker.give(batch(2))
+    assert await backend.logged(2) == ["launch 1", "collect 0"]
+    assert (await bench.report()).outputs
+    backend.wake()  # too early: it is asked again when it calls again
+    backend.finished = 2
+    backend.wake()
+    assert (await bench.report()).outputs
+    bench.worker.give(batch(3))
+    backend.finished = 3
+    assert await backend.logged(2) == ["collect 1", "launch 2"]
+    backend.wake()
+    assert (await bench.report()).outputs
+    assert await bench.ended() == Ended(None)
+
+
+async def test_nothing_is_launched_early_while_another_model_waits_for_the_device() -> None:
+    lock, other = FairLock(), object()
+    backend = FakeAsynchronousBackend(held=True, orders_models=False)
+    bench = await Bench(backend, lock=lock).warm()
+    bench.worker.give(batch(1))
+    assert await backend.logged(1) == ["launch 0"]
+    waits = asyncio.create_task(asyncio.to_thread(lock.acquire, other))
+    await asyncio.to_thread(until, lambda: lock.contended)
+    bench.worker.give(batch(2))
+    assert await backend.logged(1) == ["collect 0"]
+    assert await waits, "its turn comes after the batch that ran"
+    assert backend.log.empty()
+    lock.release(other, 0.0)
+    assert await backend.logged(1) == ["launch 1"]
+    backend.finished = 2
+    assert [(await bench.report()).outputs is not None for _ in range(2)] == [True, True]
+    assert await bench.ended() == Ended(None)
+    assert await asyncio.to_thread(lock.acquire, other), "the device is free at the end"
 
 
 async def test_a_batch_counts_from_when_the_one_before_it_was_done() -> None:

@@ -6,8 +6,8 @@ by side were no faster on two cores, and each has its own memory for activations
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,8 +65,77 @@ class Answers(NamedTuple):
     stages: list[StageArrays]
 
 
-#: Maps the inputs of a pass to its outputs.
-Infer = Callable[[Arrays], Arrays]
+class StartedRun(Protocol):
+    """A run that computes, or waits for those started before it."""
+
+    def done(self) -> bool:
+        """Whether it has ended, well or not."""
+
+    def outputs(self) -> Arrays:
+        """Wait for the outputs of the pass; called once at most.
+
+        Raises:
+            RuntimeError: OpenVINO cannot compute them.
+        """
+
+
+class Infer(Protocol):
+    """Starts a run of a pass and returns at once; runs compute one after the other, in the order of their start."""
+
+    def __call__(self, inputs: Arrays, when_done: Callable[[], object], /) -> StartedRun:
+        """Start a run.
+
+        Args:
+            inputs: of the pass; not changed before the run is done.
+            when_done: called from another thread once it is done or has failed.
+
+        Raises:
+            RuntimeError: OpenVINO takes no such inputs.
+        """
+
+
+class PassRun:
+    """One run of a pass: neighbouring images of one plan.
+
+    Args:
+        owner: the pass.
+        plan: of all images.
+        first: index in the batch of the first image.
+        images: normalised, float32 [B, 3, H, W].
+    """
+
+    def __init__(
+        self, owner: CompiledPass, plan: ReductionPlan, first: int, images: NDArray[np.float32]
+    ) -> None:
+        self.owner = owner
+        self._plan = plan
+        self._first = first
+        self._images = images
+        self._started: StartedRun | None = None
+
+    def start(self, when_done: Callable[[], object] = lambda: None) -> None:
+        """Start it; see :class:`Infer`."""
+        self._started = self.owner.start(self._images, self._plan, when_done)
+
+    @property
+    def started(self) -> bool:
+        """Whether it was started."""
+        return self._started is not None
+
+    def done(self) -> bool:
+        """Whether it was started and has ended."""
+        return self._started is not None and self._started.done()
+
+    def answers(self) -> Answers:
+        """Wait for its answers; it was started.
+
+        Raises:
+            RuntimeError: OpenVINO cannot compute it.
+        """
+        assert self._started is not None
+        logits, *rest = self._started.outputs()
+        stages = self.owner.stages(self._plan, self._first, rest)
+        return Answers(logits.astype(np.float32, copy=False), stages)
 
 
 class CompiledPass:
@@ -82,51 +151,88 @@ class CompiledPass:
         self._infer = infer
         self._family = family
         self._geometry = geometry
-        self._at_once = max(1, min(AT_ONCE, AT_ONCE * _CHANNELS // geometry.width))
+        #: Images in a run at most.
+        self.at_once = max(1, min(AT_ONCE, AT_ONCE * _CHANNELS // geometry.width))
 
     def runs(self, plan: ReductionPlan) -> bool:
         """Whether a plan is of this family."""
         return self._family.counts(plan, self._geometry) is not None
 
-    def __call__(self, images: NDArray[np.float32], groups: Sequence[Group]) -> Answers:
-        """Logits of a batch.
-
-        Args:
-            images: normalised, float32 [B, 3, H, W]; images of one plan are neighbours.
-            groups: the plans, all of this family, and how many images follow each, in order.
-
-        Raises:
-            RuntimeError: OpenVINO cannot compute it.
-        """
-        logits: list[NDArray[np.float32]] = []
-        stages: list[StageArrays] = []
-        first = 0
-        for plan, count in groups:
-            for share in even_shares(count, self._at_once):
-                found, *rest = self._infer(self._inputs(images[first : first + share], plan))
-                logits.append(found.astype(np.float32, copy=False))
-                stages += self._stages(plan, first, rest)
-                first += share
-        return Answers(np.concatenate(logits), sorted(stages, key=lambda stage: (stage.block, stage.first)))
-
-    def _inputs(self, images: NDArray[np.float32], plan: ReductionPlan) -> Arrays:
+    def start(
+        self, images: NDArray[np.float32], plan: ReductionPlan, when_done: Callable[[], object]
+    ) -> StartedRun:
+        """Start a run of images of one plan; see :class:`Infer`."""
         stay = [np.zeros(count, np.float32) for count in self._counts(plan)]
         thresholds = np.array(self._family.thresholds(plan), np.float32)
-        return [np.ascontiguousarray(images), thresholds, *stay]
+        return self._infer([np.ascontiguousarray(images), thresholds, *stay], when_done)
 
-    def _stages(
+    def stages(
         self, plan: ReductionPlan, first: int, outputs: Sequence[NDArray[np.generic]]
-    ) -> Iterator[StageArrays]:
-        """The reductions that were carried out, from the outputs of a pass after the logits."""
+    ) -> list[StageArrays]:
+        """The reductions that a run carried out, from its outputs after the logits."""
         counts = self._counts(plan)
         before = (self._geometry.tokens, *counts)
+        found = []
         for i, (block, n, m) in enumerate(zip(self._family.blocks, before, counts, strict=False)):
             if m < n:
                 own: Sequence[Any] = outputs[i * STAGE_ARRAYS : (i + 1) * STAGE_ARRAYS]
                 keep, remove, target, pruned, variance = own
-                yield StageArrays(block, first, (keep, remove, target), pruned, variance)
+                found.append(StageArrays(block, first, (keep, remove, target), pruned, variance))
+        return found
 
     def _counts(self, plan: ReductionPlan) -> tuple[int, ...]:
         counts = self._family.counts(plan, self._geometry)
         assert counts is not None, plan
         return counts
+
+
+class CompiledPasses:
+    """The passes of a compiled model, which together run every plan of its dial.
+
+    Args:
+        passes: the first that runs a plan is used for it.
+    """
+
+    def __init__(self, passes: Sequence[CompiledPass]) -> None:
+        self._passes = tuple(passes)
+
+    def runs(self, plan: ReductionPlan) -> bool:
+        """Whether any pass runs a plan."""
+        return any(one.runs(plan) for one in self._passes)
+
+    def cut(self, images: NDArray[np.float32], groups: Sequence[Group]) -> list[PassRun]:
+        """The runs that a batch takes.
+
+        Args:
+            images: normalised, float32 [B, 3, H, W]; images of one plan are neighbours.
+            groups: the plans, and how many images follow each, in order.
+        """
+        runs = []
+        first = 0
+        for plan, count in groups:
+            owner = next(one for one in self._passes if one.runs(plan))
+            for share in even_shares(count, owner.at_once):
+                runs.append(PassRun(owner, plan, first, images[first : first + share]))
+                first += share
+        return runs
+
+    def __call__(self, images: NDArray[np.float32], groups: Sequence[Group]) -> Answers:
+        """Answers of a batch, which :meth:`cut` describes, run after run.
+
+        Raises:
+            RuntimeError: OpenVINO cannot compute it.
+        """
+        answers = []
+        for run in self.cut(images, groups):
+            run.start()
+            answers.append(run.answers())
+        return joined(answers)
+
+
+def joined(answers: Sequence[Answers]) -> Answers:
+    """The answers of a batch from those of its runs."""
+    stages = [stage for one in answers for stage in one.stages]
+    return Answers(
+        np.concatenate([one.logits for one in answers]),
+        sorted(stages, key=lambda stage: (stage.block, stage.first)),
+    )

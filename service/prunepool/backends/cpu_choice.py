@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunepool.backends import openvino_runtime
-from prunepool.backends.compiled_backend import CompiledBackend, CompiledPasses
-from prunepool.backends.compiled_pass import CompiledPass
+from prunepool.backends.compiled_backend import CompiledBackend
+from prunepool.backends.compiled_pass import CompiledPass, CompiledPasses
 from prunepool.backends.converted import CompiledModel, ConvertedModels
 from prunepool.backends.convertible import why_not
 from prunepool.backends.fidelity import Reference, normalised_photos, photos_digest

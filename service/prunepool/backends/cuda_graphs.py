@@ -8,7 +8,7 @@ eagerly, all plans in one packed pass; each output says which of the two it was.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -59,6 +59,9 @@ class CudaGraphBackend:
         most_graphs: how many CUDA graphs are captured at most; 0: everything runs eagerly.
         compiled: capture kernels made by torch.compile; warming up then takes minutes.
     """
+
+    poll_s = 0.0002
+    orders_models = True
 
     def __init__(
         self,
@@ -127,8 +130,10 @@ class CudaGraphBackend:
 
     @memory_errors_translated()
     @torch.inference_mode()
-    def launch(self, batch: Batch, prepared: object) -> LaunchedParts:
-        """Have the device compute a batch; returns at once.
+    def launch(
+        self, batch: Batch, prepared: object, wake: Callable[[], object] = lambda: None
+    ) -> LaunchedParts:
+        """Have the device compute a batch; returns at once. CUDA does not call back.
 
         Raises:
             OutOfMemory: the device has no memory for it.

@@ -12,8 +12,7 @@ from typing import Any
 
 import torch
 
-from prunepool.backends.compiled_backend import CompiledPasses
-from prunepool.backends.compiled_pass import CompiledPass
+from prunepool.backends.compiled_pass import CompiledPass, CompiledPasses
 from prunepool.backends.convertible import why_not
 from prunepool.backends.dynamic_pass import DynamicPass
 from prunepool.backends.fidelity import Reference, normalised_photos, photos_digest
@@ -121,7 +120,7 @@ def open_formats(model: LoadedModel, dtypes: Sequence[str], threads: int) -> dic
 
 def open_network(
     network: ReducingViT, family: PlanFamily, size: int, dtypes: Sequence[str], threads: int
-) -> dict[str, CompiledPass]:
+) -> dict[str, CompiledPasses]:
     """The pass of a network, converted now and ready to run; for experiments, which keep no files.
 
     Args:
@@ -138,14 +137,14 @@ def open_network(
         ConversionInvalid: OpenVINO is not installed, or cannot convert the network.
     """
     exact = _converted(network, family, size)
-    opened: dict[str, CompiledPass] = {}
+    opened: dict[str, CompiledPasses] = {}
     for dtype in dtypes:
         converted = exact.clone()
         if dtype == "int8":
             quantise_weights(converted)
         graphs, constants = pack({"pass": converted}, halved=False)
         infer = open_pass(graphs["pass"], constants, dtype, threads)
-        opened[dtype] = CompiledPass(infer, family, network.geometry)
+        opened[dtype] = CompiledPasses([CompiledPass(infer, family, network.geometry)])
     return opened
 
 

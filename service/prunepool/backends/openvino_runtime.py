@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 
@@ -85,13 +86,75 @@ def open_pass(
     }
     try:
         cache = kernels or KernelCache()
-        request = cache.compile(core(), unpack(graph), constants, settings).create_infer_request()
+        compiled = cache.compile(core(), unpack(graph), constants, settings)
     except RuntimeError as error:
         raise ConversionInvalid(f"OpenVINO cannot run the compiled pass: {error}") from error
+    return _Requests(compiled)
 
-    def infer(arrays: Arrays) -> Arrays:
-        request.infer(list(arrays), share_inputs=True)
+
+class _Requests:
+    """Starts runs of a compiled pass; each has a request of its own, which the next one takes over.
+
+    Args:
+        compiled: an `openvino.CompiledModel` with one stream, in which runs compute one after the other.
+    """
+
+    def __init__(self, compiled: Any) -> None:
+        self._compiled = compiled
+        self._free: list[Any] = []
+
+    def __call__(self, inputs: Arrays, when_done: Callable[[], object]) -> _Run:
+        request = self._free.pop() if self._free else self._compiled.create_infer_request()
+        return _Run(request, inputs, when_done, self._free.append)
+
+
+class _Run:
+    """The :class:`~prunepool.backends.compiled_pass.StartedRun` of a request.
+
+    Args:
+        request: an `openvino.InferRequest` that nothing uses.
+        inputs: of the pass.
+        when_done: called once it is done.
+        give_back: takes the request when its outputs were copied.
+    """
+
+    def __init__(
+        self,
+        request: Any,
+        inputs: Arrays,
+        when_done: Callable[[], object],
+        give_back: Callable[[Any], object],
+    ) -> None:
+        self._request = request
+        self._inputs = inputs  # shared with OpenVINO, which does not keep them alive
+        self._when_done = when_done
+        self._give_back = give_back
+        self._done = False
+        request.set_callback(lambda _: self._end(), None)
+        request.start_async(list(inputs), share_inputs=True)
+
+    def done(self) -> bool:
+        """Whether it has ended. A failure is not called back: OpenVINO has to be asked."""
+        if not self._done:
+            try:
+                self._done = self._request.wait_for(0)
+            except RuntimeError:
+                self._done = True
+        return self._done
+
+    def outputs(self) -> Arrays:
+        """Wait for the outputs of the pass.
+
+        Raises:
+            RuntimeError: OpenVINO cannot compute them.
+        """
+        self._request.wait()
         # Copies: the next run overwrites the output tensors.
-        return [tensor.data.copy() for tensor in request.output_tensors]
+        found = [tensor.data.copy() for tensor in self._request.output_tensors]
+        self._done = True
+        self._give_back(self._request)
+        return found
 
-    return infer
+    def _end(self) -> None:
+        self._done = True
+        self._when_done()

@@ -7,12 +7,12 @@ NumPy arrays in, :class:`~prunepool.core.types.Output` out. The worker calls a b
 A backend whose device computes while the calling thread goes on implements :class:`AsynchronousBackend` as well;
 the worker then prepares and launches a batch while the device computes the one before::
 
-    launch(batch, prepared) ──▶ done(launched)? ──▶ collect(batch, launched)
+    launch(batch, prepared, wake) ──▶ done(launched)? ──▶ collect(batch, launched)
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
 from prunepool.core.types import Batch, Output
@@ -66,10 +66,23 @@ class AsynchronousBackend(Backend, Protocol):
     """A backend whose device computes one batch while the thread prepares and launches the next.
 
     At most two batches are launched and not yet collected; they are collected in the order of their launch.
+
+    Attributes:
+        poll_s: seconds between two calls of :meth:`done`, while the worker waits for a batch to launch.
+        orders_models: whether the device orders the batches of several models itself, as a GPU does; where it does
+            not, only one model has batches launched at a time.
     """
 
-    def launch(self, batch: Batch, prepared: object) -> object:
+    poll_s: float
+    orders_models: bool
+
+    def launch(self, batch: Batch, prepared: object, wake: Callable[[], object]) -> object:
         """Queue a batch on the device and return at once.
+
+        Args:
+            batch: as for :meth:`run`.
+            prepared: what :meth:`prepare` returned for it.
+            wake: may be called, from any thread, when it is time to call :meth:`done`.
 
         Returns:
             Anything; it is passed to :meth:`done` and :meth:`collect`.

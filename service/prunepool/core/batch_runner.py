@@ -81,8 +81,15 @@ class BatchRunner:
         """Say once that the device is idle, before the first :meth:`launch`."""
         self._finished = self._clock()
 
-    def launch(self, backend: AsynchronousBackend, batch: Batch) -> LaunchedBatch | BatchReport:
+    def launch(
+        self, backend: AsynchronousBackend, batch: Batch, wake: Callable[[], object]
+    ) -> LaunchedBatch | BatchReport:
         """Have the device compute a batch.
+
+        Args:
+            backend: of the device.
+            batch: to compute.
+            wake: may be called when it is time to ask whether the batch is done.
 
         Returns:
             The launched batch; or its report, where there is nothing to compute or no memory for it.
@@ -96,7 +103,7 @@ class BatchRunner:
             return BatchReport(batch, ran, (), started, started, idle_before=False)
         _set_marks(ran)
         try:
-            return LaunchedBatch(batch, ran, started, backend.launch(ran, backend.prepare(ran)))
+            return LaunchedBatch(batch, ran, started, backend.launch(ran, backend.prepare(ran), wake))
         except OutOfMemory as error:
             self._warn(ran, error)
             _clear_marks(ran)

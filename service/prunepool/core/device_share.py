@@ -1,8 +1,9 @@
 """A device shared by several models: whose batch runs next, and how much work the others have for it.
 
 On a CPU batches of different models run one after the other, under a fair lock. Two at once would share the
-cores and each take about twice as long, which no prediction could know; in turn they end no later. A GPU orders
-the batches of several streams itself, so its workers take no lock, but its models see each other's backlog too.
+cores and each take about twice as long, which no prediction could know; in turn they end no later. A worker that
+launches ahead keeps the lock over several batches, until another model waits. A GPU orders the batches of several
+streams itself, so its workers take no lock, but its models see each other's backlog too.
 """
 
 from __future__ import annotations
@@ -53,6 +54,11 @@ class FairLock:
     def ended(self) -> float:
         """When the device last finished a batch."""
         return self._ended
+
+    @property
+    def contended(self) -> bool:
+        """Whether anybody waits for the lock."""
+        return len(self._queue) > 1
 
     def acquire(self, owner: object) -> bool:
         """Wait for the lock.

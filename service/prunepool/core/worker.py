@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from queue import Empty, SimpleQueue
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from prunepool.core.backend import AsynchronousBackend, Backend
 from prunepool.core.batch_runner import BatchRunner, LaunchedBatch
@@ -27,8 +27,8 @@ from prunepool.core.types import Batch, Costs
 
 #: The name of computing threads, as the operating system shows it.
 COMPUTES = "model"
-#: While a device computes, the thread waits for the next batch and asks it this often whether it is done.
-_POLL_S = 0.0002
+#: In the queue of batches: the device may be done.
+_WAKE: Literal["wake"] = "wake"
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class Worker:
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._post = post
-        self._batches: SimpleQueue[Batch | None] = SimpleQueue()
+        self._batches: SimpleQueue[Batch | Literal["wake"] | None] = SimpleQueue()
         self._stopped = False
         self._device_lock = device_lock or FairLock()
         self._runner = BatchRunner(name, costs=costs, clock=clock, device_lock=self._device_lock)
@@ -132,7 +132,7 @@ class Worker:
 
     def _run_in_turn(self, backend: Backend) -> None:
         """Run each batch while holding the device, until told to stop."""
-        while (batch := self._batches.get()) is not None and not self._stopped:
+        while (batch := self._next()) is not None and not self._stopped:
             if not self._device_lock.acquire(self):
                 return
             try:
@@ -145,34 +145,54 @@ class Worker:
         """Launch each batch while the device computes the one before, until told to stop.
 
         A batch with a request that was in a failed batch before runs with nothing else on the device, so that a
-        second failure can be blamed on it and on no other.
+        second failure can be blamed on it and on no other. Nor is a batch launched early while another model waits
+        for a device that does not order models itself.
         """
         self._runner.begin()
+        lock = None if backend.orders_models else self._device_lock
         head: LaunchedBatch | None = None
         batch: Batch | None = None
-        while head is not None or not self._stopped:
-            if batch is None:
-                batch = self._batches.get() if head is None else self._next_while(backend, head)
-            following: LaunchedBatch | BatchReport | None = None
-            launch_error: BaseException | None = None
-            launched = None
-            if batch is not None and not self._stopped and (head is None or not _suspect(batch)):
-                launched, batch = batch, None
-                try:
-                    following = self._runner.launch(backend, launched)
-                except BaseException as error:  # raised below: the batch that runs comes first
-                    launch_error = error
-            if head is not None:
-                # If this raises as well, the batch that ran was first to fail: a device reports late.
-                self._report(self._runner.collect(backend, head))
-            if launch_error is not None:
-                self._runner.failed = launched
-                raise launch_error
-            if isinstance(following, BatchReport):
-                self._report(following)
-                following = None
-            head = following
-            self._runner.computes(head)
+        try:
+            while head is not None or not self._stopped:
+                if batch is None:
+                    batch = self._next() if head is None else self._next_while(backend, head)
+                following: LaunchedBatch | BatchReport | None = None
+                launch_error: BaseException | None = None
+                launched = None
+                if batch is not None and not self._stopped and self._may_launch(batch, head, lock):
+                    if head is None and lock is not None and not lock.acquire(self):
+                        return
+                    launched, batch = batch, None
+                    try:
+                        following = self._runner.launch(backend, launched, self._wake)
+                    except BaseException as error:  # raised below: the batch that runs comes first
+                        launch_error = error
+                if head is not None:
+                    # If this raises as well, the batch that ran was first to fail: a device reports late.
+                    self._report(self._runner.collect(backend, head))
+                if launch_error is not None:
+                    self._runner.failed = launched
+                    raise launch_error
+                if isinstance(following, BatchReport):
+                    self._report(following)
+                    following = None
+                head = following
+                self._runner.computes(head)
+                if head is None and lock is not None:
+                    lock.release(self, self._clock())
+        finally:
+            if lock is not None:
+                lock.release(self, self._clock())
+
+    def _may_launch(self, batch: Batch, head: LaunchedBatch | None, lock: FairLock | None) -> bool:
+        """Whether to launch a batch now, or only when the one that runs is collected."""
+        return head is None or not (_suspect(batch) or (lock is not None and lock.contended))
+
+    def _next(self) -> Batch | None:
+        """The next batch; None when told to stop."""
+        while (batch := self._batches.get()) == _WAKE:
+            pass
+        return batch
 
     def _next_while(self, backend: AsynchronousBackend, head: LaunchedBatch) -> Batch | None:
         """The next batch, if one comes while the device computes `head` and may run beside it."""
@@ -180,8 +200,13 @@ class Worker:
             return None
         while not backend.done(head.handle):
             with suppress(Empty):
-                return self._batches.get(timeout=_POLL_S)
+                batch = self._batches.get(timeout=backend.poll_s)
+                if batch != _WAKE:
+                    return batch
         return None
+
+    def _wake(self) -> None:
+        self._batches.put(_WAKE)
 
     def _profile(self, backend: Backend) -> tuple[TimedBatch, ...]:
         """The times that the first predictions are made from; they also show that batches run at all."""

@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from prunepool.backends.compiled_pass import CompiledPass
+from prunepool.backends.compiled_pass import CompiledPasses
 from prunepool.backends.openvino_compile import open_network
 from prunepool.backends.plan_family import PlanFamily
 from prunepool.lab.environment import environment
@@ -111,7 +111,7 @@ class Benchmark:
         self._method: str = method
         self._profiled = profiled
         self._openvino = openvino and self._device.type == "cpu"
-        self._converted: dict[str, CompiledPass] = {}
+        self._converted: dict[str, CompiledPasses] = {}
         self.missing: set[str] = set()
 
     def steps(self, cases: Sequence[Case]) -> int:
@@ -181,7 +181,7 @@ class Benchmark:
 
     def _passes(
         self, network: ReducingViT, groups: Mapping[str, list[Group]], dtypes: Sequence[str]
-    ) -> dict[str, CompiledPass]:
+    ) -> dict[str, CompiledPasses]:
         """The network in OpenVINO in some number formats, converted once for all batch sizes."""
         if not self._converted.keys() >= set(dtypes):
             (family,) = PlanFamily.all_of(plan for own in groups.values() for plan, _ in own)

@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import torch
 
-from prunepool.backends.compiled_backend import CompiledPasses
-from prunepool.backends.compiled_pass import Group
+from prunepool.backends.compiled_pass import CompiledPasses, Group
 from prunepool.backends.format_trial import FORMATS
 from prunepool.backends.openvino_compile import open_formats
 from prunepool.errors import InvalidParameter
