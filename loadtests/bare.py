@@ -121,13 +121,14 @@ def main() -> None:
     tune_malloc()
     from prunepool.backends import registry
     from prunepool.core.types import Batch, BatchItem, RatioSpec, Request
-    from prunepool.imaging import ImageLimits, Preprocess, decode
+    from prunepool.imaging import ImageLimits, decode
+    from prunepool.models.preprocess import preprocess_of
     from prunepool.store import open_store
 
     folder, dtype, openvino, *images = sys.argv[1:]
     stored = open_store().open(folder)
     manifest = stored.manifest
-    preprocess = Preprocess(manifest.input_size, manifest.crop_pct, manifest.interpolation)
+    preprocess = preprocess_of(manifest)
     encoded = photos(Path(images[0]) if images else None)[:_MOST_CROPS]
     crops = [decode(image, preprocess, ImageLimits()) for image in encoded]
     options = backend_options(dtype, openvino=bool(int(openvino)))
