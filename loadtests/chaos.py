@@ -19,7 +19,7 @@ import scenes
 import torch
 import uvloop
 from ledger import Ledger
-from observed import at_rest, held
+from observed import at_rest, held, leaks
 from pictures import pictures
 from report import save
 from scenes import Stage
@@ -83,8 +83,8 @@ async def play(scene: Scene, stage: Stage) -> Verdict:
     served = after.outcomes()
     served.subtract(before.outcomes())
     verdict.faults += ledger.faults(served) + stage.faults
+    verdict.faults += await leaks(stage.server, was, slack_mb=SLACK_MB)
     now = held(stage.server)
-    verdict.faults += now.leaks(was, slack_mb=SLACK_MB)
     verdict.notes = {**stage.notes, "memory_mb_before": was.resident_mb, "memory_mb_after": now.resident_mb}
     return verdict
 

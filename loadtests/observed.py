@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,14 +27,14 @@ class Held:
     Attributes:
         processes: how many there are.
         descriptors: open files and sockets.
-        threads: how many run.
+        threads: how many run, by name.
         resident_mb: memory.
         shared: names in shared memory that are the product's.
     """
 
     processes: int
     descriptors: int
-    threads: int
+    threads: Counter[str]
     resident_mb: float
     shared: frozenset[str]
 
@@ -49,10 +50,11 @@ class Held:
             for name, was, now in (
                 ("processes", before.processes, self.processes),
                 ("descriptors", before.descriptors, self.descriptors),
-                ("threads", before.threads, self.threads),
             )
             if now > was
         ]
+        if self.threads.total() > before.threads.total():
+            found.append(f"threads: new ones named {dict(self.threads - before.threads)}")
         if self.resident_mb > before.resident_mb + slack_mb:
             found.append(f"memory: {before.resident_mb:.0f} MB before, {self.resident_mb:.0f} MB after")
         if left := self.shared - before.shared:
@@ -67,10 +69,26 @@ def held(server: Server) -> Held:
     return Held(
         processes=len(family),
         descriptors=sum(one.num_fds() for one in family),
-        threads=sum(one.num_threads() for one in family),
+        threads=Counter(name for one in family for name in _thread_names(one.pid)),
         resident_mb=sum(one.memory_info().rss for one in family) / 1e6,
         shared=frozenset(one.name for one in _SHARED_MEMORY.glob("prunepool*")),
     )
+
+
+def _thread_names(pid: int) -> Iterator[str]:
+    for one in Path(f"/proc/{pid}/task").glob("*/comm"):
+        with suppress(OSError):  # it has ended
+            yield one.read_text().strip()
+
+
+async def leaks(server: Server, before: Held, *, slack_mb: float, within_s: float = 10.0) -> list[str]:
+    """Return what a server holds that it did not hold before; sockets may close a little later."""
+    over = time.monotonic() + within_s
+    found = held(server).leaks(before, slack_mb=slack_mb)
+    while found and time.monotonic() < over:
+        await asyncio.sleep(0.3)
+        found = held(server).leaks(before, slack_mb=slack_mb)
+    return found
 
 
 class Scrape:

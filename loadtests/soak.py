@@ -122,7 +122,7 @@ class Soak:
             percentile(latencies, 0.99) or 0.0,
             now.resident_mb,
             now.descriptors,
-            now.threads,
+            now.threads.total(),
         )
 
     async def rest(self) -> Held:
