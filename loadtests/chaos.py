@@ -31,7 +31,8 @@ Scene = Callable[[Stage], Awaitable[Ledger]]
 #: Freed memory that the allocator may keep.
 SLACK_MB = 60.0
 FLAGS = (
-    *("--dtype", "float32", "--target-latency-ms", "500"),
+    # By PyTorch from start to end: a change to OpenVINO in the middle of a scene has other threads and memory.
+    *("--dtype", "float32", "--cpu-openvino", "false", "--target-latency-ms", "500"),
     *("--request-timeout-s", f"{scenes.REQUEST_TIMEOUT_S:g}"),
 )
 

@@ -90,13 +90,17 @@ FEW = (0, 1, 2, 3, 7, 20, 41, 96)
 MANY = (*range(40), *range(40, PATCHES, 7))
 
 
+#: A conversion takes up to a minute and a half, beside other tests longer.
+SLOW = (pytest.mark.nightly, pytest.mark.timeout(600))
+
+
 @pytest.mark.parametrize(
     ("method", "counts"),
     [
         pytest.param("ppt", FEW, id="ppt"),
         pytest.param("ward", FEW, id="ward"),
         *(
-            pytest.param(method, MANY, id=f"{method}, many", marks=pytest.mark.nightly)
+            pytest.param(method, MANY, id=f"{method}, many", marks=SLOW)
             for method in ("ppt", "ward", "fuse", "tome", "unlike")
         ),
     ],
